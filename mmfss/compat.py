@@ -1,0 +1,214 @@
+"""What today's OpenMMLab stack breaks, and the mends; nothing else belongs here.
+
+=========================  ===============================================================
+mend                       what is broken, and when the mend can be deleted
+=========================  ===============================================================
+`hide_broken_torchvision`  A torchvision that does not match torch raises RuntimeError at
+                           import (pytorch issue 122494); mmengine's environment report
+                           expects ModuleNotFoundError alone. Until it takes any error.
+`stand_in_for_mmcv_ops`    mmseg 1.2.2 imports ``mmcv.ops`` unguarded (mmseg issue 871;
+                           mmseg/utils/mask_classification.py), which mmcv-lite lacks. Until
+                           mmseg guards that import, as the fork does.
+`register_safe_loaders`    torch >= 2.6 refuses mmengine's own checkpoints (mmengine issue
+                           1655). The fork answers with ``weights_only=False``, and mmengine
+                           loads URLs that way on any torch; both run any code that a file
+                           carries. Until both load with ``weights_only=True`` alone.
+`init_dist`                ``mmengine.dist.init_dist`` sets a CUDA device even where there is
+                           none (no upstream issue known). Until it asks first.
+`set_cpu_model_wrapper`    ``Runner.wrap_model`` passes ``device_ids`` for a model on the CPU,
+                           which DistributedDataParallel refuses (mmengine pull request 351
+                           set them). Until it asks first.
+=========================  ===============================================================
+
+:func:`apply` makes the first three at ``import mmfss``, each stepping aside where it finds
+nothing to mend. The two for distributed runs are called by the tools.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ._versions import installed_version
+from .safe_load import load_checkpoint, made_safe
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def apply() -> None:
+    """Make the mends that importing and loading need. Safe to call more than once."""
+    hide_broken_torchvision()
+    stand_in_for_mmcv_ops()
+    register_safe_loaders()
+
+
+# ------------------------------------------------------------------------------ torchvision
+def hide_broken_torchvision() -> None:
+    """Make a torchvision that does not match torch look like one that is not installed.
+
+    Such a torchvision raises RuntimeError or AttributeError at import. Whether it would is
+    told from its operator library, which a good one loads anyway, without importing it.
+    """
+    if 'torchvision' in sys.modules:
+        return
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or spec.origin is None:
+        return
+    reason = _torchvision_fault(Path(spec.origin).parent)
+    if reason is not None:
+        sys.modules['torchvision'] = None  # type: ignore[assignment]
+        warnings.warn(
+            f'torchvision {installed_version("torchvision")} does not work with torch '
+            f'{torch.__version__} and is treated as absent; mmfss does not need it ({reason})',
+            stacklevel=3,
+        )
+
+
+def _torchvision_fault(package: Path) -> str | None:
+    libraries = [path for path in package.glob('_C*') if path.suffix in ('.so', '.pyd')]
+    if not libraries:
+        return 'its operator library is missing'
+    try:
+        torch.ops.load_library(str(libraries[0]))
+    except (OSError, RuntimeError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+# ----------------------------------------------------------------------------- mmcv's operators
+class _MissingOps(types.ModuleType):
+    """Stand-in for the compiled ``mmcv._ext``: every function is there, none can be called."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        if name in ('get_compiler_version', 'get_compiling_cuda_version'):
+            return lambda: 'n/a'  # mmcv's environment report asks these
+
+        def missing(*args: object, **kwargs: object) -> None:
+            raise ImportError(
+                f'mmcv.ops: {name} needs full mmcv, but mmcv-lite is installed. Remedy: '
+                'pip uninstall mmcv-lite, then pip install "mmcv>=2.1,<2.2" '
+                '--no-build-isolation (builds from source).'
+            )
+
+        return missing
+
+
+def stand_in_for_mmcv_ops() -> None:
+    """Let ``import mmcv.ops`` work where mmcv has no compiled operators."""
+    if 'mmcv._ext' in sys.modules or installed_version('mmsegmentation') is None:
+        return  # done already, or the fork, whose mmseg needs none
+    if importlib.util.find_spec('mmcv._ext') is not None:
+        return  # full mmcv
+    module = _MissingOps('mmcv._ext', 'Stand-in by mmfss: needs full mmcv when called.')
+    module.__spec__ = ModuleSpec('mmcv._ext', None)
+    sys.modules['mmcv._ext'] = module
+
+
+# ------------------------------------------------------------------------------- checkpoints
+def register_safe_loaders() -> None:
+    """Put safe loading into mmengine's seam, for local files and for every other scheme.
+
+    Schemes other than local paths (``https://``, ``open-mmlab://``, ``s3://``, ...) keep
+    mmengine's loader, run with ``weights_only=True`` forced.
+    """
+    from mmengine.runner import CheckpointLoader
+
+    def load_from_local(filename: str, map_location: Any = None) -> Any:
+        return load_checkpoint(filename, map_location)
+
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        if prefix and not hasattr(loader, '__wrapped__'):
+            CheckpointLoader.register_scheme(prefix, made_safe(loader), force=True)
+
+
+# ------------------------------------------------------------------------ distributed on the CPU
+def init_dist(launcher: str) -> None:
+    """Initialise the process group with gloo where there is no accelerator.
+
+    To be called before the Runner is built, which then skips its own ``init_dist``. Does
+    nothing for launcher ``'none'``, on a machine with an accelerator (mmengine sees to it), or
+    where the group is there already.
+
+    Args:
+        launcher: one of :data:`LAUNCHERS`.
+
+    Raises:
+        ValueError: another launcher, or the environment lacks what it should have set.
+    """
+    if launcher not in LAUNCHERS:
+        raise ValueError(f'launcher: allowed {", ".join(LAUNCHERS)}; got {launcher!r}.')
+    if launcher == 'none' or not _cpu_only() or torch.distributed.is_initialized():
+        return
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if launcher == 'slurm':
+        _set_rank('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
+        os.environ.setdefault('MASTER_ADDR', _first_slurm_node())
+    elif launcher == 'mpi':
+        _set_rank(*(f'OMPI_COMM_WORLD_{key}' for key in ('RANK', 'SIZE', 'LOCAL_RANK')))
+    _need('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR')
+    torch.distributed.init_process_group('gloo')
+
+
+def set_cpu_model_wrapper(cfg: Any) -> None:
+    """Set ``cfg.model_wrapper_cfg`` for a distributed run on the CPU, unless it is set.
+
+    To be called after :func:`init_dist` with the config that goes to ``Runner.from_cfg``.
+    """
+    if not torch.distributed.is_initialized() or not _cpu_only():
+        return
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg['model_wrapper_cfg'] = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+
+
+def _cpu_only() -> bool:
+    from mmengine.device import get_device
+
+    return get_device() in ('cpu', 'mps')
+
+
+def _need(*keys: str) -> None:
+    missing = [key for key in keys if key not in os.environ]
+    if missing:
+        raise ValueError(
+            f'a distributed run needs the environment variables {", ".join(keys)}; '
+            f'{", ".join(missing)} not set. Remedy: start with torchrun (launcher pytorch), '
+            'srun (slurm) or mpirun and MASTER_ADDR (mpi).'
+        )
+
+
+def _set_rank(rank: str, world_size: str, local_rank: str) -> None:
+    _need(rank, world_size)
+    os.environ['RANK'] = os.environ[rank]
+    os.environ['WORLD_SIZE'] = os.environ[world_size]
+    os.environ['LOCAL_RANK'] = os.environ.get(local_rank, os.environ[rank])
+
+
+def _first_slurm_node() -> str:
+    if 'MASTER_ADDR' in os.environ:
+        return os.environ['MASTER_ADDR']
+    _need('SLURM_NODELIST')
+    command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise ValueError(
+            f'the first node of SLURM_NODELIST={os.environ["SLURM_NODELIST"]} cannot be found '
+            f'({error}). Remedy: set MASTER_ADDR.'
+        ) from error

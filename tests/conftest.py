@@ -1,0 +1,45 @@
+"""What every test shares: one thread per process, the package, the reference data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before torch and numpy are imported: tests are small and the machine is shared.
+for _key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ.setdefault(_key, '1')
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+import mmfss  # noqa: E402, F401  (registers all parts)
+
+torch.set_num_threads(1)
+
+#: reference tensors and data that are not part of the repository
+SHARED = Path(os.environ.get('MMFSS_SHARED', REPO.parent / 'shared')).resolve()
+
+
+@pytest.fixture(scope='session')
+def repo_root() -> Path:
+    """Top folder of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> Path:
+    """Folder with the reference data; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f'no reference data at {SHARED}; set MMFSS_SHARED to its folder')
+    return SHARED
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the working directory during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
