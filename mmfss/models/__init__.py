@@ -1,0 +1,25 @@
+"""Models of mmfss; importing this package registers them in mmseg's MODELS."""
+
+from .dinov2 import DINOv2
+from .fssam import FSSAM
+from .losses import SquaredDiceLoss
+from .memory_attention import SAM2MemoryAttention, SupportCalibratedMemoryAttention
+from .memory_refinement import IterativeMemoryRefinement
+from .prior_encoders import BackbonePriorEncoder, PriorEncoder, SAM2PriorEncoder
+from .prompt_generator import OraclePromptGenerator, PseudoPromptGenerator
+from .sam2 import SAM2
+
+__all__ = [
+    'FSSAM',
+    'SAM2',
+    'BackbonePriorEncoder',
+    'DINOv2',
+    'IterativeMemoryRefinement',
+    'OraclePromptGenerator',
+    'PriorEncoder',
+    'PseudoPromptGenerator',
+    'SAM2MemoryAttention',
+    'SAM2PriorEncoder',
+    'SquaredDiceLoss',
+    'SupportCalibratedMemoryAttention',
+]

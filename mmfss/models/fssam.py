@@ -1,0 +1,344 @@
+"""FSSAM: few-shot segmentation with SAM 2, top to bottom as in the paper.
+
+Xu et al., "Unlocking the Power of SAM 2 for Few-Shot Segmentation", ICML 2025, arXiv 2505.14100.
+
+Call chain (B episodes, K shots, S image side):
+
+    loss / predict / _forward
+      encode_image(images)              frozen encoders: SAM 2 features, prior features
+      encode_support(features, masks)   prototypes, memories, pointers, keys of each layer
+      segment(query, support)           pseudo prompts -> query memories -> refinement
+                                        -> calibrated memory attention -> mask decoder
+
+K is read from the shape of the support; parts that are None in the config are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from .functional import logits_to_mask, resize_mask
+from .memory_attention import MemoryFrames
+from .memory_refinement import RefinedMemory
+from .prior_encoders import ImageNetNormalise
+from .prompt_generator import Prototypes, PseudoMasks
+from .sam2 import DecodedMasks, SAM2Features, build_sam2, load_sam2
+
+TRAINABLE = ('image_encoder', 'sam_mask_decoder', 'memory_encoder', 'memory_attention')
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of N images: SAM 2's, and (N, C, h, w) of the prior encoder (None without one)."""
+
+    sam2: SAM2Features
+    prior: Tensor | None
+
+
+@dataclass(frozen=True)
+class SupportState:
+    """All that a query needs to know of the K supports of B episodes.
+
+    Attributes:
+        prototypes: of the prompt generator.
+        refinement: (B, K, M) memory prototypes, None without refinement.
+        frames: memories and pointers of the supports.
+        attention: what the memory attention keeps of them.
+    """
+
+    prototypes: Prototypes | None
+    refinement: Tensor | None
+    frames: MemoryFrames
+    attention: Any
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result for B queries.
+
+    Attributes:
+        logits: (B, 1, S, S).
+        decoded: all outputs of the mask decoder.
+        pseudo_masks, query_frames, refined: what led there; None where the part is absent.
+        attended: (B, D, h, w) query features after memory attention.
+    """
+
+    logits: Tensor
+    decoded: DecodedMasks
+    attended: Tensor
+    pseudo_masks: PseudoMasks | None = None
+    query_frames: MemoryFrames | None = None
+    refined: RefinedMemory | None = None
+
+
+@MODELS.register_module()
+class FSSAM(BaseSegmentor):
+    """Few-shot segmentor with one class at a time.
+
+    Args:
+        sam2: ``dict(arch=..., image_size=512, checkpoint='official' | path | None)``, see
+            :func:`mmfss.models.sam2.build_sam2` and :func:`mmfss.models.sam2.load_sam2`.
+        prior_encoder: config of a :class:`~mmfss.models.prior_encoders.PriorEncoder`; may be None
+            where the prompt generator needs none.
+        prompt_generator: makes the pseudo masks; None uses the support memory alone.
+        memory_refinement: mends the query memory; None leaves it as encoded.
+        memory_attention: ``dict(type='SupportCalibratedMemoryAttention', strength=10.0)``, or
+            None for SAM 2's own.
+        loss_decode: loss on (B, S, S) logits and labels.
+        trainable: modules of SAM 2 that are trained, out of ``TRAINABLE``; all else is frozen and
+            stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run inside the image
+            encoder and are trained only with it.
+        data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
+
+    Raises:
+        ValueError: unknown arch or module, or parts that need one that is None.
+    """
+
+    def __init__(
+        self,
+        sam2: dict,
+        prior_encoder: dict | None = None,
+        prompt_generator: dict | None = None,
+        memory_refinement: dict | None = None,
+        memory_attention: dict | None = None,
+        loss_decode: dict | None = None,
+        trainable: Sequence[str] = ('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        options = dict(sam2)
+        self.sam2_arch = options.pop('arch')
+        self.sam2_checkpoint = options.pop('checkpoint', 'official')
+        self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
+        self.normalise = ImageNetNormalise()
+        self.prior_encoder = _build(prior_encoder)
+        self.prompt_generator = _build(prompt_generator)
+        self.memory_refinement = _build(memory_refinement)
+        self.loss_decode = MODELS.build(loss_decode or dict(type='SquaredDiceLoss'))
+        self._check_parts(memory_attention)
+        self.trainable = tuple(trainable)
+        self._freeze()
+
+    # ------------------------------------------------------------------ the method
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Features of (N, 3, S, S) RGB images 0..255; no gradient where the encoder is frozen."""
+        frozen = 'image_encoder' not in self.trainable
+        with torch.no_grad() if frozen else nullcontext():
+            sam2 = self.sam2.encode_image(self.normalise(images))
+        prior = None
+        if self.prior_encoder is not None:
+            with torch.no_grad():
+                prior = self.prior_encoder(images, sam2)
+        return ImageFeatures(sam2, prior)
+
+    def encode_support(self, features: ImageFeatures, masks: Tensor) -> SupportState:
+        """Encode supports once.
+
+        Args:
+            features: of the B K support images, episode-major.
+            masks: (B, K, S, S) in {0, 1, 255}; 255 counts as 0.
+        """
+        shots = masks.shape[1]
+        masks = (masks == 1).float()
+        flat = masks.flatten(0, 1).unsqueeze(1)
+        memory, pos = self.sam2.encode_memory(features.sam2, flat)
+        pointers = self.sam2.encode_pointer(features.sam2, flat)
+        frames = self.sam2.memory_frames(memory, pos, pointers, shots)
+        on_grid = resize_mask(masks, memory.shape[-2:], mode='nearest')
+        prototypes = refinement = None
+        if self.prompt_generator is not None:
+            prior = features.prior
+            prior = prior.unflatten(0, (-1, shots)) if prior is not None else None
+            prototypes = self.prompt_generator.encode_support(prior, masks)
+        if self.memory_refinement is not None:
+            refinement = self.memory_refinement.encode_support(
+                memory.unflatten(0, (-1, shots)), masks
+            )
+        attention = self.sam2.memory_attention.encode_support(frames, on_grid)
+        return SupportState(prototypes, refinement, frames, attention)
+
+    def segment(
+        self, query: ImageFeatures, support: SupportState, truth: Tensor | None = None
+    ) -> Segmentation:
+        """Segment B queries given their supports.
+
+        Args:
+            query: features of the B query images.
+            support: of :meth:`encode_support`.
+            truth: (B, 1, S, S) float in {0, 1}, for an oracle prompt generator only.
+        """
+        pseudo = frames = refined = None
+        if self.prompt_generator is not None:
+            pseudo = self.prompt_generator(
+                query.prior, support.prototypes, self.sam2.image_size, truth
+            )
+            frames, refined = self._query_memory(query.sam2, pseudo, support)
+        top, top_pos = query.sam2.top, query.sam2.top_pos
+        attended = self.sam2.memory_attention(
+            top.flatten(2).transpose(1, 2),
+            top_pos.flatten(2).transpose(1, 2),
+            frames,
+            support.attention,
+        )
+        attended = attended.transpose(1, 2).unflatten(-1, top.shape[-2:])
+        decoded = self.sam2.decode(attended, query.sam2.high_res)
+        return Segmentation(decoded.logits, decoded, attended, pseudo, frames, refined)
+
+    def _query_memory(
+        self, query: SAM2Features, pseudo: PseudoMasks, support: SupportState
+    ) -> tuple[MemoryFrames, RefinedMemory | None]:
+        """Memory of the query under its pseudo masks, refined; position and pointer are those
+        that came with ``pseudo.ae`` before refinement."""
+        memory, pos = self.sam2.encode_memory(query, pseudo.ae)
+        pointer = self.sam2.encode_pointer(query, pseudo.ae)
+        refined = None
+        if self.memory_refinement is not None:
+            memory_fg, _ = self.sam2.encode_memory(query, pseudo.fg)
+            refined = self.memory_refinement(
+                memory_fg, memory, pseudo.fg, pseudo.ae, support.refinement
+            )
+            memory = refined.memory
+        return self.sam2.memory_frames(memory, pos, pointer, 1), refined
+
+    # ------------------------------------------------------------------ mmseg's interface
+
+    def run(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Segmentation:
+        """All steps for a batch of episodes.
+
+        Args:
+            inputs: ``query`` (B, 3, S, S) and ``support`` (B, K, 3, S, S) RGB 0..255, and
+                ``support_mask`` (B, K, S, S) in {0, 1, 255}.
+            data_samples: read only by an oracle prompt generator.
+        """
+        self._check_size(inputs)
+        query = self.encode_image(inputs['query'])
+        supports = self.encode_image(inputs['support'].flatten(0, 1))
+        support = self.encode_support(supports, inputs['support_mask'])
+        needs_truth = self.prompt_generator is not None and self.prompt_generator.needs_truth
+        truth = self._truth(data_samples) if needs_truth else None
+        return self.segment(query, support, truth)
+
+    def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Loss of a batch of episodes whose labels have the size S of the input."""
+        logits = self.run(inputs, data_samples).logits[:, 0]
+        target = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
+        if target.shape[-2:] != logits.shape[-2:]:
+            raise ValueError(
+                f'the labels of a training batch are {tuple(target.shape[-2:])} but the images '
+                f'are {tuple(logits.shape[-2:])} pixels; the query_pipeline for training must '
+                'resize or crop both to one size'
+            )
+        return {self.loss_decode.loss_name: self.loss_decode(logits, target.to(logits.device))}
+
+    def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
+        """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``
+        (1, S, S), and ``pseudo_masks`` (2, S, S) [fg, ae] in [0, 1] where there are any.
+
+        H, W are the size of the label, or ``ori_shape`` for an unlabelled query.
+        """
+        result = self.run(inputs, data_samples)
+        for i, sample in enumerate(data_samples):
+            logits = result.logits[i : i + 1].float()
+            labelled = 'gt_sem_seg' in sample
+            size = sample.gt_sem_seg.shape if labelled else sample.ori_shape
+            sample.pred_sem_seg = PixelData(data=logits_to_mask(logits, tuple(size[:2]))[0])
+            sample.seg_logits = PixelData(data=logits[0])
+            if result.pseudo_masks is not None:
+                both = torch.cat([result.pseudo_masks.fg[i], result.pseudo_masks.ae[i]])
+                sample.pseudo_masks = PixelData(data=both)
+        return data_samples
+
+    def _forward(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Logits (B, 1, S, S)."""
+        return self.run(inputs, data_samples).logits
+
+    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
+        """mmseg's name of :meth:`encode_image`."""
+        return self.encode_image(inputs)
+
+    def encode_decode(self, inputs: dict, batch_data_samples: list[SegDataSample]) -> Tensor:
+        """mmseg's name of ``_forward``."""
+        return self._forward(inputs, batch_data_samples)
+
+    def init_weights(self) -> None:
+        """Load the official or given weights of both encoders, strictly. MMEngine calls this
+        before training; testing takes all weights from the checkpoint."""
+        if self.sam2_checkpoint is not None:
+            load_sam2(self.sam2, self.sam2_arch, self.sam2_checkpoint)
+        if self.prior_encoder is not None:
+            self.prior_encoder.init_weights()
+        self._is_init = True
+
+    def train(self, mode: bool = True) -> FSSAM:
+        """Put the trained modules into training mode; frozen ones stay in eval mode."""
+        super().train(False)
+        self.training = mode
+        for name in self.trainable:
+            getattr(self.sam2, name).train(mode)
+        return self
+
+    # ------------------------------------------------------------------ checks
+
+    def _freeze(self) -> None:
+        unknown = sorted(set(self.trainable) - set(TRAINABLE))
+        if unknown:
+            raise ValueError(f'trainable must be out of {list(TRAINABLE)}, got {unknown}')
+        self.requires_grad_(False)
+        for name in self.trainable:
+            getattr(self.sam2, name).requires_grad_(True)
+        in_encoder = 'image_encoder' in self.trainable
+        for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
+            conv.requires_grad_(in_encoder)
+
+    def _check_parts(self, memory_attention: dict | None) -> None:
+        generator = self.prompt_generator
+        if generator is not None and generator.needs_prior and self.prior_encoder is None:
+            raise ValueError(
+                f'{type(generator).__name__} needs a prior_encoder, and it is None. Set '
+                "prior_encoder=dict(type='DINOv2') or dict(type='SAM2PriorEncoder')."
+            )
+        if generator is not None:
+            return
+        kind = (memory_attention or {}).get('type')
+        for name, part in (('memory_refinement', self.memory_refinement),):
+            if part is not None:
+                raise ValueError(f'{name} mends the memory of the pseudo masks, and there is none '
+                                 'without a prompt_generator. Set memory_refinement=None too.')
+        if kind == 'SupportCalibratedMemoryAttention':
+            raise ValueError('memory_attention calibrates the memory of the pseudo masks, and '
+                             'there is none without a prompt_generator. Set memory_attention=None '
+                             "(SAM 2's own) too.")
+
+    def _check_size(self, inputs: dict) -> None:
+        side = self.sam2.image_size
+        for name in ('query', 'support', 'support_mask'):
+            if tuple(inputs[name].shape[-2:]) != (side, side):
+                raise ValueError(
+                    f'{name} is {tuple(inputs[name].shape[-2:])} pixels, but the model takes '
+                    f'{(side, side)} (model.sam2.image_size). Resize in the pipelines, or set '
+                    'model.sam2.image_size.'
+                )
+
+    def _truth(self, data_samples: list[SegDataSample] | None) -> Tensor | None:
+        if not data_samples or any('gt_sem_seg' not in sample for sample in data_samples):
+            return None
+        side = (self.sam2.image_size, self.sam2.image_size)
+        labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
+        device = next(self.parameters()).device
+        return torch.cat([resize_mask(x.to(device), side, mode='nearest') for x in labels])
+
+
+def _build(cfg: dict | None):
+    return None if cfg is None else MODELS.build(cfg)

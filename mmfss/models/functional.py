@@ -1,0 +1,91 @@
+"""Pure functions shared by the parts of FSSAM.
+
+Shapes: B batch, C channels, H, W height and width, ``...`` any leading dimensions.
+Every formula is that of the method's own constants: 1e-7 in :func:`minmax` and
+:func:`cosine_map`, 0.0005 in :func:`masked_average`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def minmax(x: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Rescale to [0, 1) over ``dims``: ``(x - min) / (max - min + 1e-7)``.
+
+    Args:
+        x: float tensor of any shape.
+        dims: dimensions that share one minimum and maximum; the default is space.
+
+    Returns:
+        Tensor of the shape of ``x``; zeros where ``x`` is constant over ``dims``.
+    """
+    low = x.amin(dim=dims, keepdim=True)
+    high = x.amax(dim=dims, keepdim=True)
+    return (x - low) / (high - low + 1e-7)
+
+
+def masked_average(features: Tensor, mask: Tensor) -> Tensor:
+    """Average ``features`` (..., C, H, W) under ``mask`` (..., H, W) in [0, 1].
+
+    Returns:
+        (..., C): ``sum(F m) / (sum(m) + 0.0005)``; about zero for an empty mask.
+    """
+    weight = mask.unsqueeze(-3)
+    total = (features * weight).sum(dim=(-2, -1))
+    return total / (weight.sum(dim=(-2, -1)) + 0.0005)
+
+
+def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
+    """Cosine of ``features`` (..., C, H, W) with ``vector`` (..., C) at each position.
+
+    Returns:
+        (..., H, W) in [-1, 1]: ``<F, v> / (|F| |v| + 1e-7)``.
+    """
+    direction = vector[..., None, None]
+    dot = (features * direction).sum(dim=-3)
+    return dot / (features.norm(dim=-3) * direction.norm(dim=-3) + 1e-7)
+
+
+def up(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize with ``align_corners=True`` of (B, C, H, W) to ``size`` = (height, width)."""
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=True)
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
+    """Resize masks (B, K, H, W) to ``size``: soft with ``bilinear`` (as :func:`up`), or ``nearest``."""
+    if mode == 'bilinear':
+        return up(mask, size)
+    return F.interpolate(mask, size=size, mode='nearest')
+
+
+def logits_to_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Decide foreground at the size of a label.
+
+    Args:
+        logits: (B, 1, S, S) mask logits.
+        size: (height, width) of the label.
+
+    Returns:
+        (B, 1, height, width) uint8 in {0, 1}: ``sigmoid(up(logits)) >= 0.5``.
+    """
+    return (up(logits.float(), size).sigmoid() >= 0.5).to(torch.uint8)
+
+
+def squared_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Dice loss with squared sums in the denominator (method of the paper, section on training).
+
+    Args:
+        logits: (B, H, W) mask logits.
+        target: (B, H, W) labels; 1 is foreground, everything else (0 and 255) background.
+
+    Returns:
+        Scalar: mean over the batch of ``1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8)``.
+    """
+    prob = logits.float().sigmoid().flatten(1)
+    truth = (target == 1).to(prob.dtype).flatten(1)
+    overlap = (prob * truth).sum(1)
+    total = (prob * prob).sum(1) + (truth * truth).sum(1)
+    return (1 - 2 * overlap / total.clamp(min=1e-8)).mean()

@@ -1,0 +1,75 @@
+"""Strict loading of encoder weights."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+
+def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: str) -> None:
+    """Compare a state dict with the one that a model expects.
+
+    Args:
+        expected: the model's own ``state_dict()``.
+        got: the one to be loaded.
+        what: name of the model and source for the message.
+
+    Raises:
+        ValueError: keys missing, unexpected or of another shape, or values that are not finite;
+            the message names them.
+    """
+    problems = []
+    missing = sorted(expected.keys() - got.keys())
+    unexpected = sorted(got.keys() - expected.keys())
+    if missing:
+        problems.append(f'{len(missing)} missing keys: {_some(missing)}')
+    if unexpected:
+        problems.append(f'{len(unexpected)} unexpected keys: {_some(unexpected)}')
+    shared = sorted(expected.keys() & got.keys())
+    shapes = [
+        f'{key} {tuple(got[key].shape)} instead of {tuple(expected[key].shape)}'
+        for key in shared
+        if got[key].shape != expected[key].shape
+    ]
+    if shapes:
+        problems.append(f'{len(shapes)} shapes differ: {_some(shapes)}')
+    broken = [
+        key for key in shared if got[key].is_floating_point() and not got[key].isfinite().all()
+    ]
+    if broken:
+        problems.append(f'{len(broken)} tensors hold NaN or infinity: {_some(broken)}')
+    if problems:
+        raise ValueError(
+            f'{what}: the weights do not fit the model. ' + '; '.join(problems) + '. '
+            'Use the checkpoint that belongs to the configured arch, or set the arch to the '
+            "checkpoint's."
+        )
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f', ... ({len(names) - limit} more)' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more
+
+
+def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) -> None:
+    """Load a state dict from a file or URL into ``model``, every key accounted for.
+
+    Args:
+        model: module to fill.
+        path: local path or URL (fetched and cached by mmengine).
+        what: name of the model for messages.
+        key: entry under which the file keeps the state dict; a plain state dict is taken too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see :func:`check_state_dict`; also where the file holds no state dict.
+    """
+    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if key is not None and isinstance(state, dict) and key in state:
+        state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
+    check_state_dict(model.state_dict(), state, f'{what} from {path}')
+    with torch.no_grad():
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
