@@ -13,6 +13,7 @@ import pickle
 import re
 import types
 import urllib.error
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,16 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
             'saved or that was downloaded. Remedy: correct the path.'
         )
     with _translated(path), _allowed_globals():
+        _refuse_torchscript(path)
         return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _refuse_torchscript(path: str) -> None:
+    """torch < 2.6 hands such an archive to ``torch.jit.load`` whatever ``weights_only`` says."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                raise pickle.UnpicklingError('a TorchScript program, not weights')
 
 
 def made_safe(loader: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +97,7 @@ def _safe_globals() -> tuple[Any, ...]:
 
     def history_getattr(owner: Any, name: str) -> Any:
         if owner is not HistoryBuffer or name not in methods:
-            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr.{name}')
+            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {name}')
         return getattr(owner, name)
 
     def scalar(dtype: np.dtype, value: Any) -> Any:
@@ -97,7 +107,7 @@ def _safe_globals() -> tuple[Any, ...]:
 
     def reconstruct(subtype: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
         if subtype is not np.ndarray:
-            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL numpy {subtype!r}')
+            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL numpy array of {subtype!r}')
         return np.empty(0, np.uint8)  # its state, which follows in the file, sets all
 
     aliases = [_alias(history_getattr, 'builtins', 'getattr')]
@@ -132,9 +142,7 @@ def _translated(filename: str) -> Iterator[None]:
         ) from error
     except pickle.UnpicklingError as error:
         text = str(error)
-        wants = re.search(
-            r'(?:GLOBAL|global|class|function|but got)[: ]+(?:<\w+ )?\'?([\w]+(?:\.[\w.]+)?)', text
-        )
+        wants = re.search(r"(?:GLOBAL|class|function|but got) (?:<[\w -]+ )?'?(\w[\w.]*)", text)
         if wants is None or 'Unsupported operand' in text:
             raise _damaged(filename, error) from error
         raise ValueError(
@@ -150,7 +158,9 @@ def _translated(filename: str) -> Iterator[None]:
 
 def _damaged(filename: str, error: Exception) -> ValueError:
     size = f', {os.path.getsize(filename)} bytes' if os.path.isfile(filename) else ''
-    reason = (str(error).strip() or 'it ends too early').splitlines()[0]
+    text = str(error).strip() or 'it ends too early'
+    inner = re.search(r'WeightsUnpickler error:\s*(.+)', text)  # without advice to load it unsafely
+    reason = inner[1] if inner else re.split(r'\n|\. In PyTorch|\. Re-running', text)[0]
     return ValueError(
         f'checkpoint {filename}{size} cannot be read: {type(error).__name__}: {reason}. It is '
         'truncated, damaged or no file of torch.save. Remedy: copy or download it again.'
