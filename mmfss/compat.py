@@ -172,6 +172,7 @@ def set_cpu_model_wrapper(cfg: Any) -> None:
     if cfg.get('model_wrapper_cfg') is None:
         cfg['model_wrapper_cfg'] = dict(
             type='MMDistributedDataParallel',
+            device_ids=None,  # said aloud: the Runner fills in what is left out
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )

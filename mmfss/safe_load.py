@@ -153,6 +153,8 @@ def _translated(filename: str) -> Iterator[None]:
             "torch.save({'state_dict': model.state_dict()}, path)."
         ) from error
     except Exception as error:
+        if not os.path.isfile(filename) and not isinstance(error, (RuntimeError, EOFError)):
+            raise  # not about a file: an unknown model name, say
         raise _damaged(filename, error) from error
 
 

@@ -1,0 +1,62 @@
+# make setup   virtual environment in .venv with all that is needed (re-used when it is there)
+# make demo    train and test on the generated default benchmark, with a picture
+# make test    the tests
+# make lint    ruff and mypy
+# make test-fork   import, config and toy-run tests on the maintained fork, in .venv-fork
+# make clean   remove both environments
+
+PYTHON ?= python3
+# another build or version of torch: make setup TORCH=torch
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+VENV := .venv
+FORK := .venv-fork
+REQUIREMENTS := Makefile setup.py pyproject.toml $(wildcard requirements/*.txt)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+# two cores: threads of their own for each process only get in the way
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: setup setup-fork demo test test-fork lint format clean
+
+setup: $(VENV)/.ready
+setup-fork: $(FORK)/.ready
+
+# torch first, so that nothing fetches another one; sam2 without its torchvision, and built with
+# the torch that is there
+define install
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install -q $(TORCH) "setuptools>=64" wheel
+	$(1)/bin/pip install -q $(2)
+	SAM2_BUILD_CUDA=0 $(1)/bin/pip install -q --no-deps --no-build-isolation -r requirements/sam2.txt
+	$(1)/bin/pip install -q --no-deps --no-build-isolation -e .
+	touch $(1)/.ready
+endef
+
+$(VENV)/.ready: $(REQUIREMENTS)
+	$(call install,$(VENV),$(foreach f,runtime tests tools demo,-r requirements/$(f).txt))
+
+$(FORK)/.ready: $(REQUIREMENTS)
+	$(call install,$(FORK),$(foreach f,fork tests tools demo,-r requirements/$(f).txt))
+
+demo: setup
+	$(VENV)/bin/python tools/demo.py
+
+test: setup
+	$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+
+test-fork: setup-fork
+	$(FORK)/bin/python -m pytest -q -m smoke $(PYTEST_ARGS)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) $(FORK)
