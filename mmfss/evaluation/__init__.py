@@ -1,0 +1,4 @@
+"""Metrics."""
+from mmfss.evaluation.metrics import FewShotIoUMetric
+
+__all__ = ['FewShotIoUMetric']

@@ -1,0 +1,96 @@
+"""Reading images and label masks; every failure names the file.
+
+Pillow decodes, because it gives the label values of palette masks and refuses truncated files.
+"""
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, struct.error,
+           zlib.error, Image.DecompressionBombError)
+_GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
+
+
+def _open(path: str | Path, kind: str) -> Image.Image:
+    """Open and decode a file wholly; FileNotFoundError or ValueError with its path."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{kind} file not found: {path}')
+    try:
+        with Image.open(path) as image:
+            rawmode = image.tile[0][3] if image.tile else None
+            image.load()
+    except PermissionError:
+        raise
+    except _BROKEN as error:
+        raise ValueError(f'cannot read {kind} file {path}: it is truncated, damaged or not an '
+                         f'image ({error}); restore the file or leave it out of the list') \
+            from error
+    if isinstance(rawmode, (tuple, list)):  # some decoders pass (rawmode, ...)
+        rawmode = rawmode[0] if rawmode else None
+    image.info['rawmode'] = rawmode
+    return image
+
+
+def _high_byte(image: Image.Image, path: str | Path) -> Image.Image:
+    """16-bit grey to 8 bits by its high byte."""
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ValueError(f'image {path} has values {values.min()}..{values.max()}, allowed are '
+                         '8 or 16 bits per channel; convert it to 8-bit RGB')
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
+    """Read an image as 8-bit BGR.
+
+    Grey is copied to three channels, 16-bit channels keep their high byte, alpha is dropped,
+    palette, CMYK, YCbCr and the like are converted.
+
+    Args:
+        path: The file.
+        exif_orientation: Turn the image upright as its EXIF tag says. Off by default: label
+            masks are drawn on the stored pixels.
+
+    Returns:
+        uint8 (H, W, 3), BGR, C-contiguous.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, not an image, or of 32-bit or float pixels.
+    """
+    image = _open(path, 'image')
+    if exif_orientation:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == 'F':
+        raise ValueError(f'image {path} has float pixels, allowed are 8 or 16 bits per channel; '
+                         'convert it to 8-bit RGB')
+    if image.mode.startswith('I'):
+        image = _high_byte(image, path)
+    rgb = np.asarray(image.convert('RGB'))
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a label mask: one label value per pixel, palette or 8-bit grey.
+
+    Returns:
+        uint8 (H, W), the palette indices or grey values as stored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, not an image, or of another mode.
+    """
+    image = _open(path, 'mask')
+    if image.mode not in ('P', 'L'):
+        raise ValueError(
+            f"mask {path} must be a palette ('P') or 8-bit grey ('L') image of label values, "
+            f'got mode {image.mode!r}; convert colour-coded or 16-bit masks to label values')
+    values = np.array(image)
+    step = _GREY_STEP.get(image.info['rawmode'])
+    return values if step is None else values // step

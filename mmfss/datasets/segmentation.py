@@ -1,0 +1,176 @@
+"""The segmentation datasets that episodes are drawn from: ordinary mmseg datasets.
+
+Labels are 0 background, 1..C classes, 255 ignored; nothing is remapped.
+"""
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from mmfss.datasets.folds import COCO_CLASSES, PASCAL_CLASSES
+from mmfss.datasets.shapes import SHAPES_CLASSES
+
+
+def label_palette(num_classes: int) -> list[list[int]]:
+    """RGB colours of the labels 0..C in PASCAL VOC's scheme: C + 1 distinct triples."""
+    palette = []
+    for label in range(num_classes + 1):
+        colour, rest = [0, 0, 0], label
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colour[channel] |= ((rest >> channel) & 1) << shift
+            rest >>= 3
+        palette.append(colour)
+    return palette
+
+
+def _metainfo(classes: tuple[str, ...]) -> dict:
+    return dict(classes=('background', *classes), palette=label_palette(len(classes)))
+
+
+def _shown(items: list[str], limit: int = 5) -> str:
+    more = f' and {len(items) - limit} more' if len(items) > limit else ''
+    return ', '.join(items[:limit]) + more
+
+
+class FewShotSegDataset(BaseSegDataset):
+    """A segmentation dataset whose directory is checked before anything is read from it.
+
+    Takes the arguments of :class:`mmseg.datasets.BaseSegDataset`. ``ann_file`` lists image
+    names without suffix, one a line; without it every image of ``data_prefix['img_path']`` is
+    taken.
+
+    Raises:
+        FileNotFoundError: A directory, the list, or a listed image or mask is not there; the
+            message says what was expected.
+        ValueError: The list is empty, names an image twice, or a line is not a plain name.
+    """
+
+    LAYOUT = '<img_path>/*<img_suffix>, <seg_map_path>/*<seg_map_suffix>'
+
+    def load_data_list(self) -> list[dict]:
+        """Image and mask paths in the order of the list (or of the names)."""
+        img_dir, ann_dir = (self._directory(key) for key in ('img_path', 'seg_map_path'))
+        names = self._listed_names() if self.ann_file else self._found_names(img_dir)
+        if not names:
+            source = self.ann_file or os.path.join(img_dir, f'*{self.img_suffix}')
+            raise ValueError(f'no image is listed in {source}; expected {self.LAYOUT}')
+        self._check_files(img_dir, names, self.img_suffix, 'images')
+        self._check_files(ann_dir, names, self.seg_map_suffix, 'masks')
+        return [dict(img_path=os.path.join(img_dir, name + self.img_suffix),
+                     seg_map_path=os.path.join(ann_dir, name + self.seg_map_suffix),
+                     label_map=self.label_map, reduce_zero_label=self.reduce_zero_label,
+                     seg_fields=[]) for name in names]
+
+    def _directory(self, key: str) -> str:
+        root, path = self.data_root, self.data_prefix.get(key) or ''
+        if root and not os.path.isdir(root):
+            raise FileNotFoundError(f'dataset directory not found: {root}; expected there: '
+                                    f'{self.LAYOUT}. Set data_root')
+        if not os.path.isdir(path):
+            raise FileNotFoundError(f'{key} directory not found: {path!r}; expected under '
+                                    f'{root}: {self.LAYOUT}. Set data_root or data_prefix')
+        return path
+
+    def _listed_names(self) -> list[str]:
+        if not os.path.isfile(self.ann_file):
+            raise FileNotFoundError(f'image list not found: {self.ann_file}; expected under '
+                                    f'{self.data_root}: {self.LAYOUT}. Set ann_file')
+        with open(self.ann_file, encoding='utf-8') as file:
+            names = [line.strip() for line in file if line.strip()]
+        for name in names:
+            if len(name.split()) > 1 or name.startswith('/') or name.endswith(self.img_suffix):
+                raise ValueError(f'image list {self.ann_file} has the line {name!r}; expected '
+                                 'one image name a line, without directory and suffix')
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f'image list {self.ann_file} names images more than once: '
+                             f'{_shown(twice)}; remove the repeats')
+        return names
+
+    def _found_names(self, img_dir: str) -> list[str]:
+        return sorted(entry.name[:-len(self.img_suffix)] for entry in os.scandir(img_dir)
+                      if entry.name.endswith(self.img_suffix))
+
+    def _check_files(self, folder: str, names: list[str], suffix: str, kind: str) -> None:
+        present = {entry.name for entry in os.scandir(folder)}
+        missing = [name + suffix for name in names if name + suffix not in present
+                   and not os.path.isfile(os.path.join(folder, name + suffix))]
+        if missing:
+            raise FileNotFoundError(f'{len(missing)} of {len(names)} {kind} not found in '
+                                    f'{folder}: {_shown(missing)}; restore the files or take '
+                                    'them out of the list')
+
+
+@DATASETS.register_module()
+class PascalVOCFewShot(FewShotSegDataset):
+    """PASCAL VOC 2012 with SBD's masks, in the VOC layout: 20 classes.
+
+    Args:
+        ann_file: List relative to ``data_root``, e.g.
+            ``'ImageSets/Segmentation/train_aug_fss.txt'``.
+        data_root: The ``VOC2012`` directory.
+        data_prefix: Image and mask folders relative to ``data_root``.
+        img_suffix: Suffix of images.
+        lazy_init: Read no list yet.
+        serialize_data: Keep the list as bytes shared among data workers.
+    """
+
+    METAINFO = _metainfo(PASCAL_CLASSES)
+    LAYOUT = ('JPEGImages/*.jpg, SegmentationClassAug/*.png and '
+              'ImageSets/Segmentation/{train_aug_fss,val}.txt')
+
+    def __init__(self, ann_file: str, data_root: str, data_prefix: dict | None = None,
+                 img_suffix: str = '.jpg', lazy_init: bool = False,
+                 serialize_data: bool = True) -> None:
+        prefix = dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug')
+        super().__init__(ann_file=ann_file, data_root=data_root, img_suffix=img_suffix,
+                         data_prefix=prefix if data_prefix is None else data_prefix,
+                         lazy_init=lazy_init, serialize_data=serialize_data)
+
+
+@DATASETS.register_module()
+class ShapesDataset(PascalVOCFewShot):
+    """The generated benchmark in the VOC layout: 20 classes.
+
+    Args as :class:`PascalVOCFewShot`; lists are ``ImageSets/Segmentation/{train,val}.txt``.
+    """
+
+    METAINFO = _metainfo(SHAPES_CLASSES)
+    LAYOUT = ('JPEGImages/*.png, SegmentationClassAug/*.png and '
+              'ImageSets/Segmentation/{train,val}.txt')
+
+    def __init__(self, ann_file: str, data_root: str, data_prefix: dict | None = None,
+                 img_suffix: str = '.png', lazy_init: bool = False,
+                 serialize_data: bool = True) -> None:
+        super().__init__(ann_file, data_root, data_prefix, img_suffix, lazy_init,
+                         serialize_data)
+
+
+@DATASETS.register_module()
+class CocoFewShot(FewShotSegDataset):
+    """COCO 2014 with masks painted from its instances: 80 classes in category order.
+
+    Args:
+        split: ``'train2014'`` or ``'val2014'``: images in ``<split>/*.jpg``, masks in
+            ``annotations/<split>/*.png`` with label values 0..80 and 255 (crowd).
+        data_root: The directory that holds both.
+        ann_file: Optional list of image names relative to ``data_root``.
+        data_prefix: Other image and mask folders.
+        lazy_init: Read no list yet.
+        serialize_data: Keep the list as bytes shared among data workers.
+    """
+
+    METAINFO = _metainfo(COCO_CLASSES)
+    LAYOUT = '{train2014,val2014}/*.jpg and annotations/{train2014,val2014}/*.png'
+
+    def __init__(self, split: str, data_root: str, ann_file: str = '',
+                 data_prefix: dict | None = None, lazy_init: bool = False,
+                 serialize_data: bool = True) -> None:
+        prefix = dict(img_path=split, seg_map_path=f'annotations/{split}')
+        super().__init__(ann_file=ann_file, data_root=data_root,
+                         data_prefix=prefix if data_prefix is None else data_prefix,
+                         lazy_init=lazy_init, serialize_data=serialize_data)

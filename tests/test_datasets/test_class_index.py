@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmfss.datasets import class_index
+from mmfss.datasets.class_index import build_class_index, label_counts
+
+
+@pytest.fixture
+def masks(tmp_path):
+    (tmp_path / 'masks').mkdir()
+    rng = np.random.default_rng(0)
+    paths = {}
+    for i in range(12):
+        labels = rng.choice(np.array([0, 1, 2, 5, 255], np.uint8), size=(9, 4 + i))
+        paths[f'im{i}'] = tmp_path / f'masks/im{i}.png'
+        Image.fromarray(labels).save(paths[f'im{i}'])
+    return paths
+
+
+def by_loop(path):
+    areas = {}
+    for value in np.asarray(Image.open(path)).ravel().tolist():
+        if value not in (0, 255):
+            areas[value] = areas.get(value, 0) + 1
+    return areas
+
+
+@pytest.mark.parametrize('mask', [
+    np.zeros((3, 4)), np.full((1, 1), 255), np.arange(256).reshape(16, 16),
+    np.random.default_rng(0).integers(0, 256, (50, 30)), np.zeros((0, 4)),
+    np.repeat(np.arange(4), 25).reshape(10, 10).T])
+def test_label_counts_equal_bincount(mask):
+    mask = mask.astype(np.uint8)
+    expected = np.bincount(mask.ravel(), minlength=256)
+    assert label_counts(mask) == {i: int(n) for i, n in enumerate(expected) if n}
+
+
+@pytest.mark.parametrize('workers', [1, 3])
+def test_areas_by_loop(masks, workers):
+    index = build_class_index(masks, 5, num_workers=workers)
+    assert index.areas == {image: by_loop(path) for image, path in masks.items()}
+    assert list(index.areas) == list(masks)
+    for c in (1, 3):
+        assert index.images(c, 9) == tuple(i for i in masks if index.areas[i].get(c, 0) >= 9)
+    assert index.classes('im3', 7) == tuple(
+        c for c in range(1, 6) if index.areas['im3'].get(c, 0) >= 7)
+
+
+def test_voc_masks_have_the_true_areas(shared_dir):
+    truth = shared_dir / 'parity/voc_class_area.json'
+    folder = shared_dir / 'data/VOCdevkit/VOC2012/SegmentationClassAug'
+    masks = {path.stem: path for path in sorted(folder.glob('*.png'))}
+    expected = {image: {int(c): n for c, n in areas.items()}
+                for image, areas in json.loads(truth.read_text()).items() if image in masks}
+    assert len(expected) == 64
+    assert build_class_index(masks, 20).areas == expected
+
+
+def test_values_outside_the_table(masks):
+    with pytest.raises(ValueError, match=r'masks/im\d+\.png has values outside its class table: '
+                                         r'\[5\]; allowed are 0 \(background\), 1\.\.4 and 255'):
+        build_class_index(masks, 4)
+
+
+def test_missing_and_broken_masks_are_named(masks):
+    masks['im4'].write_bytes(masks['im4'].read_bytes()[:-25])
+    with pytest.raises(ValueError, match=r'im4\.png'):
+        build_class_index(masks, 5)
+    masks['im4'].unlink()
+    for cache in (None, masks['im0'].parent / 'cache.json'):
+        with pytest.raises(FileNotFoundError, match=r'mask file not found: .*im4\.png'):
+            build_class_index(masks, 5, cache)
+
+
+def count_reads(monkeypatch):
+    reads, original = [], class_index.read_mask
+    monkeypatch.setattr(class_index, 'read_mask', lambda path: reads.append(path) or original(path))
+    return reads
+
+
+def test_fresh_cache_is_used(masks, tmp_path, monkeypatch):
+    cache = tmp_path / 'deep/er/cache.json'
+    built = build_class_index(masks, 5, cache)
+    reads = count_reads(monkeypatch)
+    assert build_class_index(masks, 5, cache) == built
+    assert not reads
+    assert os.listdir(cache.parent) == ['cache.json']  # no temporary file left
+
+
+def change_size(masks):
+    Image.fromarray(np.ones((30, 30), np.uint8)).save(masks['im2'])
+
+
+def touch(masks):
+    os.utime(masks['im2'], ns=(1, 1))
+
+
+def leave_out(masks):
+    del masks['im2']
+
+
+def reorder(masks):
+    masks['im2'] = masks.pop('im2')
+
+
+@pytest.mark.parametrize('change', [change_size, touch, leave_out, reorder])
+def test_stale_cache_is_rebuilt(masks, tmp_path, monkeypatch, change):
+    cache = tmp_path / 'cache.json'
+    build_class_index(masks, 5, cache)
+    change(masks)
+    reads = count_reads(monkeypatch)
+    index = build_class_index(masks, 5, cache)
+    assert len(reads) == len(masks)
+    assert index.areas == {image: by_loop(path) for image, path in masks.items()}
+    assert list(index.areas) == list(masks)
+    reads.clear()
+    assert build_class_index(masks, 5, cache) == index and not reads
+
+
+@pytest.mark.parametrize('content', ['', '{"format": 1', '[]', '{}', '\xff', 'cut'])
+def test_damaged_cache_is_rebuilt(masks, tmp_path, content):
+    cache = tmp_path / 'cache.json'
+    expected = build_class_index(masks, 5, cache)
+    whole = cache.read_text()
+    cache.write_bytes(whole[:len(whole) // 2].encode() if content == 'cut'
+                      else content.encode('latin-1'))
+    assert build_class_index(masks, 5, cache) == expected
+    assert cache.read_text() == whole
+
+
+def test_unwritable_folder_is_a_warning(masks, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.warns(UserWarning, match='could not be stored in .*writable class_index_file'):
+        index = build_class_index(masks, 5, tmp_path / 'file/cache.json')
+    assert len(index) == 12
+
+
+def test_failed_write_leaves_the_old_cache(masks, tmp_path, monkeypatch):
+    cache = tmp_path / 'cache.json'
+    build_class_index(masks, 5, cache)
+    old = cache.read_text()
+    touch(masks)
+
+    def fail(*args):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(class_index.os, 'replace', fail)
+    with pytest.warns(UserWarning, match='No space left'):
+        build_class_index(masks, 5, cache)
+    assert cache.read_text() == old
+    assert not [name for name in os.listdir(tmp_path) if name.startswith('.cache')]

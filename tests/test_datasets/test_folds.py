@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_split
+
+
+@pytest.mark.parametrize('name', sorted(BENCHMARKS))
+def test_folds_partition_the_classes(name):
+    bench = BENCHMARKS[name]
+    splits = [get_split(name, fold) for fold in range(bench.num_folds)]
+    assert sorted(c for s in splits for c in s.novel) == list(range(1, len(bench.classes) + 1))
+    for split in splits:
+        assert set(split.novel).isdisjoint(split.base)
+        assert len(split.novel) + len(split.base) == len(bench.classes)
+        assert split.novel_names + split.base_names == tuple(
+            bench.classes[c - 1] for c in split.novel + split.base)
+
+
+def test_published_folds():
+    assert get_split('pascal-5i', 1).novel_names == ('bus', 'car', 'cat', 'chair', 'cow')
+    assert get_split('coco-20i', 0).novel == tuple(range(1, 81, 4))
+    assert get_split('coco-20i', 2).novel[:3] == (3, 7, 11)
+    assert get_split('coco-20i-contiguous', 3).novel == tuple(range(61, 81))
+    assert [len(BENCHMARKS[n].classes) for n in ('pascal-5i', 'coco-20i', 'shapes-5i')] == \
+        [20, 80, 20]
+    assert BENCHMARKS['pascal-5i'].min_area == BENCHMARKS['coco-20i'].min_area == 2048
+
+
+def test_coco_classes_are_in_category_order(shared_dir):
+    file = shared_dir / 'data/coco/annotations/instances_val2014.json'
+    categories = json.loads(file.read_text())['categories']
+    names = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
+    assert BENCHMARKS['coco-20i'].classes == names
+
+
+def test_fold_from_the_environment_is_a_string():
+    assert get_split('pascal-5i', '2') == get_split('pascal-5i', 2)
+
+
+@pytest.mark.parametrize('fold', [4, -1, '4', '-1', 'two', '', '1.0', 1.0, True, None])
+def test_fold_out_of_range(fold):
+    with pytest.raises(ValueError, match=r"fold of 'pascal-5i' must be an integer in 0\.\.3"):
+        get_split('pascal-5i', fold)
+
+
+def test_unknown_benchmark_lists_the_known():
+    with pytest.raises(ValueError, match=r"one of \['coco-20i', .*'shapes-5i'\], got 'voc'"):
+        get_split('voc', 0)
+
+
+def test_names_and_roles():
+    split = get_split('pascal-5i', 0)
+    assert split.name(20) == 'tvmonitor'
+    assert split.ids('base') == split.base and split.ids('novel') == split.novel
+    with pytest.raises(ValueError, match=r"class id must be in 1\.\.20 .* got 0"):
+        split.name(0)
+    with pytest.raises(ValueError, match="must be 'base' or 'novel', got 'train'"):
+        split.ids('train')
+
+
+def test_split_as_plain_data():
+    split = get_split('coco-20i', 1)
+    data = json.loads(json.dumps(split.to_dict()))
+    assert FoldSplit.from_dict(data) == split
+    del data['novel']
+    with pytest.raises(ValueError, match=r"missing: \['novel'\]"):
+        FoldSplit.from_dict(data)
+
+
+def test_benchmark_must_be_a_partition():
+    bench = BENCHMARKS['pascal-5i']
+    with pytest.raises(ValueError, match=r'class ids 1\.\.20 exactly once'):
+        dataclasses.replace(bench, novel=bench.novel[:3] + (bench.novel[0],))
+    with pytest.raises(ValueError, match='must be unique'):
+        Benchmark('x', ('a', 'a'), 1, ((1, 2),), 1)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mmfss.datasets.class_index import ClassIndex
+from mmfss.datasets.folds import get_split
+from mmfss.datasets.sampling import ImageListSampler, build_pool, check_pool, drop_scarce
+
+
+@pytest.fixture(scope='module')
+def index():
+    rng = np.random.default_rng(0)
+    return ClassIndex({
+        f'im{i}': {int(c): int(rng.integers(1, 100)) for c in rng.integers(1, 9, 4)}
+        for i in range(60)})
+
+
+def test_pool_by_loop(index):
+    pool = build_pool(index, (2, 5, 8), min_area=30, excluded=(1,))
+    expected = []
+    for image, areas in index.areas.items():
+        found = [c for c in (2, 5, 8) if c in areas and areas[c] >= 30]
+        if found and 1 not in areas:
+            expected.append(image)
+            assert pool.classes_of[image] == tuple(found)
+    assert pool.images == tuple(expected) and len(expected) > 5
+    assert {c: set(images) for c, images in pool.images_of.items()} == {
+        c: {i for i in expected if c in pool.classes_of[i]} for c in (2, 5, 8)}
+
+
+@pytest.mark.parametrize('shots', [1, 3])
+@pytest.mark.parametrize('shuffle', [False, True])
+def test_episode_properties(index, shots, shuffle):
+    pool = build_pool(index, (2, 5, 8), 30)
+    draw = ImageListSampler(pool, shots, seed=3, shuffle=shuffle)
+    for i in range(4 * len(pool.images)):
+        episode = draw(i)
+        assert episode.index == i and episode.class_id in pool.classes_of[episode.query]
+        images = (episode.query, *episode.supports)
+        assert len(set(images)) == shots + 1
+        assert all(index.areas[image][episode.class_id] >= 30 for image in images)
+
+
+def test_every_pass_walks_all_images(index):
+    pool = build_pool(index, range(1, 9), 1)
+    n = len(pool.images)
+    plain, mixed = (ImageListSampler(pool, 1, 0, shuffle) for shuffle in (False, True))
+    for sweep in range(3):
+        places = range(sweep * n, (sweep + 1) * n)
+        assert [plain(i).query for i in places] == list(pool.images)
+        assert sorted(mixed(i).query for i in places) == sorted(pool.images)
+    orders = {tuple(mixed(i).query for i in range(s * n, s * n + n)) for s in range(3)}
+    assert len(orders) == 3
+
+
+def test_an_episode_does_not_depend_on_the_order_of_calls(index):
+    pool = build_pool(index, range(1, 9), 1)
+    forward = ImageListSampler(pool, 2, 7, True)
+    expected = [forward(i) for i in range(200)]
+    other = ImageListSampler(pool, 2, 7, True)
+    order = np.random.default_rng(0).permutation(200)
+    assert {int(i): other(int(i)) for i in order} == dict(enumerate(expected))
+    assert [ImageListSampler(pool, 2, 8, True)(i) for i in range(200)] != expected
+
+
+def test_global_random_state_is_neither_used_nor_changed(index):
+    draw = ImageListSampler(build_pool(index, range(1, 9), 1), 1, 0, True)
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    first = draw(5)
+    assert (np.random.get_state()[1] == before).all()
+    np.random.seed(1)
+    assert draw(5) == first
+
+
+def test_classes_and_supports_are_uniform():
+    index = ClassIndex({f'im{i}': {1: 9, 2: 9, 3: 9} for i in range(7)})
+    draw = ImageListSampler(build_pool(index, (1, 2, 3), 1), 2, 0, False)
+    episodes = [draw(i) for i in range(0, 21000, 7)]  # the query is im0
+    classes = Counter(e.class_id for e in episodes)
+    supports = Counter(s for e in episodes for s in e.supports)
+    assert set(supports) == {f'im{i}' for i in range(1, 7)}
+    for counter, share in ((classes, 1 / 3), (supports, 1 / 3)):
+        for count in counter.values():
+            assert abs(count / 3000 - share) < 4 * np.sqrt(share * (1 - share) / 3000)
+
+
+def test_scarce_classes():
+    split = get_split('pascal-5i', 0)
+    index = ClassIndex({'a': {1: 50, 2: 50}, 'b': {1: 50}, 'c': {1: 50, 3: 10}})
+    pool = build_pool(index, split.novel, 20)
+    with pytest.raises(ValueError, match=r"1-shot episodes need 2 images .* 20 pixels in val\.txt; "
+                                         r"too few of bicycle: 1\. .*scarce_classes='drop'"):
+        check_pool(pool, split, 'novel', 1, 20, 'val.txt')
+    with pytest.raises(ValueError, match='5-shot .* need 6 .*aeroplane: 3, bicycle: 1'):
+        check_pool(pool, split, 'novel', 5, 20, 'val.txt')
+    kept = drop_scarce(index, split.novel, 20, (), 2)
+    assert kept.images_of == {1: ('a', 'b', 'c')} and set(kept.classes_of.values()) == {(1,)}
+    check_pool(kept, split, 'novel', 2, 20, 'val.txt')
+    with pytest.raises(ValueError, match=r'no image has .* of a novel class of pascal-5i fold 0 '
+                                         r'\(aeroplane, .*lower min_area'):
+        check_pool(build_pool(index, split.novel, 99), split, 'novel', 1, 99, 'val.txt')

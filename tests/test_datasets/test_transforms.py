@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+from mmfss.datasets.transforms import RandomBlur, RandomCropKeepObject
+
+
+def results(image, label):
+    return dict(img=image, gt_seg_map=label, seg_fields=['gt_seg_map'], img_path='a.jpg',
+                img_shape=image.shape[:2], ori_shape=image.shape[:2])
+
+
+def scene(height, width, box, seed=0):
+    """An image whose first channel holds the label, so that both can be compared after."""
+    label = np.zeros((height, width), np.uint8)
+    label[box] = 1
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image[..., 0] = label
+    return results(image, label)
+
+
+def write(tmp_path, shape=(6, 5)):
+    image = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    label = np.random.default_rng(1).choice(np.array([0, 3, 4, 255], np.uint8), shape)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    Image.fromarray(label).save(tmp_path / 'm.png')
+    return image, label, dict(img_path=str(tmp_path / 'a.png'),
+                              seg_map_path=str(tmp_path / 'm.png'), class_id=3)
+
+
+def apply(*types):
+    steps = [TRANSFORMS.build(dict(type=t) if isinstance(t, str) else t) for t in types]
+
+    def run(data):
+        for step in steps:
+            data = step(data)
+        return data
+    return run
+
+
+def test_load_and_binarise(tmp_path):
+    image, label, data = write(tmp_path)
+    out = apply('LoadImage', 'LoadLabel', 'BinarizeLabel')(data)
+    np.testing.assert_array_equal(out['img'], image[..., ::-1])
+    assert out['ori_shape'] == out['img_shape'] == (6, 5)
+    assert out['seg_fields'] == ['gt_seg_map'] and out['gt_seg_map'].dtype == np.uint8
+    for y in range(6):
+        for x in range(5):
+            expected = {3: 1, 255: 255}.get(int(label[y, x]), 0)
+            assert out['gt_seg_map'][y, x] == expected
+
+
+def test_label_of_another_size(tmp_path):
+    data = write(tmp_path, shape=(5, 6))[2]
+    with pytest.raises(ValueError, match=r'm\.png is 5 x 6 pixels .*a\.png is 6 x 5'):
+        apply('LoadImage', 'LoadLabel')(data)
+
+
+def test_label_loaded_after_the_resize_keeps_its_size(tmp_path):
+    _, label, data = write(tmp_path)
+    out = apply('LoadImage', dict(type='Resize', scale=(32, 16)), 'LoadLabel')(data)
+    assert out['img'].shape == (16, 32, 3) and out['img_shape'] == (16, 32)
+    np.testing.assert_array_equal(out['gt_seg_map'], label)
+
+
+def test_upstream_transforms_keep_label_values(tmp_path):
+    data = write(tmp_path)[2]
+    run = apply('LoadImage', 'LoadLabel', 'BinarizeLabel',
+                dict(type='RandomResize', scale=(64, 64), ratio_range=(0.9, 1.1), keep_ratio=True),
+                dict(type='RandomRotate', prob=1, degree=10), 'RandomBlur',
+                dict(type='RandomFlip', prob=1.0), dict(type='RandomCropKeepObject', crop_size=48),
+                dict(type='Resize', scale=(40, 40)))
+    out = run(data)
+    assert out['gt_seg_map'].dtype == np.uint8 and out['gt_seg_map'].shape == (40, 40)
+    assert set(np.unique(out['gt_seg_map'])) == {0, 1, 255}
+
+
+def test_blur():
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(RandomBlur(1)(dict(img=image))['img'],
+                                  cv2.GaussianBlur(image, (5, 5), 0))
+    assert RandomBlur(0)(dict(img=image))['img'] is image
+    np.random.seed(0)
+    blurred = sum(RandomBlur()(dict(img=image))['img'] is not image for _ in range(400))
+    assert 160 < blurred < 240
+    with pytest.raises(ValueError, match=r'prob of RandomBlur must be in 0\.\.1, got 2'):
+        RandomBlur(2)
+    with pytest.raises(ValueError, match='kernel_size of RandomBlur must be odd, got 4'):
+        RandomBlur(0.5, 4)
+
+
+def test_crop_is_a_window_of_image_and_label():
+    np.random.seed(0)
+    for _ in range(20):
+        data = scene(30, 40, np.s_[5:12, 20:30])
+        original = data['img']
+        out = RandomCropKeepObject(16)(data)
+        assert out['img'].shape == (16, 16, 3) and out['img_shape'] == (16, 16)
+        np.testing.assert_array_equal(out['img'][..., 0], out['gt_seg_map'])
+        windows = np.lib.stride_tricks.sliding_window_view(original, (16, 16, 3))
+        assert (windows == out['img']).all((2, 3, 4, 5)).any()
+
+
+def test_crop_keeps_the_object():
+    np.random.seed(0)
+    kept = [RandomCropKeepObject(32, max_tries=500)(scene(64, 64, np.s_[50:60, 3:13]))
+            ['gt_seg_map'].sum() for _ in range(50)]
+    assert min(kept) >= 85 and max(kept) == 100
+
+
+def test_crop_takes_the_best_of_its_draws():
+    crop = RandomCropKeepObject(8, max_tries=30)
+    data = scene(40, 40, np.s_[:, :])  # no window holds 85 %
+    np.random.seed(0)
+    assert crop(data)['gt_seg_map'].all()
+    label = np.tril(np.ones((40, 40), np.uint8))
+    np.random.seed(3)
+    draws = [(np.random.randint(0, 33), np.random.randint(0, 33)) for _ in range(30)]
+    best = max(int(label[t:t + 8, x:x + 8].sum()) for t, x in draws)
+    np.random.seed(3)
+    out = crop(results(np.zeros((40, 40, 3), np.uint8), label))
+    assert out['gt_seg_map'].sum() == best
+
+
+def test_crop_never_loses_a_small_object():
+    for seed, box in enumerate([np.s_[0:1, 0:1], np.s_[299:300, 150:151], np.s_[150:151, 299:300]]):
+        np.random.seed(seed)
+        out = RandomCropKeepObject(16, max_tries=1)(scene(300, 300, box))
+        assert out['gt_seg_map'].sum() == 1
+    ring = np.zeros((300, 300), np.uint8)  # its centre is not on the object
+    cv2.circle(ring, (150, 150), 140, 1)
+    np.random.seed(1)
+    for _ in range(20):
+        data = results(np.zeros((300, 300, 3), np.uint8), ring)
+        assert RandomCropKeepObject(16, max_tries=1)(data)['gt_seg_map'].any()
+
+
+def test_crop_without_object():
+    out = RandomCropKeepObject(16)(scene(20, 20, np.s_[0:0, 0:0]))
+    assert out['img'].shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize('shape', [(10, 12), (10, 40), (40, 10), (1, 1), (16, 16)])
+def test_crop_pads_evenly(shape):
+    np.random.seed(0)
+    data = scene(*shape, np.s_[:, :])
+    out = RandomCropKeepObject(16, pad_val=(7, 8, 9))(data)
+    assert out['img'].shape == (16, 16, 3) and out['gt_seg_map'].shape == (16, 16)
+    inside = out['gt_seg_map'] == 1
+    assert inside.sum() == min(shape[0], 16) * min(shape[1], 16)
+    assert (out['gt_seg_map'][~inside] == 255).all()
+    assert (out['img'][~inside] == (7, 8, 9)).all()
+    rows = np.flatnonzero(inside.any(1))
+    assert rows[0] == (16 - len(rows)) // 2
+
+
+@pytest.mark.parametrize('options', [dict(crop_size=0), dict(crop_size=8, keep_ratio=2),
+                                     dict(crop_size=8, max_tries=0)])
+def test_crop_arguments(options):
+    with pytest.raises(ValueError, match='of RandomCropKeepObject is out of range: [02]'):
+        RandomCropKeepObject(**options)
+
+
+def test_crop_of_a_label_of_another_size():
+    data = results(np.zeros((9, 9, 3), np.uint8), np.zeros((8, 9), np.uint8))
+    with pytest.raises(ValueError, match=r'one size, got \(9, 9\) and \(8, 9\) for a\.jpg'):
+        RandomCropKeepObject(4)(data)
