@@ -178,9 +178,14 @@ class EpisodicDataset(Dataset):
                       f'{", ".join(absent)} (too few images)', 'current', 30)
         return pool
 
-    def __len__(self) -> int:
+    @property
+    def num_images(self) -> int:
+        """Images that can be a query: the episodes of one pass over the list."""
         self.full_init()
-        return self.num_episodes or len(self._draw.pool.images)
+        return len(self._draw.pool.images)
+
+    def __len__(self) -> int:
+        return self.num_episodes or self.num_images
 
     def episode(self, index: int) -> Episode:
         """Episode ``index`` in 0..len - 1: which class and images; opens no file."""

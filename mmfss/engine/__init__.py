@@ -1,0 +1,14 @@
+"""Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
+
+from .hooks import FoldGuardHook, RepeatableNoiseHook, StopWithoutProgressHook, StrictLoadHook
+from .optim import BFloat16OptimWrapper
+from .samplers import EpisodeSampler
+
+__all__ = [
+    'BFloat16OptimWrapper',
+    'EpisodeSampler',
+    'FoldGuardHook',
+    'RepeatableNoiseHook',
+    'StopWithoutProgressHook',
+    'StrictLoadHook',
+]

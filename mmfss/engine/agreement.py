@@ -1,0 +1,131 @@
+"""Do loaders, model and checkpoint speak of the same benchmark, fold and arch? Pure functions.
+
+A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
+
+    dict(benchmark='pascal-5i', fold=2, shots=1,
+         base_classes=[...], novel_classes=[...],   # names, of this run
+         trained_classes=[...],                     # names, of this run and of what it loaded
+         arch=dict(sam2=..., prior_encoder=...))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmfss.datasets.folds import FoldSplit, get_split
+
+META_KEY = 'mmfss'
+META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
+
+#: names that PASCAL VOC has for classes of COCO
+_SAME_CLASS = {
+    'aeroplane': 'airplane',
+    'motorbike': 'motorcycle',
+    'sofa': 'couch',
+    'tvmonitor': 'tv',
+}
+
+
+def canonical(name: str) -> str:
+    """One spelling per class: ``'tvmonitor'`` -> ``'tv'``, ``'potted plant'`` -> ``'pottedplant'``."""
+    return _SAME_CLASS.get(name, name).replace(' ', '').replace('-', '').lower()
+
+
+def plain(value: Any) -> Any:
+    """Config values as dicts, lists and scalars, which a checkpoint may hold; tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def check_loaders(loaders: Mapping[str, tuple[str, int | str, str]]) -> None:
+    """Check that all loaders are of one benchmark and fold, and that training sees base classes.
+
+    Args:
+        loaders: name of the loader ('train', 'val', 'test') -> benchmark, fold, and role of the
+            classes ('base' or 'novel').
+
+    Raises:
+        ValueError: a benchmark or fold that does not exist, loaders that differ, or training on
+            novel classes.
+    """
+    splits = {name: get_split(bench, fold) for name, (bench, fold, _) in loaders.items()}
+    if len({(split.benchmark, split.fold) for split in splits.values()}) > 1:
+        said = ', '.join(f'{n}: {s.benchmark} fold {s.fold}' for n, s in splits.items())
+        raise ValueError(
+            f'the loaders do not agree on benchmark and fold ({said}); the novel classes of one '
+            'would be trained on in the other. Set the fold for all of them with FOLD=0 in the '
+            'environment, not in one loader'
+        )
+    role = loaders['train'][2] if 'train' in loaders else 'base'
+    if role != 'base':
+        split = splits['train']
+        raise ValueError(
+            f"train_dataloader.dataset.split must be 'base', got {role!r}: training would see the "
+            f'novel classes of {split.benchmark} fold {split.fold} '
+            f'({", ".join(split.novel_names)})'
+        )
+
+
+def describe_run(split: FoldSplit, shots: int, arch: dict, inherited: set[str]) -> dict:
+    """The entry ``meta['mmfss']`` of a checkpoint that is being trained on ``split``."""
+    return dict(
+        benchmark=split.benchmark,
+        fold=split.fold,
+        shots=int(shots),
+        base_classes=list(split.base_names),
+        novel_classes=list(split.novel_names),
+        trained_classes=sorted(inherited | set(split.base_names)),
+        arch=plain(arch),
+    )
+
+
+def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) -> None:
+    """Check that a checkpoint may be used on a fold.
+
+    Args:
+        meta: its ``meta['mmfss']``.
+        split: fold of the data that it is to be used on.
+        arch: that of the configured model.
+        resume: whether its training is to be continued; then benchmark and fold must be the same.
+
+    Raises:
+        ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
+            or has another arch.
+    """
+    missing = [key for key in META_ENTRIES if key not in meta]
+    if missing:
+        raise ValueError(
+            f"the checkpoint's meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
+            'version of mmfss. Use a checkpoint as tools/train.py saved it'
+        )
+    if json.dumps(meta['arch'], sort_keys=True) != json.dumps(plain(arch), sort_keys=True):
+        raise ValueError(
+            f"the checkpoint is of another arch: it has {meta['arch']}, the configured model has "
+            f'{plain(arch)}. Test with the config that it was trained with, or set '
+            'model.sam2.arch and model.prior_encoder to its'
+        )
+    trained, here = f"{meta['benchmark']} fold {meta['fold']}", f'{split.benchmark} fold {split.fold}'
+    seen = {canonical(name): name for name in meta['trained_classes']}
+    leaked = [name for name in split.novel_names if canonical(name) in seen]
+    if leaked:
+        raise ValueError(
+            f'the checkpoint was trained on {trained}, and its classes '
+            f"({', '.join(meta['trained_classes'])}) include novel classes of {here} "
+            f"({', '.join(split.novel_names)}): {', '.join(leaked)}. The figures would mean "
+            f'nothing. {_remedy(meta, split)}'
+        )
+    same = (meta['benchmark'], int(meta['fold'])) == (split.benchmark, split.fold)
+    if not same and (resume or meta['benchmark'] == split.benchmark):
+        verb = 'its training cannot be resumed on' if resume else 'it cannot be used on'
+        raise ValueError(f'the checkpoint is of {trained}; {verb} {here}. {_remedy(meta, split)}')
+
+
+def _remedy(meta: Mapping, split: FoldSplit) -> str:
+    if meta['benchmark'] == split.benchmark:
+        return f"Set FOLD={meta['fold']}, or use a checkpoint of fold {split.fold}"
+    return f'Use a checkpoint that was trained on {split.benchmark} fold {split.fold}'

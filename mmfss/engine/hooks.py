@@ -1,0 +1,209 @@
+"""Hooks that keep a run honest: folds and classes, weights, repeatable noise, early stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
+from mmseg.registry import HOOKS
+from torch import nn
+
+from mmfss.datasets.folds import FoldSplit
+from mmfss.models.weights import check_state_dict
+
+from .agreement import META_KEY, check_checkpoint, check_loaders, describe_run
+
+
+def built_loops(runner: Runner) -> dict[str, BaseLoop]:
+    """Those of the loops 'train', 'val', 'test' that the runner has built; builds none."""
+    loops = {name: getattr(runner, f'_{name}_loop') for name in ('train', 'val', 'test')}
+    return {name: loop for name, loop in loops.items() if isinstance(loop, BaseLoop)}
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of a distributed run."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def model_arch(model: nn.Module) -> dict:
+    """What decides which weights fit an FSSAM: SAM 2's arch, and the prior encoder's."""
+    encoder = getattr(model, 'prior_encoder', None)
+    prior = None
+    if encoder is not None:
+        backbone = getattr(encoder, 'backbone', None)
+        inner = getattr(encoder, 'arch', None) or (backbone and type(backbone).__name__)
+        prior = dict(type=type(encoder).__name__, arch=inner)
+    return dict(sam2=getattr(model, 'sam2_arch', None), prior_encoder=prior)
+
+
+@HOOKS.register_module()
+class FoldGuardHook(Hook):
+    """Stops a run whose data, model and checkpoint do not belong together.
+
+    - All loaders are of one benchmark and fold, training uses its base classes, and an epoch of
+      training is not empty.
+    - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
+      :mod:`mmfss.engine.agreement`; classes are inherited from the checkpoint it started from.
+    - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
+      same arch. To resume, it is of the same benchmark and fold.
+
+    Args:
+        allow_unverified: take checkpoints without that record, with a warning.
+
+    Raises:
+        ValueError: from ``before_run`` and ``after_load_checkpoint``, with both sides named.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, allow_unverified: bool = False) -> None:
+        self.allow_unverified = allow_unverified
+        self._inherited: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the loaders."""
+        loops = built_loops(runner)
+        infos = {name: _metainfo(name, loop) for name, loop in loops.items()}
+        check_loaders({n: (m['benchmark'], m['fold'], m['role']) for n, m in infos.items()})
+        if 'train' in loops and len(loops['train'].dataloader) == 0:
+            raise ValueError(
+                'an epoch of training has no full batch; lower train_dataloader.batch_size '
+                f'({loops["train"].dataloader.batch_size}), or raise '
+                'train_dataloader.sampler.passes (or .episodes_per_epoch)'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Record what is being trained."""
+        info = _metainfo('train', built_loops(runner)['train'])
+        checkpoint['meta'][META_KEY] = describe_run(
+            FoldSplit.from_dict(info['split']),
+            info['shots'],
+            model_arch(bare_model(runner)),
+            self._inherited,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check what was loaded before any of it reaches the model."""
+        meta = (checkpoint.get('meta') or {}).get(META_KEY)
+        if meta is None:
+            self._unverified()
+            return
+        training = 'train' in built_loops(runner)
+        for name, loop in built_loops(runner).items():
+            split = FoldSplit.from_dict(_metainfo(name, loop)['split'])
+            resume = training and bool(runner._resume)
+            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume)
+        self._inherited = set(meta['trained_classes'])
+
+    def _unverified(self) -> None:
+        text = (
+            f"the checkpoint does not say in meta[{META_KEY!r}] which benchmark, fold and classes "
+            'it was trained on, so it may have seen the novel classes'
+        )
+        if not self.allow_unverified:
+            raise ValueError(
+                f'{text}. Use a checkpoint that tools/train.py saved, or accept it with '
+                '--cfg-options default_hooks.fold_guard.allow_unverified=True'
+            )
+        print_log(text, 'current', 30)
+
+
+def _metainfo(name: str, loop: BaseLoop) -> dict:
+    info = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
+    missing = {'benchmark', 'fold', 'role', 'shots', 'split'} - set(info)
+    if missing:
+        raise ValueError(
+            f'{name}_dataloader.dataset must be an EpisodicDataset, or have its metainfo; '
+            f'{type(loop.dataloader.dataset).__name__} lacks {sorted(missing)}'
+        )
+    return info
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Refuses checkpoints that do not fit the model key by key (mmengine loads what fits).
+
+    Raises:
+        ValueError: from ``after_load_checkpoint``: keys missing, unexpected or of another shape,
+            or values that are not finite.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare before any weight reaches the model."""
+        state = checkpoint.get('state_dict', checkpoint)
+        state = {k.removeprefix('module.'): v for k, v in state.items()}
+        strangers = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
+        if strangers:
+            raise ValueError(
+                f'the checkpoint holds no state dict: {strangers[:5]} are no tensors. Use one '
+                'that tools/train.py saved'
+            )
+        model = bare_model(runner)
+        check_state_dict(model.state_dict(), state, f'checkpoint for {type(model).__name__}')
+
+
+@HOOKS.register_module()
+class RepeatableNoiseHook(Hook):
+    """Dropout of training iteration i depends on (seed, i, rank) alone.
+
+    Checkpoints of mmengine do not hold the state of the random generators; with this hook a
+    resumed run equals the uninterrupted one all the same.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed torch's generators of all devices."""
+        key = np.random.SeedSequence([runner.seed, runner.iter, get_rank()])
+        torch.manual_seed(int(key.generate_state(1)[0]))
+
+
+@HOOKS.register_module()
+class StopWithoutProgressHook(Hook):
+    """Ends training when a metric has had no new best value for some epochs.
+
+    Unlike mmengine's ``EarlyStoppingHook`` it keeps its state in checkpoints, so that resuming
+    does not start the count anew, and does nothing in testing.
+
+    Args:
+        monitor: metric to watch; greater is better.
+        patience: epochs since the best value after which training ends, >= 1.
+
+    Raises:
+        ValueError: patience below 1, or, at validation, no such metric.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, monitor: str = 'mIoU', patience: int = 100) -> None:
+        if patience < 1:
+            raise ValueError(f'patience must be at least 1 epoch, got {patience!r}')
+        self.monitor, self.patience = monitor, patience
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Compare with the best value so far."""
+        if 'train' not in built_loops(runner):
+            return
+        if self.monitor not in (metrics or {}):
+            raise ValueError(
+                f'StopWithoutProgressHook watches {self.monitor!r}, but validation gave '
+                f'{sorted(metrics or {})}'
+            )
+        hub, epoch, value = runner.message_hub, runner.epoch, float(metrics[self.monitor])
+        best, best_epoch = hub.get_info('best_progress') or (float('-inf'), epoch)
+        if value > best:
+            hub.update_info('best_progress', [value, epoch])
+        elif epoch - best_epoch >= self.patience:
+            runner.train_loop.stop_training = True
+            print_log(
+                f'no {self.monitor} above {best:.2f} (epoch {best_epoch}) for '
+                f'{epoch - best_epoch} epochs: training ends at epoch {epoch}',
+                'current',
+            )
