@@ -1,5 +1,6 @@
 """Models of mmfss; importing this package registers them in mmseg's MODELS."""
 
+from .data_preprocessor import EpisodeDataPreprocessor
 from .dinov2 import DINOv2
 from .fssam import FSSAM
 from .losses import SquaredDiceLoss
@@ -14,6 +15,7 @@ __all__ = [
     'SAM2',
     'BackbonePriorEncoder',
     'DINOv2',
+    'EpisodeDataPreprocessor',
     'IterativeMemoryRefinement',
     'OraclePromptGenerator',
     'PriorEncoder',

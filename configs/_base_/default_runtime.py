@@ -1,0 +1,27 @@
+# What every run shares. The guard hooks cannot be switched off: tools/train.py and
+# tools/test.py add them where a config has none.
+default_scope = 'mmseg'
+custom_imports = dict(imports=['mmfss'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),  # tells the EpisodeSampler its epoch
+    checkpoint=dict(
+        type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='mIoU', rule='greater'),
+    fold_guard=dict(type='FoldGuardHook'),
+    strict_load=dict(type='StrictLoadHook'),
+    noise=dict(type='RepeatableNoiseHook'))
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))  # gloo where there is no GPU
+find_unused_parameters = True  # SAM 2's IoU head gets no gradient from the Dice loss
+randomness = dict(seed=0)
+visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_processor = dict(by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False

@@ -1,0 +1,268 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do: config, checks, Runner."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmfss import compat
+
+from .agreement import check_loaders
+from .options import check_options
+
+#: hooks that every run has, under these names of default_hooks
+GUARDS = {'fold_guard': 'FoldGuardHook', 'strict_load': 'StrictLoadHook'}
+_AMP = 'BFloat16OptimWrapper'
+
+
+def train(argv: Sequence[str] | None = None) -> Runner:
+    """Run ``tools/train.py`` with these arguments (default: the command line's).
+
+    Returns:
+        The runner after training.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
+    """
+    parser = _parser('Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path from the latest one in the work dir, '
+        'if there is one (give it after CONFIG)',
+    )
+    parser.add_argument('--amp', action='store_true', help='train under bfloat16 autocast')
+    args = parser.parse_args(argv)
+    cfg = load_config(args, 'tools/train.py')
+    if args.amp:
+        _set_amp(cfg)
+    _set_resume(cfg, args.resume)
+    _warn_scheduler(cfg)
+    with _Distributed(args.launcher):
+        compat.set_cpu_model_wrapper(cfg)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    return runner
+
+
+def test(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run ``tools/test.py`` with these arguments (default: the command line's).
+
+    Returns:
+        The metrics.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
+    """
+    parser = _parser('Test a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
+    parser.add_argument('checkpoint', help='checkpoint of tools/train.py, of the same fold')
+    parser.add_argument('--out', metavar='FILE.json', help='write metrics and settings there')
+    args = parser.parse_args(argv)
+    cfg = load_config(args, 'tools/test.py')
+    _need_file(args.checkpoint)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    _drop_training(cfg, args.cfg_options or {})
+    with _Distributed(args.launcher):
+        compat.set_cpu_model_wrapper(cfg)
+        metrics = Runner.from_cfg(cfg).test()
+        if args.out and get_rank() == 0:
+            _write(args, cfg, metrics)
+    return metrics
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, e.g. train_dataloader.batch_size=4',
+    )
+    parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+# ----------------------------------------------------------------------------------- config
+def load_config(args: argparse.Namespace, tool: str) -> Config:
+    """Read the config, check and merge the overrides, check the fold, set the work dir.
+
+    Args:
+        args: config, cfg_options, work_dir, launcher and local_rank.
+        tool: for messages.
+
+    Raises:
+        ValueError: FOLD or an override is wrong, or the loaders do not agree.
+        FileNotFoundError: no such config.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    fold = os.environ.get('FOLD')
+    if fold is not None and not fold.isdecimal():
+        raise ValueError(f'FOLD must be an integer in 0..3, got {fold!r}; e.g. FOLD=0')
+    if not os.path.isfile(args.config):
+        raise FileNotFoundError(f'config file {args.config} does not exist; see configs/')
+    cfg = Config.fromfile(args.config)
+    options = args.cfg_options or {}
+    check_options(cfg, options, f'python {tool} {args.config}')
+    cfg.merge_from_dict(options)
+    cfg.launcher = args.launcher
+    fold = check_folds(cfg)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem, f'fold{fold}')
+    _set_guards(cfg)
+    # some heads of SAM 2 have no part in the loss
+    cfg.setdefault('find_unused_parameters', True)
+    return cfg
+
+
+def check_folds(cfg: Config) -> int:
+    """Fold of the loaders in a config.
+
+    Raises:
+        ValueError: they do not agree among each other, or with FOLD in the environment.
+    """
+    loaders = {}
+    for name in ('train', 'val', 'test'):
+        for episodes in _episodic(cfg.get(f'{name}_dataloader')):
+            role = episodes.get('split')
+            loaders[name] = (episodes['benchmark'], episodes['fold'], role)
+    if not loaders:
+        raise ValueError(
+            'no loader of the config has a dataset with benchmark and fold; mmfss trains and '
+            "tests on EpisodicDataset, see configs/_base_/datasets"
+        )
+    check_loaders(loaders)
+    fold = int(next(iter(loaders.values()))[1])
+    wanted = os.environ.get('FOLD')
+    if wanted is not None and int(wanted) != fold:
+        raise ValueError(
+            f'FOLD={wanted} is set, but this config states fold {fold} and does not read FOLD (a '
+            'config that a run has dumped holds the fold of that run). Unset FOLD, or use a '
+            "config with fold = '{{$FOLD:0}}'"
+        )
+    return fold
+
+
+def _episodic(node: Any) -> Iterator[Mapping]:
+    """Dataset configs that state a benchmark and a fold, wrapped or not."""
+    if isinstance(node, Mapping):
+        if 'benchmark' in node and 'fold' in node:
+            yield node
+        else:
+            for entry in node.values():
+                yield from _episodic(entry)
+    elif isinstance(node, (list, tuple)):
+        for entry in node:
+            yield from _episodic(entry)
+
+
+def _set_guards(cfg: Config) -> None:
+    """Add the guard hooks where the config has none."""
+    hooks = cfg.setdefault('default_hooks', {})
+    present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
+    present |= {hook.get('type') for hook in hooks.values() if hook}
+    for name, kind in GUARDS.items():
+        if name in hooks and not hooks[name]:
+            raise ValueError(
+                f'default_hooks.{name} cannot be None: {kind} checks what is loaded. For '
+                'checkpoints of other origin set default_hooks.fold_guard.allow_unverified=True'
+            )
+        if kind not in present:
+            hooks[name] = dict(type=kind)
+
+
+def _set_amp(cfg: Config) -> None:
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', _AMP):
+        raise ValueError(f"--amp needs optim_wrapper.type 'OptimWrapper', got {kind!r}; leave "
+                         'out --amp or change the config')
+    cfg.optim_wrapper.type = _AMP
+
+
+def _set_resume(cfg: Config, resume: str | None) -> None:
+    """Turn ``--resume [CHECKPOINT]`` into the runner's load_from and resume."""
+    cfg.resume = False
+    if resume is None:
+        return
+    if resume == 'auto':
+        resume = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
+        if resume is None:
+            print_log(f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
+                      level=logging.WARNING)
+            return
+    _need_file(resume)
+    cfg.load_from, cfg.resume = resume, True
+
+
+def _need_file(path: str) -> None:
+    if '://' not in path and not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist; tools/train.py leaves '
+                                'checkpoints in its work dir, work_dirs/CONFIG/foldF')
+
+
+def _warn_scheduler(cfg: Config) -> None:
+    """Say so where the learning rate is not decayed over the training that is configured."""
+    schedulers = cfg.get('param_scheduler') or []
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        end = scheduler.get('end')
+        if end is not None and end > length:
+            print_log(f'{scheduler.get("type")} decays until {end}, but training ends at {length}; '
+                      'set param_scheduler.0.end too', level=logging.WARNING)
+
+
+def _drop_training(cfg: Config, options: Mapping) -> None:
+    """Leave in the config what testing reads."""
+    unread = [key for key in options
+              if key.startswith(('train_', 'val_', 'optim_wrapper', 'param_scheduler'))]
+    if unread:
+        print_log(f'testing does not read {", ".join(unread)}', level=logging.WARNING)
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
+                 'val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg[name] = None
+
+
+def _write(args: argparse.Namespace, cfg: Config, metrics: Mapping[str, float]) -> None:
+    """Metrics with all that is needed to get them again."""
+    data = next(_episodic(cfg.test_dataloader))
+    settings = {key: data.get(key) for key in ('benchmark', 'fold', 'shots', 'seed', 'num_episodes')}
+    row = dict(metrics=dict(metrics), **settings, config=args.config, checkpoint=args.checkpoint,
+               cfg_options={k: str(v) for k, v in (args.cfg_options or {}).items()},
+               torch=torch.__version__)
+    path = Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(row, indent=2) + '\n', encoding='utf-8')
+
+
+class _Distributed:
+    """Within, the process group is there; the one made here is closed at the end."""
+
+    def __init__(self, launcher: str) -> None:
+        self.launcher = launcher
+
+    def __enter__(self) -> None:
+        compat.init_dist(self.launcher)
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        # after an error the other processes may never come to the end
+        if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
