@@ -27,8 +27,8 @@ setup-fork: $(FORK)/.ready
 # the torch that is there
 define install
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/pip install -q $(TORCH) "setuptools>=64" wheel
-	$(1)/bin/pip install -q $(2)
+	$(1)/bin/pip install -q --no-compile $(TORCH) "setuptools>=64" wheel
+	$(1)/bin/pip install -q --no-compile $(2)
 	SAM2_BUILD_CUDA=0 $(1)/bin/pip install -q --no-deps --no-build-isolation -r requirements/sam2.txt
 	$(1)/bin/pip install -q --no-deps --no-build-isolation -e .
 	touch $(1)/.ready
