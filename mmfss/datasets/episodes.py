@@ -1,6 +1,7 @@
 """EpisodicDataset: few-shot episodes out of any segmentation dataset."""
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -175,7 +176,7 @@ class EpisodicDataset(Dataset):
         absent = [self.split.name(c) for c in classes if not pool.images_of.get(c)]
         if absent:
             print_log(f'{source}: no {self.shots}-shot episodes of the {self.role} classes '
-                      f'{", ".join(absent)} (too few images)', 'current', 30)
+                      f'{", ".join(absent)} (too few images)', 'current', logging.WARNING)
         return pool
 
     @property
@@ -189,6 +190,7 @@ class EpisodicDataset(Dataset):
 
     def episode(self, index: int) -> Episode:
         """Episode ``index`` in 0..len - 1: which class and images; opens no file."""
+        self.full_init()
         if not 0 <= index < len(self):
             raise IndexError(f'episode must be in 0..{len(self) - 1}, got {index}')
         return self._draw(int(index))
@@ -211,9 +213,11 @@ class EpisodicDataset(Dataset):
             with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
                 results = pipeline(dict(img_path=image_path, seg_map_path=mask_path,
                                         class_id=episode.class_id, seg_fields=[]))
-            if results is None:
-                raise ValueError(f'a transform returned nothing for {image_path}; leave it out '
-                                 'of the pipeline, episodes are never skipped')
+            if results is None or not {'img', 'gt_seg_map'} <= set(results):
+                raise ValueError(
+                    f'the pipeline gave no image and label for {image_path}; it needs LoadImage, '
+                    'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
+                    'are never skipped')
             if not needs_object or (results['gt_seg_map'] == 1).any():
                 return results
         raise ValueError(

@@ -127,7 +127,7 @@ class ImageListSampler:
 
     def __init__(self, pool: EpisodePool, shots: int, seed: int, shuffle: bool) -> None:
         self.pool, self.shots, self.seed, self.shuffle = pool, shots, seed, shuffle
-        self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last pass asked for
+        self._order = (-1, np.empty(0, np.int64))  # the last pass asked for
 
     def __call__(self, index: int) -> Episode:
         """Episode ``index`` >= 0."""

@@ -62,6 +62,9 @@ class LoadLabel(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Adds the label to the results."""
+        if 'ori_shape' not in results:
+            raise ValueError('LoadLabel compares the label with its image; put LoadImage before '
+                             'it in the pipeline')
         label = read_mask(results['seg_map_path'])
         if label.shape != tuple(results['ori_shape']):
             raise ValueError(

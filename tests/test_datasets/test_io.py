@@ -13,8 +13,8 @@ def rgb():
 
 
 def save(path, array, mode=None, **options):
-    Image.fromarray(array, mode).save(path, **options) if mode is None else \
-        Image.fromarray(array).convert(mode).save(path, **options)
+    image = Image.fromarray(array)
+    (image if mode is None else image.convert(mode)).save(path, **options)
     return path
 
 

@@ -60,6 +60,11 @@ def test_label_of_another_size(tmp_path):
         apply('LoadImage', 'LoadLabel')(data)
 
 
+def test_label_before_the_image(tmp_path):
+    with pytest.raises(ValueError, match='put LoadImage before it'):
+        apply('LoadLabel', 'LoadImage')(write(tmp_path)[2])
+
+
 def test_label_loaded_after_the_resize_keeps_its_size(tmp_path):
     _, label, data = write(tmp_path)
     out = apply('LoadImage', dict(type='Resize', scale=(32, 16)), 'LoadLabel')(data)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 
 from mmfss.datasets.folds import get_split
-from mmfss.evaluation import FewShotIoUMetric
+from mmfss.evaluation import FewShotIoUMetric, metrics
 from mmfss.evaluation.metrics import EpisodeCounts, count_episode
 
 SPLIT = get_split('pascal-5i', 0)
@@ -130,12 +132,16 @@ def test_absent_class_is_an_error():
         run(samples)
 
 
-def test_absent_class_left_out_visibly(caplog):
+def test_absent_class_left_out_visibly(monkeypatch):
+    said = []
+    monkeypatch.setattr(metrics, 'print_log', lambda text, *where: said.append((text, *where)))
     samples = [s for s in random_samples() if s['class_id'] not in (2, 4)]
     ious, miou, _ = by_loop(samples)
     result = run(samples, absent_classes='exclude')
     assert result['classes'] == 3 and result['mIoU'] == pytest.approx(miou)
     assert 'IoU/bicycle' not in result and len(ious) == 3
+    assert said == [('pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU is the '
+                     'mean of the other 3', 'current', logging.WARNING)]
 
 
 def test_no_episode_at_all():
