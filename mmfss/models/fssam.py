@@ -34,7 +34,13 @@ from .prior_encoders import ImageNetNormalise
 from .prompt_generator import Prototypes, PseudoMasks
 from .sam2 import DecodedMasks, SAM2Features, build_sam2, load_sam2
 
-TRAINABLE = ('image_encoder', 'sam_mask_decoder', 'memory_encoder', 'memory_attention')
+TRAINABLE = (
+    'image_encoder',
+    'image_encoder.neck',
+    'sam_mask_decoder',
+    'memory_encoder',
+    'memory_attention',
+)
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,7 @@ class FSSAM(BaseSegmentor):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Features of (N, 3, S, S) RGB images 0..255; no gradient where the encoder is frozen."""
-        frozen = 'image_encoder' not in self.trainable
-        with torch.no_grad() if frozen else nullcontext():
+        with nullcontext() if self._trains_encoder else torch.no_grad():
             sam2 = self.sam2.encode_image(self.normalise(images))
         prior = None
         if self.prior_encoder is not None:
@@ -286,10 +291,14 @@ class FSSAM(BaseSegmentor):
         super().train(False)
         self.training = mode
         for name in self.trainable:
-            getattr(self.sam2, name).train(mode)
+            self.sam2.get_submodule(name).train(mode)
         return self
 
     # ------------------------------------------------------------------ checks
+
+    @property
+    def _trains_encoder(self) -> bool:
+        return any(name.startswith('image_encoder') for name in self.trainable)
 
     def _freeze(self) -> None:
         unknown = sorted(set(self.trainable) - set(TRAINABLE))
@@ -297,10 +306,9 @@ class FSSAM(BaseSegmentor):
             raise ValueError(f'trainable must be out of {list(TRAINABLE)}, got {unknown}')
         self.requires_grad_(False)
         for name in self.trainable:
-            getattr(self.sam2, name).requires_grad_(True)
-        in_encoder = 'image_encoder' in self.trainable
+            self.sam2.get_submodule(name).requires_grad_(True)
         for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
-            conv.requires_grad_(in_encoder)
+            conv.requires_grad_(self._trains_encoder)
 
     def _check_parts(self, memory_attention: dict | None) -> None:
         generator = self.prompt_generator

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from mmseg.registry import MODELS
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
@@ -182,7 +181,8 @@ def build_sam2(
     Args:
         arch: a name of ``ARCHS``, or a dict: ``base`` names one of them and the other entries
             override its model section, e.g.
-            ``dict(base='sam2_small', image_encoder=dict(trunk=dict(embed_dim=16)))``.
+            ``dict(base='sam2_small', image_encoder=dict(trunk=dict(embed_dim=16)))``; an entry
+            with a ``_target_`` of its own replaces the node instead of being merged into it.
         image_size: side S of the images in pixels, a multiple of 32.
         memory_attention: ``dict(type=..., ...)`` of a registered memory attention, by default
             SAM 2's own.
@@ -222,16 +222,22 @@ def _arch_config(arch: str | dict) -> dict:
             f'them, got {arch!r}'
         )
     path = Path(sam2.__file__).parent / ARCHS[name][0]
-    cfg = OmegaConf.load(path).model
-    OmegaConf.set_struct(cfg, True)
-    try:
-        cfg = OmegaConf.merge(cfg, overrides)
-    except OmegaConfBaseException as error:
-        raise ValueError(
-            f'model.sam2.arch overrides something that {ARCHS[name][0]} of the sam2 package '
-            f'does not have: {error}'
-        ) from error
-    return OmegaConf.to_container(cfg)
+    cfg = OmegaConf.to_container(OmegaConf.load(path).model)
+    _merge(cfg, overrides, ARCHS[name][0], 'model')
+    return cfg
+
+
+def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
+    for key, value in overrides.items():
+        if key not in cfg:
+            raise ValueError(
+                f'model.sam2.arch sets {where}.{key}, which {source} of the sam2 package does '
+                f'not have; allowed there: {sorted(cfg)}'
+            )
+        if isinstance(value, dict) and isinstance(cfg[key], dict) and '_target_' not in value:
+            _merge(cfg[key], value, source, f'{where}.{key}')
+        else:
+            cfg[key] = value
 
 
 def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
