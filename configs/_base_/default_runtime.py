@@ -9,15 +9,18 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),  # tells the EpisodeSampler its epoch
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='mIoU', rule='greater'),
+        type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='mIoU', rule='greater'
+    ),
     fold_guard=dict(type='FoldGuardHook'),
     strict_load=dict(type='StrictLoadHook'),
-    noise=dict(type='RepeatableNoiseHook'))
+    noise=dict(type='RepeatableNoiseHook'),
+)
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))  # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),
+)  # gloo where there is no GPU
 find_unused_parameters = True  # SAM 2's IoU head gets no gradient from the Dice loss
 randomness = dict(seed=0)
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

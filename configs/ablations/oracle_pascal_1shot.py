@@ -3,6 +3,5 @@
 _base_ = '../fss_sam2_pascal_1shot.py'
 
 model = dict(
-    prior_encoder=None,
-    prompt_generator=dict(type='OraclePromptGenerator'),
-    memory_refinement=None)
+    prior_encoder=None, prompt_generator=dict(type='OraclePromptGenerator'), memory_refinement=None
+)

@@ -3,7 +3,5 @@
 _base_ = '../fss_sam2_pascal_1shot.py'
 
 model = dict(
-    prior_encoder=None,
-    prompt_generator=None,
-    memory_refinement=None,
-    memory_attention=None)  # SAM 2's own
+    prior_encoder=None, prompt_generator=None, memory_refinement=None, memory_attention=None
+)  # SAM 2's own

@@ -15,4 +15,8 @@ model = dict(
             dilations=(1, 1, 1, 2),
             init_cfg=dict(
                 type='Pretrained',
-                checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'))))
+                checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+            ),
+        ),
+    )
+)

@@ -29,7 +29,8 @@ _SAME_CLASS = {
 
 
 def canonical(name: str) -> str:
-    """One spelling per class: ``'tvmonitor'`` -> ``'tv'``, ``'potted plant'`` -> ``'pottedplant'``."""
+    """One spelling per class: ``'tvmonitor'`` -> ``'tv'``, ``'dining table'`` ->
+    ``'diningtable'``."""
     return _SAME_CLASS.get(name, name).replace(' ', '').replace('-', '').lower()
 
 
@@ -109,7 +110,8 @@ def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) 
             f'{plain(arch)}. Test with the config that it was trained with, or set '
             'model.sam2.arch and model.prior_encoder to its'
         )
-    trained, here = f"{meta['benchmark']} fold {meta['fold']}", f'{split.benchmark} fold {split.fold}'
+    trained = f"{meta['benchmark']} fold {meta['fold']}"
+    here = f'{split.benchmark} fold {split.fold}'
     seen = {canonical(name): name for name in meta['trained_classes']}
     leaked = [name for name in split.novel_names if canonical(name) in seen]
     if leaked:

@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 from torch import nn
@@ -177,7 +177,8 @@ class StopWithoutProgressHook(Hook):
         patience: epochs since the best value after which training ends, >= 1.
 
     Raises:
-        ValueError: patience below 1, or, at validation, no such metric.
+        ValueError: patience below 1; a training loop without epochs; at validation, no such
+            metric.
     """
 
     priority = 'LOWEST'
@@ -186,6 +187,14 @@ class StopWithoutProgressHook(Hook):
         if patience < 1:
             raise ValueError(f'patience must be at least 1 epoch, got {patience!r}')
         self.monitor, self.patience = monitor, patience
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there are epochs to count."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                'StopWithoutProgressHook counts epochs, and IterBasedTrainLoop has none; use '
+                "EpochBasedTrainLoop, or mmengine's EarlyStoppingHook"
+            )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Compare with the best value so far."""

@@ -77,9 +77,10 @@ def test(argv: Sequence[str] | None = None) -> dict[str, float]:
     _drop_training(cfg, args.cfg_options or {})
     with _Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
-        metrics = Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        metrics = runner.test()
         if args.out and get_rank() == 0:
-            _write(args, cfg, metrics)
+            _write(args, runner, metrics)
     return metrics
 
 
@@ -192,8 +193,10 @@ def _set_guards(cfg: Config) -> None:
 def _set_amp(cfg: Config) -> None:
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', _AMP):
-        raise ValueError(f"--amp needs optim_wrapper.type 'OptimWrapper', got {kind!r}; leave "
-                         'out --amp or change the config')
+        raise ValueError(
+            f"--amp needs optim_wrapper.type 'OptimWrapper', got {kind!r}; leave "
+            'out --amp or change the config'
+        )
     cfg.optim_wrapper.type = _AMP
 
 
@@ -205,8 +208,10 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
     if resume == 'auto':
         resume = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
         if resume is None:
-            print_log(f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
-                      level=logging.WARNING)
+            print_log(
+                f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
+                level=logging.WARNING,
+            )
             return
     _need_file(resume)
     cfg.load_from, cfg.resume = resume, True
@@ -214,8 +219,10 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
 
 def _need_file(path: str) -> None:
     if '://' not in path and not os.path.isfile(path):
-        raise FileNotFoundError(f'checkpoint {path} does not exist; tools/train.py leaves '
-                                'checkpoints in its work dir, work_dirs/CONFIG/foldF')
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist; tools/train.py leaves '
+            'checkpoints in its work dir, work_dirs/CONFIG/foldF'
+        )
 
 
 def _warn_scheduler(cfg: Config) -> None:
@@ -225,28 +232,40 @@ def _warn_scheduler(cfg: Config) -> None:
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
         end = scheduler.get('end')
         if end is not None and end > length:
-            print_log(f'{scheduler.get("type")} decays until {end}, but training ends at {length}; '
-                      'set param_scheduler.0.end too', level=logging.WARNING)
+            print_log(
+                f'{scheduler.get("type")} decays until {end}, but training ends at {length}; '
+                'set param_scheduler.0.end too',
+                level=logging.WARNING,
+            )
 
 
 def _drop_training(cfg: Config, options: Mapping) -> None:
     """Leave in the config what testing reads."""
-    unread = [key for key in options
-              if key.startswith(('train_', 'val_', 'optim_wrapper', 'param_scheduler'))]
+    unread = [
+        key
+        for key in options
+        if key.startswith(('train_', 'val_', 'optim_wrapper', 'param_scheduler'))
+    ]
     if unread:
         print_log(f'testing does not read {", ".join(unread)}', level=logging.WARNING)
-    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
-                 'val_dataloader', 'val_cfg', 'val_evaluator'):
+    loops = [f'{loop}_{part}' for loop in ('train', 'val') for part in ('dataloader', 'cfg')]
+    for name in (*loops, 'val_evaluator', 'optim_wrapper', 'param_scheduler'):
         cfg[name] = None
 
 
-def _write(args: argparse.Namespace, cfg: Config, metrics: Mapping[str, float]) -> None:
+def _write(args: argparse.Namespace, runner: Runner, metrics: Mapping[str, float]) -> None:
     """Metrics with all that is needed to get them again."""
-    data = next(_episodic(cfg.test_dataloader))
-    settings = {key: data.get(key) for key in ('benchmark', 'fold', 'shots', 'seed', 'num_episodes')}
-    row = dict(metrics=dict(metrics), **settings, config=args.config, checkpoint=args.checkpoint,
-               cfg_options={k: str(v) for k, v in (args.cfg_options or {}).items()},
-               torch=torch.__version__)
+    dataset = runner.test_dataloader.dataset
+    info = {key: dataset.metainfo[key] for key in ('benchmark', 'fold', 'role', 'shots')}
+    row = dict(
+        metrics=dict(metrics),
+        **info,
+        seed=getattr(dataset, 'seed', None),
+        config=args.config,
+        checkpoint=args.checkpoint,
+        cfg_options={key: str(value) for key, value in (args.cfg_options or {}).items()},
+        torch=torch.__version__,
+    )
     path = Path(args.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(row, indent=2) + '\n', encoding='utf-8')
@@ -265,4 +284,3 @@ class _Distributed:
         # after an error the other processes may never come to the end
         if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-

@@ -72,9 +72,8 @@ def _unread(cfg: Config, key: str, value: Any, command: str, read: set[str]) -> 
     """Message for a top-level entry that the Runner does not read."""
     start = f'--cfg-options {key}={value} would do nothing: '
     if key not in cfg:
-        close = difflib.get_close_matches(key.split('.')[0], sorted(read), n=1)
-        hint = f'did you mean {close[0]}?' if close else f'allowed: {", ".join(sorted(read))}'
-        return f'{start}{key.split(".")[0]!r} is no entry that the runner reads; {hint}'
+        top = key.split('.')[0]
+        return f'{start}{top!r} is no entry that the runner reads; {_hint(top, read)}'
     start += f'{key} is a variable that the config has already copied into other entries. '
     variables = dict(_ENV_VARIABLE.findall(cfg.text))
     if key in variables:
@@ -112,35 +111,36 @@ def _copies(cfg: Config, name: str, read: set[str]) -> Iterator[str]:
 
 def _check_nested(cfg: Config, key: str, value: Any) -> None:
     """Refuse a new entry that its part has no argument for."""
-    *parents, name = key.split('.')
     node: Any = cfg._cfg_dict
-    for parent in parents:
-        if isinstance(node, Mapping) and parent in node:
-            node = node[parent]
-        elif isinstance(node, (list, tuple)) and parent.isdecimal() and int(parent) < len(node):
-            node = node[int(parent)]
-        else:
-            return  # a new part; its type must be given, and the registry checks it
-    if not isinstance(node, Mapping) or name in node:
-        return
-    allowed = _arguments(node.get('type')) if 'type' in node else None
-    if parents == ['env_cfg']:
-        allowed = set(_ENV_CFG)
-    if allowed is not None and name not in allowed | _TAKEN_BEFORE:
-        owner = node.get('type', '.'.join(parents))
-        close = difflib.get_close_matches(name, sorted(allowed), n=1)
-        hint = f'did you mean {close[0]}?' if close else f'allowed: {", ".join(sorted(allowed))}'
-        raise ValueError(
-            f'--cfg-options {key}={value} would do nothing: {owner} has no {name!r}; {hint}'
-        )
+    path: list[str] = []
+    for name in key.split('.'):
+        if isinstance(node, Mapping) and name not in node:
+            allowed = set(_ENV_CFG) if path == ['env_cfg'] else _arguments(node.get('type'))
+            if allowed is not None and name not in allowed | _TAKEN_BEFORE:
+                owner = node.get('type', '.'.join(path))
+                raise ValueError(
+                    f'--cfg-options {key}={value} would do nothing: {owner} has no {name!r}; '
+                    f'{_hint(name, allowed)}'
+                )
+            return  # all below is new too
+        try:
+            node = node[name] if isinstance(node, Mapping) else node[int(name)]
+        except (TypeError, ValueError, IndexError):
+            return  # mmengine says so when it merges
+        path.append(name)
+
+
+def _hint(name: str, allowed: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(allowed), n=1)
+    return f'did you mean {close[0]}?' if close else f'allowed: {", ".join(sorted(allowed))}'
 
 
 def _arguments(kind: Any) -> set[str] | None:
     """Arguments of a registered class and its bases; None where they cannot be told."""
     cls = kind
     if isinstance(kind, str):
-        found = (r.get(kind) for r in vars(registries).values() if isinstance(r, Registry))
-        cls = next((entry for entry in found if entry is not None), None)
+        all_registries = [r for r in vars(registries).values() if isinstance(r, Registry)]
+        cls = next((r.get(kind) for r in all_registries if r.get(kind) is not None), None)
     if not inspect.isclass(cls) or hasattr(cls, 'retarget'):
         return None
     names: set[str] = set()

@@ -45,10 +45,9 @@ train_dataloader = dict(
         num_episodes=10**8,  # for the whole run: episodes never come twice
         query_pipeline=train_pipeline,
         support_pipeline=train_pipeline,
-        dataset=dict(
-            type='CocoFewShot',
-            data_root=data_root,
-            split='train2014')))
+        dataset=dict(type='CocoFewShot', data_root=data_root, split='train2014'),
+    ),
+)
 test_dataloader = dict(
     batch_size=1,
     num_workers=4,
@@ -64,10 +63,9 @@ test_dataloader = dict(
         seed=0,
         query_pipeline=query_pipeline,
         support_pipeline=support_pipeline,
-        dataset=dict(
-            type='CocoFewShot',
-            data_root=data_root,
-            split='val2014')))
+        dataset=dict(type='CocoFewShot', data_root=data_root, split='val2014'),
+    ),
+)
 # The published rule: the best checkpoint is chosen on the novel classes that are tested. For an
 # honest choice set val_dataloader.dataset.split='base'.
 val_dataloader = test_dataloader

@@ -48,7 +48,10 @@ train_dataloader = dict(
         dataset=dict(
             type='PascalVOCFewShot',
             data_root=data_root,
-            ann_file='ImageSets/Segmentation/train_aug_fss.txt')))
+            ann_file='ImageSets/Segmentation/train_aug_fss.txt',
+        ),
+    ),
+)
 test_dataloader = dict(
     batch_size=1,
     num_workers=4,
@@ -65,9 +68,10 @@ test_dataloader = dict(
         query_pipeline=query_pipeline,
         support_pipeline=support_pipeline,
         dataset=dict(
-            type='PascalVOCFewShot',
-            data_root=data_root,
-            ann_file='ImageSets/Segmentation/val.txt')))
+            type='PascalVOCFewShot', data_root=data_root, ann_file='ImageSets/Segmentation/val.txt'
+        ),
+    ),
+)
 # The published rule: the best checkpoint is chosen on the novel classes that are tested. For an
 # honest choice set val_dataloader.dataset.split='base'.
 val_dataloader = test_dataloader

@@ -9,4 +9,5 @@ model = dict(
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
-    trainable=('sam_mask_decoder', 'memory_encoder', 'memory_attention'))
+    trainable=('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+)

@@ -3,10 +3,18 @@
 # 300 passes, and training ends after 100 passes without a better mIoU.
 optim_wrapper = dict(
     type='OptimWrapper',  # --amp: bfloat16 autocast, as published
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.0))
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.0),
+)
 param_scheduler = [
-    dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=600, by_epoch=True,
-         convert_to_iter_based=True),
+    dict(
+        type='PolyLR',
+        power=0.9,
+        eta_min=0.0,
+        begin=0,
+        end=600,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=600, val_interval=1)
 val_cfg = dict(type='ValLoop')
