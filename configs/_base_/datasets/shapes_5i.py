@@ -1,0 +1,52 @@
+# Shapes-5i, the generated benchmark: python tools/dataset_converters/shapes.py data/shapes5i
+# Fold F tests classes 5F+1 .. 5F+5 and trains on the other 15, without any image that shows one
+# of the five. FOLD and DATA_ROOT come from the environment.
+fold = '{{$FOLD:0}}'
+data_root = '{{$DATA_ROOT:data/shapes5i}}'
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadLabel'),
+    dict(type='BinarizeLabel'),
+    dict(type='RandomFlip', prob=0.5),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadLabel'),
+    dict(type='BinarizeLabel'),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type='EpisodeSampler', episodes_per_epoch=240),
+    dataset=dict(
+        type='EpisodicDataset',
+        benchmark='shapes-5i',
+        fold=fold,
+        split='base',
+        shots=1,
+        num_episodes=10**8,  # for the whole run: episodes never come twice
+        query_pipeline=train_pipeline,
+        support_pipeline=train_pipeline,
+        dataset=dict(
+            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/train.txt')))
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='EpisodicDataset',
+        benchmark='shapes-5i',
+        fold=fold,
+        split='novel',
+        shots=1,
+        num_episodes=400,
+        seed=0,
+        query_pipeline=test_pipeline,
+        support_pipeline=test_pipeline,
+        dataset=dict(
+            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/val.txt')))
+test_evaluator = dict(type='FewShotIoUMetric')
+# No validation: the last checkpoint is the result, so nothing is chosen on the novel classes.

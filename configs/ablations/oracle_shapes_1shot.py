@@ -1,0 +1,8 @@
+# Upper bound: the true mask of the query in place of both pseudo masks. With it refinement
+# changes nothing and is left out.
+_base_ = '../fss_sam2_shapes_1shot.py'
+
+model = dict(
+    prior_encoder=None,
+    prompt_generator=dict(type='OraclePromptGenerator'),
+    memory_refinement=None)

@@ -1,0 +1,9 @@
+# Support memory only: the "simple idea" that FSSAM starts from. SAM 2 attends from the query to
+# the supports as if they were frames of a video.
+_base_ = '../fss_sam2_shapes_1shot.py'
+
+model = dict(
+    prior_encoder=None,
+    prompt_generator=None,
+    memory_refinement=None,
+    memory_attention=None)  # SAM 2's own
