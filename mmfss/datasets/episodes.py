@@ -163,7 +163,8 @@ class EpisodicDataset(Dataset):
         if self.class_index_file != 'auto':
             return None if self.class_index_file is None else Path(self.class_index_file)
         masks = Path(os.path.abspath(dataset.data_prefix['seg_map_path']))
-        return masks.parent / f'class_index_{masks.name}_{Path(dataset.ann_file).stem}.json'
+        images = Path(dataset.ann_file).stem or 'all'
+        return masks.parent / f'class_index_{masks.name}_{images}.json'
 
     def _pool(self, dataset: Dataset):
         classes = self.split.ids(self.role)
@@ -208,21 +209,33 @@ class EpisodicDataset(Dataset):
     def _load(self, pipeline: Compose, episode: Episode, image: str, place: int,
               needs_object: bool) -> dict:
         """Run a pipeline; a support that lost its object to the augmentation is redrawn."""
-        image_path, mask_path = self._files[image]
         for attempt in range(_REDRAWS if needs_object else 1):
             with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
-                results = pipeline(dict(img_path=image_path, seg_map_path=mask_path,
-                                        class_id=episode.class_id, seg_fields=[]))
-            if results is None or not {'img', 'gt_seg_map'} <= set(results):
-                raise ValueError(
-                    f'the pipeline gave no image and label for {image_path}; it needs LoadImage, '
-                    'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
-                    'are never skipped')
+                results = self._transformed(pipeline, image, episode.class_id)
             if not needs_object or (results['gt_seg_map'] == 1).any():
                 return results
         raise ValueError(
-            f'support mask {mask_path} has no pixel of {self.split.name(episode.class_id)} left '
-            f'after the support pipeline; raise min_area ({self.min_area}) or the image size')
+            f'support mask {self._files[image][1]} has no pixel of '
+            f'{self.split.name(episode.class_id)} left after the support pipeline; raise '
+            f'min_area ({self.min_area}) or the image size')
+
+    def _transformed(self, pipeline: Compose, image: str, class_id: int) -> dict:
+        """Results of a pipeline; whatever goes wrong in it is reported with the file."""
+        paths = self._files[image]
+        try:
+            results = pipeline(dict(img_path=paths[0], seg_map_path=paths[1],
+                                    class_id=class_id, seg_fields=[]))
+        except Exception as error:
+            if any(path in str(error) for path in paths):
+                raise
+            raise ValueError(f'a transform failed on {paths[0]} with mask {paths[1]}: '
+                             f'{type(error).__name__}: {error}') from error
+        if results is None or not {'img', 'gt_seg_map'} <= set(results):
+            raise ValueError(
+                f'the pipeline gave no image and label for {paths[0]}; it needs LoadImage, '
+                'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
+                'are never skipped')
+        return results
 
 
 def _compose(transforms: Sequence) -> Compose:

@@ -17,8 +17,12 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, str
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
 
-def _open(path: str | Path, kind: str) -> Image.Image:
-    """Open and decode a file wholly; FileNotFoundError or ValueError with its path."""
+def _open(path: str | Path, kind: str) -> tuple[Image.Image, str | None]:
+    """Open and decode a file wholly; FileNotFoundError or ValueError with its path.
+
+    Returns:
+        The image, and Pillow's name of the form of pixels in the file.
+    """
     if not os.path.exists(path):
         raise FileNotFoundError(f'{kind} file not found: {path}')
     try:
@@ -31,10 +35,9 @@ def _open(path: str | Path, kind: str) -> Image.Image:
         raise ValueError(f'cannot read {kind} file {path}: it is truncated, damaged or not an '
                          f'image ({error}); restore the file or leave it out of the list') \
             from error
-    if isinstance(rawmode, (tuple, list)):  # some decoders pass (rawmode, ...)
+    if isinstance(rawmode, (tuple, list)):  # some decoders take more than the form
         rawmode = rawmode[0] if rawmode else None
-    image.info['rawmode'] = rawmode
-    return image
+    return image, rawmode
 
 
 def _high_byte(image: Image.Image, path: str | Path) -> Image.Image:
@@ -64,7 +67,7 @@ def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, not an image, or of 32-bit or float pixels.
     """
-    image = _open(path, 'image')
+    image, _ = _open(path, 'image')
     if exif_orientation:
         image = ImageOps.exif_transpose(image)
     if image.mode == 'F':
@@ -86,11 +89,11 @@ def read_mask(path: str | Path) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, not an image, or of another mode.
     """
-    image = _open(path, 'mask')
+    image, rawmode = _open(path, 'mask')
     if image.mode not in ('P', 'L'):
         raise ValueError(
             f"mask {path} must be a palette ('P') or 8-bit grey ('L') image of label values, "
             f'got mode {image.mode!r}; convert colour-coded or 16-bit masks to label values')
     values = np.array(image)
-    step = _GREY_STEP.get(image.info['rawmode'])
+    step = _GREY_STEP.get(rawmode or '')
     return values if step is None else values // step

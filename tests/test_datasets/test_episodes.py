@@ -8,46 +8,14 @@ import mmengine.dataset.sampler as mm_samplers
 import numpy as np
 import pytest
 import torch
+from episode_cases import build, config, digest
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmfss.datasets.folds import FoldSplit, get_split
-
-LIST = 'ImageSets/Segmentation/train.txt'
-TRAIN = [dict(type='LoadImage'), dict(type='LoadLabel'), dict(type='BinarizeLabel'),
-         dict(type='RandomResize', scale=(40, 40), ratio_range=(0.9, 1.1), keep_ratio=True),
-         dict(type='RandomRotate', prob=0.5, degree=10, pad_val=[104, 116, 124]),
-         dict(type='RandomBlur'), dict(type='RandomFlip', prob=0.5),
-         dict(type='RandomCropKeepObject', crop_size=32)]
-TEST = [dict(type='LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='LoadLabel'),
-        dict(type='BinarizeLabel')]
-SUPPORT = [dict(type='LoadImage'), dict(type='LoadLabel'), dict(type='BinarizeLabel'),
-           dict(type='Resize', scale=(32, 32))]
-
-
-def config(root, split='novel', **options):
-    cfg = dict(type='EpisodicDataset', benchmark='pascal-5i', fold=0, split=split, shots=1,
-               dataset=dict(type='PascalVOCFewShot', data_root=str(root), ann_file=LIST),
-               query_pipeline=TEST, support_pipeline=SUPPORT, num_episodes=24, seed=5,
-               min_area=20, class_index_file=None)
-    if split == 'base':
-        cfg.update(query_pipeline=TRAIN, support_pipeline=TRAIN)
-    return {**cfg, **options}
-
-
-def build(root, split='novel', **options):
-    return DATASETS.build(config(root, split, **options))
-
-
-def digest(item):
-    sample = item['data_samples']
-    arrays = [item['inputs'][k] for k in ('query', 'support', 'support_mask')]
-    return (sample.episode, sample.class_id, sample.img_path, tuple(sample.support_paths),
-            *(a.numpy().tobytes() for a in (*arrays, sample.gt_sem_seg.data)))
 
 
 def unbatch(batch):
@@ -205,88 +173,6 @@ def test_index_cache_lies_beside_the_masks(voc):
 def test_arguments_out_of_range(big_voc, options, message):
     with pytest.raises(ValueError, match=message):
         build(big_voc, **options)
-
-
-def break_image(root, image):
-    path = root / f'JPEGImages/{image}.jpg'
-    path.write_bytes(path.read_bytes()[:200])
-
-
-def break_mask(root, image):
-    path = root / f'SegmentationClassAug/{image}.png'
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def remove_image(root, image):
-    (root / f'JPEGImages/{image}.jpg').unlink()
-
-
-def other_size(root, image):
-    Image.fromarray(np.ones((9, 9), np.uint8)).save(root / f'SegmentationClassAug/{image}.png')
-
-
-@pytest.mark.parametrize('harm, error, message', [
-    (break_image, ValueError, r'cannot read image file .*{}\.jpg'),
-    (break_mask, ValueError, r'cannot read mask file .*{}\.png'),
-    (remove_image, FileNotFoundError, r'image file not found: .*{}\.jpg'),
-    (other_size, ValueError, r'mask .*{}\.png is 9 x 9 pixels .* its image .*{}\.jpg is'),
-])
-@pytest.mark.parametrize('who', ['query', 'support'])
-def test_a_broken_file_ends_the_run_with_its_path(voc, harm, error, message, who):
-    dataset = build(voc, scarce_classes='drop')
-    episode = dataset.episode(0)
-    image = episode.query if who == 'query' else episode.supports[0]
-    harm(voc, image)
-    with pytest.raises(error, match=message.replace('{}', image)):
-        dataset[0]
-
-
-def test_a_broken_file_is_named_from_a_data_worker(voc):
-    dataset = build(voc, scarce_classes='drop')
-    image = dataset.episode(0).query
-    break_image(voc, image)
-    items = iter(DataLoader(dataset, num_workers=1, collate_fn=pseudo_collate))
-    with pytest.raises(ValueError, match=rf'cannot read image file .*{image}\.jpg'):
-        next(items)
-    items._shutdown_workers()  # left to the garbage collector it takes five seconds
-
-
-def test_support_that_loses_its_object(big_voc):
-    tiny = [*SUPPORT[:3], dict(type='Resize', scale=(1, 1))]
-    dataset = build(big_voc, support_pipeline=tiny)
-    with pytest.raises(ValueError, match=r'support mask .*\.png has no pixel of \w+ left after '
-                                         r'the support pipeline; raise min_area \(20\)'):
-        for i in range(24):
-            dataset[i]
-
-
-class Vanish:
-    """Loses the object in two of three cases."""
-
-    def __call__(self, results):
-        if np.random.rand() < 2 / 3:
-            results['gt_seg_map'][:] = 0
-        return results
-
-
-def test_support_augmentation_is_redrawn(big_voc):
-    dataset = build(big_voc, support_pipeline=[*SUPPORT, Vanish()])
-    assert all((dataset[i]['inputs']['support_mask'] == 1).any() for i in range(10))
-    assert digest(dataset[2]) == digest(dataset[2])
-
-
-@pytest.mark.parametrize('pipeline', [[*TEST, lambda results: None], TEST[:2], []])
-def test_pipeline_that_gives_no_image_or_label(big_voc, pipeline):
-    dataset = build(big_voc, query_pipeline=pipeline)
-    with pytest.raises(ValueError, match=r'gave no image and label for .*\.jpg; it needs LoadIm'):
-        dataset[0]
-
-
-def test_supports_of_different_sizes(big_voc):
-    dataset = build(big_voc, shots=2, support_pipeline=SUPPORT[:3], num_episodes=200)
-    with pytest.raises(ValueError, match=r'must have one size, got .*end the support pipeline'):
-        for i in range(200):
-            dataset[i]
 
 
 @pytest.mark.parametrize('fold, names', [

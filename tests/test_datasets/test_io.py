@@ -35,6 +35,12 @@ def test_16_bit_grey_keeps_the_high_byte(tmp_path):
     np.testing.assert_array_equal(image[0, :, 0], [0, 0, 1, 255])
 
 
+def test_16_bit_colour_keeps_the_high_byte(tmp_path, rgb):
+    import cv2
+    cv2.imwrite(str(tmp_path / 'a.png'), rgb.astype(np.uint16) * 256 + 77)
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), rgb)  # cv2 writes BGR
+
+
 def test_alpha_is_dropped(tmp_path, rgb):
     rgba = np.dstack([rgb, np.zeros(rgb.shape[:2], np.uint8)])
     np.testing.assert_array_equal(read_image(save(tmp_path / 'a.png', rgba)), rgb[..., ::-1])
