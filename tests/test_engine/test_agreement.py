@@ -1,0 +1,141 @@
+"""Loaders, checkpoints and archs that do not belong together are refused, by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmfss.datasets.folds import get_split
+from mmfss.engine.agreement import (
+    canonical,
+    check_checkpoint,
+    check_loaders,
+    describe_run,
+    plain,
+)
+
+ARCH = dict(sam2='sam2_small', prior_encoder=dict(type='DINOv2', arch='base'))
+
+
+def meta_of(benchmark='pascal-5i', fold=0, arch=ARCH, inherited=()):
+    return describe_run(get_split(benchmark, fold), 1, arch, set(inherited))
+
+
+def test_run_description_holds_names_and_plain_values_only():
+    meta = meta_of(fold='1', arch=dict(sam2=dict(stages=(1, 2)), prior_encoder=None))
+    assert meta['benchmark'] == 'pascal-5i' and meta['fold'] == 1 and meta['shots'] == 1
+    assert meta['novel_classes'] == ['bus', 'car', 'cat', 'chair', 'cow']
+    assert len(meta['base_classes']) == 15 and 'cat' not in meta['base_classes']
+    assert meta['trained_classes'] == sorted(meta['base_classes'])
+    assert meta['arch'] == {'sam2': {'stages': [1, 2]}, 'prior_encoder': None}
+
+
+def test_classes_of_an_earlier_training_are_kept():
+    meta = meta_of(fold=0, inherited=['zebra', 'dog'])
+    assert meta['trained_classes'] == sorted({*meta['base_classes'], 'zebra'})
+
+
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize('benchmark', ['pascal-5i', 'coco-20i', 'shapes-5i'])
+def test_same_fold_and_arch_pass(benchmark, resume):
+    for fold in range(4):
+        check_checkpoint(meta_of(benchmark, fold), get_split(benchmark, fold), ARCH, resume)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_other_fold_is_refused_with_both_class_sets_and_the_command(resume):
+    with pytest.raises(ValueError) as error:
+        check_checkpoint(meta_of(fold=1), get_split('pascal-5i', 2), ARCH, resume)
+    text = str(error.value)
+    assert 'trained on pascal-5i fold 1' in text and 'novel classes of pascal-5i fold 2' in text
+    assert 'aeroplane' in text and 'diningtable, dog, horse, motorbike, person' in text
+    assert 'Set FOLD=1, or use a checkpoint of fold 2' in text
+
+
+def test_other_fold_is_refused_even_where_no_novel_class_was_trained():
+    meta = meta_of(fold=1)
+    meta['trained_classes'] = ['aeroplane']
+    with pytest.raises(ValueError, match='is of pascal-5i fold 1; it cannot be used on'):
+        check_checkpoint(meta, get_split('pascal-5i', 2), ARCH, resume=False)
+
+
+def test_classes_are_compared_across_benchmarks():
+    # COCO fold 0 holds out person, airplane, boat, ..., and trains tv, couch, motorcycle
+    meta = meta_of('coco-20i', 0)
+    with pytest.raises(ValueError) as error:
+        check_checkpoint(meta, get_split('pascal-5i', 3), ARCH, resume=False)
+    leaked = str(error.value).split('): ')[1].split('.')[0]
+    assert 'tvmonitor' in leaked and 'sheep' in leaked
+
+
+def test_another_benchmark_without_a_common_class_may_be_tested_but_not_resumed():
+    meta = meta_of('shapes-5i', 0)
+    check_checkpoint(meta, get_split('pascal-5i', 3), ARCH, resume=False)
+    with pytest.raises(ValueError, match='its training cannot be resumed on pascal-5i fold 3'):
+        check_checkpoint(meta, get_split('pascal-5i', 3), ARCH, resume=True)
+
+
+@pytest.mark.parametrize(
+    'arch',
+    [
+        dict(ARCH, sam2='sam2.1_small'),
+        dict(ARCH, sam2=dict(base='sam2_small')),
+        dict(ARCH, prior_encoder=None),
+        dict(ARCH, prior_encoder=dict(type='DINOv2', arch='large')),
+    ],
+)
+def test_another_arch_is_refused_with_both_named(arch):
+    with pytest.raises(ValueError, match='of another arch') as error:
+        check_checkpoint(meta_of(), get_split('pascal-5i', 0), arch, resume=False)
+    assert str(ARCH) in str(error.value) and str(plain(arch)) in str(error.value)
+
+
+def test_tuples_of_an_arch_count_as_lists():
+    arch = dict(sam2=dict(stages=(1, 2)), prior_encoder=None)
+    listed = dict(sam2=dict(stages=[1, 2]), prior_encoder=None)
+    check_checkpoint(meta_of(arch=arch), get_split('pascal-5i', 0), listed, resume=True)
+
+
+def test_incomplete_record_is_named():
+    meta = meta_of()
+    del meta['fold']
+    with pytest.raises(ValueError, match=r"lacks \['fold'\]"):
+        check_checkpoint(meta, get_split('pascal-5i', 0), ARCH, resume=False)
+
+
+def test_loaders_of_two_folds_are_refused():
+    loaders = dict(train=('pascal-5i', 0, 'base'), test=('pascal-5i', '1', 'novel'))
+    with pytest.raises(ValueError, match='train: pascal-5i fold 0, test: pascal-5i fold 1'):
+        check_loaders(loaders)
+
+
+def test_loaders_of_two_benchmarks_are_refused():
+    loaders = dict(train=('coco-20i', 0, 'base'), val=('coco-20i-contiguous', 0, 'novel'))
+    with pytest.raises(ValueError, match='do not agree on benchmark and fold'):
+        check_loaders(loaders)
+
+
+def test_training_on_novel_classes_is_refused():
+    with pytest.raises(ValueError, match="must be 'base', got 'novel'.*bus, car, cat"):
+        check_loaders(dict(train=('pascal-5i', 1, 'novel'), val=('pascal-5i', 1, 'novel')))
+
+
+def test_validation_may_be_on_base_or_novel_classes():
+    for role in ('base', 'novel'):
+        check_loaders(dict(train=('pascal-5i', '3', 'base'), val=('pascal-5i', 3, role)))
+
+
+@pytest.mark.parametrize('fold', ['7', 4, -1, 'x', '', 1.0, True])
+def test_fold_out_of_range_names_the_allowed_ones(fold):
+    with pytest.raises(ValueError, match=r'0\.\.3'):
+        check_loaders(dict(test=('pascal-5i', fold, 'novel')))
+
+
+def test_spellings_of_one_class():
+    pairs = [('tvmonitor', 'tv'), ('sofa', 'couch'), ('aeroplane', 'airplane')]
+    pairs += [('diningtable', 'dining table'), ('pottedplant', 'potted plant')]
+    pairs += [('motorbike', 'motorcycle')]
+    for pascal, coco in pairs:
+        assert canonical(pascal) == canonical(coco)
+    pascal = {canonical(name) for name in get_split('pascal-5i', 0).classes}
+    coco = {canonical(name) for name in get_split('coco-20i', 0).classes}
+    assert len(pascal) == 20 and len(coco) == 80 and pascal <= coco
