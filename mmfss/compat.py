@@ -81,7 +81,7 @@ def _torchvision_fault(package: Path) -> str | None:
     try:
         torch.ops.load_library(str(libraries[0]))
     except (OSError, RuntimeError) as error:
-        return str(error).splitlines()[0]
+        return str(error.__cause__ or error).splitlines()[0]
     return None
 
 
