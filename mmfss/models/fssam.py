@@ -50,6 +50,13 @@ class ImageFeatures:
     sam2: SAM2Features
     prior: Tensor | None
 
+    @staticmethod
+    def cat(parts: list[ImageFeatures]) -> ImageFeatures:
+        """Join the features of several images along N."""
+        sam2 = SAM2Features.cat([part.sam2 for part in parts])
+        priors = [part.prior for part in parts]
+        return ImageFeatures(sam2, None if priors[0] is None else torch.cat(priors))
+
 
 @dataclass(frozen=True)
 class SupportState:

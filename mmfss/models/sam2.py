@@ -51,6 +51,15 @@ class SAM2Features:
     top: Tensor
     top_pos: Tensor
 
+    @staticmethod
+    def cat(parts: list[SAM2Features]) -> SAM2Features:
+        """Join the features of several images along N."""
+        low, mid = (torch.cat(level) for level in zip(*(part.high_res for part in parts)))
+        top, top_pos = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ('top', 'top_pos')
+        )
+        return SAM2Features((low, mid), top, top_pos)
+
 
 @dataclass(frozen=True)
 class DecodedMasks:

@@ -388,7 +388,7 @@ def check_metric(ref: Reference) -> list[Row]:
     names = tuple(f'class{i}' for i in range(num))
     metric = METRICS.build(dict(type='FewShotIoUMetric'))
     split = FoldSplit('reference', 0, names, tuple(range(1, num + 1)), ())
-    metric.dataset_meta = dict(split=split)
+    metric.dataset_meta = dict(split=split.to_dict(), role='novel')
     rows, wrong = [], 0
     for i, key in enumerate(episodes):
         label = torch.from_numpy(data[f'{key}.label'])
