@@ -75,14 +75,15 @@ def hide_broken_torchvision() -> None:
 
 
 def _torchvision_fault(package: Path) -> str | None:
-    libraries = [path for path in package.glob('_C*') if path.suffix in ('.so', '.pyd')]
-    if not libraries:
-        return 'its operator library is missing'
-    try:
-        torch.ops.load_library(str(libraries[0]))
-    except (OSError, RuntimeError) as error:
-        return str(error.__cause__ or error).splitlines()[0]
-    return None
+    fault = 'its operator library is missing'
+    for path in sorted(package.glob('_C*')):  # _C.so, or _C_stable.so in newer ones
+        if path.suffix in ('.so', '.pyd'):
+            try:
+                torch.ops.load_library(str(path))
+                return None
+            except (OSError, RuntimeError) as error:
+                fault = str(error.__cause__ or error).splitlines()[0]
+    return fault
 
 
 # ----------------------------------------------------------------------------- mmcv's operators
