@@ -164,13 +164,41 @@ def write_shapes(out_dir: str | Path, spec: ShapesSpec | None = None) -> bool:
     return True
 
 
-def class_counts(out_dir: str | Path, split: str) -> dict[str, int]:
-    """In how many images of a generated split each class has at least the minimum area."""
+@dataclass(frozen=True)
+class FoldCounts:
+    """Images of one split as a fold sees them.
+
+    ``without``: show no pixel of a novel class (what training may use); ``qualifying``: have a
+    novel class at the minimum area; ``fewest_base``, ``fewest_novel``: the least number of images
+    that a base class (among ``without``) and a novel class qualify in.
+    """
+    without: int
+    qualifying: int
+    fewest_base: int
+    fewest_novel: int
+
+
+def class_areas(out_dir: str | Path, split: str) -> np.ndarray:
+    """Pixels of each class in each image of a generated split: int64 (images, 20)."""
     _, labels, lists = _folders(Path(out_dir))
-    counts = dict.fromkeys(SHAPES_CLASSES, 0)
-    for name in (lists / f'{split}.txt').read_text().split():
+    names = (lists / f'{split}.txt').read_text().split()
+    areas = np.zeros((len(names), len(SHAPES_CLASSES)), dtype=np.int64)
+    for row, name in zip(areas, names):
         label = cv2.imread(str(labels / f'{name}.png'), cv2.IMREAD_UNCHANGED)
-        area = np.bincount(label.ravel(), minlength=256)
-        for k, class_name in enumerate(SHAPES_CLASSES, start=1):
-            counts[class_name] += int(area[k] >= SHAPES_MIN_AREA)
-    return counts
+        if label is None:
+            raise FileNotFoundError(f'{labels / name}.png is missing or broken; delete '
+                                    f'{Path(out_dir) / MANIFEST} and generate again')
+        row[:] = np.bincount(label.ravel(), minlength=256)[1:1 + len(SHAPES_CLASSES)]
+    return areas
+
+
+def fold_counts(out_dir: str | Path, split: str, novel: tuple[int, ...]) -> FoldCounts:
+    """Count the images of a generated split for the novel classes (1..20) of a fold."""
+    areas = class_areas(out_dir, split)
+    held_out = np.isin(np.arange(1, len(SHAPES_CLASSES) + 1), novel)
+    enough = areas >= SHAPES_MIN_AREA
+    without = ~areas[:, held_out].any(axis=1)
+    return FoldCounts(without=int(without.sum()),
+                      qualifying=int(enough[:, held_out].any(axis=1).sum()),
+                      fewest_base=int(enough[without][:, ~held_out].sum(axis=0).min()),
+                      fewest_novel=int(enough[:, held_out].sum(axis=0).min()))

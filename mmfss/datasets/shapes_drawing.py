@@ -10,9 +10,9 @@ carries it into the picture, whose sides have length 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Callable
+from functools import cache
 
 import numpy as np
 
@@ -190,7 +190,7 @@ def rasterise(form: Form, placement: Placement, x0: float, y0: float, shape: tup
     return inside
 
 
-@lru_cache(maxsize=None)
+@cache
 def form_area(name: str) -> float:
     """Area of a named form in its local frame (of 4 for the full square)."""
     identity = Placement((0.0, 0.0), (1.0, 0.0, 0.0, 1.0))

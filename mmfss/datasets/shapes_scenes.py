@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes_drawing import (FORMS, TEXTURES, Form, Placement, blob, cos_sin, form_area,
-                             rasterise)
+from .shapes_drawing import FORMS, TEXTURES, Form, Placement, blob, cos_sin, form_area, rasterise
 
 SPLITS = ('train', 'val')
 CLASS_NAMES = tuple(FORMS)
