@@ -41,7 +41,7 @@ def _check_mask(mask: np.ndarray, what: str, allowed: tuple[int, ...]) -> np.nda
 
 
 def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """Tint an image where the mask is 1, and cover it with yellow where the mask is 255.
+    """Tint an image where the mask is 1, turn it dull elsewhere, and yellow where it is 255.
 
     Args:
         image: uint8 (H, W, 3) RGB.
@@ -53,9 +53,10 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
     """
     size = (image.shape[1], image.shape[0])
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    out = image.astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    out = 0.3 * image.astype(np.float32) + 0.45 * grey
     inside = mask == 1
-    out[inside] = (1 - _OPACITY) * out[inside] + _OPACITY * np.array(colour, np.float32)
+    out[inside] = (1 - _OPACITY) * image[inside] + _OPACITY * np.array(colour, np.float32)
     out[mask == 255] = IGNORE_COLOUR
     return np.rint(out).astype(np.uint8)
 
@@ -71,7 +72,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    return np.rint(0.65 * colours + 0.35 * grey).astype(np.uint8)
+    return np.rint(0.55 * colours + 0.45 * grey).astype(np.uint8)
 
 
 def _fit(image: np.ndarray, panel: int, shape: tuple[int, int]) -> np.ndarray:
