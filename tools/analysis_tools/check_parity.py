@@ -3,10 +3,12 @@
     python tools/analysis_tools/check_parity.py DIR [--cases a_1shot_b1 ...] [--quiet]
 
 DIR holds ``index.json`` (architecture, cases, tolerances), weights, inputs and one ``.npz`` per
-case. Prints a row per case and stage (with ``--quiet`` only those that fail) and a summary per case.
-Exit status: 0 when every stage of every case is within its tolerance, 1 otherwise, also where a
-stage of the reference was not compared. Cases marked ``released`` are left out by name: they
-record what published code does with several supports, which is not what the method means.
+case; ``metric.npz``, ``constants.npz`` and ``units.npz`` (single functions) are cases of their own
+where they are there. Prints a row per case and stage (with ``--quiet`` only those that fail) and a
+summary per case. Exit status: 0 when every stage of every case is within its tolerance, 1
+otherwise, also where a stage of the reference was not compared; 2 where the directory cannot be
+used. Cases marked ``released`` are left out by name: they record what published code does with
+several supports, which is not what the method means.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ import numpy as np
 import torch
 from mmseg.registry import METRICS, MODELS
 from omegaconf import OmegaConf
+from parity_units import check_units
 from torch import Tensor
 
 import mmfss  # noqa: F401  (registers the models)
 from mmfss.datasets.folds import FoldSplit
+from mmfss.evaluation.metrics import count_episode
 from mmfss.models.functional import logits_to_mask, resize_mask, up
 from mmfss.models.memory_attention import MemoryFrames
 from mmfss.models.weights import load_strict
@@ -67,9 +71,17 @@ class Reference:
                 f'{self.root} has no index.json; give a directory of reference tensors'
             )
         self.index = json.loads((self.root / 'index.json').read_text())
-        inputs = np.load(self.root / self.index['inputs']['file'])
-        self.images = torch.from_numpy(inputs['images'])
-        self.masks = torch.from_numpy(inputs['masks'])
+
+    @cached_property
+    def images(self) -> Tensor:
+        return self._inputs('images')
+
+    @cached_property
+    def masks(self) -> Tensor:
+        return self._inputs('masks')
+
+    def _inputs(self, key: str) -> Tensor:
+        return torch.from_numpy(np.load(self.root / self.index['inputs']['file'])[key])
 
     @cached_property
     def image_size(self) -> int:
@@ -88,7 +100,7 @@ class Reference:
         return str(self.root / names[0])
 
     def sam2_arch(self) -> dict:
-        found = re.search(r'(sam2(?:\.1)?)_hiera_(t|s|b\+|l)\b', self.index['sam2_base_config'])
+        found = re.search(r'(sam2(?:\.1)?)_hiera_(t|s|b\+|l)(?!\w)', self.index['sam2_base_config'])
         if found is None:
             raise ValueError(f'no SAM 2 config named in {self.index["sam2_base_config"]!r}')
         kept = [
@@ -108,6 +120,7 @@ class Reference:
         shape = next(
             case['stages']['dino.query_last']['full_shape']
             for case in self.index['cases'].values()
+            if 'dino.query_last' in case['stages']
         )
         side = shape[-1] * dino.get('patch_size', 14)
         return dict(type='DINOv2', arch=arch, image_size=side, checkpoint=None)
@@ -144,7 +157,7 @@ class Reference:
         query = torch.tensor(case['query_index'])
         support = torch.tensor(case['support_index'])
         masks = self.masks[support]
-        if case['support_mask_override']:
+        if case.get('support_mask_override'):
             packed = self.arrays(name)['in.support_mask']
             bits = np.unpackbits(packed, axis=-1)[..., : self.image_size]
             masks = torch.from_numpy(bits).reshape(masks.shape)
@@ -231,10 +244,8 @@ def memory_stages(
     pseudo, grid = result.pseudo_masks, result.attended.shape[-2:]
     memory_fg, memory_ae = recorder.calls['refine'][0][:2]
     scores = [call[3] for call in recorder.calls['decoder']]  # support, ae, final, fg
+    side = pseudo.fg.shape[-1]
     stages = {
-        'prior.fg_512': pseudo.fg_per_shot,
-        'prior.bg_512': pseudo.bg_per_shot,
-        'prior.ae_512': pseudo.ae_per_shot,
         'mem.support.mask_in': masks.flatten(0, 1).unsqueeze(1),
         'mem.support.feat': from_tokens(support.frames.spatial.flatten(0, 1), grid),
         'mem.support.obj_ptr': support.frames.pointers.flatten(0, 1).flatten(1),
@@ -253,6 +264,9 @@ def memory_stages(
         'refine.in.prior_ae': up(pseudo.ae, grid),
         'refine.prior_qry_sup': result.refined.support_relevance,
     }
+    for kind in ('fg', 'bg', 'ae'):  # named by the side of the published models, or by their own
+        prior = getattr(pseudo, f'{kind}_per_shot')
+        stages.update({f'prior.{kind}_512': prior, f'prior.{kind}_{side}': prior})
     for i, step in enumerate(result.refined.steps, 1):
         stages[f'refine.{i}.prior_qry_qry'] = step.relevance
         stages[f'refine.{i}.mem'] = step.memory
@@ -311,15 +325,17 @@ def slice_of(text: str) -> tuple:
 
 
 def compare_stage(case: str, stage: str, ours: Tensor, meta: dict, stored, tolerance) -> Row:
-    """Compare one stage: the stored excerpt, or the statistics of the whole where none is stored."""
+    """Compare one stage: the stored excerpt, or statistics of the whole where none is stored."""
     if list(ours.shape) != list(meta['full_shape']):
         note = f'shape {list(ours.shape)} instead of {meta["full_shape"]}'
         return Row(case, stage, float('nan'), 0, float('nan'), 0, note)
     ours = ours.double().numpy()
     if meta['stored']:
-        got = ours[slice_of(meta['slice'])].ravel()
-        want = np.asarray(stored, dtype=np.float64).ravel()
-        slack = 0.0
+        got = ours[slice_of(meta['slice'])]
+        if stored is None or np.shape(stored) != got.shape:
+            note = 'absent from the file' if stored is None else f'stored as {stored.shape}'
+            return Row(case, stage, float('nan'), 0, float('nan'), 0, note)
+        got, want, slack = got.ravel(), np.asarray(stored, dtype=np.float64).ravel(), 0.0
     else:
         stats = meta['stats']
         l2 = np.linalg.norm(ours)
@@ -343,14 +359,14 @@ def check_case(ref: Reference, name: str) -> list[Row]:
     stages = run_case(model, ref, name)
     arrays = ref.arrays(name)
     rows = []
-    for stage, meta in case['stages'].items():
-        if stage not in stages:
-            rows.append(Row(name, stage, float('nan'), 0, float('nan'), 0, 'not compared'))
+    unlisted = [k for k in arrays if k not in case['stages'] and not k.startswith(('in.', 'grad.'))]
+    for stage, meta in {**case['stages'], **dict.fromkeys(unlisted)}.items():
+        tolerance = ref.index['tolerances'].get(stage)
+        if stage not in stages or meta is None or tolerance is None:
+            note = 'no shape or tolerance in the index' if stage in stages else 'not compared'
+            rows.append(Row(name, stage, float('nan'), 0, float('nan'), 0, note))
             continue
-        tolerance = ref.index['tolerances'][stage]
-        rows.append(
-            compare_stage(name, stage, stages[stage], meta, arrays.get(stage), tolerance)
-        )
+        rows.append(compare_stage(name, stage, stages[stage], meta, arrays.get(stage), tolerance))
     if case['mode'] == 'train':
         rows += check_gradients(model, case, arrays, name)
     return rows
@@ -389,12 +405,14 @@ def check_metric(ref: Reference) -> list[Row]:
     metric = METRICS.build(dict(type='FewShotIoUMetric'))
     split = FoldSplit('reference', 0, names, tuple(range(1, num + 1)), ())
     metric.dataset_meta = dict(split=split.to_dict(), role='novel')
-    rows, wrong = [], 0
+    wrong, counts = 0, []
     for i, key in enumerate(episodes):
         label = torch.from_numpy(data[f'{key}.label'])
         logits = torch.from_numpy(data[f'{key}.logits'])[None]
         pred = logits_to_mask(logits, tuple(label.shape))[0]
         wrong += int((pred[0].numpy() != data[f'{key}.pred']).sum())
+        inter, union = count_episode(pred[0].numpy(), label.numpy())
+        counts.append((inter, union, [int((label == value).sum()) for value in (0, 1)]))
         sample = dict(
             pred_sem_seg=dict(data=pred),
             gt_sem_seg=dict(data=label[None]),
@@ -402,7 +420,15 @@ def check_metric(ref: Reference) -> list[Row]:
             episode=i,
         )
         metric.process({}, [sample])
-    rows.append(Row('metric', 'predictions that differ', wrong, 0, 0, 0))
+    rows = [Row('metric', 'predictions that differ', wrong, 0, 0, 0)]
+    counted = np.array(counts)  # (episodes, 3, 2)
+    for j, kind in enumerate(('intersection', 'union', 'target')):
+        error = np.abs(counted[:, j] - data[kind]).max()
+        rows.append(Row('metric', f'{kind} of each episode', float(error), 0, 0, 0))
+    pooled = counted[:, 0].sum(0) / counted[:, 1].sum(0)
+    for key, value in (('fg_bg_iou', pooled), ('piou', pooled[1])):
+        error = np.abs(value - data[f'expected.{key}']).max()
+        rows.append(Row('metric', key, float(error), 1e-6, 0, 0))
     result = metric.evaluate(len(episodes))
     expected = {f'IoU/{n}': v for n, v in zip(names, data['expected.class_iou'])}
     expected['mIoU'] = data['expected.miou']
@@ -415,7 +441,7 @@ def check_metric(ref: Reference) -> list[Row]:
 
 def check_constants(ref: Reference) -> list[Row]:
     """Position tables and other constants."""
-    model = ref.build(next(c for c in ref.index['cases'].values() if c['mode'] != 'train'))
+    model = ref.build(next(iter(ref.index['cases'].values()))).eval()
     sam2, grid = model.sam2, ref.image_size // 16
     with torch.no_grad():
         out = sam2.image_encoder(torch.zeros(1, 3, ref.image_size, ref.image_size))
@@ -460,12 +486,17 @@ def check_constants(ref: Reference) -> list[Row]:
     return rows
 
 
+def unit_rows(ref: Reference) -> list[Row]:
+    """Single functions, see ``parity_units.py``."""
+    return [Row('units', *row) for row in check_units(np.load(ref.root / 'units.npz'))]
+
+
 def check(root: str | Path, cases: list[str] | None = None) -> tuple[list[Row], list[str]]:
     """Compare everything in a directory.
 
     Args:
         root: directory of reference tensors.
-        cases: names to restrict to; by default all cases, the metric and the constants.
+        cases: names to restrict to; by default all cases, the metric, constants and units.
 
     Returns:
         All rows, and the names of the cases left out because they are marked ``released``.
@@ -473,7 +504,7 @@ def check(root: str | Path, cases: list[str] | None = None) -> tuple[list[Row], 
     ref = Reference(root)
     names = list(ref.index['cases'])
     released = [n for n in names if ref.case(n).get('five_shot_variant') == 'released']
-    extra = {'metric': check_metric, 'constants': check_constants}
+    extra = {'metric': check_metric, 'constants': check_constants, 'units': unit_rows}
     extra = {k: f for k, f in extra.items() if (ref.root / f'{k}.npz').is_file()}
     wanted = cases or [n for n in names if n not in released] + list(extra)
     unknown = sorted(set(wanted) - set(names) - set(extra))
@@ -509,7 +540,11 @@ def main() -> int:
     parser.add_argument('--cases', nargs='+', help='only these cases')
     parser.add_argument('--quiet', action='store_true', help='print only rows that fail')
     args = parser.parse_args()
-    rows, left_out = check(args.root, args.cases)
+    try:
+        rows, left_out = check(args.root, args.cases)
+    except (FileNotFoundError, ValueError) as error:
+        print(f'check_parity: {error}', file=sys.stderr)
+        return 2
     return 0 if report(rows, left_out, not args.quiet) else 1
 
 
