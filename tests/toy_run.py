@@ -1,11 +1,6 @@
-"""A run of mmengine's Runner on one linear layer; started by test_compat in processes of its own.
-
-usage: toy_run.py WORK_DIR LAUNCHER MAX_ITERS
-"""
+"""A run of mmengine's Runner on one linear layer; test_compat starts it in forked processes."""
 
 from __future__ import annotations
-
-import sys
 
 import torch
 from mmengine.config import Config
@@ -47,8 +42,8 @@ class FirstIteration(Hook):
         FirstIteration.start = runner.iter
 
 
-def main(work_dir: str, launcher: str, max_iters: str) -> None:
-    torch.set_num_threads(1)
+def run(work_dir: str, launcher: str, max_iters: int) -> dict:
+    """Train, or resume, and tell where it began, where it ended and with which weights."""
     compat.init_dist(launcher)
     cfg = Config(
         dict(
@@ -61,7 +56,7 @@ def main(work_dir: str, launcher: str, max_iters: str) -> None:
                 num_workers=0,
                 sampler=dict(type='DefaultSampler', shuffle=True),
             ),
-            train_cfg=dict(by_epoch=False, max_iters=int(max_iters)),
+            train_cfg=dict(by_epoch=False, max_iters=max_iters),
             optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)),
             param_scheduler=dict(type='PolyLR', eta_min=0.0, by_epoch=False, end=10),
             default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)),
@@ -74,12 +69,9 @@ def main(work_dir: str, launcher: str, max_iters: str) -> None:
     runner = Runner.from_cfg(cfg)
     runner.train()
     model = runner.model.module if runner.world_size > 1 else runner.model
-    print('weight', model.layer.weight.detach().tolist())
-    print(
-        f'resumed at {FirstIteration.start}, trained {runner.iter} iterations, '
-        f'world size {runner.world_size}'
+    return dict(
+        start=FirstIteration.start,
+        end=runner.iter,
+        world_size=runner.world_size,
+        weight=model.layer.weight.tolist(),
     )
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])
