@@ -47,8 +47,7 @@ def model_arch(model: nn.Module) -> dict:
 class FoldGuardHook(Hook):
     """Stops a run whose data, model and checkpoint do not belong together.
 
-    - All loaders are of one benchmark and fold, training uses its base classes, and an epoch of
-      training is not empty.
+    - All loaders are of one benchmark and fold, and training uses its base classes.
     - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
       :mod:`mmfss.engine.agreement`; classes are inherited from the checkpoint it started from.
     - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
@@ -72,12 +71,6 @@ class FoldGuardHook(Hook):
         loops = built_loops(runner)
         infos = {name: _metainfo(name, loop) for name, loop in loops.items()}
         check_loaders({n: (m['benchmark'], m['fold'], m['role']) for n, m in infos.items()})
-        if 'train' in loops and len(loops['train'].dataloader) == 0:
-            raise ValueError(
-                'an epoch of training has no full batch; lower train_dataloader.batch_size '
-                f'({loops["train"].dataloader.batch_size}), or raise '
-                'train_dataloader.sampler.passes (or .episodes_per_epoch)'
-            )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record what is being trained."""

@@ -54,6 +54,7 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     with _Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
+        _check_epoch(runner)
         runner.train()
     return runner
 
@@ -222,6 +223,16 @@ def _need_file(path: str) -> None:
         raise FileNotFoundError(
             f'checkpoint {path} does not exist; tools/train.py leaves '
             'checkpoints in its work dir, work_dirs/CONFIG/foldF'
+        )
+
+
+def _check_epoch(runner: Runner) -> None:
+    loader = runner.train_loop.dataloader
+    if len(loader) == 0:
+        raise ValueError(
+            'an epoch of training has no full batch; lower train_dataloader.batch_size '
+            f'({loader.batch_size}), or raise train_dataloader.sampler.passes or '
+            '.episodes_per_epoch'
         )
 
 

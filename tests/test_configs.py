@@ -1,0 +1,214 @@
+"""Every shipped config: its fold, its loaders, its model."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+import functools
+from pathlib import Path
+
+import pytest
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
+from tiny_runs import TINY_DINO, TINY_SAM2
+
+from mmfss.engine.hooks import model_arch
+from mmfss.engine.launch import load_config
+from mmfss.engine.options import runner_entries
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+SHIPPED = sorted(
+    str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts
+)
+PUBLISHED = [
+    f'fss_sam2_{benchmark}_{shots}shot.py' for benchmark in ('pascal', 'coco') for shots in (1, 5)
+]
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+pytestmark = pytest.mark.smoke
+
+
+@pytest.fixture(autouse=True)
+def _scope(monkeypatch):
+    monkeypatch.delenv('FOLD', raising=False)
+    monkeypatch.delenv('DATA_ROOT', raising=False)
+    init_default_scope('mmseg')
+
+
+def load(name, **options):
+    args = argparse.Namespace(
+        config=str(CONFIGS / name),
+        cfg_options=options,
+        work_dir=None,
+        launcher='none',
+        local_rank=0,
+    )
+    return load_config(args, 'tools/train.py')
+
+
+@functools.cache
+def _load_as_user(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('FOLD', '2')
+        patch.setenv('DATA_ROOT', '/somewhere')
+        return load(name)
+
+
+@pytest.fixture
+def cfg(request):
+    """The config named by the test's parameter, under FOLD=2 DATA_ROOT=/somewhere."""
+    return copy.deepcopy(_load_as_user(request.param))
+
+
+for_all = pytest.mark.parametrize('cfg', SHIPPED, indirect=True)
+
+
+def tiny(cfg):
+    """The same model with small encoders: names of archs give way to small dicts."""
+    model = cfg.model.copy()
+    if isinstance(model.sam2.arch, str):
+        version = model.sam2.arch.split('_')[0]
+        model.sam2 = dict(model.sam2, arch=dict(TINY_SAM2, base=f'{version}_small'), image_size=64)
+    prior = model.get('prior_encoder')
+    if prior and prior.type == 'DINOv2' and isinstance(prior.arch, str):
+        model.prior_encoder = dict(prior, arch=TINY_DINO, image_size=56)
+    for part in ('sam2', 'prior_encoder'):
+        if model.get(part) and model[part].get('checkpoint') == 'official':
+            model[part]['checkpoint'] = None
+    return model
+
+
+def test_all_that_is_promised_is_there():
+    wanted = {*PUBLISHED, 'fss_sam2_shapes_1shot.py', 'fss_sam2_shapes_5shot.py'}
+    assert wanted <= set(SHIPPED)
+
+
+@for_all
+def test_fold_data_root_and_shots_reach_every_loader(cfg):
+    loaders = {key: cfg[key].dataset for key in LOADERS if cfg.get(key)}
+    assert {'train_dataloader', 'test_dataloader'} <= set(loaders)
+    name = Path(cfg.filename).stem
+    assert cfg.work_dir == f'work_dirs/{name}/fold2'
+    for key, dataset in loaders.items():
+        assert dataset.fold == '2'
+        assert dataset.split == ('base' if key.startswith('train') else 'novel')
+        assert dataset.dataset.data_root == '/somewhere'
+        assert dataset.shots == (5 if '5shot' in name else 1)
+
+
+def test_fold_is_0_where_the_environment_has_none():
+    cfg = load(PUBLISHED[0])
+    assert cfg.work_dir == 'work_dirs/fss_sam2_pascal_1shot/fold0'
+    assert {cfg[key].dataset.fold for key in LOADERS} == {'0'}
+
+
+@for_all
+def test_guards_and_the_other_parts_are_registered(cfg):
+    hooks = [h['type'] for h in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]]
+    assert {'FoldGuardHook', 'StrictLoadHook', 'RepeatableNoiseHook'} <= set(hooks)
+    assert [kind for kind in hooks if HOOKS.get(kind) is None] == []
+    assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
+    assert METRICS.get(cfg.test_evaluator.type) is not None
+    for key in LOADERS:
+        if cfg.get(key):
+            assert DATA_SAMPLERS.get(cfg[key].sampler.type) is not None
+            assert DATASETS.get(cfg[key].dataset.dataset.type) is not None
+            dataset = DATASETS.build(dict(cfg[key].dataset, lazy_init=True))
+            assert dataset.role == cfg[key].dataset.split  # pipelines are built too
+
+
+@for_all
+def test_no_entry_of_the_runner_is_misspelt(cfg):
+    """The Runner drops entries that it does not know without a word."""
+    variables = set(cfg) - runner_entries() - {'launcher', 'resume'}
+    close = {name: difflib.get_close_matches(name, runner_entries(), 1, 0.85) for name in variables}
+    assert not any(close.values()), close
+
+
+@for_all
+def test_model_builds_with_small_encoders(cfg):
+    model = MODELS.build(tiny(cfg))
+    assert set(model.trainable) >= {'sam_mask_decoder', 'memory_encoder', 'memory_attention'}
+    for part in ('prior_encoder', 'prompt_generator', 'memory_refinement'):
+        configured, built = cfg.model.get(part), getattr(model, part)
+        assert (built is None) == (configured is None)
+        if built is not None:
+            assert type(built).__name__ == configured.type
+    attention = (cfg.model.get('memory_attention') or dict(type='SAM2MemoryAttention'))['type']
+    assert type(model.sam2.memory_attention).__name__ == attention
+
+
+@pytest.mark.parametrize(
+    'name, millions, prior',
+    [
+        ('fss_sam2_pascal_1shot.py', 46.0 + 86.6, dict(type='DINOv2', arch='base')),
+        ('ablations/support_memory_pascal_1shot.py', 46.0, None),
+        (
+            'swap/resnet50_prior_pascal_1shot.py',
+            46.0 + 23.5,
+            dict(type='BackbonePriorEncoder', arch='ResNet'),
+        ),
+        ('swap/sam2_prior_pascal_1shot.py', 46.0, dict(type='SAM2PriorEncoder', arch=None)),
+        (
+            'swap/sam2.1_base_plus_dinov2l_pascal_1shot.py',
+            80.9 + 304.4,
+            dict(type='DINOv2', arch='large'),
+        ),
+    ],
+)
+def test_model_in_full_size(name, millions, prior):
+    cfg = load(name)
+    model = MODELS.build(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)
+    assert model_arch(model) == dict(sam2=cfg.model.sam2.arch, prior_encoder=prior)
+
+
+@pytest.mark.parametrize('benchmark', ['pascal', 'shapes'])
+@pytest.mark.parametrize(
+    'name, parts',
+    [
+        ('support_memory', []),
+        ('pseudo_prompts', ['prompt_generator']),
+        ('refinement', ['prompt_generator', 'memory_refinement']),
+        ('calibration', ['prompt_generator', 'memory_refinement', 'memory_attention']),
+        ('oracle', ['prompt_generator', 'memory_attention']),
+    ],
+)
+def test_ablation_has_the_parts_of_its_name(name, parts, benchmark):
+    model = load(f'ablations/{name}_{benchmark}_1shot.py').model
+    optional = ('prompt_generator', 'memory_refinement', 'memory_attention')
+    assert [part for part in optional if model[part] is not None] == parts
+
+
+@pytest.mark.parametrize(
+    'name, epochs, patience, scales',
+    [
+        ('fss_sam2_pascal_1shot.py', 300, 100, (0.9, 1.1)),
+        ('fss_sam2_coco_1shot.py', 75, 25, (0.8, 1.25)),
+    ],
+)
+def test_training_as_published(name, epochs, patience, scales):
+    cfg = load(name)
+    passes = cfg.train_dataloader.sampler.passes
+    assert cfg.train_cfg.max_epochs * passes == epochs
+    assert cfg.custom_hooks[0].patience * passes == patience
+    assert passes * cfg.train_cfg.val_interval == 0.5
+    assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
+    optimizer, (poly,) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0)
+    assert (poly.power, poly.end, poly.convert_to_iter_based) == (0.9, cfg.train_cfg.max_epochs, 1)
+    assert cfg.test_dataloader.dataset.num_episodes == 1000
+    resize = next(t for t in cfg.train_pipeline if t.type == 'RandomResize')
+    assert tuple(resize.ratio_range) == scales
+    assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
+
+
+def test_an_override_of_validation_leaves_testing_alone():
+    cfg = load(PUBLISHED[0], **{'val_dataloader.dataset.seed': 7})
+    assert (cfg.val_dataloader.dataset.seed, cfg.test_dataloader.dataset.seed) == (7, 0)
+
+
+def test_part_can_be_switched_off_on_the_command_line():
+    cfg = load(PUBLISHED[0], **{'model.memory_refinement': None})
+    assert MODELS.build(tiny(cfg)).memory_refinement is None

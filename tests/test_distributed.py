@@ -1,0 +1,70 @@
+"""Two processes on the CPU (gloo): the same figures as one, and training that stays in step."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+from tiny_runs import REPO, write_config, write_shapes
+
+
+def start(tool, processes, *args, cwd):
+    """Run a tool as users do, from the repository's files, in one or two processes."""
+    command = [sys.executable]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        command += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}',
+                    '--master_addr=127.0.0.1', f'--master_port={port}']  # fmt: skip
+        args += ('--launcher', 'pytorch')
+    env = dict(os.environ, FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
+    env.pop('PYTHONPATH', None)
+    command += [str(REPO / f'tools/{tool}.py'), *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two')
+    return write_config(folder / 'two.py', write_shapes(folder / 'shapes'))
+
+
+@pytest.fixture(scope='module')
+def trained(config, tmp_path_factory):
+    """Work dir of an epoch of training in two processes: 4 steps of one episode each."""
+    folder = tmp_path_factory.mktemp('trained')
+    start('train', 2, config, '--work-dir', folder, '--cfg-options', 'train_cfg.max_epochs=1',
+          'train_dataloader.batch_size=1', 'train_dataloader.sampler.episodes_per_epoch=8',
+          'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None', cwd=folder)  # fmt: skip
+    return folder
+
+
+def test_two_processes_train(trained):
+    checkpoint = CheckpointLoader.load_checkpoint(str(trained / 'epoch_1.pth'), 'cpu')
+    assert checkpoint['meta']['iter'] == 4
+    assert checkpoint['meta']['mmfss']['fold'] == 1
+    state = checkpoint['state_dict']
+    assert not any(key.startswith('module.') for key in state)
+    assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
+
+
+def test_two_processes_give_the_same_metric_as_one(trained, config, tmp_path):
+    rows = []
+    for processes in (1, 2):
+        out = tmp_path / f'{processes}.json'
+        start('test', processes, config, trained / 'epoch_1.pth', '--out', out,
+              '--work-dir', tmp_path / str(processes), cwd=tmp_path)  # fmt: skip
+        rows.append(json.loads(out.read_text()))
+    one, two = rows
+    assert one == two
+    assert one['metrics']['episodes'] == 9  # an odd number: one process gets a filler
+    assert torch.isfinite(torch.tensor(one['metrics']['mIoU'])) and one['metrics']['mIoU'] > 0
