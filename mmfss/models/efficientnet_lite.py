@@ -9,12 +9,15 @@ Shapes: N images, side S.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .functional import up
+from .image_memo import ImageMemo
 from .prior_encoders import IMAGENET_MEAN, IMAGENET_STD, PriorEncoder
 from .weights import load_strict
 
@@ -58,42 +61,60 @@ def _fold_batch_norm(net: nn.Module) -> nn.Module:
 
 
 class EfficientNetLiteFeatures(nn.Module):
-    """Feature maps of the frozen network.
+    """Feature maps of the frozen network; always without gradient.
 
     Args:
-        last_block: blocks up to this index are run.
+        blocks: indices of the blocks whose outputs are wanted, ascending, out of 0..15.
+        cache_bytes: budget of an :class:`ImageMemo`; 0 keeps nothing.
+
+    Raises:
+        ValueError: a block out of range.
     """
 
-    def __init__(self, last_block: int = STAGES[-1][0]) -> None:
+    def __init__(self, blocks: Sequence[int], cache_bytes: int = 0) -> None:
         super().__init__()
+        if not blocks or not all(0 <= block <= STAGES[-1][0] for block in blocks):
+            raise ValueError(f'blocks must be from 0 to {STAGES[-1][0]}, got {list(blocks)}')
         self.net = build_efficientnet_lite0()
-        self.net._blocks = self.net._blocks[: last_block + 1]
+        self.net._blocks = self.net._blocks[: max(blocks) + 1]
+        self.blocks = tuple(blocks)
+        self.memo = ImageMemo(cache_bytes)
         # from ImageNet-normalised input back to what this network was trained on: (x - 127) / 128
         mean = torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1)
         self.register_buffer('scale', 255 * std / 128, persistent=False)
         self.register_buffer('shift', (255 * mean - 127) / 128, persistent=False)
 
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self.memo.clear()  # other weights give other features
+        super()._load_from_state_dict(*args, **kwargs)
+
+    @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, S, S) ImageNet-normalised -> outputs of all blocks."""
+        """(N, 3, S, S) ImageNet-normalised -> outputs of ``blocks``."""
+        return self.memo(self._encode, images)
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
         net = self.net
         x = net._swish(net._bn0(net._conv_stem(images * self.scale + self.shift)))
         outputs = []
-        for block in net._blocks:
+        for index, block in enumerate(net._blocks):
             x = block(x)
-            outputs.append(x)
+            if index in self.blocks:
+                outputs.append(x)
         return outputs
 
 
 class EfficientNetLiteTrunk(EfficientNetLiteFeatures):
-    """As trunk of SAM 2's image encoder, in the place of Hiera (``_target_`` of the YAML)."""
+    """As trunk of SAM 2's image encoder, in the place of Hiera (``_target_`` of the YAML).
+
+    Returns maps of strides 4, 8, 16 and 32.
+    """
 
     channel_list = [channels for _, channels in reversed(STAGES)]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, S, S) -> maps of strides 4, 8, 16 and 32."""
-        outputs = super().forward(images)
-        return [outputs[index] for index, _ in STAGES]
+    def __init__(self, cache_bytes: int = 0) -> None:
+        super().__init__([index for index, _ in STAGES], cache_bytes)
 
 
 @MODELS.register_module()
@@ -102,16 +123,18 @@ class EfficientNetLitePriorEncoder(PriorEncoder):
 
     Args:
         image_size: side in pixels to which images are resized, a multiple of 32.
-        block: index of the block (0..15) whose output is taken.
+        block: index of the block (0..15) whose output is taken; the default is the last one of
+            stride 16.
+        cache_bytes: see :class:`EfficientNetLiteFeatures`.
     """
 
-    def __init__(self, image_size: int = 192, block: int = STAGES[2][0]) -> None:
+    def __init__(
+        self, image_size: int = 256, block: int = STAGES[2][0], cache_bytes: int = 0
+    ) -> None:
         super().__init__()
         if image_size < 32 or image_size % 32:
             raise ValueError(f'image_size must be a multiple of 32 pixels, got {image_size!r}')
-        if not 0 <= block <= STAGES[-1][0]:
-            raise ValueError(f'block must be from 0 to {STAGES[-1][0]}, got {block!r}')
-        self.features = EfficientNetLiteFeatures(last_block=block)
+        self.features = EfficientNetLiteFeatures([block], cache_bytes)
         self.image_size = image_size
 
     def init_weights(self) -> None:
@@ -120,4 +143,4 @@ class EfficientNetLitePriorEncoder(PriorEncoder):
     def forward(self, images: Tensor, sam2_features=None) -> Tensor:
         """(N, 3, S, S) RGB 0..255 -> (N, C, h, w)."""
         size = (self.image_size, self.image_size)
-        return self.features(self.normalise(up(images, size)))[-1]
+        return self.features(self.normalise(up(images, size)))[0]
