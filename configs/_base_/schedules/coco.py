@@ -19,4 +19,7 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=150, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-custom_hooks = [dict(type='StopWithoutProgressHook', monitor='mIoU', patience=50)]
+custom_hooks = [
+    dict(type='StopWithoutProgressHook', monitor='mIoU', patience=50),
+    dict(type='EpisodeVisualizationHook'),  # pictures of the first test episodes in the work dir
+]
