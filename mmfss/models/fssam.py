@@ -30,7 +30,7 @@ from torch import Tensor
 from .functional import logits_to_mask, resize_mask
 from .memory_attention import MemoryFrames
 from .memory_refinement import RefinedMemory
-from .prior_encoders import ImageNetNormalise
+from .prior_encoders import ImageNetNormalise, PriorEncoder
 from .prompt_generator import Prototypes, PseudoMasks
 from .sam2 import DecodedMasks, SAM2Features, build_sam2, load_sam2
 
@@ -131,11 +131,11 @@ class FSSAM(BaseSegmentor):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         options = dict(sam2)
-        self.sam2_arch = options.pop('arch')
+        self.sam2_arch = options.pop('arch', None)
         self.sam2_checkpoint = options.pop('checkpoint', 'official')
         self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
         self.normalise = ImageNetNormalise()
-        self.prior_encoder = _build(prior_encoder)
+        self.prior_encoder = _build_prior_encoder(prior_encoder)
         self.prompt_generator = _build(prompt_generator)
         self.memory_refinement = _build(memory_refinement)
         self.loss_decode = MODELS.build(loss_decode or dict(type='SquaredDiceLoss'))
@@ -327,14 +327,15 @@ class FSSAM(BaseSegmentor):
         if generator is not None:
             return
         kind = (memory_attention or {}).get('type')
-        for name, part in (('memory_refinement', self.memory_refinement),):
-            if part is not None:
-                raise ValueError(f'{name} mends the memory of the pseudo masks, and there is none '
-                                 'without a prompt_generator. Set memory_refinement=None too.')
-        if kind == 'SupportCalibratedMemoryAttention':
-            raise ValueError('memory_attention calibrates the memory of the pseudo masks, and '
-                             'there is none without a prompt_generator. Set memory_attention=None '
-                             "(SAM 2's own) too.")
+        idle = {
+            'memory_refinement': self.memory_refinement is not None,
+            'memory_attention': kind == 'SupportCalibratedMemoryAttention',
+        }
+        for name in (name for name, is_set in idle.items() if is_set):
+            raise ValueError(
+                f'{name} works on the memory of the pseudo masks, and there is none without a '
+                f'prompt_generator. Set {name}=None too, or a prompt_generator.'
+            )
 
     def _check_size(self, inputs: dict) -> None:
         side = self.sam2.image_size
@@ -353,6 +354,21 @@ class FSSAM(BaseSegmentor):
         labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
         device = next(self.parameters()).device
         return torch.cat([resize_mask(x.to(device), side, mode='nearest') for x in labels])
+
+
+def _build_prior_encoder(cfg: dict | None) -> PriorEncoder | None:
+    if cfg is None:
+        return None
+    kind = cfg.get('type')
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(cls, type) and issubclass(cls, PriorEncoder)):
+        known = {k: v for k, v in MODELS.module_dict.items() if isinstance(v, type)}
+        raise ValueError(
+            'model.prior_encoder must be None or a dict whose type is one of '
+            f'{sorted(k for k, v in known.items() if issubclass(v, PriorEncoder))}, got {kind!r}. '
+            "Put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))."
+        )
+    return MODELS.build(cfg)
 
 
 def _build(cfg: dict | None):

@@ -9,13 +9,14 @@ h = w = S / 16.
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
 import sam2
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from mmseg.registry import MODELS
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
@@ -190,7 +191,8 @@ def build_sam2(
     Args:
         arch: a name of ``ARCHS``, or a dict: ``base`` names one of them and the other entries
             override its model section, e.g.
-            ``dict(base='sam2_small', image_encoder=dict(trunk=dict(embed_dim=16)))``; an entry
+            ``dict(base='sam2_small', image_encoder=dict(trunk=dict(embed_dim=16)))``; arguments
+            of the classes that the YAML leaves at their defaults may be set too, and an entry
             with a ``_target_`` of its own replaces the node instead of being merged into it.
         image_size: side S of the images in pixels, a multiple of 32.
         memory_attention: ``dict(type=..., ...)`` of a registered memory attention, by default
@@ -230,6 +232,8 @@ def _arch_config(arch: str | dict) -> dict:
             f'model.sam2.arch must be one of {sorted(ARCHS)}, or a dict whose "base" is one of '
             f'them, got {arch!r}'
         )
+    if 'image_size' in overrides:
+        raise ValueError('set the side of the images in model.sam2.image_size, not in its arch')
     path = Path(sam2.__file__).parent / ARCHS[name][0]
     cfg = OmegaConf.to_container(OmegaConf.load(path).model)
     _merge(cfg, overrides, ARCHS[name][0], 'model')
@@ -237,16 +241,26 @@ def _arch_config(arch: str | dict) -> dict:
 
 
 def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
+    allowed = _options(cfg)
     for key, value in overrides.items():
-        if key not in cfg:
+        if key not in allowed:
             raise ValueError(
                 f'model.sam2.arch sets {where}.{key}, which {source} of the sam2 package does '
-                f'not have; allowed there: {sorted(cfg)}'
+                f'not have; allowed there: {sorted(allowed)}'
             )
-        if isinstance(value, dict) and isinstance(cfg[key], dict) and '_target_' not in value:
+        if isinstance(value, dict) and isinstance(cfg.get(key), dict) and '_target_' not in value:
             _merge(cfg[key], value, source, f'{where}.{key}')
         else:
             cfg[key] = value
+
+
+def _options(cfg: dict) -> set[str]:
+    """What a node of the YAML may set: its entries and the arguments of its ``_target_``."""
+    names = set(cfg)
+    for cls in inspect.getmro(get_class(cfg['_target_'])) if '_target_' in cfg else ():
+        named = inspect.signature(cls.__init__).parameters.values()
+        names |= {p.name for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names - {'self', 'weights_path'}  # the latter is read without the checks of load_sam2
 
 
 def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:

@@ -57,7 +57,7 @@ def explicit(module, q, support, query, masks) -> torch.Tensor:
             rotated(module, heads_of(module, module.k_proj(sk[b, i : i + 1])))[0]
             for i in range(shots)
         ]
-        vs = [heads_of(module, module.v_proj(sv[b, i : i + 1]))[0] for i in range(shots)]
+        vs = list(heads_of(module, module.v_proj(sv[b])))
         kq = rotated(module, heads_of(module, module.k_proj(qk[b : b + 1])))[0]
         vq = heads_of(module, module.v_proj(qv[b : b + 1]))[0]
         pk = heads_of(module, module.k_proj(torch.cat([spk, qpk], 1)[b : b + 1]))[0]

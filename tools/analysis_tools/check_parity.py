@@ -36,7 +36,9 @@ from mmfss.models.functional import logits_to_mask, resize_mask, up
 from mmfss.models.memory_attention import MemoryFrames
 from mmfss.models.weights import load_strict
 
+# without effect on what is compared, or set from the size of the images
 IGNORED_OVERRIDES = ('_target_', 'dynamic_multimask', 'binarize_mask', 'fill_hole_area')
+IGNORED_OVERRIDES += ('image_size', 'feat_sizes')
 YAML_NAMES = {'t': 'tiny', 's': 'small', 'b+': 'base_plus', 'l': 'large'}
 
 
