@@ -24,13 +24,14 @@ setup: $(VENV)/.ready
 setup-fork: $(FORK)/.ready
 
 # torch first, so that nothing fetches another one; sam2 without its torchvision, and built with
-# the torch that is there
+# the torch that is there; byte-compiled on all cores at the end, where pip uses one
 define install
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install -q --no-compile $(TORCH) "setuptools>=64" wheel
 	$(1)/bin/pip install -q --no-compile $(2)
 	SAM2_BUILD_CUDA=0 $(1)/bin/pip install -q --no-deps --no-build-isolation -r requirements/sam2.txt
 	$(1)/bin/pip install -q --no-deps --no-build-isolation -e .
+	$(1)/bin/python -m compileall -q -j 0 -x '/tests?/|torch/testing/' $(1)/lib
 	touch $(1)/.ready
 endef
 
