@@ -101,7 +101,7 @@ def test_overrides_reach_the_model_and_leave_the_rest():
         4,
         4,
         2,
-    ]  # the YAML leaves it at its default
+    ]  # not in the YAML
     given = copy.deepcopy(arch)
     model = build_sam2(arch, 96, dict(type='SupportCalibratedMemoryAttention', strength=3.0))
     assert len(model.memory_attention.layers) == 3
