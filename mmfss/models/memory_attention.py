@@ -280,7 +280,12 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
         Args:
             cfg: the ``memory_attention`` node of a sam2 YAML.
             strength: factor of the calibration bias (paper: 10).
+
+        Raises:
+            ValueError: ``strength`` is negative or no number.
         """
+        if not isinstance(strength, (int, float)) or strength < 0:
+            raise ValueError(f'memory_attention.strength must be >= 0 (paper: 10), got {strength!r}')
         cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
         cfg['layer']['_target_'] = f'{cls.__module__}.{SupportCalibratedLayer.__name__}'
         attention = cfg['layer']['cross_attention']
