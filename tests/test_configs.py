@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
 from tiny_runs import TINY_DINO, TINY_SAM2
@@ -157,7 +158,10 @@ def test_model_builds_with_small_encoders(cfg):
         ),
     ],
 )
-def test_model_in_full_size(name, millions, prior):
+def test_model_in_full_size(name, millions, prior, monkeypatch):
+    for fill in [name for name in vars(torch.nn.init) if name.endswith('_')]:
+        if not fill.startswith('_'):  # the values do not matter, and drawing them takes seconds
+            monkeypatch.setattr(torch.nn.init, fill, lambda tensor, *args, **kwargs: tensor)
     cfg = load(name)
     model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)

@@ -8,10 +8,10 @@ h = w = S / 16.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sam2
 import torch
@@ -225,7 +225,7 @@ def build_sam2(
 
 def _arch_config(arch: str | dict) -> dict:
     """The ``model`` section of a packaged YAML with the overrides of ``arch`` merged in."""
-    overrides = copy.deepcopy(dict(arch)) if isinstance(arch, dict) else {}
+    overrides = _plain(arch) if isinstance(arch, dict) else {}
     name = overrides.pop('base', None) if isinstance(arch, dict) else arch
     if name not in ARCHS:
         raise ValueError(
@@ -238,6 +238,15 @@ def _arch_config(arch: str | dict) -> dict:
     cfg = OmegaConf.to_container(OmegaConf.load(path).model)
     _merge(cfg, overrides, ARCHS[name][0], 'model')
     return cfg
+
+
+def _plain(value: Any) -> Any:
+    """A copy with plain dicts and lists: OmegaConf refuses mmengine's ConfigDict."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value
 
 
 def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
