@@ -55,7 +55,7 @@ def up(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
-    """Resize masks (B, K, H, W) to ``size``: soft with ``bilinear`` (as :func:`up`), or ``nearest``."""
+    """Resize masks (B, K, H, W) to ``size``: soft with ``bilinear`` (:func:`up`) or ``nearest``."""
     if mode == 'bilinear':
         return up(mask, size)
     return F.interpolate(mask, size=size, mode='nearest')

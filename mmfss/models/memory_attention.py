@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.position_encoding import apply_rotary_enc
+from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
 from .functional import cosine_map, masked_average, minmax
@@ -105,7 +105,7 @@ class SAM2MemoryAttention(MemoryAttention):
 
 @dataclass(frozen=True)
 class LayerSupport:
-    """What one cross-attention keeps of a support set; its size does not grow with K but for pointers.
+    """What one cross-attention keeps of a support set; only the pointers grow with K.
 
     Attributes:
         k, v: (B, N, n, d) rotated keys and values, mean over the K supports.
@@ -233,7 +233,7 @@ class SupportCalibratedAttention(RoPEAttention):
 
 
 class SupportCalibratedLayer(MemoryAttentionLayer):
-    """One layer of memory attention whose cross-attention is :class:`SupportCalibratedAttention`."""
+    """A layer of memory attention with :class:`SupportCalibratedAttention` as cross-attention."""
 
     def _with_pos(self, tokens: Tensor, pos: Tensor) -> Tensor:
         return tokens + pos if self.pos_enc_at_cross_attn_keys else tokens
@@ -285,7 +285,9 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
             ValueError: ``strength`` is negative or no number.
         """
         if not isinstance(strength, (int, float)) or strength < 0:
-            raise ValueError(f'memory_attention.strength must be >= 0 (paper: 10), got {strength!r}')
+            raise ValueError(
+                f'memory_attention.strength must be >= 0 (paper: 10), got {strength!r}'
+            )
         cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
         cfg['layer']['_target_'] = f'{cls.__module__}.{SupportCalibratedLayer.__name__}'
         attention = cfg['layer']['cross_attention']
@@ -302,7 +304,11 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
         return [layer.encode_support(frames, masks) for layer in self.layers]
 
     def forward(
-        self, curr: Tensor, curr_pos: Tensor, query: MemoryFrames | None, support: list[LayerSupport]
+        self,
+        curr: Tensor,
+        curr_pos: Tensor,
+        query: MemoryFrames | None,
+        support: list[LayerSupport],
     ) -> Tensor:
         """Attend from ``curr`` (B, n, D) to supports and the query's own memory; returns (B, n, D).
 

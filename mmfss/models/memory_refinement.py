@@ -18,7 +18,7 @@ VERSIONS = ('v1', 'v2')
 
 @dataclass(frozen=True)
 class RefinementStep:
-    """What one iteration made: ``relevance`` b and ``prior_ae`` (B, 1, h, w), ``memory`` (B, C, h, w)."""
+    """One iteration: ``relevance`` b and ``prior_ae`` (B, 1, h, w), ``memory`` (B, C, h, w)."""
 
     relevance: Tensor
     memory: Tensor

@@ -1,4 +1,4 @@
-"""Encoders whose features the prompt generator matches: the interface, and two that need no DINOv2."""
+"""Encoders whose features the prompt generator matches: the interface, and two without DINOv2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageNetNormalise(nn.Module):
-    """RGB 0..255 (N, 3, H, W) to ImageNet mean 0 and standard deviation 1. No state in checkpoints."""
+    """RGB 0..255 (N, 3, H, W) to ImageNet mean 0 and deviation 1. No state in checkpoints."""
 
     def __init__(self) -> None:
         super().__init__()

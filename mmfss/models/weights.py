@@ -72,4 +72,5 @@ def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) 
         raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
     check_state_dict(model.state_dict(), state, f'{what} from {path}')
     with torch.no_grad():
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        model.load_state_dict(full)

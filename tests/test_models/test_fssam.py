@@ -166,7 +166,7 @@ def test_bfloat16_autocast_is_close(model):
 def test_predict_at_the_size_of_the_label(published, label_size):
     data = episodes(2, 1)
     samples = []
-    for b in range(2):
+    for _ in range(2):
         sample = SegDataSample(metainfo=dict(ori_shape=(5, 6)))
         sample.gt_sem_seg = PixelData(data=torch.zeros(1, *label_size, dtype=torch.uint8))
         samples.append(sample)

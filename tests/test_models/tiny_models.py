@@ -86,7 +86,8 @@ def build(base: str = 'sam2_small', seed: int = 0, **changes):
 
 
 def episodes(batch: int = 1, shots: int = 1, seed: int = 0, size: int = SIZE) -> dict[str, Tensor]:
-    """Inputs of a model: noise with a brighter rectangle that is the object."""
+    """Inputs of a model: noise with a brighter rectangle that is the object, no smaller than the
+    distance of a 4 x 4 grid's points."""
     generator = torch.Generator().manual_seed(seed)
 
     def images(*lead: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ def episodes(batch: int = 1, shots: int = 1, seed: int = 0, size: int = SIZE) ->
         mask = torch.zeros(*lead, size, size, dtype=torch.uint8)
         for one, its_image in zip(mask.view(-1, size, size), image.view(-1, 3, size, size)):
             top, left = torch.randint(0, size // 2, (2,), generator=generator).tolist()
-            tall, wide = torch.randint(size // 4, size // 2, (2,), generator=generator).tolist()
+            tall, wide = torch.randint(size * 3 // 8, size // 2, (2,), generator=generator).tolist()
             one[top : top + tall, left : left + wide] = 1
             its_image[:, one == 1] += torch.tensor([[90.0], [40.0], [10.0]])
             one[-3:] = 255
