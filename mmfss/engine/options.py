@@ -24,8 +24,11 @@ _RUNNER_READS = (
 )
 #: top-level entries with a flag of their own
 _FLAGS = {'launcher': '--launcher', 'resume': '--resume'}
-#: what env_cfg may hold; mmengine ignores anything else
-_ENV_CFG = ('cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit')
+#: what entries without a type may hold; mmengine ignores anything else in env_cfg
+_ARGUMENTS_AT = {
+    'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
+    'model.sam2': {'arch', 'image_size', 'checkpoint'},
+}
 #: entries that mmengine takes out before it calls a constructor
 _TAKEN_BEFORE = {
     'type',
@@ -115,7 +118,7 @@ def _check_nested(cfg: Config, key: str, value: Any) -> None:
     path: list[str] = []
     for name in key.split('.'):
         if isinstance(node, Mapping) and name not in node:
-            allowed = set(_ENV_CFG) if path == ['env_cfg'] else _arguments(node.get('type'))
+            allowed = _ARGUMENTS_AT.get('.'.join(path)) or _arguments(node.get('type'))
             if allowed is not None and name not in allowed | _TAKEN_BEFORE:
                 owner = node.get('type', '.'.join(path))
                 raise ValueError(

@@ -64,6 +64,7 @@ def test_copies_are_found_by_name_and_by_value(tmp_path):
         ('default_hooks.checkpoint.intervall', 'CheckpointHook has no .* did you mean interval?'),
         ('train_cfg.max_epoch', 'EpochBasedTrainLoop has no .* did you mean max_epochs?'),
         ('model.prior_encoder.imagesize', 'DINOv2 has no .* did you mean image_size?'),
+        ('model.sam2.archx', 'model.sam2 has no .* did you mean arch?'),
         ('model.sam.arch', 'FSSAM has no .* did you mean sam2?'),
         ('train_dataloader.dataset.shot', 'EpisodicDataset has no .* did you mean shots?'),
         ('optim_wrapper.optimizer.learning_rate', "AdamW has no 'learning_rate'"),
