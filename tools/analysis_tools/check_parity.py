@@ -14,6 +14,7 @@ several supports, which is not what the method means.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -24,10 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from mmseg.registry import METRICS, MODELS
 from omegaconf import OmegaConf
-from parity_units import check_units
 from torch import Tensor
+
+if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from parity_units import check_units
 
 import mmfss  # noqa: F401  (registers the models)
 from mmfss.datasets.folds import FoldSplit
@@ -551,4 +557,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    MMLogger.get_current_instance().setLevel('ERROR')  # a line for each file that is loaded
     sys.exit(main())
