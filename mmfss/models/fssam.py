@@ -28,7 +28,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from .functional import logits_to_mask, resize_mask
-from .memory_attention import MemoryFrames
+from .memory_attention import MemoryFrames, start_at_same_place
 from .memory_refinement import RefinedMemory
 from .prior_encoders import ImageNetNormalise, PriorEncoder
 from .prompt_generator import Prototypes, PseudoMasks
@@ -100,9 +100,11 @@ class FSSAM(BaseSegmentor):
 
     Args:
         sam2: ``dict(arch=..., image_size=512, checkpoint='official' | path | None)``, see
-            :func:`mmfss.models.sam2.build_sam2` and :func:`mmfss.models.sam2.load_sam2`.
+            :func:`mmfss.models.sam2.build_sam2` and :func:`mmfss.models.sam2.load_sam2`. For a
+            SAM 2 that starts from random weights ``same_place=2.0`` lets its cross-attention
+            start out local, see :func:`mmfss.models.memory_attention.start_at_same_place`.
         prior_encoder: config of a :class:`~mmfss.models.prior_encoders.PriorEncoder`; may be None
-            where the prompt generator needs none.
+            where the prompt generator needs none, and is not run then.
         prompt_generator: makes the pseudo masks; None uses the support memory alone.
         memory_refinement: mends the query memory; None leaves it as encoded.
         memory_attention: ``dict(type='SupportCalibratedMemoryAttention', strength=10.0)``, or
@@ -133,6 +135,12 @@ class FSSAM(BaseSegmentor):
         options = dict(sam2)
         self.sam2_arch = options.pop('arch', None)
         self.sam2_checkpoint = options.pop('checkpoint', 'official')
+        self.same_place = options.pop('same_place', 0.0)
+        if self.same_place and self.sam2_checkpoint is not None:
+            raise ValueError(
+                'model.sam2.same_place is a start for random weights; with '
+                f'checkpoint={self.sam2_checkpoint!r} it would spoil the loaded ones. Leave it out.'
+            )
         self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
         self.normalise = ImageNetNormalise()
         self.prior_encoder = _build_prior_encoder(prior_encoder)
@@ -150,7 +158,7 @@ class FSSAM(BaseSegmentor):
         with nullcontext() if self._trains_encoder else torch.no_grad():
             sam2 = self.sam2.encode_image(self.normalise(images))
         prior = None
-        if self.prior_encoder is not None:
+        if self.prompt_generator is not None and self.prompt_generator.needs_prior:
             with torch.no_grad():
                 prior = self.prior_encoder(images, sam2)
         return ImageFeatures(sam2, prior)
@@ -289,6 +297,8 @@ class FSSAM(BaseSegmentor):
         before training; testing takes all weights from the checkpoint."""
         if self.sam2_checkpoint is not None:
             load_sam2(self.sam2, self.sam2_arch, self.sam2_checkpoint)
+        elif self.same_place:
+            start_at_same_place(self.sam2.memory_attention, self.same_place)
         if self.prior_encoder is not None:
             self.prior_encoder.init_weights()
         self._is_init = True

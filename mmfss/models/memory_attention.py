@@ -325,3 +325,21 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
         for layer, layer_support in zip(self.layers, support):
             out = layer(out, curr_pos, query, layer_support)
         return self.norm(out)
+
+
+def start_at_same_place(attention: MemoryAttention, strength: float) -> None:
+    """Let the cross-attention of random weights start out looking at its own place, in place.
+
+    SAM 2 has learned from video to read its memory; from random weights this takes long, as
+    attention that is spread over all tokens tells nothing of where the mask is. A rotary score of
+    two constant vectors ``c`` is largest where both positions are the same, so ``q_proj`` and
+    ``k_proj`` get a constant bias. Nothing in the paper; for small models trained from scratch.
+
+    Args:
+        attention: memory attention with rotary cross-attention.
+        strength: the constant; 2.0 gives scores that fall from ``4 sqrt(d)`` within a cell or two.
+    """
+    for layer in attention.layers:
+        cross = layer.cross_attn_image
+        for projection in (cross.q_proj, cross.k_proj):
+            torch.nn.init.constant_(projection.bias, strength)

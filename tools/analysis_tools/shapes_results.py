@@ -2,10 +2,11 @@
 
     python tools/analysis_tools/shapes_results.py --out docs/results/shapes5i
 
-Trains what has no finished checkpoint (one training per fold and variant, ``--jobs`` at a time),
-then tests each 1-shot and 5-shot with several episode seeds, and writes ``OUT.json`` and
-``OUT.md``. All-foreground and the bare pseudo mask need no training; "untrained" is FSSAM before
-its first step.
+Trains what has no finished checkpoint (one training per fold and variant, from one pretrained
+small SAM 2 per fold, ``--jobs`` at a time), then tests each 1-shot and 5-shot with several episode
+seeds, and writes ``OUT.json`` and ``OUT.md``. All-foreground and the bare pseudo mask need no
+training; "untrained" is FSSAM on random weights, "pretrained" on those that the variants start from;
+the oracle is the trained FSSAM prompted with the query's true mask.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from mmfss.models.functional import logits_to_mask
 from mmfss.models.weights import check_state_dict
 
 FOLDS = (0, 1, 2, 3)
+PRETRAIN = 'configs/pretrain_sam2_shapes.py'
+ORACLE = 'configs/ablations/oracle_shapes_1shot.py'
 VARIANTS = {
     'support memory only': 'configs/ablations/support_memory_shapes_1shot.py',
     'pseudo prompts': 'configs/ablations/pseudo_prompts_shapes_1shot.py',
     'pseudo prompts + refinement': 'configs/ablations/refinement_shapes_1shot.py',
     'FSSAM': 'configs/fss_sam2_shapes_1shot.py',
-    'oracle prompt (upper bound)': 'configs/ablations/oracle_shapes_1shot.py',
 }
 
 
@@ -63,6 +65,13 @@ def train(config: str, fold: int, threads: int) -> None:
     if done.returncode:
         raise RuntimeError(f'{" ".join(command)} (FOLD={fold}) failed, see {log}')
     print(f'trained {config} fold {fold}', flush=True)
+
+
+def train_missing(jobs: list[tuple[str, int]], at_a_time: int, threads: int) -> None:
+    missing = [job for job in jobs if not checkpoint_of(*job).exists()]
+    with ThreadPoolExecutor(at_a_time) as pool:
+        for running in [pool.submit(train, *job, threads) for job in missing]:
+            running.result()
 
 
 @dataclass
@@ -136,12 +145,13 @@ def evaluate(predict, model, dataset) -> float:
     return metric.evaluate(len(dataset))['mIoU']
 
 
-def build(config: str, fold: int, trained: bool):
-    """Model of a config, with the weights of its finished training if ``trained``."""
+def build(config: str, fold: int, weights: str | None):
+    """Model of a config, with the weights of the finished training of another, or none."""
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model).eval()
-    if trained:
-        path = checkpoint_of(config, fold)
+    model.init_weights()
+    if weights is not None:
+        path = checkpoint_of(weights, fold)
         state = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']
         check_state_dict(model.state_dict(), state, str(path))
         model.load_state_dict(state)
@@ -152,15 +162,18 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
     """``{row: {shots: [mIoU of each seed]}}`` of one fold."""
     os.environ['FOLD'] = str(fold)
     fssam = VARIANTS['FSSAM']
-    untrained = build(fssam, fold, trained=False)
+    models = {
+        'FSSAM untrained': build(fssam, fold, None),
+        'FSSAM pretrained only': build(fssam, fold, PRETRAIN),
+        **{name: build(config, fold, config) for name, config in VARIANTS.items()},
+        'FSSAM, true mask as prompt (upper bound)': build(ORACLE, fold, fssam),
+    }
+    untrained = models['FSSAM untrained']
     predictors = {
         'all foreground': (Trivial('all foreground', untrained), untrained),
         'pseudo mask >= 0.5, no SAM 2': (Trivial('pseudo mask', untrained), untrained),
-        'FSSAM untrained': (Trained(untrained), untrained),
+        **{name: (Trained(model), model) for name, model in models.items()},
     }
-    for name in args.variants:
-        model = build(VARIANTS[name], fold, trained=True)
-        predictors[name] = (Trained(model), model)
     table: dict[str, dict[str, list[float]]] = {name: {} for name in predictors}
     for shots in args.shots:
         for seed in args.seeds:
@@ -201,17 +214,14 @@ def main() -> None:
     parser.add_argument('--shots', nargs='+', type=int, default=[1, 5])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--episodes', type=int, default=400)
-    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
     write_shapes(data)
-    wanted = [(VARIANTS[name], fold) for fold in args.folds for name in args.variants]
-    missing = [(config, fold) for config, fold in wanted if not checkpoint_of(config, fold).exists()]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for job in [pool.submit(train, *item, args.threads) for item in missing]:
-            job.result()
+    for configs in ([PRETRAIN], list(VARIANTS.values())):
+        jobs = [(config, fold) for fold in args.folds for config in configs]
+        train_missing(jobs, args.jobs, args.threads)
     MMLogger.get_current_instance().setLevel('ERROR')
     table = {str(fold): rows_of_fold(fold, args) for fold in args.folds}
     result = dict(

