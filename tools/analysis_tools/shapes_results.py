@@ -5,8 +5,8 @@
 Trains what has no finished checkpoint (one training per fold and variant, from one pretrained
 small SAM 2 per fold, ``--jobs`` at a time), then tests each 1-shot and 5-shot with several episode
 seeds, and writes ``OUT.json`` and ``OUT.md``. All-foreground and the bare pseudo mask need no
-training; "untrained" is FSSAM on random weights, "pretrained" on those that the variants start from;
-the oracle is the trained FSSAM prompted with the query's true mask.
+training; "untrained" is FSSAM on random weights, "pretrained only" on those that the variants start
+from; the upper bound is the trained FSSAM prompted with the query's true mask.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import os
 import platform
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
+from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, METRICS, MODELS
 
 from mmfss.datasets.shapes import write_shapes
@@ -95,23 +97,11 @@ def episodes(config: str, shots: int, seed: int, count: int):
     return DATASETS.build(cfg)
 
 
-class Trivial:
-    """Predictions that need no training."""
+class AllForeground:
+    """Calls every pixel foreground."""
 
-    def __init__(self, kind: str, model) -> None:
-        self.kind, self.model, self.encode = kind, model, Encoder(model)
-
-    def __call__(self, inputs: dict, sample) -> torch.Tensor:
-        size = tuple(sample.gt_sem_seg.shape)
-        if self.kind == 'all foreground':
-            return torch.ones((1, *size), dtype=torch.uint8)
-        query = self.encode([sample.img_path], inputs['query'])
-        supports = self.encode(sample.support_paths, inputs['support'][0])
-        generator = self.model.prompt_generator
-        masks = (inputs['support_mask'] == 1).float()
-        prototypes = generator.encode_support(supports.prior[None], masks)
-        pseudo = generator(query.prior, prototypes, self.model.sam2.image_size)
-        return (pseudo.ae[0] >= 0.5).to(torch.uint8)
+    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
+        return [torch.ones_like(sample.gt_sem_seg.data) for sample in samples]
 
 
 class Trained:
@@ -120,29 +110,54 @@ class Trained:
     def __init__(self, model) -> None:
         self.model, self.encode = model, Encoder(model)
 
-    def __call__(self, inputs: dict, sample) -> torch.Tensor:
-        query = self.encode([sample.img_path], inputs['query'])
-        supports = self.encode(sample.support_paths, inputs['support'][0])
+    def features(self, inputs: dict, samples: list) -> tuple[ImageFeatures, ImageFeatures]:
+        """Of the B queries and of the B K supports."""
+        query = self.encode([sample.img_path for sample in samples], inputs['query'])
+        paths = [path for sample in samples for path in sample.support_paths]
+        return query, self.encode(paths, inputs['support'].flatten(0, 1))
+
+    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
+        query, supports = self.features(inputs, samples)
         state = self.model.encode_support(supports, inputs['support_mask'])
         generator = self.model.prompt_generator
         truth = None
         if generator is not None and generator.needs_truth:
-            truth = (sample.gt_sem_seg.data[None] == 1).float()
+            truth = torch.stack([(sample.gt_sem_seg.data == 1).float() for sample in samples])
         logits = self.model.segment(query, state, truth).logits
-        return logits_to_mask(logits, tuple(sample.gt_sem_seg.shape))[0]
+        return [
+            logits_to_mask(row[None], tuple(sample.gt_sem_seg.shape))[0]
+            for row, sample in zip(logits, samples)
+        ]
+
+
+class PseudoMask(Trained):
+    """The pseudo mask ``prior_ae`` itself, cut at one half."""
+
+    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
+        query, supports = self.features(inputs, samples)
+        generator, masks = self.model.prompt_generator, (inputs['support_mask'] == 1).float()
+        prior = supports.prior.unflatten(0, masks.shape[:2])
+        prototypes = generator.encode_support(prior, masks)
+        pseudo = generator(query.prior, prototypes, self.model.sam2.image_size)
+        return list((pseudo.ae >= 0.5).to(torch.uint8))
 
 
 @torch.no_grad()
-def evaluate(predict, model, dataset) -> float:
-    """mIoU in percent over a dataset of episodes."""
-    metric = METRICS.build(dict(type='FewShotIoUMetric'))
-    metric.dataset_meta = dataset.metainfo
-    for i in range(len(dataset)):
-        data = model.data_preprocessor(pseudo_collate([dataset[i]]))
-        sample = data['data_samples'][0]
-        sample.set_data(dict(pred_sem_seg=dict(data=predict(data['inputs'], sample))))
-        metric.process({}, [sample.to_dict()])
-    return metric.evaluate(len(dataset))['mIoU']
+def evaluate(predictors: dict, preprocess, dataset, batch: int = 10) -> dict[str, float]:
+    """mIoU in percent of each predictor over a dataset of episodes, each read once."""
+    metrics = {}
+    for name in predictors:
+        metrics[name] = METRICS.build(dict(type='FewShotIoUMetric'))
+        metrics[name].dataset_meta = dataset.metainfo
+    for start in range(0, len(dataset), batch):
+        rows = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
+        data = preprocess(pseudo_collate(rows))
+        samples = data['data_samples']
+        for name, predict in predictors.items():
+            for sample, mask in zip(samples, predict(data['inputs'], samples)):
+                sample.set_data(dict(pred_sem_seg=PixelData(data=mask)))
+            metrics[name].process({}, [sample.to_dict() for sample in samples])
+    return {name: metric.evaluate(len(dataset))['mIoU'] for name, metric in metrics.items()}
 
 
 def build(config: str, fold: int, weights: str | None):
@@ -161,6 +176,8 @@ def build(config: str, fold: int, weights: str | None):
 def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """``{row: {shots: [mIoU of each seed]}}`` of one fold."""
     os.environ['FOLD'] = str(fold)
+    torch.set_num_threads(args.threads)
+    MMLogger.get_current_instance().setLevel('ERROR')
     fssam = VARIANTS['FSSAM']
     models = {
         'FSSAM untrained': build(fssam, fold, None),
@@ -168,18 +185,17 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
         **{name: build(config, fold, config) for name, config in VARIANTS.items()},
         'FSSAM, true mask as prompt (upper bound)': build(ORACLE, fold, fssam),
     }
-    untrained = models['FSSAM untrained']
     predictors = {
-        'all foreground': (Trivial('all foreground', untrained), untrained),
-        'pseudo mask >= 0.5, no SAM 2': (Trivial('pseudo mask', untrained), untrained),
-        **{name: (Trained(model), model) for name, model in models.items()},
+        'all foreground': AllForeground(),
+        'pseudo mask >= 0.5, no SAM 2': PseudoMask(models['FSSAM untrained']),
+        **{name: Trained(model) for name, model in models.items()},
     }
+    preprocess = models['FSSAM untrained'].data_preprocessor
     table: dict[str, dict[str, list[float]]] = {name: {} for name in predictors}
     for shots in args.shots:
         for seed in args.seeds:
             dataset = episodes(fssam, shots, seed, args.episodes)
-            for name, (predict, model) in predictors.items():
-                value = evaluate(predict, model, dataset)
+            for name, value in evaluate(predictors, preprocess, dataset).items():
                 table[name].setdefault(str(shots), []).append(value)
                 print(f'fold {fold} {shots}-shot seed {seed} {name}: {value:.1f}', flush=True)
     return table
@@ -213,8 +229,8 @@ def main() -> None:
     parser.add_argument('--folds', nargs='+', type=int, default=list(FOLDS), choices=FOLDS)
     parser.add_argument('--shots', nargs='+', type=int, default=[1, 5])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--episodes', type=int, default=400)
-    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time')
+    parser.add_argument('--episodes', type=int, default=300)
+    parser.add_argument('--jobs', type=int, default=2, help='trainings and folds at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
@@ -222,8 +238,9 @@ def main() -> None:
     for configs in ([PRETRAIN], list(VARIANTS.values())):
         jobs = [(config, fold) for fold in args.folds for config in configs]
         train_missing(jobs, args.jobs, args.threads)
-    MMLogger.get_current_instance().setLevel('ERROR')
-    table = {str(fold): rows_of_fold(fold, args) for fold in args.folds}
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
+        futures = {str(fold): pool.submit(rows_of_fold, fold, args) for fold in args.folds}
+        table = {fold: future.result() for fold, future in futures.items()}
     result = dict(
         command=' '.join(['python', *sys.argv]),
         commit=subprocess.run(
