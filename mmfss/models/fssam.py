@@ -25,13 +25,13 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from .functional import logits_to_mask, resize_mask
 from .memory_attention import MemoryFrames, start_at_same_place
-from .memory_refinement import RefinedMemory
+from .memory_refinement import MemoryRefinement, RefinedMemory
 from .prior_encoders import ImageNetNormalise, PriorEncoder
-from .prompt_generator import Prototypes, PseudoMasks
+from .prompt_generator import PromptGenerator, Prototypes, PseudoMasks
 from .sam2 import DecodedMasks, SAM2Features, build_sam2, load_sam2
 
 TRAINABLE = (
@@ -143,9 +143,9 @@ class FSSAM(BaseSegmentor):
             )
         self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
         self.normalise = ImageNetNormalise()
-        self.prior_encoder = _build_prior_encoder(prior_encoder)
-        self.prompt_generator = _build(prompt_generator)
-        self.memory_refinement = _build(memory_refinement)
+        self.prior_encoder = _build('prior_encoder', prior_encoder, PriorEncoder)
+        self.prompt_generator = _build('prompt_generator', prompt_generator, PromptGenerator)
+        self.memory_refinement = _build('memory_refinement', memory_refinement, MemoryRefinement)
         self.loss_decode = MODELS.build(loss_decode or dict(type='SquaredDiceLoss'))
         self._check_parts(memory_attention)
         self.trainable = tuple(trainable)
@@ -366,20 +366,18 @@ class FSSAM(BaseSegmentor):
         return torch.cat([resize_mask(x.to(device), side, mode='nearest') for x in labels])
 
 
-def _build_prior_encoder(cfg: dict | None) -> PriorEncoder | None:
+def _build(name: str, cfg: dict | None, base: type[nn.Module]):
+    """Build a part of the model, which is None or a subclass of ``base``."""
     if cfg is None:
         return None
     kind = cfg.get('type')
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(cls, type) and issubclass(cls, PriorEncoder)):
+    if not (isinstance(cls, type) and issubclass(cls, base)):
         known = {k: v for k, v in MODELS.module_dict.items() if isinstance(v, type)}
+        hint = "; put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))"
         raise ValueError(
-            'model.prior_encoder must be None or a dict whose type is one of '
-            f'{sorted(k for k, v in known.items() if issubclass(v, PriorEncoder))}, got {kind!r}. '
-            "Put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))."
+            f'model.{name} must be None or a dict whose type is one of '
+            f'{sorted(k for k, v in known.items() if issubclass(v, base))} or a registered '
+            f'subclass of {base.__name__}, got {kind!r}{hint if base is PriorEncoder else ""}'
         )
     return MODELS.build(cfg)
-
-
-def _build(cfg: dict | None):
-    return None if cfg is None else MODELS.build(cfg)

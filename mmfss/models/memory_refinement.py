@@ -36,8 +36,27 @@ class RefinedMemory:
     steps: list[RefinementStep] = field(default_factory=list)
 
 
+class MemoryRefinement(nn.Module):
+    """Interface of what mends the query memory; see :class:`IterativeMemoryRefinement`."""
+
+    def encode_support(self, memory: Tensor, masks: Tensor) -> Tensor:
+        """Prototypes (B, K, C) of support memories (B, K, C, h, w) under masks (B, K, S, S)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        memory_fg: Tensor,
+        memory_ae: Tensor,
+        prior_fg: Tensor,
+        prior_ae: Tensor,
+        support_prototypes: Tensor,
+    ) -> RefinedMemory:
+        """Refined memory of the query."""
+        raise NotImplementedError
+
+
 @MODELS.register_module()
-class IterativeMemoryRefinement(nn.Module):
+class IterativeMemoryRefinement(MemoryRefinement):
     """Move the query memory towards the parts that the support and the query itself agree on.
 
     No parameters; differentiable.

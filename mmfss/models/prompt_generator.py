@@ -41,15 +41,39 @@ class PseudoMasks:
     ae_per_shot: Tensor | None = None
 
 
-@MODELS.register_module()
-class PseudoPromptGenerator(nn.Module):
-    """Prototype matching in the feature space of the prior encoder. No parameters, no gradient.
+class PromptGenerator(nn.Module):
+    """Interface of what makes pseudo masks.
 
-    ``encode_support`` runs once per support set, ``forward`` once per query.
+    Attributes:
+        needs_prior: whether it reads features of the prior encoder.
+        needs_truth: whether it reads the query's true mask.
     """
 
     needs_prior = True
     needs_truth = False
+
+    def encode_support(self, features: Tensor | None, masks: Tensor) -> Prototypes | None:
+        """What to keep of the supports: features (B, K, C, h, w), masks (B, K, S, S) in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        features: Tensor | None,
+        prototypes: Prototypes | None,
+        image_size: int,
+        truth: Tensor | None = None,
+    ) -> PseudoMasks:
+        """Pseudo masks of B queries with features (B, C, h, w) for masks of side ``image_size``;
+        ``truth`` (B, 1, S, S) in [0, 1] comes where ``needs_truth`` is set."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class PseudoPromptGenerator(PromptGenerator):
+    """Prototype matching in the feature space of the prior encoder. No parameters, no gradient.
+
+    ``encode_support`` runs once per support set, ``forward`` once per query.
+    """
 
     @torch.no_grad()
     def encode_support(self, features: Tensor, masks: Tensor) -> Prototypes:
@@ -94,7 +118,7 @@ class PseudoPromptGenerator(nn.Module):
 
 
 @MODELS.register_module()
-class OraclePromptGenerator(nn.Module):
+class OraclePromptGenerator(PromptGenerator):
     """Uses the query's true mask as both pseudo masks: an upper bound, never a result.
 
     Needs no prior encoder. Raises ``ValueError`` where the truth is not there.

@@ -166,3 +166,15 @@ def test_a_class_may_stand_for_its_name():
     model = FSSAM(**cfg)
     assert type(model.sam2.memory_attention).__name__ == 'SupportCalibratedMemoryAttention'
     assert model.sam2_arch['base'] == 'sam2_small' and model.sam2_checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ('part', 'allowed'),
+    [
+        ('prompt_generator', "'OraclePromptGenerator', 'PseudoPromptGenerator'"),
+        ('memory_refinement', "'IterativeMemoryRefinement'"),
+    ],
+)
+def test_a_part_of_another_kind_prints_the_allowed_ones(part, allowed):
+    with pytest.raises(ValueError, match=rf'model.{part} must be .*\[{allowed}\].*got .ResNet.'):
+        build(**{part: dict(type='ResNet')})
