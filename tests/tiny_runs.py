@@ -47,7 +47,7 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        split='novel', num_episodes=9, query_pipeline=load, support_pipeline=load,
+        split='novel', num_episodes=5, query_pipeline=load, support_pipeline=load,
         dataset=dict(ann_file='ImageSets/Segmentation/val.txt', **images), **episodes))
 val_dataloader = test_dataloader
 val_evaluator = test_evaluator = dict(type='FewShotIoUMetric', absent_classes='exclude')

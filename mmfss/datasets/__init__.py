@@ -1,4 +1,5 @@
 """Benchmarks, segmentation datasets, episodes and their transforms."""
+
 from mmfss.datasets.class_index import ClassIndex, build_class_index
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_benchmark, get_split
@@ -20,9 +21,28 @@ from mmfss.datasets.transforms import (
 )
 
 __all__ = [
-    'BENCHMARKS', 'Benchmark', 'BinarizeLabel', 'ClassIndex', 'CocoFewShot', 'Episode',
-    'EpisodePool', 'EpisodicDataset', 'FewShotSegDataset', 'FoldSplit', 'ImageListSampler',
-    'LoadImage', 'LoadLabel', 'PascalVOCFewShot', 'RandomBlur', 'RandomCropKeepObject',
-    'ShapesDataset', 'build_class_index', 'build_pool', 'get_benchmark', 'get_split',
-    'pack_episode', 'read_image', 'read_mask',
+    'BENCHMARKS',
+    'Benchmark',
+    'BinarizeLabel',
+    'ClassIndex',
+    'CocoFewShot',
+    'Episode',
+    'EpisodePool',
+    'EpisodicDataset',
+    'FewShotSegDataset',
+    'FoldSplit',
+    'ImageListSampler',
+    'LoadImage',
+    'LoadLabel',
+    'PascalVOCFewShot',
+    'RandomBlur',
+    'RandomCropKeepObject',
+    'ShapesDataset',
+    'build_class_index',
+    'build_pool',
+    'get_benchmark',
+    'get_split',
+    'pack_episode',
+    'read_image',
+    'read_mask',
 ]

@@ -1,4 +1,5 @@
 """Which classes each image holds, and how many pixels of each: built once, cached, checked."""
+
 from __future__ import annotations
 
 import hashlib
@@ -71,7 +72,8 @@ def mask_areas(path: str | Path, num_classes: int) -> dict[int, int]:
         raise ValueError(
             f'mask {path} has values outside its class table: {unknown}; allowed are 0 '
             f'(background), 1..{num_classes} and {IGNORE} (ignored); convert its labels or '
-            'choose the dataset class that they belong to')
+            'choose the dataset class that they belong to'
+        )
     return {v: n for v, n in counts.items() if v not in (0, IGNORE)}
 
 
@@ -83,8 +85,9 @@ def fingerprint(masks: Mapping[str, str | Path], num_classes: int) -> str:
             stat = os.stat(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'mask file not found: {path}') from error
-        digest.update(f'\n{image}\t{os.path.basename(path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
-                      .encode())
+        digest.update(
+            f'\n{image}\t{os.path.basename(path)}\t{stat.st_size}\t{stat.st_mtime_ns}'.encode()
+        )
     return digest.hexdigest()
 
 
@@ -94,8 +97,10 @@ def _read_cache(path: Path, key: str) -> dict[str, dict[int, int]] | None:
         content = json.loads(path.read_text(encoding='utf-8'))
         if content['format'] != FORMAT or content['fingerprint'] != key:
             return None
-        return {image: {int(c): int(n) for c, n in areas.items()}
-                for image, areas in content['areas'].items()}
+        return {
+            image: {int(c): int(n) for c, n in areas.items()}
+            for image, areas in content['areas'].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -106,8 +111,9 @@ def _write_cache(path: Path, key: str, areas: dict[str, dict[int, int]]) -> None
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', encoding='utf-8', dir=path.parent, delete=False,
-                                         prefix=f'.{path.name}.') as file:
+        with tempfile.NamedTemporaryFile(
+            'w', encoding='utf-8', dir=path.parent, delete=False, prefix=f'.{path.name}.'
+        ) as file:
             temporary = file.name
             file.write(content)
         os.chmod(temporary, 0o644)  # temporary files are private, the cache may be shared
@@ -115,14 +121,19 @@ def _write_cache(path: Path, key: str, areas: dict[str, dict[int, int]]) -> None
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        warnings.warn(f'the class index could not be stored in {path} ({error}); it is built '
-                      'again at the next start. Give a writable class_index_file to keep it',
-                      stacklevel=3)
+        warnings.warn(
+            f'the class index could not be stored in {path} ({error}); it is built '
+            'again at the next start. Give a writable class_index_file to keep it',
+            stacklevel=3,
+        )
 
 
-def build_class_index(masks: Mapping[str, str | Path], num_classes: int,
-                      cache_file: str | Path | None = None,
-                      num_workers: int | None = None) -> ClassIndex:
+def build_class_index(
+    masks: Mapping[str, str | Path],
+    num_classes: int,
+    cache_file: str | Path | None = None,
+    num_workers: int | None = None,
+) -> ClassIndex:
     """Count the pixels of each class in each mask, or take the counts from a fresh cache.
 
     Args:

@@ -1,4 +1,5 @@
 """EpisodicDataset: few-shot episodes out of any segmentation dataset."""
+
 from __future__ import annotations
 
 import logging
@@ -92,25 +93,42 @@ class EpisodicDataset(Dataset):
             an item raises the error of its image or mask, with the path: nothing is retried.
     """
 
-    def __init__(self, dataset: dict | Dataset, benchmark: str, fold: int | str, split: str,
-                 shots: int, query_pipeline: Sequence, support_pipeline: Sequence,
-                 num_episodes: int | None = None, seed: int = 0, min_area: int | None = None,
-                 exclude_novel_images: bool | None = None, shuffle: bool | None = None,
-                 scarce_classes: str = 'error', class_index_file: str | None = 'auto',
-                 lazy_init: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: dict | Dataset,
+        benchmark: str,
+        fold: int | str,
+        split: str,
+        shots: int,
+        query_pipeline: Sequence,
+        support_pipeline: Sequence,
+        num_episodes: int | None = None,
+        seed: int = 0,
+        min_area: int | None = None,
+        exclude_novel_images: bool | None = None,
+        shuffle: bool | None = None,
+        scarce_classes: str = 'error',
+        class_index_file: str | None = 'auto',
+        lazy_init: bool = False,
+    ) -> None:
         _one_of('split', split, ('base', 'novel'))
         _one_of('scarce_classes', scarce_classes, ('error', 'drop'))
         self.split = get_split(benchmark, fold)
         self.role = split
         self.shots = _integer('shots', shots, 1)
         self.seed = _integer('seed', seed, 0)
-        self.min_area = get_benchmark(benchmark).min_area if min_area is None \
+        self.min_area = (
+            get_benchmark(benchmark).min_area
+            if min_area is None
             else _integer('min_area', min_area, 1)
-        self.num_episodes = None if num_episodes is None \
-            else _integer('num_episodes', num_episodes, 1)
+        )
+        self.num_episodes = (
+            None if num_episodes is None else _integer('num_episodes', num_episodes, 1)
+        )
         training = split == 'base'
-        self.exclude_novel_images = training if exclude_novel_images is None \
-            else exclude_novel_images
+        self.exclude_novel_images = (
+            training if exclude_novel_images is None else exclude_novel_images
+        )
         self.shuffle = training if shuffle is None else shuffle
         self.scarce_classes, self.class_index_file = scarce_classes, class_index_file
         self.query_pipeline = _compose(query_pipeline)
@@ -128,9 +146,15 @@ class EpisodicDataset(Dataset):
         :meth:`mmfss.datasets.folds.FoldSplit.from_dict` makes a FoldSplit of ``split``.
         """
         self.full_init()
-        return dict(classes=('background', *self.split.classes), palette=self._palette,
-                    benchmark=self.split.benchmark, fold=self.split.fold, role=self.role,
-                    shots=self.shots, split=self.split.to_dict())
+        return dict(
+            classes=('background', *self.split.classes),
+            palette=self._palette,
+            benchmark=self.split.benchmark,
+            fold=self.split.fold,
+            role=self.role,
+            shots=self.shots,
+            split=self.split.to_dict(),
+        )
 
     def full_init(self) -> None:
         """Read the image list and the class index; does nothing the second time."""
@@ -145,7 +169,9 @@ class EpisodicDataset(Dataset):
         self._files = image_files(dataset)
         self.index = build_class_index(
             {image: paths[1] for image, paths in self._files.items()},
-            len(self.split.classes), self._cache_file(dataset))
+            len(self.split.classes),
+            self._cache_file(dataset),
+        )
         self._source = dataset
         self._draw = ImageListSampler(self._pool(dataset), self.shots, self.seed, self.shuffle)
 
@@ -157,7 +183,8 @@ class EpisodicDataset(Dataset):
                 f'{self.split.benchmark} needs a dataset with background and its '
                 f'{len(self.split.classes)} classes ({", ".join(expected[:3])}, ...) in label '
                 f'order, got {type(dataset).__name__} with {len(found)} classes '
-                f'({", ".join(found[:3])}, ...); choose the dataset type of the benchmark')
+                f'({", ".join(found[:3])}, ...); choose the dataset type of the benchmark'
+            )
 
     def _cache_file(self, dataset: Dataset) -> Path | None:
         if self.class_index_file != 'auto':
@@ -176,8 +203,12 @@ class EpisodicDataset(Dataset):
         check_pool(pool, self.split, self.role, self.shots, self.min_area, source)
         absent = [self.split.name(c) for c in classes if not pool.images_of.get(c)]
         if absent:
-            print_log(f'{source}: no {self.shots}-shot episodes of the {self.role} classes '
-                      f'{", ".join(absent)} (too few images)', 'current', logging.WARNING)
+            print_log(
+                f'{source}: no {self.shots}-shot episodes of the {self.role} classes '
+                f'{", ".join(absent)} (too few images)',
+                'current',
+                logging.WARNING,
+            )
         return pool
 
     @property
@@ -200,14 +231,20 @@ class EpisodicDataset(Dataset):
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""
         episode = self.episode(index)
         query = self._load(self.query_pipeline, episode, episode.query, 0, False)
-        supports = [self._load(self.support_pipeline, episode, image, 1 + shot, True)
-                    for shot, image in enumerate(episode.supports)]
-        meta = dict(class_id=episode.class_id, class_name=self.split.name(episode.class_id),
-                    episode=episode.index)
+        supports = [
+            self._load(self.support_pipeline, episode, image, 1 + shot, True)
+            for shot, image in enumerate(episode.supports)
+        ]
+        meta = dict(
+            class_id=episode.class_id,
+            class_name=self.split.name(episode.class_id),
+            episode=episode.index,
+        )
         return pack_episode(query, supports, meta)
 
-    def _load(self, pipeline: Compose, episode: Episode, image: str, place: int,
-              needs_object: bool) -> dict:
+    def _load(
+        self, pipeline: Compose, episode: Episode, image: str, place: int, needs_object: bool
+    ) -> dict:
         """Run a pipeline; a support that lost its object to the augmentation is redrawn."""
         for attempt in range(_REDRAWS if needs_object else 1):
             with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
@@ -217,24 +254,29 @@ class EpisodicDataset(Dataset):
         raise ValueError(
             f'support mask {self._files[image][1]} has no pixel of '
             f'{self.split.name(episode.class_id)} left after the support pipeline; raise '
-            f'min_area ({self.min_area}) or the image size')
+            f'min_area ({self.min_area}) or the image size'
+        )
 
     def _transformed(self, pipeline: Compose, image: str, class_id: int) -> dict:
         """Results of a pipeline; whatever goes wrong in it is reported with the file."""
         paths = self._files[image]
         try:
-            results = pipeline(dict(img_path=paths[0], seg_map_path=paths[1],
-                                    class_id=class_id, seg_fields=[]))
+            results = pipeline(
+                dict(img_path=paths[0], seg_map_path=paths[1], class_id=class_id, seg_fields=[])
+            )
         except Exception as error:
             if any(path in str(error) for path in paths):
                 raise
-            raise ValueError(f'a transform failed on {paths[0]} with mask {paths[1]}: '
-                             f'{type(error).__name__}: {error}') from error
+            raise ValueError(
+                f'a transform failed on {paths[0]} with mask {paths[1]}: '
+                f'{type(error).__name__}: {error}'
+            ) from error
         if results is None or not {'img', 'gt_seg_map'} <= set(results):
             raise ValueError(
                 f'the pipeline gave no image and label for {paths[0]}; it needs LoadImage, '
                 'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
-                'are never skipped')
+                'are never skipped'
+            )
         return results
 
 
@@ -258,7 +300,9 @@ def image_files(dataset: Dataset) -> dict[str, tuple[str, str]]:
         name = os.path.relpath(path, root) if root and path.startswith(root) else path
         image = os.path.splitext(name)[0]
         if image in files:
-            raise ValueError(f'two images have the id {image!r}: {files[image][0]} and {path}; '
-                             'image names must differ by more than their suffix')
+            raise ValueError(
+                f'two images have the id {image!r}: {files[image][0]} and {path}; '
+                'image names must differ by more than their suffix'
+            )
         files[image] = (path, info['seg_map_path'])
     return files

@@ -2,6 +2,7 @@
 
 Class ids are label values, 1-based; 0 is background and 255 is ignored, neither is a class.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,22 +11,107 @@ from dataclasses import dataclass
 from mmfss.datasets.shapes import SHAPES_CLASSES, SHAPES_MIN_AREA
 
 PASCAL_CLASSES = (
-    'aeroplane', 'bicycle', 'bird', 'boat', 'bottle',
-    'bus', 'car', 'cat', 'chair', 'cow',
-    'diningtable', 'dog', 'horse', 'motorbike', 'person',
-    'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
+    'aeroplane',
+    'bicycle',
+    'bird',
+    'boat',
+    'bottle',
+    'bus',
+    'car',
+    'cat',
+    'chair',
+    'cow',
+    'diningtable',
+    'dog',
+    'horse',
+    'motorbike',
+    'person',
+    'pottedplant',
+    'sheep',
+    'sofa',
+    'train',
+    'tvmonitor',
 )
 COCO_CLASSES = (
-    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
-    'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat',
-    'dog', 'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack',
-    'umbrella', 'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball',
-    'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket',
-    'bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple',
-    'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair',
-    'couch', 'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse',
-    'remote', 'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink',
-    'refrigerator', 'book', 'clock', 'vase', 'scissors', 'teddy bear', 'hair drier',
+    'person',
+    'bicycle',
+    'car',
+    'motorcycle',
+    'airplane',
+    'bus',
+    'train',
+    'truck',
+    'boat',
+    'traffic light',
+    'fire hydrant',
+    'stop sign',
+    'parking meter',
+    'bench',
+    'bird',
+    'cat',
+    'dog',
+    'horse',
+    'sheep',
+    'cow',
+    'elephant',
+    'bear',
+    'zebra',
+    'giraffe',
+    'backpack',
+    'umbrella',
+    'handbag',
+    'tie',
+    'suitcase',
+    'frisbee',
+    'skis',
+    'snowboard',
+    'sports ball',
+    'kite',
+    'baseball bat',
+    'baseball glove',
+    'skateboard',
+    'surfboard',
+    'tennis racket',
+    'bottle',
+    'wine glass',
+    'cup',
+    'fork',
+    'knife',
+    'spoon',
+    'bowl',
+    'banana',
+    'apple',
+    'sandwich',
+    'orange',
+    'broccoli',
+    'carrot',
+    'hot dog',
+    'pizza',
+    'donut',
+    'cake',
+    'chair',
+    'couch',
+    'potted plant',
+    'bed',
+    'dining table',
+    'toilet',
+    'tv',
+    'laptop',
+    'mouse',
+    'remote',
+    'keyboard',
+    'cell phone',
+    'microwave',
+    'oven',
+    'toaster',
+    'sink',
+    'refrigerator',
+    'book',
+    'clock',
+    'vase',
+    'scissors',
+    'teddy bear',
+    'hair drier',
     'toothbrush',
 )
 PHOTO_MIN_AREA = 2 * 32 * 32
@@ -58,7 +144,8 @@ class Benchmark:
         if len(self.novel) != self.num_folds or ids != list(range(1, len(self.classes) + 1)):
             raise ValueError(
                 f'benchmark {self.name!r}: its {self.num_folds} folds must hold each of the '
-                f'class ids 1..{len(self.classes)} exactly once, got {self.novel}')
+                f'class ids 1..{len(self.classes)} exactly once, got {self.novel}'
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f'benchmark {self.name!r}: class names must be unique')
 
@@ -94,8 +181,9 @@ class FoldSplit:
     def name(self, class_id: int) -> str:
         """Name of a class id in 1..C; ValueError for any other number."""
         if not 1 <= class_id <= len(self.classes):
-            raise ValueError(f'class id must be in 1..{len(self.classes)} '
-                             f'for {self.benchmark!r}, got {class_id}')
+            raise ValueError(
+                f'class id must be in 1..{len(self.classes)} for {self.benchmark!r}, got {class_id}'
+            )
         return self.classes[class_id - 1]
 
     def ids(self, role: str) -> tuple[int, ...]:
@@ -106,19 +194,30 @@ class FoldSplit:
 
     def to_dict(self) -> dict:
         """Plain numbers, strings and lists: what may go into a checkpoint's meta."""
-        return dict(benchmark=self.benchmark, fold=self.fold, classes=list(self.classes),
-                    novel=list(self.novel), base=list(self.base))
+        return dict(
+            benchmark=self.benchmark,
+            fold=self.fold,
+            classes=list(self.classes),
+            novel=list(self.novel),
+            base=list(self.base),
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping) -> FoldSplit:
         """Inverse of :meth:`to_dict`; ValueError names the keys that are missing."""
         missing = {'benchmark', 'fold', 'classes', 'novel', 'base'} - set(data)
         if missing:
-            raise ValueError(f'a fold split needs benchmark, fold, classes, novel and base; '
-                             f'missing: {sorted(missing)}')
-        return cls(benchmark=data['benchmark'], fold=int(data['fold']),
-                   classes=tuple(data['classes']), novel=tuple(data['novel']),
-                   base=tuple(data['base']))
+            raise ValueError(
+                f'a fold split needs benchmark, fold, classes, novel and base; '
+                f'missing: {sorted(missing)}'
+            )
+        return cls(
+            benchmark=data['benchmark'],
+            fold=int(data['fold']),
+            classes=tuple(data['classes']),
+            novel=tuple(data['novel']),
+            base=tuple(data['base']),
+        )
 
 
 def contiguous_folds(num_classes: int, num_folds: int) -> tuple[tuple[int, ...], ...]:
@@ -137,8 +236,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (
         Benchmark('pascal-5i', PASCAL_CLASSES, 4, contiguous_folds(20, 4), PHOTO_MIN_AREA),
         Benchmark('coco-20i', COCO_CLASSES, 4, interleaved_folds(80, 4), PHOTO_MIN_AREA),
-        Benchmark('coco-20i-contiguous', COCO_CLASSES, 4, contiguous_folds(80, 4),
-                  PHOTO_MIN_AREA),
+        Benchmark('coco-20i-contiguous', COCO_CLASSES, 4, contiguous_folds(80, 4), PHOTO_MIN_AREA),
         Benchmark('shapes-5i', SHAPES_CLASSES, 4, contiguous_folds(20, 4), SHAPES_MIN_AREA),
     )
 }
@@ -163,10 +261,11 @@ def get_split(benchmark: str, fold: int | str) -> FoldSplit:
     """
     bench = get_benchmark(benchmark)
     number = int(fold) if isinstance(fold, str) and fold.strip().isdecimal() else fold
-    if isinstance(number, bool) or not isinstance(number, int) or \
-            not 0 <= number < bench.num_folds:
-        raise ValueError(f'fold of {benchmark!r} must be an integer in '
-                         f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0')
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < bench.num_folds:
+        raise ValueError(
+            f'fold of {benchmark!r} must be an integer in '
+            f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0'
+        )
     novel = tuple(sorted(bench.novel[number]))
     base = tuple(i for i in range(1, len(bench.classes) + 1) if i not in novel)
     return FoldSplit(bench.name, number, bench.classes, novel, base)

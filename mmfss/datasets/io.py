@@ -2,6 +2,7 @@
 
 Pillow decodes, because it gives the label values of palette masks and refuses truncated files.
 """
+
 from __future__ import annotations
 
 import os
@@ -12,8 +13,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, struct.error,
-           zlib.error, Image.DecompressionBombError)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
 
@@ -32,9 +42,10 @@ def _open(path: str | Path, kind: str) -> tuple[Image.Image, str | None]:
     except PermissionError:
         raise
     except _BROKEN as error:
-        raise ValueError(f'cannot read {kind} file {path}: it is truncated, damaged or not an '
-                         f'image ({error}); restore the file or leave it out of the list') \
-            from error
+        raise ValueError(
+            f'cannot read {kind} file {path}: it is truncated, damaged or not an '
+            f'image ({error}); restore the file or leave it out of the list'
+        ) from error
     if isinstance(rawmode, (tuple, list)):  # some decoders take more than the form
         rawmode = rawmode[0] if rawmode else None
     return image, rawmode
@@ -44,8 +55,10 @@ def _high_byte(image: Image.Image, path: str | Path) -> Image.Image:
     """16-bit grey to 8 bits by its high byte."""
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(f'image {path} has values {values.min()}..{values.max()}, allowed are '
-                         '8 or 16 bits per channel; convert it to 8-bit RGB')
+        raise ValueError(
+            f'image {path} has values {values.min()}..{values.max()}, allowed are '
+            '8 or 16 bits per channel; convert it to 8-bit RGB'
+        )
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
@@ -71,8 +84,10 @@ def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
     if exif_orientation:
         image = ImageOps.exif_transpose(image)
     if image.mode == 'F':
-        raise ValueError(f'image {path} has float pixels, allowed are 8 or 16 bits per channel; '
-                         'convert it to 8-bit RGB')
+        raise ValueError(
+            f'image {path} has float pixels, allowed are 8 or 16 bits per channel; '
+            'convert it to 8-bit RGB'
+        )
     if image.mode.startswith('I'):
         image = _high_byte(image, path)
     rgb = np.asarray(image.convert('RGB'))
@@ -93,7 +108,8 @@ def read_mask(path: str | Path) -> np.ndarray:
     if image.mode not in ('P', 'L'):
         raise ValueError(
             f"mask {path} must be a palette ('P') or 8-bit grey ('L') image of label values, "
-            f'got mode {image.mode!r}; convert colour-coded or 16-bit masks to label values')
+            f'got mode {image.mode!r}; convert colour-coded or 16-bit masks to label values'
+        )
     values = np.array(image)
     step = _GREY_STEP.get(rawmode or '')
     return values if step is None else values // step

@@ -1,4 +1,5 @@
 """Which images make up episode i: a function of (seed, i) alone. No file is opened here."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -48,12 +49,14 @@ class EpisodePool:
     @cached_property
     def position(self) -> dict[int, dict[str, int]]:
         """Position of each image in its class's list."""
-        return {c: {image: i for i, image in enumerate(images)}
-                for c, images in self.images_of.items()}
+        return {
+            c: {image: i for i, image in enumerate(images)} for c, images in self.images_of.items()
+        }
 
 
-def build_pool(index: ClassIndex, classes: Iterable[int], min_area: int,
-               excluded: Iterable[int] = ()) -> EpisodePool:
+def build_pool(
+    index: ClassIndex, classes: Iterable[int], min_area: int, excluded: Iterable[int] = ()
+) -> EpisodePool:
     """Images with a qualifying class.
 
     Args:
@@ -73,12 +76,14 @@ def build_pool(index: ClassIndex, classes: Iterable[int], min_area: int,
     for image, found in classes_of.items():
         for class_id in found:
             images_of[class_id].append(image)
-    return EpisodePool(tuple(classes_of), classes_of,
-                       {c: tuple(images) for c, images in images_of.items()})
+    return EpisodePool(
+        tuple(classes_of), classes_of, {c: tuple(images) for c, images in images_of.items()}
+    )
 
 
-def check_pool(pool: EpisodePool, split: FoldSplit, role: str, shots: int, min_area: int,
-               source: str) -> None:
+def check_pool(
+    pool: EpisodePool, split: FoldSplit, role: str, shots: int, min_area: int, source: str
+) -> None:
     """Refuse a pool that cannot give K-shot episodes.
 
     Raises:
@@ -91,19 +96,25 @@ def check_pool(pool: EpisodePool, split: FoldSplit, role: str, shots: int, min_a
             f'no image has {area} of a {role} class of {split.benchmark} fold {split.fold} '
             f'({", ".join(split.name(c) for c in split.ids(role))}); choose another fold or '
             'list, lower min_area, or set exclude_novel_images=False if all images were left '
-            'out for pixels of novel classes')
-    scarce = {split.name(c): len(images) for c, images in pool.images_of.items()
-              if 0 < len(images) <= shots}
+            'out for pixels of novel classes'
+        )
+    scarce = {
+        split.name(c): len(images)
+        for c, images in pool.images_of.items()
+        if 0 < len(images) <= shots
+    }
     if scarce:
         counts = ', '.join(f'{name}: {count}' for name, count in scarce.items())
         raise ValueError(
             f'{shots}-shot episodes need {shots + 1} images of a class with {area}; too few '
             f'of {counts}. Add images, lower shots or min_area, or leave these classes out '
-            "with scarce_classes='drop'")
+            "with scarce_classes='drop'"
+        )
 
 
-def drop_scarce(index: ClassIndex, classes: Sequence[int], min_area: int,
-                excluded: Sequence[int], shots: int) -> EpisodePool:
+def drop_scarce(
+    index: ClassIndex, classes: Sequence[int], min_area: int, excluded: Sequence[int], shots: int
+) -> EpisodePool:
     """The pool of the classes that have at least K + 1 images."""
     pool = build_pool(index, classes, min_area, excluded)
     kept = [c for c, images in pool.images_of.items() if len(images) > shots]

@@ -2,6 +2,7 @@
 
 Labels are 0 background, 1..C classes, 255 ignored; nothing is remapped.
 """
+
 from __future__ import annotations
 
 import os
@@ -60,49 +61,73 @@ class FewShotSegDataset(BaseSegDataset):
             raise ValueError(f'no image is listed in {source}; expected {self.LAYOUT}')
         self._check_files(img_dir, names, self.img_suffix, 'images')
         self._check_files(ann_dir, names, self.seg_map_suffix, 'masks')
-        return [dict(img_path=os.path.join(img_dir, name + self.img_suffix),
-                     seg_map_path=os.path.join(ann_dir, name + self.seg_map_suffix),
-                     label_map=self.label_map, reduce_zero_label=self.reduce_zero_label,
-                     seg_fields=[]) for name in names]
+        return [
+            dict(
+                img_path=os.path.join(img_dir, name + self.img_suffix),
+                seg_map_path=os.path.join(ann_dir, name + self.seg_map_suffix),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            for name in names
+        ]
 
     def _directory(self, key: str) -> str:
         root, path = self.data_root, self.data_prefix.get(key) or ''
         if root and not os.path.isdir(root):
-            raise FileNotFoundError(f'dataset directory not found: {root}; expected there: '
-                                    f'{self.LAYOUT}. Set data_root')
+            raise FileNotFoundError(
+                f'dataset directory not found: {root}; expected there: {self.LAYOUT}. Set data_root'
+            )
         if not os.path.isdir(path):
-            raise FileNotFoundError(f'{key} directory not found: {path!r}; expected under '
-                                    f'{root}: {self.LAYOUT}. Set data_root or data_prefix')
+            raise FileNotFoundError(
+                f'{key} directory not found: {path!r}; expected under '
+                f'{root}: {self.LAYOUT}. Set data_root or data_prefix'
+            )
         return path
 
     def _listed_names(self) -> list[str]:
         if not os.path.isfile(self.ann_file):
-            raise FileNotFoundError(f'image list not found: {self.ann_file}; expected under '
-                                    f'{self.data_root}: {self.LAYOUT}. Set ann_file')
+            raise FileNotFoundError(
+                f'image list not found: {self.ann_file}; expected under '
+                f'{self.data_root}: {self.LAYOUT}. Set ann_file'
+            )
         with open(self.ann_file, encoding='utf-8') as file:
             names = [line.strip() for line in file if line.strip()]
         for name in names:
             if len(name.split()) > 1 or name.startswith('/') or name.endswith(self.img_suffix):
-                raise ValueError(f'image list {self.ann_file} has the line {name!r}; expected '
-                                 'one image name a line, without directory and suffix')
+                raise ValueError(
+                    f'image list {self.ann_file} has the line {name!r}; expected '
+                    'one image name a line, without directory and suffix'
+                )
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise ValueError(f'image list {self.ann_file} names images more than once: '
-                             f'{_shown(twice)}; remove the repeats')
+            raise ValueError(
+                f'image list {self.ann_file} names images more than once: '
+                f'{_shown(twice)}; remove the repeats'
+            )
         return names
 
     def _found_names(self, img_dir: str) -> list[str]:
-        return sorted(entry.name[:-len(self.img_suffix)] for entry in os.scandir(img_dir)
-                      if entry.name.endswith(self.img_suffix))
+        return sorted(
+            entry.name[: -len(self.img_suffix)]
+            for entry in os.scandir(img_dir)
+            if entry.name.endswith(self.img_suffix)
+        )
 
     def _check_files(self, folder: str, names: list[str], suffix: str, kind: str) -> None:
         present = {entry.name for entry in os.scandir(folder)}
-        missing = [name + suffix for name in names if name + suffix not in present
-                   and not os.path.isfile(os.path.join(folder, name + suffix))]
+        missing = [
+            name + suffix
+            for name in names
+            if name + suffix not in present
+            and not os.path.isfile(os.path.join(folder, name + suffix))
+        ]
         if missing:
-            raise FileNotFoundError(f'{len(missing)} of {len(names)} {kind} not found in '
-                                    f'{folder}: {_shown(missing)}; restore the files or take '
-                                    'them out of the list')
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(names)} {kind} not found in '
+                f'{folder}: {_shown(missing)}; restore the files or take '
+                'them out of the list'
+            )
 
 
 @DATASETS.register_module()
@@ -120,16 +145,29 @@ class PascalVOCFewShot(FewShotSegDataset):
     """
 
     METAINFO = _metainfo(PASCAL_CLASSES)
-    LAYOUT = ('JPEGImages/*.jpg, SegmentationClassAug/*.png and '
-              'ImageSets/Segmentation/{train_aug_fss,val}.txt')
+    LAYOUT = (
+        'JPEGImages/*.jpg, SegmentationClassAug/*.png and '
+        'ImageSets/Segmentation/{train_aug_fss,val}.txt'
+    )
 
-    def __init__(self, ann_file: str, data_root: str, data_prefix: dict | None = None,
-                 img_suffix: str = '.jpg', lazy_init: bool = False,
-                 serialize_data: bool = True) -> None:
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str,
+        data_prefix: dict | None = None,
+        img_suffix: str = '.jpg',
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+    ) -> None:
         prefix = dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug')
-        super().__init__(ann_file=ann_file, data_root=data_root, img_suffix=img_suffix,
-                         data_prefix=prefix if data_prefix is None else data_prefix,
-                         lazy_init=lazy_init, serialize_data=serialize_data)
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            img_suffix=img_suffix,
+            data_prefix=prefix if data_prefix is None else data_prefix,
+            lazy_init=lazy_init,
+            serialize_data=serialize_data,
+        )
 
 
 @DATASETS.register_module()
@@ -140,14 +178,20 @@ class ShapesDataset(PascalVOCFewShot):
     """
 
     METAINFO = _metainfo(SHAPES_CLASSES)
-    LAYOUT = ('JPEGImages/*.png, SegmentationClassAug/*.png and '
-              'ImageSets/Segmentation/{train,val}.txt')
+    LAYOUT = (
+        'JPEGImages/*.png, SegmentationClassAug/*.png and ImageSets/Segmentation/{train,val}.txt'
+    )
 
-    def __init__(self, ann_file: str, data_root: str, data_prefix: dict | None = None,
-                 img_suffix: str = '.png', lazy_init: bool = False,
-                 serialize_data: bool = True) -> None:
-        super().__init__(ann_file, data_root, data_prefix, img_suffix, lazy_init,
-                         serialize_data)
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str,
+        data_prefix: dict | None = None,
+        img_suffix: str = '.png',
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+    ) -> None:
+        super().__init__(ann_file, data_root, data_prefix, img_suffix, lazy_init, serialize_data)
 
 
 @DATASETS.register_module()
@@ -167,10 +211,20 @@ class CocoFewShot(FewShotSegDataset):
     METAINFO = _metainfo(COCO_CLASSES)
     LAYOUT = '{train2014,val2014}/*.jpg and annotations/{train2014,val2014}/*.png'
 
-    def __init__(self, split: str, data_root: str, ann_file: str = '',
-                 data_prefix: dict | None = None, lazy_init: bool = False,
-                 serialize_data: bool = True) -> None:
+    def __init__(
+        self,
+        split: str,
+        data_root: str,
+        ann_file: str = '',
+        data_prefix: dict | None = None,
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+    ) -> None:
         prefix = dict(img_path=split, seg_map_path=f'annotations/{split}')
-        super().__init__(ann_file=ann_file, data_root=data_root,
-                         data_prefix=prefix if data_prefix is None else data_prefix,
-                         lazy_init=lazy_init, serialize_data=serialize_data)
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=prefix if data_prefix is None else data_prefix,
+            lazy_init=lazy_init,
+            serialize_data=serialize_data,
+        )

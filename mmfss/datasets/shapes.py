@@ -16,6 +16,7 @@ make the same pixels. Written in the layout of VOC::
     OUT/ImageSets/Segmentation/{train,val}.txt
     OUT/shapes5i.json                     what was made; written last
 """
+
 from __future__ import annotations
 
 import json
@@ -52,6 +53,7 @@ class ShapesSpec:
         train, val: number of images of each split, >= 1.
         image_size: side in pixels, 32..1024.
     """
+
     seed: int = 0
     train: int = 420
     val: int = 200
@@ -62,8 +64,9 @@ class ShapesSpec:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f'{name} of Shapes-5i must be an integer from {low} to {high}, '
-                                 f'got {value!r}')
+                raise ValueError(
+                    f'{name} of Shapes-5i must be an integer from {low} to {high}, got {value!r}'
+                )
 
     def ids(self, split: str) -> list[str]:
         """Names of a split's images, in order."""
@@ -71,8 +74,13 @@ class ShapesSpec:
 
     def manifest(self) -> dict:
         """The content of ``shapes5i.json``."""
-        return dict(name='Shapes-5i', version=_VERSION, **asdict(self),
-                    min_area=SHAPES_MIN_AREA, classes=list(SHAPES_CLASSES))
+        return dict(
+            name='Shapes-5i',
+            version=_VERSION,
+            **asdict(self),
+            min_area=SHAPES_MIN_AREA,
+            classes=list(SHAPES_CLASSES),
+        )
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -117,8 +125,10 @@ def _check_ours(out: Path) -> None:
         raise ValueError(f'{out} is a file; Shapes-5i needs a directory: choose another path')
     ours = any((out / name).exists() for name in (MANIFEST, MARKER))
     if not ours and any(folder.exists() for folder in _folders(out)):
-        raise ValueError(f'{out} holds a dataset that is not a generated Shapes-5i (no '
-                         f'{MANIFEST}); choose an empty or new directory')
+        raise ValueError(
+            f'{out} holds a dataset that is not a generated Shapes-5i (no '
+            f'{MANIFEST}); choose an empty or new directory'
+        )
 
 
 def _remove_others(out: Path, spec: ShapesSpec) -> None:
@@ -172,6 +182,7 @@ class FoldCounts:
     novel class at the minimum area; ``fewest_base``, ``fewest_novel``: the least number of images
     that a base class (among ``without``) and a novel class qualify in.
     """
+
     without: int
     qualifying: int
     fewest_base: int
@@ -186,9 +197,11 @@ def class_areas(out_dir: str | Path, split: str) -> np.ndarray:
     for row, name in zip(areas, names):
         label = cv2.imread(str(labels / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         if label is None:
-            raise FileNotFoundError(f'{labels / name}.png is missing or broken; delete '
-                                    f'{Path(out_dir) / MANIFEST} and generate again')
-        row[:] = np.bincount(label.ravel(), minlength=256)[1:1 + len(SHAPES_CLASSES)]
+            raise FileNotFoundError(
+                f'{labels / name}.png is missing or broken; delete '
+                f'{Path(out_dir) / MANIFEST} and generate again'
+            )
+        row[:] = np.bincount(label.ravel(), minlength=256)[1 : 1 + len(SHAPES_CLASSES)]
     return areas
 
 
@@ -198,7 +211,9 @@ def fold_counts(out_dir: str | Path, split: str, novel: tuple[int, ...]) -> Fold
     held_out = np.isin(np.arange(1, len(SHAPES_CLASSES) + 1), novel)
     enough = areas >= SHAPES_MIN_AREA
     without = ~areas[:, held_out].any(axis=1)
-    return FoldCounts(without=int(without.sum()),
-                      qualifying=int(enough[:, held_out].any(axis=1).sum()),
-                      fewest_base=int(enough[without][:, ~held_out].sum(axis=0).min()),
-                      fewest_novel=int(enough[:, held_out].sum(axis=0).min()))
+    return FoldCounts(
+        without=int(without.sum()),
+        qualifying=int(enough[:, held_out].any(axis=1).sum()),
+        fewest_base=int(enough[without][:, ~held_out].sum(axis=0).min()),
+        fewest_novel=int(enough[:, held_out].sum(axis=0).min()),
+    )

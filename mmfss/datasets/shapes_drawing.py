@@ -7,6 +7,7 @@ Trigonometry happens on scalars alone, rounded to 9 digits.
 Coordinates: a form lives in a local frame, ``|x|, |y| <= 1``, y down. A :class:`Placement`
 carries it into the picture, whose sides have length 1.
 """
+
 from __future__ import annotations
 
 import math
@@ -73,8 +74,11 @@ def _horseshoe() -> Loop:
 
 def _flower() -> Form:
     petals = [cos_sin(-90 + 72 * k) for k in range(5)]
-    return (*[(True, _oval(0.57 * c, 0.57 * s, 0.43, n=24)) for c, s in petals],
-            (True, _oval(0.0, 0.0, 0.5, n=24)), (False, _oval(0.0, 0.0, 0.22, n=20)))
+    return (
+        *[(True, _oval(0.57 * c, 0.57 * s, 0.43, n=24)) for c, s in petals],
+        (True, _oval(0.0, 0.0, 0.5, n=24)),
+        (False, _oval(0.0, 0.0, 0.22, n=20)),
+    )
 
 
 def _pinwheel() -> Form:
@@ -130,12 +134,13 @@ FORMS: dict[str, Form] = {
 
 def blob(radii: list[float]) -> Form:
     """A closed blob from radii (each in (0, 1]) at equal angles."""
-    return ((True, _polar(radii)), )
+    return ((True, _polar(radii)),)
 
 
 @dataclass(frozen=True)
 class Placement:
     """The projective map ``x = centre + A p / (1 + tilt . p)`` of a local point p."""
+
     centre: tuple[float, float]
     matrix: tuple[float, float, float, float]
     tilt: tuple[float, float] = (0.0, 0.0)
@@ -145,8 +150,10 @@ class Placement:
         a, b, c, d = self.matrix
         x, y = points[:, 0], points[:, 1]
         depth = 1 + self.tilt[0] * x + self.tilt[1] * y
-        return np.stack([self.centre[0] + (a * x + b * y) / depth,
-                         self.centre[1] + (c * x + d * y) / depth], axis=1)
+        return np.stack(
+            [self.centre[0] + (a * x + b * y) / depth, self.centre[1] + (c * x + d * y) / depth],
+            axis=1,
+        )
 
     def inverse(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points of the picture to local ones; inverse of :meth:`forward`."""
@@ -171,8 +178,9 @@ def _fill(loop: Loop, rows: np.ndarray, width: int, x0: float, step: float) -> n
     return (np.cumsum(flips, axis=1)[:, :width] & 1).astype(bool)
 
 
-def rasterise(form: Form, placement: Placement, x0: float, y0: float, shape: tuple[int, int],
-              step: float) -> np.ndarray:
+def rasterise(
+    form: Form, placement: Placement, x0: float, y0: float, shape: tuple[int, int], step: float
+) -> np.ndarray:
     """Which sample points of a grid lie within a placed form.
 
     Args:

@@ -4,6 +4,7 @@ A scene depends on ``(seed, split, i)`` alone; its layout is drawn in relative c
 does not depend on the image size. Random numbers are PCG64 doubles only, and arithmetic is exact
 to the bit (see ``shapes_drawing.py``).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class _Draws:
 @dataclass(frozen=True)
 class SceneObject:
     """One thing of a scene; ``class_id`` 0 is a blob of no class."""
+
     class_id: int
     form: Form
     texture: str
@@ -81,7 +83,7 @@ def scene_classes(seed: int, split: str, index: int) -> tuple[int, ...]:
         if class_id not in wanted:
             wanted.append(class_id)
     p = _Draws(seed, part, index, 0, 0).uniform(0, 1)
-    return tuple(wanted[:1 if p < 0.35 else 2 if p < 0.78 else 3])
+    return tuple(wanted[: 1 if p < 0.35 else 2 if p < 0.78 else 3])
 
 
 def _place(draws: _Draws, scale: float, shrink: float) -> tuple[Placement, float]:
@@ -127,11 +129,13 @@ def layout_scene(seed: int, split: str, index: int) -> list[SceneObject]:
             full = scale * scale * area * _GRID * _GRID
             mask = rasterise(form, placement, step / 2, step / 2, (_GRID, _GRID), step)
             if mask.sum() >= 0.8 * full and all(
-                    int((old & ~mask).sum()) >= 0.6 * total for old, total in seen):
+                int((old & ~mask).sum()) >= 0.6 * total for old, total in seen
+            ):
                 seen = [(old & ~mask, total) for old, total in seen] + [(mask, full)]
                 period, colours = draws.uniform(0.05, 0.075), draws.colours(90)
-                placed.append(SceneObject(class_id, form, texture, placement, scale, period,
-                                          colours))
+                placed.append(
+                    SceneObject(class_id, form, texture, placement, scale, period, colours)
+                )
                 break
     return placed
 
@@ -174,8 +178,14 @@ def _paint(thing: SceneObject, size: int) -> tuple[np.ndarray, np.ndarray]:
     window = _window(thing, size)
     top, left = window[0].start * k, window[1].start * k
     height, width = (w.stop - w.start for w in window)
-    inside = rasterise(thing.form, thing.placement, (left + 0.5) * step, (top + 0.5) * step,
-                       (height * k, width * k), step)
+    inside = rasterise(
+        thing.form,
+        thing.placement,
+        (left + 0.5) * step,
+        (top + 0.5) * step,
+        (height * k, width * k),
+        step,
+    )
     rows, columns = np.nonzero(inside)
     u, v = thing.placement.inverse((left + columns + 0.5) * step, (top + rows + 0.5) * step)
     per = thing.scale / thing.period
@@ -204,8 +214,9 @@ def _finish(draws: _Draws, canvas: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(canvas + 0.5), 0, 255).astype(np.uint8)
 
 
-def render_sample(seed: int, split: str, index: int,
-                  image_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def render_sample(
+    seed: int, split: str, index: int, image_size: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw picture ``index`` of a split.
 
     Returns:

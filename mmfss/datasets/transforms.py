@@ -9,6 +9,7 @@ for the query, whose label thus keeps its size, and ``Resize`` last for the supp
 Keys: ``img`` uint8 (H, W, 3) BGR; ``gt_seg_map`` uint8 (h, w); ``ori_shape`` (h, w) as stored;
 ``img_shape`` (H, W) as it is now.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -63,15 +64,18 @@ class LoadLabel(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Adds the label to the results."""
         if 'ori_shape' not in results:
-            raise ValueError('LoadLabel compares the label with its image; put LoadImage before '
-                             'it in the pipeline')
+            raise ValueError(
+                'LoadLabel compares the label with its image; put LoadImage before '
+                'it in the pipeline'
+            )
         label = read_mask(results['seg_map_path'])
         if label.shape != tuple(results['ori_shape']):
             raise ValueError(
                 f"mask {results['seg_map_path']} is {label.shape[0]} x {label.shape[1]} pixels "
                 f"(height x width), its image {results['img_path']} is "
                 f"{results['ori_shape'][0]} x {results['ori_shape'][1]}; they must be equal, "
-                'make the mask anew from its image')
+                'make the mask anew from its image'
+            )
         results['gt_seg_map'] = label
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
@@ -138,15 +142,24 @@ class RandomCropKeepObject(BaseTransform):
         ValueError: Arguments out of range, or a label whose size is not the image's.
     """
 
-    def __init__(self, crop_size: int, pad_val: Sequence[float] = IMAGENET_MEAN_BGR,
-                 seg_pad_val: int = IGNORE, keep_ratio: float = 0.85,
-                 max_tries: int = 30) -> None:
-        for name, ok, value in (('crop_size', crop_size >= 1, crop_size),
-                                ('keep_ratio', 0 <= keep_ratio <= 1, keep_ratio),
-                                ('max_tries', max_tries >= 1, max_tries)):
+    def __init__(
+        self,
+        crop_size: int,
+        pad_val: Sequence[float] = IMAGENET_MEAN_BGR,
+        seg_pad_val: int = IGNORE,
+        keep_ratio: float = 0.85,
+        max_tries: int = 30,
+    ) -> None:
+        for name, ok, value in (
+            ('crop_size', crop_size >= 1, crop_size),
+            ('keep_ratio', 0 <= keep_ratio <= 1, keep_ratio),
+            ('max_tries', max_tries >= 1, max_tries),
+        ):
             if not ok:
-                raise ValueError(f'{name} of RandomCropKeepObject is out of range: {value}; '
-                                 'crop_size and max_tries are >= 1, keep_ratio is in 0..1')
+                raise ValueError(
+                    f'{name} of RandomCropKeepObject is out of range: {value}; '
+                    'crop_size and max_tries are >= 1, keep_ratio is in 0..1'
+                )
         self.crop_size, self.pad_val, self.seg_pad_val = crop_size, tuple(pad_val), seg_pad_val
         self.keep_ratio, self.max_tries = keep_ratio, max_tries
 
@@ -154,12 +167,14 @@ class RandomCropKeepObject(BaseTransform):
         """Crops ``img`` and ``gt_seg_map`` to (S, S)."""
         image, label = results['img'], results['gt_seg_map']
         if image.shape[:2] != label.shape:
-            raise ValueError(f'RandomCropKeepObject needs image and label of one size, got '
-                             f'{image.shape[:2]} and {label.shape} for '
-                             f"{results.get('img_path')}; load the label before resizing")
+            raise ValueError(
+                f'RandomCropKeepObject needs image and label of one size, got '
+                f'{image.shape[:2]} and {label.shape} for '
+                f"{results.get('img_path')}; load the label before resizing"
+            )
         image, label = self._pad(image, self.pad_val), self._pad(label, self.seg_pad_val)
         top, left = self._choose(label == 1)
-        window = np.s_[top:top + self.crop_size, left:left + self.crop_size]
+        window = np.s_[top : top + self.crop_size, left : left + self.crop_size]
         results['img'] = np.ascontiguousarray(image[window])
         results['gt_seg_map'] = np.ascontiguousarray(label[window])
         results['img_shape'] = results['img'].shape[:2]
@@ -169,8 +184,15 @@ class RandomCropKeepObject(BaseTransform):
         height, width = (max(0, self.crop_size - side) for side in array.shape[:2])
         if not height and not width:
             return array
-        return cv2.copyMakeBorder(array, height // 2, height - height // 2, width // 2,
-                                  width - width // 2, cv2.BORDER_CONSTANT, value=value)
+        return cv2.copyMakeBorder(
+            array,
+            height // 2,
+            height - height // 2,
+            width // 2,
+            width - width // 2,
+            cv2.BORDER_CONSTANT,
+            value=value,
+        )
 
     def _choose(self, inside: np.ndarray) -> tuple[int, int]:
         """Top and left of the crop, given where the object is (bool)."""
@@ -180,7 +202,7 @@ class RandomCropKeepObject(BaseTransform):
         best, best_kept = (0, 0), -1
         for _ in range(self.max_tries):
             top, left = (int(np.random.randint(0, r + 1)) for r in room)
-            kept = int(np.count_nonzero(inside[top:top + size, left:left + size]))
+            kept = int(np.count_nonzero(inside[top : top + size, left : left + size]))
             if kept > best_kept:
                 best, best_kept = (top, left), kept
             if kept >= self.keep_ratio * total or room == [0, 0]:
@@ -188,8 +210,9 @@ class RandomCropKeepObject(BaseTransform):
         if total and best_kept == 0:
             points = np.argwhere(inside)
             nearest = points[np.abs(points - points.mean(axis=0)).sum(axis=1).argmin()]
-            best = tuple(int(np.clip(p - size // 2, 0, r))
-                         for p, r in zip(nearest, room, strict=True))
+            best = tuple(
+                int(np.clip(p - size // 2, 0, r)) for p, r in zip(nearest, room, strict=True)
+            )
         return best
 
 
@@ -217,15 +240,27 @@ def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
     shapes = [s['img'].shape[:2] for s in supports]
     shapes += [s['gt_seg_map'].shape for s in supports]
     if len(set(shapes)) != 1:
-        raise ValueError(f'support images and masks of an episode must have one size, got '
-                         f'{shapes} for {[s["img_path"] for s in supports]}; end the support '
-                         'pipeline with Resize(scale=(S, S)) or RandomCropKeepObject(S)')
-    sample = SegDataSample(metainfo=dict(
-        img_path=query['img_path'], seg_map_path=query['seg_map_path'],
-        ori_shape=tuple(query['ori_shape']), img_shape=tuple(query['img'].shape[:2]),
-        shots=len(supports), support_paths=[s['img_path'] for s in supports], **meta))
+        raise ValueError(
+            f'support images and masks of an episode must have one size, got '
+            f'{shapes} for {[s["img_path"] for s in supports]}; end the support '
+            'pipeline with Resize(scale=(S, S)) or RandomCropKeepObject(S)'
+        )
+    sample = SegDataSample(
+        metainfo=dict(
+            img_path=query['img_path'],
+            seg_map_path=query['seg_map_path'],
+            ori_shape=tuple(query['ori_shape']),
+            img_shape=tuple(query['img'].shape[:2]),
+            shots=len(supports),
+            support_paths=[s['img_path'] for s in supports],
+            **meta,
+        )
+    )
     sample.gt_sem_seg = PixelData(data=torch.from_numpy(query['gt_seg_map'][None].copy()))
     masks = torch.stack([torch.from_numpy(s['gt_seg_map'].copy()) for s in supports])
-    inputs = dict(query=_image_tensor(query), support_mask=masks,
-                  support=torch.stack([_image_tensor(s) for s in supports]))
+    inputs = dict(
+        query=_image_tensor(query),
+        support_mask=masks,
+        support=torch.stack([_image_tensor(s) for s in supports]),
+    )
     return dict(inputs=inputs, data_samples=sample)

@@ -1,4 +1,5 @@
 """Metrics."""
+
 from mmfss.evaluation.metrics import FewShotIoUMetric
 
 __all__ = ['FewShotIoUMetric']

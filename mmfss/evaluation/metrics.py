@@ -2,6 +2,7 @@
 
 [bg, fg] pairs are int64 arrays (2,): background first.
 """
+
 from __future__ import annotations
 
 import logging
@@ -49,16 +50,22 @@ def count_episode(pred: np.ndarray, truth: np.ndarray) -> tuple[tuple[int, int],
         ValueError: Shapes differ, or other values.
     """
     if pred.ndim != 2 or pred.shape != truth.shape:
-        raise ValueError(f'prediction and truth must be of one (h, w), got {pred.shape} and '
-                         f'{truth.shape}; resize the logits to the size of the label first')
+        raise ValueError(
+            f'prediction and truth must be of one (h, w), got {pred.shape} and '
+            f'{truth.shape}; resize the logits to the size of the label first'
+        )
     one, other = (pred == 1), (truth == 1)
     if not (one | (pred == 0)).all():
-        raise ValueError(f'a prediction may hold 0 and 1, got {_values(pred)}; threshold the '
-                         'probabilities at 0.5')
+        raise ValueError(
+            f'a prediction may hold 0 and 1, got {_values(pred)}; threshold the '
+            'probabilities at 0.5'
+        )
     zero = truth == 0
     if not (other | zero | (truth == IGNORE)).all():
-        raise ValueError(f'a truth mask may hold 0, 1 and {IGNORE}, got {_values(truth)}; '
-                         'binarise the label for the class of the episode')
+        raise ValueError(
+            f'a truth mask may hold 0, 1 and {IGNORE}, got {_values(truth)}; '
+            'binarise the label for the class of the episode'
+        )
     both_fg = int(np.count_nonzero(one & other))
     false_fg = int(np.count_nonzero(one & zero))
     missed = int(np.count_nonzero(other)) - both_fg
@@ -79,8 +86,7 @@ def sum_per_class(counts: Iterable[EpisodeCounts]) -> dict[int, tuple[np.ndarray
         if row.episode in seen:
             continue
         seen.add(row.episode)
-        inter, union = sums.setdefault(
-            row.class_id, (np.zeros(2, np.int64), np.zeros(2, np.int64)))
+        inter, union = sums.setdefault(row.class_id, (np.zeros(2, np.int64), np.zeros(2, np.int64)))
         inter += row.intersection
         union += row.union
     return sums
@@ -96,11 +102,13 @@ def few_shot_iou(sums: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> tuple[dic
     Returns:
         ``{class id: IoU}``, mIoU, FB-IoU; the means are nan where there is nothing to average.
     """
-    ious = {c: 100.0 * float(inter[1]) / float(union[1])
-            for c, (inter, union) in sorted(sums.items()) if union[1]}
+    ious = {
+        c: 100.0 * float(inter[1]) / float(union[1])
+        for c, (inter, union) in sorted(sums.items())
+        if union[1]
+    }
     miou = float(np.mean(list(ious.values()))) if ious else float('nan')
-    inter, union = (sum((pair[i] for pair in sums.values()), np.zeros(2, np.int64))
-                    for i in (0, 1))
+    inter, union = (sum((pair[i] for pair in sums.values()), np.zeros(2, np.int64)) for i in (0, 1))
     with np.errstate(invalid='ignore', divide='ignore'):
         return ious, miou, float(100.0 * np.mean(inter / union))
 
@@ -128,11 +136,11 @@ class FewShotIoUMetric(BaseMetric):
             without a split.
     """
 
-    def __init__(self, absent_classes: str = 'error', collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self, absent_classes: str = 'error', collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         if absent_classes not in ('error', 'exclude'):
-            raise ValueError("absent_classes must be 'error' or 'exclude', "
-                             f'got {absent_classes!r}')
+            raise ValueError(f"absent_classes must be 'error' or 'exclude', got {absent_classes!r}")
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.absent_classes = absent_classes
 
@@ -140,18 +148,25 @@ class FewShotIoUMetric(BaseMetric):
         """Count a batch of episodes."""
         del data_batch
         for sample in data_samples:
-            missing = [key for key in ('pred_sem_seg', 'gt_sem_seg', 'class_id', 'episode')
-                       if key not in sample]
+            missing = [
+                key
+                for key in ('pred_sem_seg', 'gt_sem_seg', 'class_id', 'episode')
+                if key not in sample
+            ]
             if missing:
-                raise ValueError(f'a data sample of FewShotIoUMetric lacks {missing}; it is '
-                                 'for episodes of EpisodicDataset with predictions')
+                raise ValueError(
+                    f'a data sample of FewShotIoUMetric lacks {missing}; it is '
+                    'for episodes of EpisodicDataset with predictions'
+                )
             try:
                 counts = count_episode(_map(sample['pred_sem_seg']), _map(sample['gt_sem_seg']))
             except ValueError as error:
-                raise ValueError(f"episode {sample['episode']} "
-                                 f"({sample.get('img_path', 'no path')}): {error}") from error
-            self.results.append(EpisodeCounts(int(sample['episode']), int(sample['class_id']),
-                                              *counts))
+                raise ValueError(
+                    f"episode {sample['episode']} ({sample.get('img_path', 'no path')}): {error}"
+                ) from error
+            self.results.append(
+                EpisodeCounts(int(sample['episode']), int(sample['class_id']), *counts)
+            )
 
     def compute_metrics(self, results: list[EpisodeCounts]) -> dict[str, float]:
         """Figures of all episodes of all processes."""
@@ -159,12 +174,15 @@ class FewShotIoUMetric(BaseMetric):
         sums = sum_per_class(results)
         foreign = sorted(set(sums) - set(split.ids(role)))
         if foreign:
-            raise ValueError(f'episodes of class ids {foreign} were evaluated, which are not '
-                             f'{role} classes of {split.benchmark} fold {split.fold} '
-                             f'({list(split.ids(role))})')
+            raise ValueError(
+                f'episodes of class ids {foreign} were evaluated, which are not '
+                f'{role} classes of {split.benchmark} fold {split.fold} '
+                f'({list(split.ids(role))})'
+            )
         ious, miou, fb_iou = few_shot_iou(sums)
-        self._report_absent([split.name(c) for c in split.ids(role) if c not in ious],
-                            len(ious), split)
+        self._report_absent(
+            [split.name(c) for c in split.ids(role) if c not in ious], len(ious), split
+        )
         figures = {'mIoU': miou, 'FB-IoU': fb_iou}
         figures.update({f'IoU/{split.name(c)}': iou for c, iou in ious.items()})
         figures.update(classes=len(ious), episodes=len({row.episode for row in results}))
@@ -173,9 +191,11 @@ class FewShotIoUMetric(BaseMetric):
     def _split(self) -> tuple[FoldSplit, str]:
         meta = self.dataset_meta or {}
         if 'split' not in meta or 'role' not in meta:
-            raise ValueError('FewShotIoUMetric needs the split and role of the fold in the '
-                             f"dataset's metainfo, got {sorted(meta)}; evaluate on an "
-                             'EpisodicDataset')
+            raise ValueError(
+                'FewShotIoUMetric needs the split and role of the fold in the '
+                f"dataset's metainfo, got {sorted(meta)}; evaluate on an "
+                'EpisodicDataset'
+            )
         split = meta['split']
         if not isinstance(split, FoldSplit):
             split = FoldSplit.from_dict(split)
@@ -184,13 +204,16 @@ class FewShotIoUMetric(BaseMetric):
     def _report_absent(self, names: list[str], evaluated: int, split: FoldSplit) -> None:
         if not names:
             return
-        text = (f'{split.benchmark} fold {split.fold}: no episode of {len(names)} of '
-                f'{len(names) + evaluated} classes: {", ".join(names)}')
+        text = (
+            f'{split.benchmark} fold {split.fold}: no episode of {len(names)} of '
+            f'{len(names) + evaluated} classes: {", ".join(names)}'
+        )
         if self.absent_classes == 'error' or not evaluated:
-            raise ValueError(f'{text}; test more episodes, or leave these classes out visibly '
-                             "with absent_classes='exclude'")
-        print_log(f'{text}; mIoU is the mean of the other {evaluated}', 'current',
-                  logging.WARNING)
+            raise ValueError(
+                f'{text}; test more episodes, or leave these classes out visibly '
+                "with absent_classes='exclude'"
+            )
+        print_log(f'{text}; mIoU is the mean of the other {evaluated}', 'current', logging.WARNING)
 
 
 def _map(field: object) -> np.ndarray:

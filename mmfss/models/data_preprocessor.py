@@ -2,6 +2,7 @@
 
 B episodes, K supports, S side of the image.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,9 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
         non_blocking: Do not wait for the transfer to the device.
     """
 
-    def __init__(self, bgr_to_rgb: bool = True, image_size: int | None = None,
-                 non_blocking: bool = False) -> None:
+    def __init__(
+        self, bgr_to_rgb: bool = True, image_size: int | None = None, non_blocking: bool = False
+    ) -> None:
         super().__init__(non_blocking=non_blocking)
         self.bgr_to_rgb, self.image_size = bgr_to_rgb, image_size
 
@@ -55,11 +57,15 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
         inputs = data.get('inputs')
         if not isinstance(inputs, Mapping) or set(inputs) != set(_KEYS):
             got = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
-            raise ValueError(f'inputs must be a dict of {list(_KEYS)}, got {got}; the data must '
-                             'come from EpisodicDataset')
+            raise ValueError(
+                f'inputs must be a dict of {list(_KEYS)}, got {got}; the data must '
+                'come from EpisodicDataset'
+            )
         check_episodes(inputs, samples, self.image_size)
-        stacked = {key: value if isinstance(value, Tensor) else torch.stack(tuple(value))
-                   for key, value in inputs.items()}
+        stacked = {
+            key: value if isinstance(value, Tensor) else torch.stack(tuple(value))
+            for key, value in inputs.items()
+        }
         moved = self.cast_data(stacked)
         for key in ('query', 'support'):
             image = moved[key].flip(-3) if self.bgr_to_rgb else moved[key]
@@ -67,8 +73,11 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
         return dict(inputs=moved, data_samples=self.cast_data(samples))
 
 
-def check_episodes(inputs: Mapping[str, Sequence[Tensor] | Tensor],
-                   samples: Sequence | None = None, image_size: int | None = None) -> None:
+def check_episodes(
+    inputs: Mapping[str, Sequence[Tensor] | Tensor],
+    samples: Sequence | None = None,
+    image_size: int | None = None,
+) -> None:
     """Refuse a batch that the model would misread; arguments as in the preprocessor.
 
     Raises:
@@ -78,8 +87,10 @@ def check_episodes(inputs: Mapping[str, Sequence[Tensor] | Tensor],
     if samples is not None:
         counts['data_samples'] = len(samples)
     if len(set(counts.values())) != 1 or not counts['query']:
-        raise ValueError(f'a batch must hold as many queries as supports, masks and data '
-                         f'samples, and at least one; got {counts}')
+        raise ValueError(
+            f'a batch must hold as many queries as supports, masks and data '
+            f'samples, and at least one; got {counts}'
+        )
     first = None
     for i in range(counts['query']):
         sample = samples[i] if samples is not None else None
@@ -90,7 +101,8 @@ def check_episodes(inputs: Mapping[str, Sequence[Tensor] | Tensor],
         if first is not None and sizes != first[0]:
             raise ValueError(
                 f'episodes of a batch must have one (K, 3, S, S), got {first[0]} for the query '
-                f'{first[1]} and {sizes} for {name}; end both pipelines with one size')
+                f'{first[1]} and {sizes} for {name}; end both pipelines with one size'
+            )
         first = first or (sizes, name)
         paths = getattr(sample, 'support_paths', None)
         _check_masks(episode['support_mask'], name, paths)
@@ -100,8 +112,10 @@ def _check_form(episode: Mapping[str, Tensor], name: str, image_size: int | None
     for key, tensor in episode.items():
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.uint8:
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f'{key} of the query {name} must be a torch.uint8 tensor, got '
-                             f'{got}; pass pixels as 0..255 and labels as 0, 1, 255')
+            raise ValueError(
+                f'{key} of the query {name} must be a torch.uint8 tensor, got '
+                f'{got}; pass pixels as 0..255 and labels as 0, 1, 255'
+            )
         shape = tuple(tensor.shape)
         if tensor.ndim != _NDIM[key] or (key != 'support_mask' and shape[-3] != 3):
             raise ValueError(f'{key} of the query {name} must be {_FORM[key]}, got {shape}')
@@ -109,13 +123,17 @@ def _check_form(episode: Mapping[str, Tensor], name: str, image_size: int | None
     side = {shape[-2:] for shape in shapes.values()}
     shots = {shapes['support'][0], shapes['support_mask'][0]}
     if len(side) != 1 or len(shots) != 1 or not min(shots):
-        raise ValueError(f'query, supports and support masks of the query {name} must share one '
-                         f'S and one K >= 1, got {shapes}; end both pipelines with one size')
+        raise ValueError(
+            f'query, supports and support masks of the query {name} must share one '
+            f'S and one K >= 1, got {shapes}; end both pipelines with one size'
+        )
     height, width = side.pop()
     if height != width or (image_size is not None and height != image_size):
         wanted = 'square' if image_size is None else f'{image_size} x {image_size}'
-        raise ValueError(f'images of the query {name} must be {wanted}, got {height} x {width}; '
-                         'use Resize(scale=(S, S)) or RandomCropKeepObject(S) last')
+        raise ValueError(
+            f'images of the query {name} must be {wanted}, got {height} x {width}; '
+            'use Resize(scale=(S, S)) or RandomCropKeepObject(S) last'
+        )
 
 
 def _check_masks(masks: Tensor, name: str, paths: Sequence[str] | None) -> None:
@@ -126,8 +144,12 @@ def _check_masks(masks: Tensor, name: str, paths: Sequence[str] | None) -> None:
             where += f' (support {paths[shot]})'
         if int((mask + 1).max()) > 2:  # uint8 wraps: 255, 0, 1 become 0, 1, 2
             values = mask.unique().tolist()
-            raise ValueError(f'{where} may hold 0, 1 and 255, got {values[:8]}; binarise it for '
-                             'the class of the episode')
+            raise ValueError(
+                f'{where} may hold 0, 1 and 255, got {values[:8]}; binarise it for '
+                'the class of the episode'
+            )
         if not bool((mask == 1).any()):
-            raise ValueError(f'{where} has no foreground (no pixel of value 1); choose a support '
-                             'that shows the object')
+            raise ValueError(
+                f'{where} has no foreground (no pixel of value 1); choose a support '
+                'that shows the object'
+            )

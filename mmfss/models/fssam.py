@@ -374,7 +374,9 @@ def _build(name: str, cfg: dict | None, base: type[nn.Module]):
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(cls, type) and issubclass(cls, base)):
         known = {k: v for k, v in MODELS.module_dict.items() if isinstance(v, type)}
-        hint = "; put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))"
+        hint = (
+            "; put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))"
+        )
         raise ValueError(
             f'model.{name} must be None or a dict whose type is one of '
             f'{sorted(k for k, v in known.items() if issubclass(v, base))} or a registered '

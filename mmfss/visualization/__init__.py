@@ -1,4 +1,5 @@
 """Pictures of episodes."""
+
 from mmfss.visualization.episodes import draw_episode, stack_rows
 from mmfss.visualization.hook import EpisodeVisualizationHook
 

@@ -2,6 +2,7 @@
 
 Pure functions on numpy arrays. Shapes: H, W of an image; P the side of a panel. Images are RGB.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -23,8 +24,13 @@ _OPACITY = 0.55
 
 
 def _check_image(image: np.ndarray, what: str) -> np.ndarray:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 \
-            or image.shape[2] != 3 or 0 in image.shape:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
         got = f'{getattr(image, "dtype", type(image).__name__)} {getattr(image, "shape", "")}'
         raise ValueError(f'{what} must be a uint8 array (H, W, 3) in RGB, got {got}')
     return image
@@ -104,7 +110,7 @@ def _compose(panels: Sequence[tuple[str, np.ndarray]], title: str, panel: int) -
         left = GAP + k * (panel + GAP)
         _write_text(row, caption, left + 2, top - 5, panel - 4)
         y, x = top + (panel - picture.shape[0]) // 2, left + (panel - picture.shape[1]) // 2
-        row[y:y + picture.shape[0], x:x + picture.shape[1]] = picture
+        row[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return row
 
 
@@ -117,11 +123,14 @@ def _check_pseudo(pseudo_masks: np.ndarray) -> np.ndarray:
     return pseudo
 
 
-def _support_panels(supports: Sequence[np.ndarray], masks: Sequence[np.ndarray],
-                    panel: int) -> list[tuple[str, np.ndarray]]:
+def _support_panels(
+    supports: Sequence[np.ndarray], masks: Sequence[np.ndarray], panel: int
+) -> list[tuple[str, np.ndarray]]:
     if len(supports) != len(masks) or len(supports) == 0:
-        raise ValueError(f'there must be one mask for each support, and at least one support; '
-                         f'got {len(supports)} supports, {len(masks)} masks')
+        raise ValueError(
+            f'there must be one mask for each support, and at least one support; '
+            f'got {len(supports)} supports, {len(masks)} masks'
+        )
     panels = []
     for k, (image, mask) in enumerate(zip(supports[:MAX_SUPPORTS], masks)):
         image = _check_image(image, f'support {k + 1}')
@@ -131,10 +140,16 @@ def _support_panels(supports: Sequence[np.ndarray], masks: Sequence[np.ndarray],
     return panels
 
 
-def draw_episode(query: np.ndarray, supports: Sequence[np.ndarray],
-                 support_masks: Sequence[np.ndarray], prediction: np.ndarray,
-                 truth: np.ndarray | None = None, pseudo_masks: np.ndarray | None = None,
-                 title: str = '', panel_size: int = 160) -> np.ndarray:
+def draw_episode(
+    query: np.ndarray,
+    supports: Sequence[np.ndarray],
+    support_masks: Sequence[np.ndarray],
+    prediction: np.ndarray,
+    truth: np.ndarray | None = None,
+    pseudo_masks: np.ndarray | None = None,
+    title: str = '',
+    panel_size: int = 160,
+) -> np.ndarray:
     """One row: supports with masks, query, both pseudo masks, prediction, truth.
 
     Args:
@@ -161,8 +176,10 @@ def draw_episode(query: np.ndarray, supports: Sequence[np.ndarray],
     panels.append(('query', image))
     if pseudo_masks is not None:
         fg, ae = _check_pseudo(pseudo_masks)
-        panels += [('pseudo mask fg', overlay_heat(image, fg)),
-                   ('pseudo mask ae', overlay_heat(image, ae))]
+        panels += [
+            ('pseudo mask fg', overlay_heat(image, fg)),
+            ('pseudo mask ae', overlay_heat(image, ae)),
+        ]
     panels.append(('prediction', overlay_mask(image, predicted, PREDICTION_COLOUR)))
     if truth is not None:
         mask = _check_mask(truth, 'truth', (0, 1, 255))
@@ -186,6 +203,6 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     canvas[:] = PAPER
     top = 0
     for row in rows:
-        canvas[top:top + row.shape[0], :row.shape[1]] = _check_image(row, 'a row')
+        canvas[top : top + row.shape[0], : row.shape[1]] = _check_image(row, 'a row')
         top += row.shape[0]
     return canvas

@@ -1,4 +1,5 @@
 """A picture of the first test episodes in the work directory."""
+
 from __future__ import annotations
 
 import os
@@ -30,8 +31,9 @@ def _iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     return 100.0 * float(both.sum()) / max(float(either.sum()), 1.0)
 
 
-def draw_sample(inputs: dict, index: int, sample: SegDataSample, output: SegDataSample,
-                panel_size: int) -> np.ndarray:
+def draw_sample(
+    inputs: dict, index: int, sample: SegDataSample, output: SegDataSample, panel_size: int
+) -> np.ndarray:
     """The row of one episode of a batch.
 
     Args:
@@ -59,8 +61,12 @@ def draw_sample(inputs: dict, index: int, sample: SegDataSample, output: SegData
         query=_image(inputs['query'][index]),
         supports=[_image(support) for support in inputs['support'][index]],
         support_masks=[mask.cpu().numpy() for mask in inputs['support_mask'][index]],
-        prediction=prediction, truth=truth, pseudo_masks=pseudo, title=title,
-        panel_size=panel_size)
+        prediction=prediction,
+        truth=truth,
+        pseudo_masks=pseudo,
+        title=title,
+        panel_size=panel_size,
+    )
 
 
 @HOOKS.register_module()
@@ -82,11 +88,17 @@ class EpisodeVisualizationHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, max_episodes: int = 6, draw_val: bool = False,
-                 out_file: str = 'episodes.png', panel_size: int = 160) -> None:
+    def __init__(
+        self,
+        max_episodes: int = 6,
+        draw_val: bool = False,
+        out_file: str = 'episodes.png',
+        panel_size: int = 160,
+    ) -> None:
         if max_episodes < 1:
-            raise ValueError(f'max_episodes must be >= 1, got {max_episodes}; to draw nothing '
-                             f'leave the hook out')
+            raise ValueError(
+                f'max_episodes must be >= 1, got {max_episodes}; to draw nothing leave the hook out'
+            )
         if Path(out_file).suffix not in ('.png', '.jpg'):
             raise ValueError(f"out_file must end in .png or .jpg, got '{out_file}'")
         if not 48 <= panel_size <= 1024:
@@ -105,24 +117,32 @@ class EpisodeVisualizationHook(Hook):
         """Forget what an earlier validation left."""
         self._rows = []
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                        outputs: Sequence[SegDataSample] | None = None) -> None:
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
         """Draw the episodes of a batch until there are enough."""
         self._collect(data_batch, outputs)
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                       outputs: Sequence[SegDataSample] | None = None) -> None:
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
         """As :meth:`after_test_iter`, where ``draw_val`` asks for it."""
         if self.draw_val:
             self._collect(data_batch, outputs)
 
-    def after_test_epoch(self, runner: Runner,
-                         metrics: dict[str, float] | None = None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the picture."""
         self._write(runner, Path(runner.work_dir) / self.out_file)
 
-    def after_val_epoch(self, runner: Runner,
-                        metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the picture of a validation."""
         path = Path(runner.work_dir) / self.out_file
         self._write(runner, path.with_name(f'{path.stem}_val{path.suffix}'))
@@ -133,8 +153,9 @@ class EpisodeVisualizationHook(Hook):
         room = self.max_episodes - len(self._rows)
         for index, output in enumerate(outputs[:room]):
             sample = data_batch['data_samples'][index]
-            self._rows.append(draw_sample(data_batch['inputs'], index, sample, output,
-                                          self.panel_size))
+            self._rows.append(
+                draw_sample(data_batch['inputs'], index, sample, output, self.panel_size)
+            )
 
     def _write(self, runner: Runner, path: Path) -> None:
         if not self._rows:

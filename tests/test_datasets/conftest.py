@@ -17,7 +17,7 @@ def write_voc(root, number=40, seed=0, size=(24, 30)):
         for class_id in rng.integers(1, 21, rng.integers(1, 4)):
             h, w = rng.integers(3, 14, 2)
             y, x = rng.integers(0, height - h), rng.integers(0, width - w)
-            label[y:y + h, x:x + w] = class_id
+            label[y : y + h, x : x + w] = class_id
         label[0] = 255
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(image).save(root / f'JPEGImages/{name}.jpg')

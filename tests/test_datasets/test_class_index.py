@@ -31,10 +31,17 @@ def by_loop(path):
     return areas
 
 
-@pytest.mark.parametrize('mask', [
-    np.zeros((3, 4)), np.full((1, 1), 255), np.arange(256).reshape(16, 16),
-    np.random.default_rng(0).integers(0, 256, (50, 30)), np.zeros((0, 4)),
-    np.repeat(np.arange(4), 25).reshape(10, 10).T])
+@pytest.mark.parametrize(
+    'mask',
+    [
+        np.zeros((3, 4)),
+        np.full((1, 1), 255),
+        np.arange(256).reshape(16, 16),
+        np.random.default_rng(0).integers(0, 256, (50, 30)),
+        np.zeros((0, 4)),
+        np.repeat(np.arange(4), 25).reshape(10, 10).T,
+    ],
+)
 def test_label_counts_equal_bincount(mask):
     mask = mask.astype(np.uint8)
     expected = np.bincount(mask.ravel(), minlength=256)
@@ -49,22 +56,29 @@ def test_areas_by_loop(masks, workers):
     for c in (1, 3):
         assert index.images(c, 9) == tuple(i for i in masks if index.areas[i].get(c, 0) >= 9)
     assert index.classes('im3', 7) == tuple(
-        c for c in range(1, 6) if index.areas['im3'].get(c, 0) >= 7)
+        c for c in range(1, 6) if index.areas['im3'].get(c, 0) >= 7
+    )
 
 
 def test_voc_masks_have_the_true_areas(shared_dir):
     truth = shared_dir / 'parity/voc_class_area.json'
     folder = shared_dir / 'data/VOCdevkit/VOC2012/SegmentationClassAug'
     masks = {path.stem: path for path in sorted(folder.glob('*.png'))}
-    expected = {image: {int(c): n for c, n in areas.items()}
-                for image, areas in json.loads(truth.read_text()).items() if image in masks}
+    expected = {
+        image: {int(c): n for c, n in areas.items()}
+        for image, areas in json.loads(truth.read_text()).items()
+        if image in masks
+    }
     assert len(expected) == 64
     assert build_class_index(masks, 20).areas == expected
 
 
 def test_values_outside_the_table(masks):
-    with pytest.raises(ValueError, match=r'masks/im\d+\.png has values outside its class table: '
-                                         r'\[5\]; allowed are 0 \(background\), 1\.\.4 and 255'):
+    with pytest.raises(
+        ValueError,
+        match=r'masks/im\d+\.png has values outside its class table: '
+        r'\[5\]; allowed are 0 \(background\), 1\.\.4 and 255',
+    ):
         build_class_index(masks, 4)
 
 
@@ -128,8 +142,9 @@ def test_damaged_cache_is_rebuilt(masks, tmp_path, content):
     cache = tmp_path / 'cache.json'
     expected = build_class_index(masks, 5, cache)
     whole = cache.read_text()
-    cache.write_bytes(whole[:len(whole) // 2].encode() if content == 'cut'
-                      else content.encode('latin-1'))
+    cache.write_bytes(
+        whole[: len(whole) // 2].encode() if content == 'cut' else content.encode('latin-1')
+    )
     assert build_class_index(masks, 5, cache) == expected
     assert cache.read_text() == whole
 
@@ -149,6 +164,7 @@ def test_failed_write_leaves_the_old_cache(masks, tmp_path, monkeypatch):
 
     def fail(*args):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(class_index.os, 'replace', fail)
     with pytest.warns(UserWarning, match='No space left'):
         build_class_index(masks, 5, cache)

@@ -1,4 +1,5 @@
 """Broken files, odd images and failing pipelines."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,12 +29,15 @@ def other_size(root, image):
     Image.fromarray(np.ones((9, 9), np.uint8)).save(root / f'SegmentationClassAug/{image}.png')
 
 
-@pytest.mark.parametrize('harm, error, message', [
-    (break_image, ValueError, r'cannot read image file .*{}\.jpg'),
-    (break_mask, ValueError, r'cannot read mask file .*{}\.png'),
-    (remove_image, FileNotFoundError, r'image file not found: .*{}\.jpg'),
-    (other_size, ValueError, r'mask .*{}\.png is 9 x 9 pixels .* its image .*{}\.jpg is'),
-])
+@pytest.mark.parametrize(
+    'harm, error, message',
+    [
+        (break_image, ValueError, r'cannot read image file .*{}\.jpg'),
+        (break_mask, ValueError, r'cannot read mask file .*{}\.png'),
+        (remove_image, FileNotFoundError, r'image file not found: .*{}\.jpg'),
+        (other_size, ValueError, r'mask .*{}\.png is 9 x 9 pixels .* its image .*{}\.jpg is'),
+    ],
+)
 @pytest.mark.parametrize('who', ['query', 'support'])
 def test_a_broken_file_ends_the_run_with_its_path(voc, harm, error, message, who):
     dataset = build(voc, scarce_classes='drop')
@@ -57,8 +61,11 @@ def test_a_broken_file_is_named_from_a_data_worker(voc):
 def test_support_that_loses_its_object(big_voc):
     tiny = [*SUPPORT[:3], dict(type='Resize', scale=(1, 1))]
     dataset = build(big_voc, support_pipeline=tiny)
-    with pytest.raises(ValueError, match=r'support mask .*\.png has no pixel of \w+ left after '
-                                         r'the support pipeline; raise min_area \(20\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'support mask .*\.png has no pixel of \w+ left after '
+        r'the support pipeline; raise min_area \(20\)',
+    ):
         for i in range(24):
             dataset[i]
 
@@ -81,10 +88,14 @@ def test_support_augmentation_is_redrawn(big_voc):
 def test_a_failing_transform_names_the_file(big_voc):
     def fail(results):
         raise RuntimeError('too much')
+
     dataset = build(big_voc, support_pipeline=[*SUPPORT, fail])
     image = dataset.episode(0).supports[0]
-    with pytest.raises(ValueError, match=rf'a transform failed on .*{image}\.jpg with mask .*'
-                                         rf'{image}\.png: RuntimeError: too much'):
+    with pytest.raises(
+        ValueError,
+        match=rf'a transform failed on .*{image}\.jpg with mask .*'
+        rf'{image}\.png: RuntimeError: too much',
+    ):
         dataset[0]
 
 
@@ -94,11 +105,15 @@ def odd_images(root):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (30, 20), dtype=np.uint8)
-    images = dict(grey=Image.fromarray(grey), deep=Image.fromarray(grey.astype(np.uint16) * 257),
-                  alpha=Image.fromarray(rng.integers(0, 256, (30, 20, 4), dtype=np.uint8)),
-                  palette=Image.fromarray(grey).convert('P'),
-                  wide=Image.fromarray(grey[:1]), high=Image.fromarray(grey[:, :1]),
-                  line=Image.fromarray(np.zeros((1, 900), np.uint8)))
+    images = dict(
+        grey=Image.fromarray(grey),
+        deep=Image.fromarray(grey.astype(np.uint16) * 257),
+        alpha=Image.fromarray(rng.integers(0, 256, (30, 20, 4), dtype=np.uint8)),
+        palette=Image.fromarray(grey).convert('P'),
+        wide=Image.fromarray(grey[:1]),
+        high=Image.fromarray(grey[:, :1]),
+        line=Image.fromarray(np.zeros((1, 900), np.uint8)),
+    )
     for name, image in images.items():
         image.save(root / f'JPEGImages/{name}.png')
         label = np.ones(image.size[::-1], np.uint8)
@@ -109,8 +124,15 @@ def odd_images(root):
 
 @pytest.mark.parametrize('pipelines', [(TRAIN, TRAIN), (TEST, SUPPORT)])
 def test_odd_images_are_read(tmp_path, pipelines):
-    dataset = build(tmp_path, dataset=odd_images(tmp_path / 'VOC'), shots=2, min_area=1,
-                    query_pipeline=pipelines[0], support_pipeline=pipelines[1], num_episodes=None)
+    dataset = build(
+        tmp_path,
+        dataset=odd_images(tmp_path / 'VOC'),
+        shots=2,
+        min_area=1,
+        query_pipeline=pipelines[0],
+        support_pipeline=pipelines[1],
+        num_episodes=None,
+    )
     for i in range(7):
         query = dataset.episode(i).query
         try:

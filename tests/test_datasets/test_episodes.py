@@ -20,8 +20,10 @@ from mmfss.datasets.folds import FoldSplit, get_split
 
 def unbatch(batch):
     inputs = batch['inputs']
-    return [dict(inputs={k: v[b] for k, v in inputs.items()}, data_samples=sample)
-            for b, sample in enumerate(batch['data_samples'])]
+    return [
+        dict(inputs={k: v[b] for k, v in inputs.items()}, data_samples=sample)
+        for b, sample in enumerate(batch['data_samples'])
+    ]
 
 
 @pytest.mark.parametrize('split', ['base', 'novel'])
@@ -75,8 +77,9 @@ def test_same_for_any_workers_and_batch_size(big_voc, split):
     expected = [digest(dataset[i]) for i in range(24)]
     for workers, size in ((0, 1), (0, 5), (2, 3)):
         np.random.seed(workers + size)
-        loader = DataLoader(dataset, batch_size=size, num_workers=workers,
-                            collate_fn=pseudo_collate)
+        loader = DataLoader(
+            dataset, batch_size=size, num_workers=workers, collate_fn=pseudo_collate
+        )
         assert [digest(item) for batch in loader for item in unbatch(batch)] == expected
 
 
@@ -115,13 +118,18 @@ def test_random_states_are_kept(big_voc):
 
 
 def test_runner_builds_it(big_voc):
-    cfg = dict(dataset=config(big_voc, lazy_init=True), batch_size=2, num_workers=0,
-               sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg = dict(
+        dataset=config(big_voc, lazy_init=True),
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     with DefaultScope.overwrite_default_scope('mmseg'):
         loader = Runner.build_dataloader(cfg, seed=1)
     batch = next(iter(loader))
     assert {k: len(v) for k, v in batch['inputs'].items()} == dict(
-        query=2, support=2, support_mask=2)
+        query=2, support=2, support_mask=2
+    )
     assert [s.episode for s in batch['data_samples']] == [0, 1]
 
 
@@ -152,31 +160,38 @@ def test_index_cache_lies_beside_the_masks(voc):
     assert (voc / 'class_index_SegmentationClassAug_train.json').is_file()
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(fold=4), r"fold of 'pascal-5i' must be an integer in 0\.\.3, got 4"),
-    (dict(fold='x'), r'fold of'),
-    (dict(benchmark='voc'), r"benchmark must be one of .*got 'voc'"),
-    (dict(split='train'), r"split must be one of \['base', 'novel'\], got 'train'"),
-    (dict(shots=0), r'shots must be an integer >= 1, got 0'),
-    (dict(shots=1.0), r'shots must be an integer >= 1, got 1\.0'),
-    (dict(shots='1'), r"shots must be an integer >= 1, got '1'"),
-    (dict(shots=True), r'shots must be an integer >= 1, got True'),
-    (dict(num_episodes=0), r'num_episodes must be an integer >= 1, got 0'),
-    (dict(seed=-1), r'seed must be an integer >= 0, got -1'),
-    (dict(min_area=0), r'min_area must be an integer >= 1, got 0'),
-    (dict(scarce_classes='skip'), r"scarce_classes must be one of \['error', 'drop'\]"),
-    (dict(benchmark='coco-20i'), r'needs a dataset with background and its 80 classes .*got '
-                                 r'PascalVOCFewShot with 21'),
-    (dict(shots=40), r'40-shot episodes need 41 images of a class'),
-    (dict(min_area=10000), r'no image has at least 10000 pixels'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(fold=4), r"fold of 'pascal-5i' must be an integer in 0\.\.3, got 4"),
+        (dict(fold='x'), r'fold of'),
+        (dict(benchmark='voc'), r"benchmark must be one of .*got 'voc'"),
+        (dict(split='train'), r"split must be one of \['base', 'novel'\], got 'train'"),
+        (dict(shots=0), r'shots must be an integer >= 1, got 0'),
+        (dict(shots=1.0), r'shots must be an integer >= 1, got 1\.0'),
+        (dict(shots='1'), r"shots must be an integer >= 1, got '1'"),
+        (dict(shots=True), r'shots must be an integer >= 1, got True'),
+        (dict(num_episodes=0), r'num_episodes must be an integer >= 1, got 0'),
+        (dict(seed=-1), r'seed must be an integer >= 0, got -1'),
+        (dict(min_area=0), r'min_area must be an integer >= 1, got 0'),
+        (dict(scarce_classes='skip'), r"scarce_classes must be one of \['error', 'drop'\]"),
+        (
+            dict(benchmark='coco-20i'),
+            r'needs a dataset with background and its 80 classes .*got '
+            r'PascalVOCFewShot with 21',
+        ),
+        (dict(shots=40), r'40-shot episodes need 41 images of a class'),
+        (dict(min_area=10000), r'no image has at least 10000 pixels'),
+    ],
+)
 def test_arguments_out_of_range(big_voc, options, message):
     with pytest.raises(ValueError, match=message):
         build(big_voc, **options)
 
 
-@pytest.mark.parametrize('fold, names', [
-    (1, {'cat', 'chair', 'cow'}), (3, {'pottedplant', 'sofa', 'tvmonitor'})])
+@pytest.mark.parametrize(
+    'fold, names', [(1, {'cat', 'chair', 'cow'}), (3, {'pottedplant', 'sofa', 'tvmonitor'})]
+)
 def test_voc_photos_by_loop(shared_dir, fold, names):
     root = shared_dir / 'data/VOCdevkit/VOC2012'
     lines = (root / 'ImageSets/Segmentation/val.txt').read_text().split()
@@ -185,8 +200,9 @@ def test_voc_photos_by_loop(shared_dir, fold, names):
     for image in lines:
         label = np.asarray(Image.open(root / f'SegmentationClassAug/{image}.png'))
         classes[image] = [c for c in split.novel if (label == c).sum() >= 2048]
-    source = dict(type='PascalVOCFewShot', data_root=str(root),
-                  ann_file='ImageSets/Segmentation/val.txt')
+    source = dict(
+        type='PascalVOCFewShot', data_root=str(root), ann_file='ImageSets/Segmentation/val.txt'
+    )
     dataset = build(root, dataset=source, fold=fold, num_episodes=300, min_area=None)
     queries = [image for image in lines if classes[image]]
     seen = set()
@@ -203,9 +219,15 @@ def test_voc_photos_by_loop(shared_dir, fold, names):
 
 def test_fold_without_training_images_says_why(shared_dir):
     root = shared_dir / 'data/VOCdevkit/VOC2012'
-    source = dict(type='PascalVOCFewShot', data_root=str(root),
-                  ann_file='ImageSets/Segmentation/train_aug_fss.txt')
-    with pytest.raises(ValueError, match=r'no image has at least 2048 pixels in .*'
-                                         r'train_aug_fss\.txt of a base class of pascal-5i fold 1 '
-                                         r'.*exclude_novel_images=False'):
+    source = dict(
+        type='PascalVOCFewShot',
+        data_root=str(root),
+        ann_file='ImageSets/Segmentation/train_aug_fss.txt',
+    )
+    with pytest.raises(
+        ValueError,
+        match=r'no image has at least 2048 pixels in .*'
+        r'train_aug_fss\.txt of a base class of pascal-5i fold 1 '
+        r'.*exclude_novel_images=False',
+    ):
         build(root, 'base', dataset=source, fold=1, min_area=None)

@@ -17,7 +17,8 @@ def test_folds_partition_the_classes(name):
         assert set(split.novel).isdisjoint(split.base)
         assert len(split.novel) + len(split.base) == len(bench.classes)
         assert split.novel_names + split.base_names == tuple(
-            bench.classes[c - 1] for c in split.novel + split.base)
+            bench.classes[c - 1] for c in split.novel + split.base
+        )
 
 
 def test_published_folds():
@@ -25,8 +26,11 @@ def test_published_folds():
     assert get_split('coco-20i', 0).novel == tuple(range(1, 81, 4))
     assert get_split('coco-20i', 2).novel[:3] == (3, 7, 11)
     assert get_split('coco-20i-contiguous', 3).novel == tuple(range(61, 81))
-    assert [len(BENCHMARKS[n].classes) for n in ('pascal-5i', 'coco-20i', 'shapes-5i')] == \
-        [20, 80, 20]
+    assert [len(BENCHMARKS[n].classes) for n in ('pascal-5i', 'coco-20i', 'shapes-5i')] == [
+        20,
+        80,
+        20,
+    ]
     assert BENCHMARKS['pascal-5i'].min_area == BENCHMARKS['coco-20i'].min_area == 2048
 
 

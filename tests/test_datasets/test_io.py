@@ -37,6 +37,7 @@ def test_16_bit_grey_keeps_the_high_byte(tmp_path):
 
 def test_16_bit_colour_keeps_the_high_byte(tmp_path, rgb):
     import cv2
+
     cv2.imwrite(str(tmp_path / 'a.png'), rgb.astype(np.uint16) * 256 + 77)
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), rgb)  # cv2 writes BGR
 
@@ -127,6 +128,7 @@ def write_grey_png(path, labels, bits):
     """Pillow does not write grey PNGs of 2 or 4 bits."""
     import struct
     import zlib
+
     height, width = labels.shape
     rows = b''
     for row in labels:
@@ -139,6 +141,10 @@ def write_grey_png(path, labels, bits):
     def chunk(kind, data):
         body = kind + data
         return struct.pack('>I', len(data)) + body + struct.pack('>I', zlib.crc32(body))
-    path.write_bytes(b'\x89PNG\r\n\x1a\n'
-                     + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0))
-                     + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+    path.write_bytes(
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0))
+        + chunk(b'IDAT', zlib.compress(rows))
+        + chunk(b'IEND', b'')
+    )

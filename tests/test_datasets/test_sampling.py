@@ -13,9 +13,12 @@ from mmfss.datasets.sampling import ImageListSampler, build_pool, check_pool, dr
 @pytest.fixture(scope='module')
 def index():
     rng = np.random.default_rng(0)
-    return ClassIndex({
-        f'im{i}': {int(c): int(rng.integers(1, 100)) for c in rng.integers(1, 9, 4)}
-        for i in range(60)})
+    return ClassIndex(
+        {
+            f'im{i}': {int(c): int(rng.integers(1, 100)) for c in rng.integers(1, 9, 4)}
+            for i in range(60)
+        }
+    )
 
 
 def test_pool_by_loop(index):
@@ -28,7 +31,8 @@ def test_pool_by_loop(index):
             assert pool.classes_of[image] == tuple(found)
     assert pool.images == tuple(expected) and len(expected) > 5
     assert {c: set(images) for c, images in pool.images_of.items()} == {
-        c: {i for i in expected if c in pool.classes_of[i]} for c in (2, 5, 8)}
+        c: {i for i in expected if c in pool.classes_of[i]} for c in (2, 5, 8)
+    }
 
 
 @pytest.mark.parametrize('shots', [1, 3])
@@ -92,14 +96,20 @@ def test_scarce_classes():
     split = get_split('pascal-5i', 0)
     index = ClassIndex({'a': {1: 50, 2: 50}, 'b': {1: 50}, 'c': {1: 50, 3: 10}})
     pool = build_pool(index, split.novel, 20)
-    with pytest.raises(ValueError, match=r"1-shot episodes need 2 images .* 20 pixels in val\.txt; "
-                                         r"too few of bicycle: 1\. .*scarce_classes='drop'"):
+    with pytest.raises(
+        ValueError,
+        match=r"1-shot episodes need 2 images .* 20 pixels in val\.txt; "
+        r"too few of bicycle: 1\. .*scarce_classes='drop'",
+    ):
         check_pool(pool, split, 'novel', 1, 20, 'val.txt')
     with pytest.raises(ValueError, match='5-shot .* need 6 .*aeroplane: 3, bicycle: 1'):
         check_pool(pool, split, 'novel', 5, 20, 'val.txt')
     kept = drop_scarce(index, split.novel, 20, (), 2)
     assert kept.images_of == {1: ('a', 'b', 'c')} and set(kept.classes_of.values()) == {(1,)}
     check_pool(kept, split, 'novel', 2, 20, 'val.txt')
-    with pytest.raises(ValueError, match=r'no image has .* of a novel class of pascal-5i fold 0 '
-                                         r'\(aeroplane, .*lower min_area'):
+    with pytest.raises(
+        ValueError,
+        match=r'no image has .* of a novel class of pascal-5i fold 0 '
+        r'\(aeroplane, .*lower min_area',
+    ):
         check_pool(build_pool(index, split.novel, 99), split, 'novel', 1, 99, 'val.txt')

@@ -35,19 +35,26 @@ def test_reads_the_coco_layout(voc, tmp_path):
     assert len(dataset) == 40
     assert dataset.get_data_info(0)['seg_map_path'] == str(root / 'annotations/val2014/im000.png')
     shutil.rmtree(root / 'annotations')
-    with pytest.raises(FileNotFoundError, match=r'seg_map_path directory not found: .*annotations/'
-                                                r'\{train2014,val2014\}/\*\.png'):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'seg_map_path directory not found: .*annotations/'
+        r'\{train2014,val2014\}/\*\.png',
+    ):
         CocoFewShot('val2014', str(root))
 
 
 def test_directory_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'dataset directory not found: .*none; expected '
-                                                r'there: JPEGImages/\*\.jpg, .*Set data_root'):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'dataset directory not found: .*none; expected '
+        r'there: JPEGImages/\*\.jpg, .*Set data_root',
+    ):
         PascalVOCFewShot(LIST, str(tmp_path / 'none'))
 
 
-@pytest.mark.parametrize('folder, key', [('JPEGImages', 'img_path'),
-                                         ('SegmentationClassAug', 'seg_map_path')])
+@pytest.mark.parametrize(
+    'folder, key', [('JPEGImages', 'img_path'), ('SegmentationClassAug', 'seg_map_path')]
+)
 def test_other_layout(voc, folder, key):
     (voc / folder).rename(voc / 'elsewhere')
     with pytest.raises(FileNotFoundError, match=rf'{key} directory not found: .*{folder}.*expect'):
@@ -62,22 +69,32 @@ def test_missing_list(voc):
         PascalVOCFewShot('none.txt', str(voc))
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', r'no image is listed in .*train\.txt; expected JPEGImages'),
-    ('im000\nim001\nim000\n', r'names images more than once: im000; remove'),
-    ('im000.jpg\n', r"has the line 'im000\.jpg'; expected one image name a line"),
-    ('JPEGImages/im000.jpg SegmentationClassAug/im000.png\n', r'expected one image name a line'),
-    ('/JPEGImages/im000\n', r'expected one image name a line'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('', r'no image is listed in .*train\.txt; expected JPEGImages'),
+        ('im000\nim001\nim000\n', r'names images more than once: im000; remove'),
+        ('im000.jpg\n', r"has the line 'im000\.jpg'; expected one image name a line"),
+        (
+            'JPEGImages/im000.jpg SegmentationClassAug/im000.png\n',
+            r'expected one image name a line',
+        ),
+        ('/JPEGImages/im000\n', r'expected one image name a line'),
+    ],
+)
 def test_bad_lists(voc, text, message):
     (voc / LIST).write_text(text)
     with pytest.raises(ValueError, match=message):
         PascalVOCFewShot(LIST, str(voc))
 
 
-@pytest.mark.parametrize('file, message', [
-    ('JPEGImages/im003.jpg', r'1 of 40 images not found in .*JPEGImages: im003\.jpg; restore'),
-    ('SegmentationClassAug/im003.png', r'1 of 40 masks not found in .*: im003\.png; restore')])
+@pytest.mark.parametrize(
+    'file, message',
+    [
+        ('JPEGImages/im003.jpg', r'1 of 40 images not found in .*JPEGImages: im003\.jpg; restore'),
+        ('SegmentationClassAug/im003.png', r'1 of 40 masks not found in .*: im003\.png; restore'),
+    ],
+)
 def test_listed_file_is_missing(voc, file, message):
     (voc / file).unlink()
     with pytest.raises(FileNotFoundError, match=message):

@@ -1,4 +1,5 @@
 """Shapes-5i: the same pixels everywhere, enough images for every fold, safe writing."""
+
 from __future__ import annotations
 
 import hashlib
@@ -30,8 +31,9 @@ SMALL = ShapesSpec(train=6, val=4, image_size=32)
 
 
 def files_of(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes()
-            for p in folder.rglob('*') if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()
+    }
 
 
 def test_pixels_are_those_of_version_1():
@@ -75,11 +77,16 @@ def test_classes_follow_the_forms_and_share_textures_with_another_fold():
         assert len(folds) == 2 and folds[0] != folds[1], name
 
 
-@pytest.mark.parametrize('name, area', [
-    ('cross', 2 * 0.6 * 1.9 - 0.36), ('triangle', 0.75 * 3**0.5),
-    ('ell', 0.55 * 1.37 + 1.45 * 0.53),
-    ('ring', np.pi * (0.95**2 - 0.52**2)), ('horseshoe', np.pi * (0.85**2 - 0.42**2) / 2
-                                            + 2 * 0.43 * 1.05)])
+@pytest.mark.parametrize(
+    'name, area',
+    [
+        ('cross', 2 * 0.6 * 1.9 - 0.36),
+        ('triangle', 0.75 * 3**0.5),
+        ('ell', 0.55 * 1.37 + 1.45 * 0.53),
+        ('ring', np.pi * (0.95**2 - 0.52**2)),
+        ('horseshoe', np.pi * (0.85**2 - 0.42**2) / 2 + 2 * 0.43 * 1.05),
+    ],
+)
 def test_rasterised_area_is_the_forms(name, area):
     assert form_area(name) == pytest.approx(area, rel=0.015)
 
@@ -124,8 +131,9 @@ def test_every_class_is_the_main_one_of_equally_many_images():
 
 
 def test_a_label_shows_the_classes_that_were_meant_at_a_useful_size():
-    areas = np.stack([np.bincount(render_sample(0, 'val', i)[1].ravel(), minlength=256)
-                      for i in range(100)])
+    areas = np.stack(
+        [np.bincount(render_sample(0, 'val', i)[1].ravel(), minlength=256) for i in range(100)]
+    )
     assert not areas[:, 21:255].any()
     for index, area in enumerate(areas):
         shown = tuple(np.flatnonzero(area[1:21]) + 1)
@@ -141,10 +149,13 @@ def test_a_label_shows_the_classes_that_were_meant_at_a_useful_size():
 
 def test_meant_classes_leave_enough_for_every_fold():
     """The default 420 + 200: what the episodic dataset will find (labels are as meant, above)."""
-    meant = {split: [scene_classes(0, split, i) for i in range(count)]
-             for split, count in (('train', 420), ('val', 200))}
-    uses = {split: Counter(c for classes in lists for c in classes)
-            for split, lists in meant.items()}
+    meant = {
+        split: [scene_classes(0, split, i) for i in range(count)]
+        for split, count in (('train', 420), ('val', 200))
+    }
+    uses = {
+        split: Counter(c for classes in lists for c in classes) for split, lists in meant.items()
+    }
     assert (min(uses['train'].values()), max(uses['train'].values())) == (35, 43)
     assert (min(uses['val'].values()), max(uses['val'].values())) == (14, 21)
     kept, tested, least = [], [], []
@@ -174,15 +185,24 @@ def test_colour_does_not_name_the_class():
 def test_writes_the_layout_of_voc(tmp_path):
     out = tmp_path / 'deep' / 'shapes'
     assert write_shapes(out, SMALL) is True
-    assert (out / 'ImageSets/Segmentation/val.txt').read_text() == \
-        'val_00000\nval_00001\nval_00002\nval_00003\n'
+    assert (
+        out / 'ImageSets/Segmentation/val.txt'
+    ).read_text() == 'val_00000\nval_00001\nval_00002\nval_00003\n'
     image, label = render_sample(0, 'train', 5, 32)
     assert np.array_equal(cv2.imread(str(out / 'JPEGImages/train_00005.png')), image)
     written = cv2.imread(str(out / 'SegmentationClassAug/train_00005.png'), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(written, label)
     manifest = json.loads((out / 'shapes5i.json').read_text())
-    assert manifest == dict(name='Shapes-5i', version=1, seed=0, train=6, val=4, image_size=32,
-                            min_area=128, classes=list(SHAPES_CLASSES))
+    assert manifest == dict(
+        name='Shapes-5i',
+        version=1,
+        seed=0,
+        train=6,
+        val=4,
+        image_size=32,
+        min_area=128,
+        classes=list(SHAPES_CLASSES),
+    )
     assert len(files_of(out)) == 2 * 10 + 2 + 1
 
 
@@ -244,11 +264,15 @@ def test_file_in_place_of_the_directory(tmp_path):
         write_shapes(tmp_path / 'x', SMALL)
 
 
-@pytest.mark.parametrize('bad, message', [
-    (dict(seed=-1), 'seed of Shapes-5i must be an integer from 0 to .*, got -1'),
-    (dict(train=0), 'train of Shapes-5i must be an integer from 1 to 99999, got 0'),
-    (dict(val=2.0), 'val of Shapes-5i must be an integer .* got 2.0'),
-    (dict(image_size=16), 'image_size of Shapes-5i must be an integer from 32 to 1024, got 16')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        (dict(seed=-1), 'seed of Shapes-5i must be an integer from 0 to .*, got -1'),
+        (dict(train=0), 'train of Shapes-5i must be an integer from 1 to 99999, got 0'),
+        (dict(val=2.0), 'val of Shapes-5i must be an integer .* got 2.0'),
+        (dict(image_size=16), 'image_size of Shapes-5i must be an integer from 32 to 1024, got 16'),
+    ],
+)
 def test_values_out_of_range_are_named(bad, message):
     with pytest.raises(ValueError, match=message):
         ShapesSpec(**bad)
@@ -268,7 +292,7 @@ def test_fold_counts_by_hand(tmp_path):
         label = np.zeros(128 * 128, np.uint8)
         start = 0
         for class_id, area in classes.items():
-            label[start:start + area] = class_id
+            label[start : start + area] = class_id
             start += area
         cv2.imwrite(str(labels / f'{name}.png'), label.reshape(128, 128))
     (lists / 'train.txt').write_text('a\nb\nc\nd\n')
@@ -295,8 +319,10 @@ def test_command_line(tmp_path, repo_root, monkeypatch, capsys):
     novel = get_split('shapes-5i', 2).novel
     train, test = (fold_counts(tmp_path / 'out', split, novel) for split in ('train', 'val'))
     assert 0 < train.without < 24 and 0 < test.qualifying < 12
-    assert (f'fold 2: {train.without} training images without its novel classes, '
-            f'{test.qualifying} test images with one of them') in said
+    assert (
+        f'fold 2: {train.without} training images without its novel classes, '
+        f'{test.qualifying} test images with one of them'
+    ) in said
     run_tool(monkeypatch, repo_root, *arguments)
     assert 'complete already, left as it was' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='error: val of Shapes-5i must be an integer from 1'):

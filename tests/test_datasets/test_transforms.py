@@ -10,8 +10,14 @@ from mmfss.datasets.transforms import RandomBlur, RandomCropKeepObject
 
 
 def results(image, label):
-    return dict(img=image, gt_seg_map=label, seg_fields=['gt_seg_map'], img_path='a.jpg',
-                img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    return dict(
+        img=image,
+        gt_seg_map=label,
+        seg_fields=['gt_seg_map'],
+        img_path='a.jpg',
+        img_shape=image.shape[:2],
+        ori_shape=image.shape[:2],
+    )
 
 
 def scene(height, width, box, seed=0):
@@ -28,8 +34,11 @@ def write(tmp_path, shape=(6, 5)):
     label = np.random.default_rng(1).choice(np.array([0, 3, 4, 255], np.uint8), shape)
     Image.fromarray(image).save(tmp_path / 'a.png')
     Image.fromarray(label).save(tmp_path / 'm.png')
-    return image, label, dict(img_path=str(tmp_path / 'a.png'),
-                              seg_map_path=str(tmp_path / 'm.png'), class_id=3)
+    return (
+        image,
+        label,
+        dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'm.png'), class_id=3),
+    )
 
 
 def apply(*types):
@@ -39,6 +48,7 @@ def apply(*types):
         for step in steps:
             data = step(data)
         return data
+
     return run
 
 
@@ -74,11 +84,17 @@ def test_label_loaded_after_the_resize_keeps_its_size(tmp_path):
 
 def test_upstream_transforms_keep_label_values(tmp_path):
     data = write(tmp_path)[2]
-    run = apply('LoadImage', 'LoadLabel', 'BinarizeLabel',
-                dict(type='RandomResize', scale=(64, 64), ratio_range=(0.9, 1.1), keep_ratio=True),
-                dict(type='RandomRotate', prob=1, degree=10), 'RandomBlur',
-                dict(type='RandomFlip', prob=1.0), dict(type='RandomCropKeepObject', crop_size=48),
-                dict(type='Resize', scale=(40, 40)))
+    run = apply(
+        'LoadImage',
+        'LoadLabel',
+        'BinarizeLabel',
+        dict(type='RandomResize', scale=(64, 64), ratio_range=(0.9, 1.1), keep_ratio=True),
+        dict(type='RandomRotate', prob=1, degree=10),
+        'RandomBlur',
+        dict(type='RandomFlip', prob=1.0),
+        dict(type='RandomCropKeepObject', crop_size=48),
+        dict(type='Resize', scale=(40, 40)),
+    )
     out = run(data)
     assert out['gt_seg_map'].dtype == np.uint8 and out['gt_seg_map'].shape == (40, 40)
     assert set(np.unique(out['gt_seg_map'])) == {0, 1, 255}
@@ -86,8 +102,9 @@ def test_upstream_transforms_keep_label_values(tmp_path):
 
 def test_blur():
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(RandomBlur(1)(dict(img=image))['img'],
-                                  cv2.GaussianBlur(image, (5, 5), 0))
+    np.testing.assert_array_equal(
+        RandomBlur(1)(dict(img=image))['img'], cv2.GaussianBlur(image, (5, 5), 0)
+    )
     assert RandomBlur(0)(dict(img=image))['img'] is image
     np.random.seed(0)
     blurred = sum(RandomBlur()(dict(img=image))['img'] is not image for _ in range(400))
@@ -112,8 +129,12 @@ def test_crop_is_a_window_of_image_and_label():
 
 def test_crop_keeps_the_object():
     np.random.seed(0)
-    kept = [RandomCropKeepObject(32, max_tries=500)(scene(64, 64, np.s_[50:60, 3:13]))
-            ['gt_seg_map'].sum() for _ in range(50)]
+    kept = [
+        RandomCropKeepObject(32, max_tries=500)(scene(64, 64, np.s_[50:60, 3:13]))[
+            'gt_seg_map'
+        ].sum()
+        for _ in range(50)
+    ]
     assert min(kept) >= 85 and max(kept) == 100
 
 
@@ -125,7 +146,7 @@ def test_crop_takes_the_best_of_its_draws():
     label = np.tril(np.ones((40, 40), np.uint8))
     np.random.seed(3)
     draws = [(np.random.randint(0, 33), np.random.randint(0, 33)) for _ in range(30)]
-    best = max(int(label[t:t + 8, x:x + 8].sum()) for t, x in draws)
+    best = max(int(label[t : t + 8, x : x + 8].sum()) for t, x in draws)
     np.random.seed(3)
     out = crop(results(np.zeros((40, 40, 3), np.uint8), label))
     assert out['gt_seg_map'].sum() == best
@@ -163,8 +184,9 @@ def test_crop_pads_evenly(shape):
     assert rows[0] == (16 - len(rows)) // 2
 
 
-@pytest.mark.parametrize('options', [dict(crop_size=0), dict(crop_size=8, keep_ratio=2),
-                                     dict(crop_size=8, max_tries=0)])
+@pytest.mark.parametrize(
+    'options', [dict(crop_size=0), dict(crop_size=8, keep_ratio=2), dict(crop_size=8, max_tries=0)]
+)
 def test_crop_arguments(options):
     with pytest.raises(ValueError, match='of RandomCropKeepObject is out of range: [02]'):
         RandomCropKeepObject(**options)

@@ -30,8 +30,11 @@ def random_samples(number=30, seed=0):
     for episode in range(number):
         shape = tuple(rng.integers(1, 12, 2))
         truth = rng.choice(np.array([0, 1, 255], np.uint8), size=shape)
-        samples.append(sample(rng.integers(0, 2, shape).astype(np.uint8), truth,
-                              int(rng.integers(1, 6)), episode))
+        samples.append(
+            sample(
+                rng.integers(0, 2, shape).astype(np.uint8), truth, int(rng.integers(1, 6)), episode
+            )
+        )
     return samples
 
 
@@ -39,7 +42,7 @@ def run(samples, batch=1, meta=META, **options):
     metric = FewShotIoUMetric(**options)
     metric.dataset_meta = meta
     for i in range(0, len(samples), batch):
-        metric.process(None, samples[i:i + batch])
+        metric.process(None, samples[i : i + batch])
     return metric.evaluate(len(samples))
 
 
@@ -85,7 +88,8 @@ def test_plain_loop():
     ious, miou, fb_iou = by_loop(samples)
     result = run(samples)
     assert {n: result[f'IoU/{n}'] for n in SPLIT.novel_names} == pytest.approx(
-        {SPLIT.name(c): iou for c, iou in ious.items()})
+        {SPLIT.name(c): iou for c, iou in ious.items()}
+    )
     assert result['mIoU'] == pytest.approx(miou) and result['FB-IoU'] == pytest.approx(fb_iou)
     assert result['classes'] == 5 and result['episodes'] == 30
 
@@ -140,8 +144,14 @@ def test_absent_class_left_out_visibly(monkeypatch):
     result = run(samples, absent_classes='exclude')
     assert result['classes'] == 3 and result['mIoU'] == pytest.approx(miou)
     assert 'IoU/bicycle' not in result and len(ious) == 3
-    assert said == [('pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU is the '
-                     'mean of the other 3', 'current', logging.WARNING)]
+    assert said == [
+        (
+            'pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU is the '
+            'mean of the other 3',
+            'current',
+            logging.WARNING,
+        )
+    ]
 
 
 def test_no_episode_at_all():
@@ -167,12 +177,15 @@ def test_episodes_of_other_classes():
         run([*random_samples(), sample([[1]], [[1]], 7, 99)])
 
 
-@pytest.mark.parametrize('pred, truth, message', [
-    (np.zeros((2, 3)), np.zeros((3, 2)), r'one \(h, w\), got \(2, 3\) and \(3, 2\)'),
-    (np.full((2, 2), 2), np.zeros((2, 2)), r'prediction may hold 0 and 1, got \[2\]'),
-    (np.full((2, 2), 0.4), np.zeros((2, 2)), r'prediction may hold 0 and 1, got \[0\.4\]'),
-    (np.zeros((2, 2)), np.full((2, 2), 7), r'truth mask may hold 0, 1 and 255, got \[7'),
-])
+@pytest.mark.parametrize(
+    'pred, truth, message',
+    [
+        (np.zeros((2, 3)), np.zeros((3, 2)), r'one \(h, w\), got \(2, 3\) and \(3, 2\)'),
+        (np.full((2, 2), 2), np.zeros((2, 2)), r'prediction may hold 0 and 1, got \[2\]'),
+        (np.full((2, 2), 0.4), np.zeros((2, 2)), r'prediction may hold 0 and 1, got \[0\.4\]'),
+        (np.zeros((2, 2)), np.full((2, 2), 7), r'truth mask may hold 0, 1 and 255, got \[7'),
+    ],
+)
 def test_bad_maps_name_the_episode(pred, truth, message):
     with pytest.raises(ValueError, match=r'episode 3 \(q\.jpg\): .*' + message):
         run([sample(pred, truth, 1, 3)])

@@ -1,4 +1,5 @@
 """The metric through mmengine's samplers, test loop and a real process group."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -43,8 +44,12 @@ def evaluate(batch_size, collect_dir=None):
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dict(split=SPLIT.to_dict(), role='novel')
     data = Episodes()
-    loader = DataLoader(data, batch_size, sampler=DefaultSampler(data, shuffle=False, seed=0),
-                        collate_fn=pseudo_collate)
+    loader = DataLoader(
+        data,
+        batch_size,
+        sampler=DefaultSampler(data, shuffle=False, seed=0),
+        collate_fn=pseudo_collate,
+    )
     for batch in loader:
         evaluator.process(batch)
     return evaluator.evaluate(len(data))
@@ -52,8 +57,13 @@ def evaluate(batch_size, collect_dir=None):
 
 def work(rank, port, batch_size, folder, queue):
     try:
-        dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2,
-                                timeout=timedelta(seconds=30))
+        dist.init_process_group(
+            'gloo',
+            f'tcp://127.0.0.1:{port}',
+            rank=rank,
+            world_size=2,
+            timeout=timedelta(seconds=30),
+        )
         queue.put(evaluate(batch_size, folder))
         dist.destroy_process_group()
     except BaseException:
@@ -71,9 +81,12 @@ def test_two_processes_equal_one(tmp_path, batch_size):
         port = probe.getsockname()[1]
     context = multiprocessing.get_context('fork')
     queue = context.Queue()
-    processes = [context.Process(target=work, daemon=True,
-                                 args=(r, port, batch_size, str(tmp_path / 'collect'), queue))
-                 for r in range(2)]
+    processes = [
+        context.Process(
+            target=work, daemon=True, args=(r, port, batch_size, str(tmp_path / 'collect'), queue)
+        )
+        for r in range(2)
+    ]
     for process in processes:
         process.start()
     results = [queue.get(timeout=60) for _ in processes]

@@ -14,12 +14,16 @@ def episode(name='q0', shots=2, size=8):
     g = torch.Generator().manual_seed(shots * size)
     mask = torch.randint(0, 2, (shots, size, size), generator=g, dtype=torch.uint8)
     mask[:, 0, :2] = torch.tensor([1, 255], dtype=torch.uint8)
-    sample = SegDataSample(metainfo=dict(
-        img_path=f'{name}.jpg', support_paths=[f'{name}_s{k}.jpg' for k in range(shots)]))
+    sample = SegDataSample(
+        metainfo=dict(
+            img_path=f'{name}.jpg', support_paths=[f'{name}_s{k}.jpg' for k in range(shots)]
+        )
+    )
     sample.gt_sem_seg = PixelData(data=mask[:1])
     images = torch.randint(0, 256, (shots + 1, 3, size, size), generator=g, dtype=torch.uint8)
-    return dict(inputs=dict(query=images[0], support=images[1:], support_mask=mask),
-                data_samples=sample)
+    return dict(
+        inputs=dict(query=images[0], support=images[1:], support_mask=mask), data_samples=sample
+    )
 
 
 def batch(number=2, **options):
@@ -31,13 +35,16 @@ def test_stacks_and_turns_bgr_into_rgb():
     out = MODELS.build(dict(type='EpisodeDataPreprocessor'))(data)
     inputs = out['inputs']
     assert {k: (tuple(v.shape), v.dtype) for k, v in inputs.items()} == dict(
-        query=((2, 3, 8, 8), torch.float32), support=((2, 2, 3, 8, 8), torch.float32),
-        support_mask=((2, 2, 8, 8), torch.uint8))
+        query=((2, 3, 8, 8), torch.float32),
+        support=((2, 2, 3, 8, 8), torch.float32),
+        support_mask=((2, 2, 8, 8), torch.uint8),
+    )
     for b in range(2):
         for c in range(3):
             assert torch.equal(inputs['query'][b, c], data['inputs']['query'][b][2 - c].float())
-            assert torch.equal(inputs['support'][b, 1, c],
-                               data['inputs']['support'][b][1, 2 - c].float())
+            assert torch.equal(
+                inputs['support'][b, 1, c], data['inputs']['support'][b][1, 2 - c].float()
+            )
         assert torch.equal(inputs['support_mask'][b], data['inputs']['support_mask'][b])
     assert [s.img_path for s in out['data_samples']] == ['q0.jpg', 'q1.jpg']
     assert out['data_samples'][0].gt_sem_seg.data.dtype == torch.uint8
@@ -72,8 +79,11 @@ def expect(data, message, **options):
 def test_mask_values(value):
     data = batch()
     data['inputs']['support_mask'][1][0, 4, 4] = value
-    expect(data, rf'support mask 0 of the query q1\.jpg \(support q1_s0\.jpg\) may hold 0, 1 and '
-                 rf'255, got \[0, 1, {value}, 255\]')
+    expect(
+        data,
+        rf'support mask 0 of the query q1\.jpg \(support q1_s0\.jpg\) may hold 0, 1 and '
+        rf'255, got \[0, 1, {value}, 255\]',
+    )
 
 
 @pytest.mark.parametrize('fill', [0, 255])
@@ -111,9 +121,11 @@ def test_fewer_masks_than_supports():
 
 def test_episodes_of_different_sizes_or_shots():
     for other in (episode('big', size=16), episode('five', shots=5)):
-        expect(pseudo_collate([episode('q0'), other]),
-               r'must have one \(K, 3, S, S\), got \(2, 3, 8, 8\) for the query q0\.jpg and .* for '
-               rf"{other['data_samples'].img_path}")
+        expect(
+            pseudo_collate([episode('q0'), other]),
+            r'must have one \(K, 3, S, S\), got \(2, 3, 8, 8\) for the query q0\.jpg and .* for '
+            rf"{other['data_samples'].img_path}",
+        )
 
 
 def test_not_square_or_not_the_required_size():

@@ -1,4 +1,5 @@
 """Pictures of episodes: what lies where, and in which colour."""
+
 from __future__ import annotations
 
 import cv2
@@ -28,13 +29,19 @@ GREY = np.full((32, 32, 3), 100, np.uint8)
 def half(value: int = 1, size: int = 32) -> np.ndarray:
     """The left half has the value, the right half 0."""
     mask = np.zeros((size, size), np.uint8)
-    mask[:, :size // 2] = value
+    mask[:, : size // 2] = value
     return mask
 
 
 def draw(**changes) -> np.ndarray:
-    arguments = dict(query=GREY, supports=[GREY], support_masks=[half()], prediction=half(),
-                     truth=half(), panel_size=P)
+    arguments = dict(
+        query=GREY,
+        supports=[GREY],
+        support_masks=[half()],
+        prediction=half(),
+        truth=half(),
+        panel_size=P,
+    )
     return draw_episode(**{**arguments, **changes})
 
 
@@ -65,13 +72,24 @@ def test_panels_in_order_with_their_colours():
         assert spot(row, panel, 0.75) == (75, 75, 75)  # dulled: 0.3 of the colour, 0.45 of grey
 
 
-@pytest.mark.parametrize('shots, pseudo, truth, count', [
-    (1, True, True, 6), (1, False, True, 4), (1, False, False, 3), (3, True, False, 7),
-    (5, True, True, 10), (7, True, True, 10)])
+@pytest.mark.parametrize(
+    'shots, pseudo, truth, count',
+    [
+        (1, True, True, 6),
+        (1, False, True, 4),
+        (1, False, False, 3),
+        (3, True, False, 7),
+        (5, True, True, 10),
+        (7, True, True, 10),
+    ],
+)
 def test_number_of_panels(shots, pseudo, truth, count):
-    row = draw(supports=[GREY] * shots, support_masks=[half()] * shots,
-               pseudo_masks=np.zeros((2, 8, 8)) if pseudo else None,
-               truth=half() if truth else None)
+    row = draw(
+        supports=[GREY] * shots,
+        support_masks=[half()] * shots,
+        pseudo_masks=np.zeros((2, 8, 8)) if pseudo else None,
+        truth=half() if truth else None,
+    )
     assert panels(row) == count
 
 
@@ -150,25 +168,35 @@ def test_stack_fills_narrow_rows():
     short, long = draw(truth=None), draw()
     picture = stack_rows([short, long])
     assert picture.shape == (2 * short.shape[0], long.shape[1], 3)
-    assert np.array_equal(picture[:short.shape[0], :short.shape[1]], short)
-    assert (picture[:short.shape[0], short.shape[1]:] == PAPER).all()
-    assert np.array_equal(picture[short.shape[0]:], long)
+    assert np.array_equal(picture[: short.shape[0], : short.shape[1]], short)
+    assert (picture[: short.shape[0], short.shape[1] :] == PAPER).all()
+    assert np.array_equal(picture[short.shape[0] :], long)
     with pytest.raises(ValueError, match='at least one row to stack, got none'):
         stack_rows([])
 
 
-@pytest.mark.parametrize('bad, message', [
-    (dict(query=GREY.astype(np.float32)), r'query must be a uint8 array.*got float32 \(32, 32, 3'),
-    (dict(query=GREY[..., 0]), r'query must be a uint8 array \(H, W, 3\).*got uint8 \(32, 32\)'),
-    (dict(supports=[GREY[:, :0]]), r'support 1 must be a uint8 array .*\(32, 0, 3\)'),
-    (dict(supports=[], support_masks=[]), 'at least one support; got 0 supports, 0 masks'),
-    (dict(supports=[GREY] * 2), 'one mask for each support.*got 2 supports, 1 masks'),
-    (dict(support_masks=[half(7)]), r'mask of support 1 may hold only .*got \[7\]; binarise'),
-    (dict(prediction=half(255)), r'prediction may hold only \(0, 1\), got \[255\]'),
-    (dict(truth=half()[None]), r'truth must be an array \(H, W\), got shape \(1, 32, 32\)'),
-    (dict(pseudo_masks=np.zeros((8, 8))), r'pseudo masks must be .*\(2, S, S\).*got \(8, 8\)'),
-    (dict(pseudo_masks=np.full((2, 4, 4), np.nan)), 'pseudo masks must be finite.*got NaN'),
-    (dict(panel_size=8), 'panel_size must be from 48 to 1024 pixels, got 8')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        (
+            dict(query=GREY.astype(np.float32)),
+            r'query must be a uint8 array.*got float32 \(32, 32, 3',
+        ),
+        (
+            dict(query=GREY[..., 0]),
+            r'query must be a uint8 array \(H, W, 3\).*got uint8 \(32, 32\)',
+        ),
+        (dict(supports=[GREY[:, :0]]), r'support 1 must be a uint8 array .*\(32, 0, 3\)'),
+        (dict(supports=[], support_masks=[]), 'at least one support; got 0 supports, 0 masks'),
+        (dict(supports=[GREY] * 2), 'one mask for each support.*got 2 supports, 1 masks'),
+        (dict(support_masks=[half(7)]), r'mask of support 1 may hold only .*got \[7\]; binarise'),
+        (dict(prediction=half(255)), r'prediction may hold only \(0, 1\), got \[255\]'),
+        (dict(truth=half()[None]), r'truth must be an array \(H, W\), got shape \(1, 32, 32\)'),
+        (dict(pseudo_masks=np.zeros((8, 8))), r'pseudo masks must be .*\(2, S, S\).*got \(8, 8\)'),
+        (dict(pseudo_masks=np.full((2, 4, 4), np.nan)), 'pseudo masks must be finite.*got NaN'),
+        (dict(panel_size=8), 'panel_size must be from 48 to 1024 pixels, got 8'),
+    ],
+)
 def test_bad_input_is_named(bad, message):
     with pytest.raises(ValueError, match=message):
         draw(**bad)

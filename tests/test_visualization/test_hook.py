@@ -1,4 +1,5 @@
 """The hook that draws the first test episodes."""
+
 from __future__ import annotations
 
 import logging
@@ -37,7 +38,7 @@ def make_runner(work_dir):
 
 def make_sample(episode: int, pseudo: bool = True):
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.uint8)
-    mask[..., :SIDE // 2] = 1
+    mask[..., : SIDE // 2] = 1
     sample = SegDataSample(metainfo=dict(episode=episode, class_name='key'))
     sample.gt_sem_seg = PixelData(data=mask)
     output = sample.clone()
@@ -52,8 +53,11 @@ def make_batch(size: int, shots: int = 1, stacked: bool = False, pseudo: bool = 
     image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
     image[0] = 255
     pairs = [make_sample(first + i, pseudo) for i in range(size)]
-    inputs = dict(query=[image] * size, support=[torch.stack([image] * shots)] * size,
-                  support_mask=[pairs[0][0].gt_sem_seg.data.repeat(shots, 1, 1)] * size)
+    inputs = dict(
+        query=[image] * size,
+        support=[torch.stack([image] * shots)] * size,
+        support_mask=[pairs[0][0].gt_sem_seg.data.repeat(shots, 1, 1)] * size,
+    )
     if stacked:
         inputs = {key: torch.stack(value) for key, value in inputs.items()}
     return dict(inputs=inputs, data_samples=[p[0] for p in pairs]), [p[1] for p in pairs]
@@ -80,14 +84,15 @@ def test_writes_the_first_episodes(tmp_path, stacked):
     y, x = TITLE_HEIGHT + CAPTION_HEIGHT + P // 2, GAP + P + GAP + P // 2
     assert picture[y, x].tolist() == [0, 0, 255]  # the query: blue, in RGB
     assert [p.name for p in path.parent.iterdir()] == ['episodes.png']
-    (name, image, step), = runner.visualizer.got
+    ((name, image, step),) = runner.visualizer.got
     assert (name, step) == ('episodes', 12)
     assert np.array_equal(image, picture)
 
 
 def test_fewer_episodes_than_asked_and_no_pseudo_masks(tmp_path):
-    run_test(build(out_file='few.jpg'), make_runner(tmp_path),
-             [make_batch(1, shots=2, pseudo=False)])
+    run_test(
+        build(out_file='few.jpg'), make_runner(tmp_path), [make_batch(1, shots=2, pseudo=False)]
+    )
     assert cv2.imread(str(tmp_path / 'few.jpg')).shape == (ROW, 5 * (P + GAP) + GAP, 3)
 
 
@@ -111,7 +116,7 @@ def test_title_names_episode_class_and_iou(monkeypatch):
     batch, outputs = make_batch(1, first=7)
     outputs[0].pred_sem_seg.data[:] = 1  # twice the truth
     draw_sample(batch['inputs'], 0, batch['data_samples'][0], outputs[0], P)
-    batch['data_samples'][0].gt_sem_seg.data[..., SIDE // 2:] = 255  # and the rest ignored
+    batch['data_samples'][0].gt_sem_seg.data[..., SIDE // 2 :] = 255  # and the rest ignored
     draw_sample(batch['inputs'], 0, batch['data_samples'][0], outputs[0], P)
     assert titles == ['episode 7: key, IoU 50.0 %', 'episode 7: key, IoU 100.0 %']
 
@@ -141,10 +146,17 @@ def test_path_is_logged(tmp_path):
     assert lines[-1:] == [f'Episodes drawn to {tmp_path / "episodes.png"}']
 
 
-@pytest.mark.parametrize('bad, message', [
-    (dict(max_episodes=0), 'max_episodes must be >= 1, got 0; to draw nothing leave the hook out'),
-    (dict(out_file='x.gif'), r"out_file must end in \.png or \.jpg, got 'x\.gif'"),
-    (dict(panel_size=5000), 'panel_size must be from 48 to 1024 pixels, got 5000')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        (
+            dict(max_episodes=0),
+            'max_episodes must be >= 1, got 0; to draw nothing leave the hook out',
+        ),
+        (dict(out_file='x.gif'), r"out_file must end in \.png or \.jpg, got 'x\.gif'"),
+        (dict(panel_size=5000), 'panel_size must be from 48 to 1024 pixels, got 5000'),
+    ],
+)
 def test_bad_settings_are_named(bad, message):
     with pytest.raises(ValueError, match=message):
         EpisodeVisualizationHook(**bad)

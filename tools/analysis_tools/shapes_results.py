@@ -214,9 +214,7 @@ def markdown(result: dict) -> str:
         lines += ['', f'### {shots}-shot', '', f'| | {heads} | mean +- std over seeds |']
         lines.append('|---|' + '---|' * (len(result['folds']) + 1))
         for name in result['table'][str(result['folds'][0])]:
-            values = np.array(
-                [result['table'][str(f)][name][str(shots)] for f in result['folds']]
-            )
+            values = np.array([result['table'][str(f)][name][str(shots)] for f in result['folds']])
             cells = ' | '.join(f'{v:.1f}' for v in values.mean(1))
             means = values.mean(0)
             lines.append(f'| {name} | {cells} | {means.mean():.1f} +- {means.std():.1f} |')

@@ -17,11 +17,19 @@ from mmfss.datasets.shapes import ShapesSpec, fold_counts, write_shapes
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', nargs='?', default='data/shapes5i', help='directory to write to')
-    meaning = dict(seed='every picture follows from it', train='training images',
-                   val='test images', image_size='side in pixels')
+    meaning = dict(
+        seed='every picture follows from it',
+        train='training images',
+        val='test images',
+        image_size='side in pixels',
+    )
     for field in fields(ShapesSpec):
-        parser.add_argument(f'--{field.name.replace("_", "-")}', type=int, default=field.default,
-                            help=f'{meaning[field.name]} (default {field.default})')
+        parser.add_argument(
+            f'--{field.name.replace("_", "-")}',
+            type=int,
+            default=field.default,
+            help=f'{meaning[field.name]} (default {field.default})',
+        )
     return parser.parse_args()
 
 
@@ -39,9 +47,11 @@ def main() -> None:
     for fold in range(4):
         novel = get_split('shapes-5i', fold).novel
         train, test = (fold_counts(args.out, split, novel) for split in ('train', 'val'))
-        print(f'  fold {fold}: {train.without} training images without its novel classes, '
-              f'{test.qualifying} test images with one of them; fewest per class: '
-              f'{train.fewest_base} to train, {test.fewest_novel} to test')
+        print(
+            f'  fold {fold}: {train.without} training images without its novel classes, '
+            f'{test.qualifying} test images with one of them; fewest per class: '
+            f'{train.fewest_base} to train, {test.fewest_novel} to test'
+        )
 
 
 if __name__ == '__main__':
