@@ -25,7 +25,7 @@ def in_two_processes(tool, *args, cwd):
     command += [*map(str, args), '--launcher', 'pytorch']
     env = dict(os.environ, FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
     env.pop('PYTHONPATH', None)
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
