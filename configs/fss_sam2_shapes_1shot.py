@@ -11,5 +11,6 @@ _base_ = [
 load_from = 'work_dirs/pretrain_sam2_shapes/fold{{$FOLD:0}}/epoch_12.pth'
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=1, max_keep_ckpts=1))
+    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=1, max_keep_ckpts=1),
+)
 custom_hooks = [dict(type='EpisodeVisualizationHook', max_episodes=6)]

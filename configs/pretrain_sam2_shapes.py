@@ -6,13 +6,21 @@ _base_ = 'fss_sam2_shapes_1shot.py'
 model = dict(
     prompt_generator=dict(type='OraclePromptGenerator'),
     memory_refinement=None,
-    memory_attention=None)  # SAM 2's own
+    memory_attention=None,
+)  # SAM 2's own
 load_from = None
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=12, by_epoch=True,
-         convert_to_iter_based=True),
+    dict(
+        type='PolyLR',
+        power=0.9,
+        eta_min=0.0,
+        begin=0,
+        end=12,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ]
 train_cfg = dict(max_epochs=12)
 custom_hooks = []

@@ -31,7 +31,10 @@ train_dataloader = dict(
         query_pipeline=train_pipeline,
         support_pipeline=train_pipeline,
         dataset=dict(
-            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/train.txt')))
+            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/train.txt'
+        ),
+    ),
+)
 test_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -47,6 +50,9 @@ test_dataloader = dict(
         query_pipeline=test_pipeline,
         support_pipeline=test_pipeline,
         dataset=dict(
-            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/val.txt')))
+            type='ShapesDataset', data_root=data_root, ann_file='ImageSets/Segmentation/val.txt'
+        ),
+    ),
+)
 test_evaluator = dict(type='FewShotIoUMetric')
 # No validation: the last checkpoint is the result, so nothing is chosen on the novel classes.

@@ -5,11 +5,6 @@
 d_model = 128
 mem_dim = 32
 cache_bytes = 2**29
-_position = dict(
-    _target_='sam2.modeling.position_encoding.PositionEmbeddingSine',
-    normalize=True,
-    scale=None,
-    temperature=10000)
 model = dict(
     type='FSSAM',
     data_preprocessor=dict(type='EpisodeDataPreprocessor'),
@@ -19,11 +14,14 @@ model = dict(
             image_encoder=dict(
                 trunk=dict(
                     _target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk',
-                    cache_bytes=cache_bytes),
+                    cache_bytes=cache_bytes,
+                ),
                 neck=dict(
                     position_encoding=dict(num_pos_feats=d_model),
                     d_model=d_model,
-                    backbone_channel_list=[320, 112, 40, 24])),
+                    backbone_channel_list=[320, 112, 40, 24],
+                ),
+            ),
             memory_attention=dict(
                 d_model=d_model,
                 num_layers=2,
@@ -31,36 +29,28 @@ model = dict(
                     d_model=d_model,
                     dim_feedforward=2 * d_model,
                     self_attention=dict(embedding_dim=d_model),
-                    cross_attention=dict(embedding_dim=d_model, kv_in_dim=mem_dim))),
+                    cross_attention=dict(embedding_dim=d_model, kv_in_dim=mem_dim),
+                ),
+            ),
             memory_encoder=dict(
-                _target_='sam2.modeling.memory_encoder.MemoryEncoder',
                 in_dim=d_model,
                 out_dim=mem_dim,
-                position_encoding=dict(num_pos_feats=mem_dim, **_position),
-                mask_downsampler=dict(
-                    _target_='sam2.modeling.memory_encoder.MaskDownSampler',
-                    kernel_size=3,
-                    stride=2,
-                    padding=1,
-                    embed_dim=d_model),
-                fuser=dict(
-                    _target_='sam2.modeling.memory_encoder.Fuser',
-                    num_layers=2,
-                    layer=dict(
-                        _target_='sam2.modeling.memory_encoder.CXBlock',
-                        dim=d_model,
-                        kernel_size=7,
-                        padding=3,
-                        layer_scale_init_value=1e-6,
-                        use_dwconv=True)))),
+                position_encoding=dict(num_pos_feats=mem_dim),
+                mask_downsampler=dict(embed_dim=d_model),
+                fuser=dict(layer=dict(dim=d_model)),
+            ),
+        ),
         image_size=128,
         checkpoint=None,
-        same_place=2.0),
+        same_place=2.0,
+    ),
     prior_encoder=dict(
-        type='EfficientNetLitePriorEncoder', image_size=256, cache_bytes=cache_bytes),
+        type='EfficientNetLitePriorEncoder', image_size=256, cache_bytes=cache_bytes
+    ),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
     # the neck has no pretrained weights and learns too
-    trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'))
+    trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+)
