@@ -30,7 +30,9 @@ def finish(config: str, fold: str) -> Path:
     """Train a config to its end, unless that is done; returns the last checkpoint."""
     work_dir = Path('work_dirs') / Path(config).stem / f'fold{fold}'
     last = work_dir / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
-    if not last.is_file():
+    if last.is_file():
+        print(f'{last} is there and used as it is; delete {work_dir} to train anew')
+    else:
         train([config, '--resume', '--work-dir', str(work_dir)])
     return last
 
@@ -38,8 +40,8 @@ def finish(config: str, fold: str) -> Path:
 def main() -> None:
     start = time.time()
     fold = os.environ.setdefault('FOLD', '0')
-    data = Path(os.environ.setdefault('DATA_ROOT', 'data/shapes5i'))
-    write_shapes(data)
+    os.environ['DATA_ROOT'] = 'data/shapes5i'  # not that of another benchmark
+    write_shapes(os.environ['DATA_ROOT'])
     finish(PRETRAIN, fold)
     checkpoint = finish(CONFIG, fold)
     work_dir = checkpoint.parent

@@ -2,6 +2,7 @@
 
 from .data_preprocessor import EpisodeDataPreprocessor
 from .dinov2 import DINOv2
+from .efficientnet_lite import EfficientNetLitePriorEncoder
 from .fssam import FSSAM
 from .losses import SquaredDiceLoss
 from .memory_attention import SAM2MemoryAttention, SupportCalibratedMemoryAttention
@@ -15,6 +16,7 @@ __all__ = [
     'SAM2',
     'BackbonePriorEncoder',
     'DINOv2',
+    'EfficientNetLitePriorEncoder',
     'EpisodeDataPreprocessor',
     'IterativeMemoryRefinement',
     'OraclePromptGenerator',

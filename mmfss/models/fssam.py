@@ -131,6 +131,9 @@ class FSSAM(BaseSegmentor):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        # built here: mmengine would look for it in its own registry where no scope is set
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         options = dict(sam2)
         self.sam2_arch = options.pop('arch', None)

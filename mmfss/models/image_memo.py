@@ -13,8 +13,8 @@ from torch import Tensor
 class ImageMemo:
     """Outputs of a frozen, deterministic encoder, kept in memory by the content of its input.
 
-    The key is a hash of the input tensor's bytes, its dtype and shape, so an entry can't be of
-    another image, size or augmentation; whoever changes the encoder's weights calls
+    The key is a hash of the input tensor's bytes, its dtype, shape and device, and of the autocast
+    dtype, so an entry can't be of another image, size or augmentation; whoever changes the encoder's weights calls
     :meth:`clear`. Images that are not known are encoded one at a time, which makes an output
     independent of the batch that an image came in. Least recently used entries go first.
 
@@ -57,10 +57,13 @@ class ImageMemo:
     @staticmethod
     def _key(image: Tensor) -> bytes:
         content = image.detach().cpu().contiguous()
-        digest = hashlib.blake2b(f'{content.dtype} {tuple(content.shape)}'.encode())
+        # outputs live on the image's device, and under autocast they have another dtype
+        kind = image.device.type
+        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        digest = hashlib.blake2b(
+            f'{content.dtype} {tuple(content.shape)} {image.device} {cast}'.encode()
+        )
         digest.update(content.view(torch.uint8).numpy())
-        # under autocast the same image gives another dtype
-        digest.update(bytes([torch.is_autocast_enabled(image.device.type)]))
         return digest.digest()
 
 

@@ -37,6 +37,9 @@ def test_one_changed_bit_or_another_dtype_is_another_image():
     assert torch.equal(memo(encode, changed)[0], changed * 2)
     memo(encode, image.double())
     assert encode.seen == 3
+    with torch.autocast('cpu', torch.bfloat16):
+        memo(encode, image)
+    assert encode.seen == 4
 
 
 def test_budget_is_kept_and_the_oldest_goes_first():

@@ -207,7 +207,7 @@ def markdown(result: dict) -> str:
     lines = [
         f'Novel-class mIoU in percent on Shapes-5i, {result["episodes"]} episodes per fold and '
         f'seed, episode seeds {result["seeds"]}.',
-        f'Made by `{result["command"]}` at commit {result["commit"]} on {result["machine"]}.',
+        f'Made by `{result["command"]}` (tested at commit {result["commit"]}) on {result["machine"]}.',
     ]
     for shots in result['shots']:
         heads = ' | '.join(f'fold {fold}' for fold in result['folds'])
@@ -231,6 +231,9 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='trainings and folds at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
+    commit = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], capture_output=True, text=True
+    ).stdout.strip()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
     write_shapes(data)
     for configs in ([PRETRAIN], list(VARIANTS.values())):
@@ -241,9 +244,7 @@ def main() -> None:
         table = {fold: future.result() for fold, future in futures.items()}
     result = dict(
         command=' '.join(['python', *sys.argv]),
-        commit=subprocess.run(
-            ['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
-        ).stdout.strip(),
+        commit=commit,
         machine=f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}',
         folds=args.folds,
         shots=args.shots,
