@@ -14,8 +14,8 @@ class ImageMemo:
     """Outputs of a frozen, deterministic encoder, kept in memory by the content of its input.
 
     The key is a hash of the input tensor's bytes, its dtype, shape and device, and of the autocast
-    dtype, so an entry can't be of another image, size or augmentation; whoever changes the encoder's weights calls
-    :meth:`clear`. Images that are not known are encoded one at a time, which makes an output
+    dtype, so an entry can't be of another image, size or augmentation; whoever changes the
+    encoder's weights calls :meth:`clear`. Images that are not known are encoded one at a time, which makes an output
     independent of the batch that an image came in. Least recently used entries go first.
 
     Args:

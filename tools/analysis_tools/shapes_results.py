@@ -207,7 +207,8 @@ def markdown(result: dict) -> str:
     lines = [
         f'Novel-class mIoU in percent on Shapes-5i, {result["episodes"]} episodes per fold and '
         f'seed, episode seeds {result["seeds"]}.',
-        f'Made by `{result["command"]}` (tested at commit {result["commit"]}) on {result["machine"]}.',
+        f'Made by `{result["command"]}`, tested at commit {result["commit"]}, on '
+        f'{result["machine"]}.',
     ]
     for shots in result['shots']:
         heads = ' | '.join(f'fold {fold}' for fold in result['folds'])
