@@ -133,8 +133,8 @@ def _translated(filename: str) -> Iterator[None]:
     """Turn what loading raises into errors that name the file and the remedy."""
     try:
         yield
-    except (MemoryError, FileNotFoundError):
-        raise
+    except (MemoryError, torch.OutOfMemoryError, FileNotFoundError):
+        raise  # not the file's fault, or said already
     except urllib.error.URLError as error:
         raise FileNotFoundError(
             f'checkpoint {filename} cannot be fetched ({error}). Remedy: check the address and '

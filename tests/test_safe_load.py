@@ -242,6 +242,19 @@ def test_missing_file_and_directory(tmp_path, monkeypatch):
     assert load_checkpoint('~/home.pth')['w'].item() == 1
 
 
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError, MemoryError])
+def test_lack_of_memory_is_not_called_a_damaged_file(tmp_path, monkeypatch, error):
+    path = save({'w': torch.ones(1)}, tmp_path / 'x.pth')
+
+    def full(*args, **kwargs):
+        raise error('CUDA out of memory. Tried to allocate 2.00 GiB')
+
+    monkeypatch.setattr(torch, 'load', full)
+    for read in (load, load_checkpoint):
+        with pytest.raises(error, match='^CUDA out of memory. Tried to allocate 2.00 GiB$'):
+            read(path)
+
+
 def test_loading_leaves_torch_as_it_was(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals([np.dtype])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from mmengine.dataset import Compose
@@ -25,6 +26,7 @@ from mmfss.datasets.sampling import (
     check_pool,
     drop_scarce,
 )
+from mmfss.datasets.segmentation import image_files
 from mmfss.datasets.transforms import pack_episode
 
 _AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the sampler
@@ -260,16 +262,15 @@ class EpisodicDataset(Dataset):
     def _transformed(self, pipeline: Compose, image: str, class_id: int) -> dict:
         """Results of a pipeline; whatever goes wrong in it is reported with the file."""
         paths = self._files[image]
+        start = dict(img_path=paths[0], seg_map_path=paths[1], class_id=class_id, seg_fields=[])
         try:
-            results = pipeline(
-                dict(img_path=paths[0], seg_map_path=paths[1], class_id=class_id, seg_fields=[])
-            )
+            results = pipeline(start)
         except Exception as error:
             if any(path in str(error) for path in paths):
                 raise
             raise ValueError(
                 f'a transform failed on {paths[0]} with mask {paths[1]}: '
-                f'{type(error).__name__}: {error}'
+                f'{_too_thin(error, start) or f"{type(error).__name__}: {error}"}'
             ) from error
         if results is None or not {'img', 'gt_seg_map'} <= set(results):
             raise ValueError(
@@ -280,29 +281,17 @@ class EpisodicDataset(Dataset):
         return results
 
 
+def _too_thin(error: Exception, results: dict) -> str:
+    """The reason and remedy where OpenCV was asked for a side of 0 pixels, else ''."""
+    height, width = results.get('ori_shape', (1, 1))
+    thin = max(height, width) > 32 * min(height, width)
+    if not (thin and isinstance(error, cv2.error) and error.func == 'resize'):
+        return ''
+    return (
+        f'the image is too thin to be resized: {height} x {width} pixels (height x width), and '
+        'its short side would be scaled to 0; remove it from the list of images'
+    )
+
+
 def _compose(transforms: Sequence) -> Compose:
     return Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
-
-
-def image_files(dataset: Dataset) -> dict[str, tuple[str, str]]:
-    """``{image id: (image path, mask path)}`` of an mmseg dataset, in its order.
-
-    The id is the image's path under its folder, without suffix.
-
-    Raises:
-        ValueError: Two images have one id.
-    """
-    root = dataset.data_prefix.get('img_path') or ''
-    files: dict[str, tuple[str, str]] = {}
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
-        path = info['img_path']
-        name = os.path.relpath(path, root) if root and path.startswith(root) else path
-        image = os.path.splitext(name)[0]
-        if image in files:
-            raise ValueError(
-                f'two images have the id {image!r}: {files[image][0]} and {path}; '
-                'image names must differ by more than their suffix'
-            )
-        files[image] = (path, info['seg_map_path'])
-    return files

@@ -24,6 +24,7 @@ _BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
 
@@ -51,15 +52,9 @@ def _open(path: str | Path, kind: str) -> tuple[Image.Image, str | None]:
     return image, rawmode
 
 
-def _high_byte(image: Image.Image, path: str | Path) -> Image.Image:
+def _high_byte(image: Image.Image) -> Image.Image:
     """16-bit grey to 8 bits by its high byte."""
-    values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(
-            f'image {path} has values {values.min()}..{values.max()}, allowed are '
-            '8 or 16 bits per channel; convert it to 8-bit RGB'
-        )
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
@@ -80,16 +75,17 @@ def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, not an image, or of 32-bit or float pixels.
     """
-    image, _ = _open(path, 'image')
+    image, rawmode = _open(path, 'image')
+    is_16_bit = f'{rawmode}'.startswith(_RAW_16_BIT) or image.format == 'PPM'
     if exif_orientation:
         image = ImageOps.exif_transpose(image)
-    if image.mode == 'F':
+    if image.mode == 'F' or (image.mode == 'I' and not is_16_bit):
         raise ValueError(
-            f'image {path} has float pixels, allowed are 8 or 16 bits per channel; '
-            'convert it to 8-bit RGB'
+            f'image {path} has {"float" if image.mode == "F" else "32-bit"} pixels, allowed are '
+            '8 or 16 bits per channel; convert it to 8-bit RGB'
         )
     if image.mode.startswith('I'):
-        image = _high_byte(image, path)
+        image = _high_byte(image)
     rgb = np.asarray(image.convert('RGB'))
     return np.ascontiguousarray(rgb[..., ::-1])
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+from torch.utils.data import Dataset
 
 from mmfss.datasets.folds import COCO_CLASSES, PASCAL_CLASSES
 from mmfss.datasets.shapes import SHAPES_CLASSES
@@ -228,3 +229,27 @@ class CocoFewShot(FewShotSegDataset):
             lazy_init=lazy_init,
             serialize_data=serialize_data,
         )
+
+
+def image_files(dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """``{image id: (image path, mask path)}`` of an mmseg dataset, in its order.
+
+    The id is the image's path under its folder, without suffix.
+
+    Raises:
+        ValueError: Two images have one id.
+    """
+    root = dataset.data_prefix.get('img_path') or ''
+    files: dict[str, tuple[str, str]] = {}
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        path = info['img_path']
+        name = os.path.relpath(path, root) if root and path.startswith(root) else path
+        image = os.path.splitext(name)[0]
+        if image in files:
+            raise ValueError(
+                f'two images have the id {image!r}: {files[image][0]} and {path}; '
+                'image names must differ by more than their suffix'
+            )
+        files[image] = (path, info['seg_map_path'])
+    return files

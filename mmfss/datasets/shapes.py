@@ -124,10 +124,10 @@ def _check_ours(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f'{out} is a file; Shapes-5i needs a directory: choose another path')
     ours = any((out / name).exists() for name in (MANIFEST, MARKER))
-    if not ours and any(folder.exists() for folder in _folders(out)):
+    if not ours and out.is_dir() and any(out.iterdir()):
         raise ValueError(
-            f'{out} holds a dataset that is not a generated Shapes-5i (no '
-            f'{MANIFEST}); choose an empty or new directory'
+            f'{out} is not empty and holds no generated Shapes-5i (no {MANIFEST}); nothing was '
+            'written: choose an empty or new directory'
         )
 
 
@@ -150,7 +150,7 @@ def write_shapes(out_dir: str | Path, spec: ShapesSpec | None = None) -> bool:
         Whether anything was generated.
 
     Raises:
-        ValueError: where the path is a file, or holds a dataset that is none of ours.
+        ValueError: where the path is a file, or is a directory with files of something else.
     """
     out, spec = Path(out_dir), spec or ShapesSpec()
     if is_complete(out, spec):

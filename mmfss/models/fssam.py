@@ -65,7 +65,7 @@ class SupportState:
     Attributes:
         prototypes: of the prompt generator.
         refinement: (B, K, M) memory prototypes, None without refinement.
-        frames: memories and pointers of the supports.
+        frames: memories and pointers of the supports, for whoever wants to look at them.
         attention: what the memory attention keeps of them.
     """
 
@@ -256,14 +256,16 @@ class FSSAM(BaseSegmentor):
     def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Loss of a batch of episodes whose labels have the size S of the input."""
         logits = self.run(inputs, data_samples).logits[:, 0]
-        target = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
-        if target.shape[-2:] != logits.shape[-2:]:
+        labels = [sample.gt_sem_seg.data[0] for sample in data_samples]
+        wrong = {tuple(label.shape) for label in labels} - {tuple(logits.shape[-2:])}
+        if wrong:
             raise ValueError(
-                f'the labels of a training batch are {tuple(target.shape[-2:])} but the images '
-                f'are {tuple(logits.shape[-2:])} pixels; the query_pipeline for training must '
-                'resize or crop both to one size'
+                f'labels of a training batch are {sorted(wrong)} pixels but the images are '
+                f'{tuple(logits.shape[-2:])}; the query_pipeline for training must resize or crop '
+                'both to one size'
             )
-        return {self.loss_decode.loss_name: self.loss_decode(logits, target.to(logits.device))}
+        target = torch.stack(labels).to(logits.device)
+        return {self.loss_decode.loss_name: self.loss_decode(logits, target)}
 
     def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``

@@ -78,10 +78,18 @@ def test_float_image(tmp_path):
         read_image(tmp_path / 'a.tiff')
 
 
-def test_32_bit_image(tmp_path):
-    Image.fromarray(np.full((3, 3), 70000, np.int32)).save(tmp_path / 'a.tiff')
-    with pytest.raises(ValueError, match=r'a\.tiff has values 70000\.\.70000'):
+@pytest.mark.parametrize('value', [-1, 200, 70000])  # one byte of any would be arbitrary
+def test_32_bit_image(tmp_path, value):
+    Image.fromarray(np.full((3, 3), value, np.int32)).save(tmp_path / 'a.tiff')
+    with pytest.raises(ValueError, match=r'a\.tiff has 32-bit pixels, allowed are 8 or 16 bits'):
         read_image(tmp_path / 'a.tiff')
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tiff', 'pgm', 'jp2'])
+def test_16_bit_grey_of_every_format(tmp_path, suffix):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    path = save(tmp_path / f'a.{suffix}', grey)
+    np.testing.assert_array_equal(read_image(path)[..., 0], grey >> 8)
 
 
 @pytest.mark.parametrize('read, kind', [(read_image, 'image'), (read_mask, 'mask')])

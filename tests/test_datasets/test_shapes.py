@@ -250,12 +250,18 @@ def test_another_spec_replaces_what_was_there(tmp_path):
     assert files_of(tmp_path / 'a') == files_of(tmp_path / 'b')
 
 
-def test_foreign_dataset_is_not_touched(tmp_path):
-    (tmp_path / 'JPEGImages').mkdir()
-    (tmp_path / 'JPEGImages' / '2007_000027.jpg').write_bytes(b'a photo')
-    with pytest.raises(ValueError, match=r'not a generated Shapes-5i.*choose an empty'):
+@pytest.mark.parametrize('file', ['JPEGImages/2007_000027.jpg', 'val2014/1.jpg', 'notes.txt'])
+def test_foreign_directory_is_not_touched(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b'not ours')
+    with pytest.raises(ValueError, match=r'not empty and holds no generated.*choose an empty'):
         write_shapes(tmp_path, SMALL)
-    assert list(files_of(tmp_path)) == ['JPEGImages/2007_000027.jpg']
+    assert list(files_of(tmp_path)) == [file]
+
+
+def test_empty_directory_is_used(tmp_path):
+    (tmp_path / 'new').mkdir()
+    assert write_shapes(tmp_path / 'new', SMALL) is True
 
 
 def test_file_in_place_of_the_directory(tmp_path):
