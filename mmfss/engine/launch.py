@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,17 +12,22 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
-from mmengine.logging import print_log
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmfss import compat
 
 from .agreement import check_loaders
 from .options import check_options
-
-#: hooks that every run has, under these names of default_hooks
-GUARDS = {'fold_guard': 'FoldGuardHook', 'strict_load': 'StrictLoadHook'}
-_AMP = 'BFloat16OptimWrapper'
+from .preparation import (
+    check_start,
+    drop_training,
+    need_file,
+    set_amp,
+    set_guards,
+    set_resume,
+    warn_batch_size,
+    warn_schedulers,
+)
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -48,13 +52,15 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     args = parser.parse_args(argv)
     cfg = load_config(args, 'tools/train.py')
     if args.amp:
-        _set_amp(cfg)
-    _set_resume(cfg, args.resume)
-    _warn_scheduler(cfg)
+        set_amp(cfg)
+    set_resume(cfg, args.resume)
+    check_start(cfg, args.config)
+    warn_schedulers(cfg)
     with _Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
         _check_epoch(runner)
+        warn_batch_size(cfg, runner.world_size)
         runner.train()
     return runner
 
@@ -73,9 +79,9 @@ def test(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument('--out', metavar='FILE.json', help='write metrics and settings there')
     args = parser.parse_args(argv)
     cfg = load_config(args, 'tools/test.py')
-    _need_file(args.checkpoint)
+    need_file(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    _drop_training(cfg, args.cfg_options or {})
+    drop_training(cfg, args.cfg_options or {})
     with _Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
@@ -129,7 +135,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem, f'fold{fold}')
-    _set_guards(cfg)
+    set_guards(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)
     return cfg
@@ -176,56 +182,6 @@ def _episodic(node: Any) -> Iterator[Mapping]:
             yield from _episodic(entry)
 
 
-def _set_guards(cfg: Config) -> None:
-    """Add the guard hooks where the config has none."""
-    hooks = cfg.setdefault('default_hooks', {})
-    present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
-    present |= {hook.get('type') for hook in hooks.values() if hook}
-    for name, kind in GUARDS.items():
-        if name in hooks and not hooks[name]:
-            raise ValueError(
-                f'default_hooks.{name} cannot be None: {kind} checks what is loaded. For '
-                'checkpoints of other origin set default_hooks.fold_guard.allow_unverified=True'
-            )
-        if kind not in present:
-            hooks[name] = dict(type=kind)
-
-
-def _set_amp(cfg: Config) -> None:
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', _AMP):
-        raise ValueError(
-            f"--amp needs optim_wrapper.type 'OptimWrapper', got {kind!r}; leave "
-            'out --amp or change the config'
-        )
-    cfg.optim_wrapper.type = _AMP
-
-
-def _set_resume(cfg: Config, resume: str | None) -> None:
-    """Turn ``--resume [CHECKPOINT]`` into the runner's load_from and resume."""
-    cfg.resume = False
-    if resume is None:
-        return
-    if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
-        if resume is None:
-            print_log(
-                f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
-                level=logging.WARNING,
-            )
-            return
-    _need_file(resume)
-    cfg.load_from, cfg.resume = resume, True
-
-
-def _need_file(path: str) -> None:
-    if '://' not in path and not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist; tools/train.py leaves '
-            'checkpoints in its work dir, work_dirs/CONFIG/foldF'
-        )
-
-
 def _check_epoch(runner: Runner) -> None:
     loader = runner.train_loop.dataloader
     if len(loader) == 0:
@@ -234,34 +190,6 @@ def _check_epoch(runner: Runner) -> None:
             f'({loader.batch_size}), or raise train_dataloader.sampler.passes or '
             '.episodes_per_epoch'
         )
-
-
-def _warn_scheduler(cfg: Config) -> None:
-    """Say so where the learning rate is not decayed over the training that is configured."""
-    schedulers = cfg.get('param_scheduler') or []
-    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        end = scheduler.get('end')
-        if end is not None and end > length:
-            print_log(
-                f'{scheduler.get("type")} decays until {end}, but training ends at {length}; '
-                'set param_scheduler.0.end too',
-                level=logging.WARNING,
-            )
-
-
-def _drop_training(cfg: Config, options: Mapping) -> None:
-    """Leave in the config what testing reads."""
-    unread = [
-        key
-        for key in options
-        if key.startswith(('train_', 'val_', 'optim_wrapper', 'param_scheduler'))
-    ]
-    if unread:
-        print_log(f'testing does not read {", ".join(unread)}', level=logging.WARNING)
-    loops = [f'{loop}_{part}' for loop in ('train', 'val') for part in ('dataloader', 'cfg')]
-    for name in (*loops, 'val_evaluator', 'optim_wrapper', 'param_scheduler'):
-        cfg[name] = None
 
 
 def _write(args: argparse.Namespace, runner: Runner, metrics: Mapping[str, float]) -> None:

@@ -236,7 +236,7 @@ def test_inputs_of_another_size(published, key):
 def test_loss_of_labels_of_another_size(published):
     data = episodes(2, 1)
     samples = samples_of({**data, 'truth': data['truth'][:, :40]})
-    with pytest.raises(ValueError, match=rf'labels of a training batch are \(40, {SIZE}\)'):
+    with pytest.raises(ValueError, match=rf'labels of a training batch are \[\(40, {SIZE}\)\]'):
         published.loss(inputs_of(data), samples)
 
 
