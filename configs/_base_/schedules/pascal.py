@@ -16,7 +16,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=8)  # episodes per step in all; others are warned of
+auto_scale_lr = dict(enable=False, base_batch_size=8)  # episodes per step, of all processes
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=600, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
