@@ -15,8 +15,9 @@ class ImageMemo:
 
     The key is a hash of the input tensor's bytes, its dtype, shape and device, and of the autocast
     dtype, so an entry can't be of another image, size or augmentation; whoever changes the
-    encoder's weights calls :meth:`clear`. Images that are not known are encoded one at a time, which makes an output
-    independent of the batch that an image came in. Least recently used entries go first.
+    encoder's weights calls :meth:`clear`. Images that are not known are encoded one at a time,
+    which makes an output independent of the batch that an image came in. Least recently used
+    entries go first.
 
     Args:
         max_bytes: budget; 0 keeps nothing and encodes batches as they come.
