@@ -23,9 +23,14 @@ export OMP_NUM_THREADS ?= 2
 setup: $(VENV)/.ready
 setup-fork: $(FORK)/.ready
 
+# before anything is made: packages fail on an older Python with errors that do not say so
+CHECK_PYTHON = import sys; v = sys.version_info; v >= (3, 10) or sys.exit("error: mmfss needs \
+	Python 3.10 or newer, $(PYTHON) is %d.%d; remedy: make PYTHON=python3.12 ..." % v[:2])
+
 # torch first, so that nothing fetches another one; sam2 without its torchvision, and built with
 # the torch that is there; byte-compiled on all cores at the end, where pip uses one
 define install
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install -q --no-compile $(TORCH) "setuptools>=64" wheel
 	$(1)/bin/pip install -q --no-compile $(2)
