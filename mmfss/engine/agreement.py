@@ -19,6 +19,9 @@ from mmfss.datasets.folds import FoldSplit, get_split
 META_KEY = 'mmfss'
 META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
 
+#: entries of an arch that only cost or save time
+_WITHOUT_EFFECT_ON_WEIGHTS = ('cache_bytes',)
+
 #: names that PASCAL VOC has for classes of COCO
 _SAME_CLASS = {
     'aeroplane': 'airplane',
@@ -85,7 +88,22 @@ def describe_run(split: FoldSplit, shots: int, arch: dict, inherited: set[str]) 
     )
 
 
-def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) -> None:
+def deciding(arch: Any) -> Any:
+    """An arch as :func:`plain` values, without entries that no weight depends on."""
+    if isinstance(arch, Mapping):
+        return {
+            str(key): deciding(entry)
+            for key, entry in arch.items()
+            if key not in _WITHOUT_EFFECT_ON_WEIGHTS
+        }
+    if isinstance(arch, (list, tuple)):
+        return [deciding(entry) for entry in arch]
+    return arch
+
+
+def check_checkpoint(
+    meta: Mapping, split: FoldSplit, arch: dict, resume: bool, source: str = 'the checkpoint'
+) -> None:
     """Check that a checkpoint may be used on a fold.
 
     Args:
@@ -93,6 +111,7 @@ def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) 
         split: fold of the data that it is to be used on.
         arch: that of the configured model.
         resume: whether its training is to be continued; then benchmark and fold must be the same.
+        source: what messages call it, e.g. 'checkpoint epoch_3.pth'.
 
     Raises:
         ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
@@ -101,12 +120,12 @@ def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) 
     missing = [key for key in META_ENTRIES if key not in meta]
     if missing:
         raise ValueError(
-            f"the checkpoint's meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
+            f"{source}: meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
             'version of mmfss. Use a checkpoint as tools/train.py saved it'
         )
-    if json.dumps(meta['arch'], sort_keys=True) != json.dumps(plain(arch), sort_keys=True):
+    if _text(meta['arch']) != _text(arch):
         raise ValueError(
-            f"the checkpoint is of another arch: it has {meta['arch']}, the configured model has "
+            f"{source} is of another arch: it has {meta['arch']}, the configured model has "
             f'{plain(arch)}. Test with the config that it was trained with, or set '
             'model.sam2.arch and model.prior_encoder to its'
         )
@@ -116,7 +135,7 @@ def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) 
     leaked = [name for name in split.novel_names if canonical(name) in seen]
     if leaked:
         raise ValueError(
-            f'the checkpoint was trained on {trained}, and its classes '
+            f'{source} was trained on {trained}, and its classes '
             f"({', '.join(meta['trained_classes'])}) include novel classes of {here} "
             f"({', '.join(split.novel_names)}): {', '.join(leaked)}. The figures would mean "
             f'nothing. {_remedy(meta, split)}'
@@ -124,7 +143,11 @@ def check_checkpoint(meta: Mapping, split: FoldSplit, arch: dict, resume: bool) 
     same = (meta['benchmark'], int(meta['fold'])) == (split.benchmark, split.fold)
     if not same and (resume or meta['benchmark'] == split.benchmark):
         verb = 'its training cannot be resumed on' if resume else 'it cannot be used on'
-        raise ValueError(f'the checkpoint is of {trained}; {verb} {here}. {_remedy(meta, split)}')
+        raise ValueError(f'{source} is of {trained}; {verb} {here}. {_remedy(meta, split)}')
+
+
+def _text(arch: dict) -> str:
+    return json.dumps(deciding(arch), sort_keys=True)
 
 
 def _remedy(meta: Mapping, split: FoldSplit) -> str:

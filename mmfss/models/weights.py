@@ -37,13 +37,21 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
     broken = [
         key for key in shared if got[key].is_floating_point() and not got[key].isfinite().all()
     ]
-    if broken:
-        problems.append(f'{len(broken)} tensors hold NaN or infinity: {_some(broken)}')
+    remedies = []
     if problems:
-        raise ValueError(
-            f'{what}: the weights do not fit the model. ' + '; '.join(problems) + '. '
+        remedies.append(
             'Use the checkpoint that belongs to the configured arch, or set the arch to the '
             "checkpoint's."
+        )
+    if broken:
+        problems.append(f'{len(broken)} tensors hold NaN or infinity: {_some(broken)}')
+        remedies.append(
+            'Against NaN: use an earlier checkpoint of that training, or download the file again.'
+        )
+    if problems:
+        raise ValueError(
+            f'{what}: the weights do not fit the model. {"; ".join(problems)}. '
+            + ' '.join(remedies)
         )
 
 

@@ -9,6 +9,7 @@ from mmfss.engine.agreement import (
     canonical,
     check_checkpoint,
     check_loaders,
+    deciding,
     describe_run,
     plain,
 )
@@ -93,6 +94,22 @@ def test_tuples_of_an_arch_count_as_lists():
     arch = dict(sam2=dict(stages=(1, 2)), prior_encoder=None)
     listed = dict(sam2=dict(stages=[1, 2]), prior_encoder=None)
     check_checkpoint(meta_of(arch=arch), get_split('pascal-5i', 0), listed, resume=True)
+
+
+def test_speed_settings_are_no_part_of_an_arch():
+    def arch(size):
+        trunk = dict(_target_='Trunk', cache_bytes=size)
+        return dict(sam2=dict(trunk=trunk, blocks=[trunk]), prior_encoder=None)
+
+    check_checkpoint(meta_of(arch=arch(0)), get_split('pascal-5i', 0), arch(9), resume=True)
+    assert deciding(arch(0))['sam2'] == {'trunk': {'_target_': 'Trunk'}, 'blocks': [
+        {'_target_': 'Trunk'}]}  # fmt: skip
+
+
+def test_messages_name_the_checkpoint():
+    for meta, arch in ((meta_of(fold=1), ARCH), (meta_of(), {}), ({}, ARCH)):
+        with pytest.raises(ValueError, match='^checkpoint a.pth'):
+            check_checkpoint(meta, get_split('pascal-5i', 0), arch, False, 'checkpoint a.pth')
 
 
 def test_incomplete_record_is_named():
