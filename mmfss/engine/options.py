@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
+from mmfss.models.sam2 import build_sam2
+
 #: top-level entries that the Runner reads besides its arguments
 _RUNNER_READS = (
     'activation_checkpointing',
@@ -27,7 +29,9 @@ _FLAGS = {'launcher': '--launcher', 'resume': '--resume'}
 #: what entries without a type may hold; mmengine ignores anything else in env_cfg
 _ARGUMENTS_AT = {
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
-    'model.sam2': {'arch', 'image_size', 'checkpoint'},
+    # FSSAM takes the first two itself and gives memory_attention from elsewhere
+    'model.sam2': ({'checkpoint', 'same_place'} | set(inspect.signature(build_sam2).parameters))
+    - {'memory_attention'},
 }
 #: entries that mmengine takes out before it calls a constructor
 _TAKEN_BEFORE = {

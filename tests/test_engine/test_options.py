@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 from mmengine.config import Config
 
-from mmfss.engine.options import check_options, runner_entries
+from mmfss.engine.options import _ARGUMENTS_AT, check_options, runner_entries
+from mmfss.models.fssam import FSSAM
+from mmfss.models.sam2 import build_sam2
 
 COMMAND = 'python tools/train.py configs/fss_sam2_pascal_1shot.py'
 
@@ -85,6 +90,7 @@ def test_refused(cfg, key, message):
         'train_dataloader.sampler.episodes_per_epoch',
         'model.sam2.image_size',
         'model.sam2.checkpoint',
+        'model.sam2.same_place',
         'model.memory_attention.strength',
         'model.prior_encoder',
         'optim_wrapper.clip_grad.max_norm',
@@ -104,6 +110,13 @@ def test_refused(cfg, key, message):
 )
 def test_accepted(cfg, key):
     check_options(cfg, {key: 2}, COMMAND)
+
+
+def test_entries_of_sam2_are_those_that_the_model_takes():
+    taken = set(re.findall(r"options\.pop\('(\w+)'", inspect.getsource(FSSAM.__init__)))
+    built = set(inspect.signature(build_sam2).parameters)
+    assert _ARGUMENTS_AT['model.sam2'] == (taken | built) - {'memory_attention'}
+    assert taken == {'arch', 'checkpoint', 'same_place'}
 
 
 def test_runner_entries_are_those_of_the_installed_mmengine():
