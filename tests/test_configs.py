@@ -150,7 +150,7 @@ def test_model_builds_with_small_encoders(cfg):
         (
             'swap/resnet50_prior_pascal_1shot.py',
             46.0 + 23.5,
-            dict(type='BackbonePriorEncoder', arch='ResNet'),
+            dict(type='BackbonePriorEncoder', arch=dict(type='ResNet', depth=50)),
         ),
         ('swap/sam2_prior_pascal_1shot.py', 46.0, dict(type='SAM2PriorEncoder', arch=None)),
         (
@@ -201,6 +201,7 @@ def test_training_as_published(name, epochs, patience, scales):
     assert cfg.custom_hooks[0].patience * passes == patience
     assert passes * cfg.train_cfg.val_interval == 0.5
     assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=8)
     optimizer, (poly,) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0)
     assert (poly.power, poly.end, poly.convert_to_iter_based) == (0.9, cfg.train_cfg.max_epochs, 1)

@@ -37,10 +37,33 @@ def model_arch(model: nn.Module) -> dict:
     encoder = getattr(model, 'prior_encoder', None)
     prior = None
     if encoder is not None:
-        backbone = getattr(encoder, 'backbone', None)
-        inner = getattr(encoder, 'arch', None) or (backbone and type(backbone).__name__)
+        inner = getattr(encoder, 'arch', None) or _backbone(getattr(encoder, 'backbone', None))
         prior = dict(type=type(encoder).__name__, arch=inner)
     return dict(sam2=getattr(model, 'sam2_arch', None), prior_encoder=prior)
+
+
+def _backbone(backbone: nn.Module | None) -> dict | None:
+    """Class of a backbone, and what mmseg's backbones keep of their size."""
+    if backbone is None:
+        return None
+    size = {name: getattr(backbone, name, None) for name in ('depth', 'embed_dims')}
+    kept = {name: value for name, value in size.items() if isinstance(value, int)}
+    return dict(type=type(backbone).__name__, **kept)
+
+
+def source_of(runner: Runner) -> str:
+    """What messages call the checkpoint that a runner loads."""
+    path = getattr(runner, '_load_from', None)
+    return f'checkpoint {path}' if path else 'the checkpoint'
+
+
+def _need_dict(value: Any, what: str) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f'{what} must be a dict, got {type(value).__name__}; use a checkpoint that '
+            'tools/train.py saved'
+        )
+    return value
 
 
 @HOOKS.register_module()
@@ -67,10 +90,13 @@ class FoldGuardHook(Hook):
         self._inherited: set[str] = set()
 
     def before_run(self, runner: Runner) -> None:
-        """Check the loaders."""
+        """Check the loaders, and that the classes they lack are allowed to be absent."""
         loops = built_loops(runner)
         infos = {name: _metainfo(name, loop) for name, loop in loops.items()}
         check_loaders({n: (m['benchmark'], m['fold'], m['role']) for n, m in infos.items()})
+        for name in ('val', 'test'):
+            if name in loops:
+                _check_absent(name, loops[name])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record what is being trained."""
@@ -84,20 +110,23 @@ class FoldGuardHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded before any of it reaches the model."""
-        meta = (checkpoint.get('meta') or {}).get(META_KEY)
+        source = source_of(runner)
+        meta = _need_dict(checkpoint, source).get('meta') or {}
+        meta = _need_dict(meta, f"meta of {source}").get(META_KEY)
         if meta is None:
-            self._unverified()
+            self._unverified(source)
             return
+        _need_dict(meta, f'meta[{META_KEY!r}] of {source}')
         training = 'train' in built_loops(runner)
         for name, loop in built_loops(runner).items():
             split = FoldSplit.from_dict(_metainfo(name, loop)['split'])
             resume = training and bool(runner._resume)
-            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume)
+            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source)
         self._inherited = set(meta['trained_classes'])
 
-    def _unverified(self) -> None:
+    def _unverified(self, source: str) -> None:
         text = (
-            f"the checkpoint does not say in meta[{META_KEY!r}] which benchmark, fold and classes "
+            f"{source} does not say in meta[{META_KEY!r}] which benchmark, fold and classes "
             'it was trained on, so it may have seen the novel classes'
         )
         if not self.allow_unverified:
@@ -106,6 +135,27 @@ class FoldGuardHook(Hook):
                 '--cfg-options default_hooks.fold_guard.allow_unverified=True'
             )
         print_log(text, 'current', 30)
+
+
+def _check_absent(name: str, loop: BaseLoop) -> None:
+    """Refuse at the start what FewShotIoUMetric would refuse after all episodes."""
+    dataset = loop.dataloader.dataset
+    sampler = getattr(dataset, '_draw', None)
+    if sampler is None:
+        return
+    wanted = dataset.split.ids(dataset.role)
+    absent = [dataset.split.name(c) for c in wanted if not sampler.pool.images_of.get(c)]
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    for i, metric in enumerate(metrics):
+        if absent and getattr(metric, 'absent_classes', None) == 'error':
+            entry = f'{name}_evaluator' + (f'.{i}' if len(metrics) > 1 else '')
+            raise ValueError(
+                f'the {name} images have no {dataset.shots}-shot episodes of '
+                f'{", ".join(absent)}, which the mean over the {len(wanted)} {dataset.role} '
+                f'classes of {dataset.split.benchmark} fold {dataset.split.fold} is to include. '
+                'Add images, lower min_area, or leave these classes out of the mean with '
+                f'--cfg-options {entry}.absent_classes=exclude'
+            )
 
 
 def _metainfo(name: str, loop: BaseLoop) -> dict:
@@ -123,6 +173,9 @@ def _metainfo(name: str, loop: BaseLoop) -> dict:
 class StrictLoadHook(Hook):
     """Refuses checkpoints that do not fit the model key by key (mmengine loads what fits).
 
+    Since such a checkpoint sets every weight, a run that loads one needs no weights to start
+    from: it starts and resumes where the official ones cannot be had.
+
     Raises:
         ValueError: from ``after_load_checkpoint``: keys missing, unexpected or of another shape,
             or values that are not finite.
@@ -130,18 +183,32 @@ class StrictLoadHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def before_run(self, runner: Runner) -> None:
+        """Spare the model the weights to start from. The config, which is saved with
+        checkpoints, goes on naming them."""
+        if getattr(runner, '_load_from', None) is not None:
+            model = bare_model(runner)
+            prior = getattr(model, 'prior_encoder', None)
+            backbone = getattr(prior, 'backbone', None)
+            starts = ((model, 'sam2_checkpoint'), (prior, 'checkpoint'), (backbone, 'init_cfg'))
+            for part, name in starts:
+                if getattr(part, name, None) is not None:
+                    setattr(part, name, None)
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before any weight reaches the model."""
-        state = checkpoint.get('state_dict', checkpoint)
-        state = {k.removeprefix('module.'): v for k, v in state.items()}
+        source = source_of(runner)
+        state = _need_dict(checkpoint, source).get('state_dict', checkpoint)
+        state = _need_dict(state, f'state_dict of {source}')
+        state = {str(k).removeprefix('module.'): v for k, v in state.items()}
         strangers = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
         if strangers:
             raise ValueError(
-                f'the checkpoint holds no state dict: {strangers[:5]} are no tensors. Use one '
+                f'{source} holds no state dict: {strangers[:5]} are no tensors. Use one '
                 'that tools/train.py saved'
             )
         model = bare_model(runner)
-        check_state_dict(model.state_dict(), state, f'checkpoint for {type(model).__name__}')
+        check_state_dict(model.state_dict(), state, f'{source} for {type(model).__name__}')
 
 
 @HOOKS.register_module()

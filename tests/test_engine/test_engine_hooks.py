@@ -102,11 +102,39 @@ def test_arch_of_parts():
     conv = nn.Conv2d(3, 4, 1)
     encoder = SimpleNamespace(backbone=conv)
     model = SimpleNamespace(sam2_arch='sam2_tiny', prior_encoder=encoder)
-    prior = dict(type='SimpleNamespace', arch='Conv2d')
+    prior = dict(type='SimpleNamespace', arch=dict(type='Conv2d'))
     assert model_arch(model) == dict(sam2='sam2_tiny', prior_encoder=prior)
 
 
+@pytest.mark.parametrize('size', [dict(depth=50), dict(embed_dims=96), {}])
+def test_size_of_a_backbone_is_part_of_its_arch(size):
+    encoder = SimpleNamespace(backbone=SimpleNamespace(**size))
+    prior = model_arch(SimpleNamespace(sam2_arch=None, prior_encoder=encoder))['prior_encoder']
+    assert prior['arch'] == dict(type='SimpleNamespace', **size)
+
+
+@pytest.mark.parametrize('content', [[1], torch.zeros(1), dict(meta=[1]), dict(meta={META_KEY: 1})])
+def test_checkpoint_of_another_form_is_named(content):
+    runner = make_runner(test=loop_on(role='novel'), _load_from='a.pth')
+    with pytest.raises(ValueError, match='checkpoint a.pth must be a dict, got (list|Tensor|int)'):
+        FoldGuardHook().after_load_checkpoint(runner, content)
+
+
 # ----------------------------------------------------------------------------- strict load
+def test_weights_to_start_from_are_spared_where_a_checkpoint_is_loaded():
+    def start(load_from):
+        runner = make_runner(_load_from=load_from)
+        backbone = SimpleNamespace(init_cfg='fetched')
+        runner.model.sam2_checkpoint = 'official'
+        runner.model.prior_encoder = SimpleNamespace(checkpoint='official', backbone=backbone)
+        StrictLoadHook().before_run(runner)
+        prior = runner.model.prior_encoder
+        return runner.model.sam2_checkpoint, prior.checkpoint, backbone.init_cfg
+
+    assert start('epoch_3.pth') == (None, None, None)
+    assert start(None) == ('official', 'official', 'fetched')
+
+
 def test_prefix_of_a_distributed_model_is_no_difference():
     runner = make_runner()
     state = {f'module.{key}': value for key, value in runner.model.state_dict().items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from mmfss.engine import preparation
 from mmfss.engine.preparation import (
     check_start,
     set_resume,
@@ -105,29 +106,35 @@ def test_iterations_are_compared_with_iterations(capsys):
 
 
 # ------------------------------------------------------------------------------- batch size
-def batch_warning(capfd, batch_size, world_size, accumulated=1, **scale):
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(preparation, 'print_log', lambda text, *args, **kwargs: lines.append(text))
+    return lines
+
+
+def batch_warning(log, batch_size, world_size, accumulated=1, **scale):
     cfg = ConfigDict(
         train_dataloader=dict(batch_size=batch_size),
         optim_wrapper=dict(accumulative_counts=accumulated),
         auto_scale_lr=dict(dict(base_batch_size=8), **scale),
     )
     warn_batch_size(cfg, world_size)
-    out = capfd.readouterr()
-    return out.out + out.err
+    return log.pop() if log else ''
 
 
-def test_other_number_of_episodes_per_step_is_named_with_the_remedy(capfd):
-    text = batch_warning(capfd, 8, 4)
+def test_other_number_of_episodes_per_step_is_named_with_the_remedy(log):
+    text = batch_warning(log, 8, 4)
     assert 'has 32 episodes (batch_size 8 x 4 processes), but' in text and 'meant for 8' in text
     assert '--cfg-options train_dataloader.batch_size=2' in text
-    assert 'auto_scale_lr.enable=True' in batch_warning(capfd, 8, 3)
+    assert 'auto_scale_lr.enable=True' in batch_warning(log, 8, 3)
 
 
 @pytest.mark.parametrize('batch, world, accumulated', [(8, 1, 1), (2, 4, 1), (4, 1, 2)])
-def test_same_number_of_episodes_per_step_passes(batch, world, accumulated, capfd):
-    assert batch_warning(capfd, batch, world, accumulated) == ''
+def test_same_number_of_episodes_per_step_passes(batch, world, accumulated, log):
+    assert batch_warning(log, batch, world, accumulated) == ''
 
 
-def test_scaled_learning_rate_and_configs_without_a_number_pass(capfd):
-    assert batch_warning(capfd, 8, 4, enable=True) == ''
-    assert batch_warning(capfd, 8, 4, base_batch_size=None) == ''
+def test_scaled_learning_rate_and_configs_without_a_number_pass(log):
+    assert batch_warning(log, 8, 4, enable=True) == ''
+    assert batch_warning(log, 8, 4, base_batch_size=None) == ''
