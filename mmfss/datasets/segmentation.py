@@ -10,7 +10,6 @@ from collections import Counter
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
-from torch.utils.data import Dataset
 
 from mmfss.datasets.folds import COCO_CLASSES, PASCAL_CLASSES
 from mmfss.datasets.shapes import SHAPES_CLASSES
@@ -52,6 +51,7 @@ class FewShotSegDataset(BaseSegDataset):
     """
 
     LAYOUT = '<img_path>/*<img_suffix>, <seg_map_path>/*<seg_map_suffix>'
+    MAKE_MASKS = ''  # the command that makes missing masks, where there is one
 
     def load_data_list(self) -> list[dict]:
         """Image and mask paths in the order of the list (or of the names)."""
@@ -60,8 +60,8 @@ class FewShotSegDataset(BaseSegDataset):
         if not names:
             source = self.ann_file or os.path.join(img_dir, f'*{self.img_suffix}')
             raise ValueError(f'no image is listed in {source}; expected {self.LAYOUT}')
-        self._check_files(img_dir, names, self.img_suffix, 'images')
-        self._check_files(ann_dir, names, self.seg_map_suffix, 'masks')
+        self._check_files(img_dir, names, self.img_suffix, 'img_path')
+        self._check_files(ann_dir, names, self.seg_map_suffix, 'seg_map_path')
         return [
             dict(
                 img_path=os.path.join(img_dir, name + self.img_suffix),
@@ -82,9 +82,13 @@ class FewShotSegDataset(BaseSegDataset):
         if not os.path.isdir(path):
             raise FileNotFoundError(
                 f'{key} directory not found: {path!r}; expected under '
-                f'{root}: {self.LAYOUT}. Set data_root or data_prefix'
+                f'{root}: {self.LAYOUT}. Set data_root or data_prefix{self._remedy(key)}'
             )
         return path
+
+    def _remedy(self, key: str) -> str:
+        wanted = self.MAKE_MASKS and key == 'seg_map_path'
+        return f', or make the masks: {self.MAKE_MASKS} {self.data_root}' if wanted else ''
 
     def _listed_names(self) -> list[str]:
         if not os.path.isfile(self.ann_file):
@@ -115,7 +119,7 @@ class FewShotSegDataset(BaseSegDataset):
             if entry.name.endswith(self.img_suffix)
         )
 
-    def _check_files(self, folder: str, names: list[str], suffix: str, kind: str) -> None:
+    def _check_files(self, folder: str, names: list[str], suffix: str, key: str) -> None:
         present = {entry.name for entry in os.scandir(folder)}
         missing = [
             name + suffix
@@ -124,10 +128,11 @@ class FewShotSegDataset(BaseSegDataset):
             and not os.path.isfile(os.path.join(folder, name + suffix))
         ]
         if missing:
+            kind = 'images' if key == 'img_path' else 'masks'
             raise FileNotFoundError(
                 f'{len(missing)} of {len(names)} {kind} not found in '
                 f'{folder}: {_shown(missing)}; restore the files or take '
-                'them out of the list'
+                f'them out of the list{self._remedy(key)}'
             )
 
 
@@ -201,7 +206,8 @@ class CocoFewShot(FewShotSegDataset):
 
     Args:
         split: ``'train2014'`` or ``'val2014'``: images in ``<split>/*.jpg``, masks in
-            ``annotations/<split>/*.png`` with label values 0..80 and 255 (crowd).
+            ``annotations/<split>/*.png`` with label values 0..80 and 255 (crowd), as
+            ``tools/dataset_converters/coco_masks.py`` makes them.
         data_root: The directory that holds both.
         ann_file: Optional list of image names relative to ``data_root``.
         data_prefix: Other image and mask folders.
@@ -210,6 +216,7 @@ class CocoFewShot(FewShotSegDataset):
     """
 
     METAINFO = _metainfo(COCO_CLASSES)
+    MAKE_MASKS = 'python tools/dataset_converters/coco_masks.py'
     LAYOUT = '{train2014,val2014}/*.jpg and annotations/{train2014,val2014}/*.png'
 
     def __init__(
@@ -231,7 +238,7 @@ class CocoFewShot(FewShotSegDataset):
         )
 
 
-def image_files(dataset: Dataset) -> dict[str, tuple[str, str]]:
+def image_files(dataset: BaseSegDataset) -> dict[str, tuple[str, str]]:
     """``{image id: (image path, mask path)}`` of an mmseg dataset, in its order.
 
     The id is the image's path under its folder, without suffix.

@@ -1,4 +1,5 @@
 # COCO-20i, interleaved folds: fold F tests classes F+1, F+5, F+9, ... of the 80.
+# Masks: python tools/dataset_converters/coco_masks.py DATA_ROOT paints them from the annotations.
 # FOLD and DATA_ROOT come from the environment. PANet's folds: benchmark='coco-20i-contiguous'.
 fold = '{{$FOLD:0}}'
 data_root = '{{$DATA_ROOT:data/coco}}'
