@@ -121,6 +121,8 @@ def test_testing_repeats_the_last_validation(trained, checkpoint, config, tmp_pa
     assert {key: validated[key] for key in metrics} == metrics
     row = json.loads(out.read_text())
     assert row['metrics'] == metrics and row['checkpoint'] == str(checkpoint)
+    assert row['torch'] == torch.__version__ and row['python'].startswith('3.')
+    assert row['commit'] is None or len(row['commit']['sha']) == 40
     expected = dict(benchmark='shapes-5i', fold=1, role='novel', shots=1, seed=0)
     assert {key: row[key] for key in expected} == expected
 
@@ -163,6 +165,34 @@ def test_resume_from_a_given_checkpoint_with_bfloat16(checkpoint, config, tmp_pa
     assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
 
 
+def test_resume_needs_no_official_weights(checkpoint, config, tmp_path):
+    missing = ['model.sam2.checkpoint=none.pt', 'model.prior_encoder.checkpoint=none.pth']
+    options = ['train_cfg.max_epochs=4', 'train_cfg.val_interval=10', 'param_scheduler.0.end=4']
+    runner = run('train', config, '--resume', checkpoint, '--work-dir', tmp_path,
+                 options=[*options, *missing])  # fmt: skip
+    assert runner.epoch == 4
+    assert "checkpoint='none.pt'" in load(tmp_path / 'epoch_4.pth')['meta']['cfg']
+    with pytest.raises(FileNotFoundError, match=r'none\.pt'):  # a start of its own does need them
+        run('train', config, '--work-dir', tmp_path / 'new', options=missing)
+
+
+def test_start_that_is_missing_is_refused_before_anything_is_read(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match='starts training from load_from=none.pth'):
+        run('train', config, '--work-dir', tmp_path / 'new', options=['load_from=none.pth'])
+    assert not (tmp_path / 'new').exists()
+
+
+def test_absent_class_is_refused_at_the_start(checkpoint, config, tmp_path):
+    few = 'dataset.min_area=400'  # one image each of two classes
+    for tool, name, args in (('test', 'test', [checkpoint]), ('train', 'val', [])):
+        with pytest.raises(ValueError, match=f'{name}_evaluator.absent_classes=exclude$') as error:
+            options = [f'{name}_dataloader.{few}', f'{name}_evaluator.absent_classes=error']
+            run(tool, config, *args, '--work-dir', tmp_path, options=options)
+        assert f'the {name} images have no 1-shot episodes of arrow, triangle, which' in str(
+            error.value
+        )
+
+
 def test_resume_where_nothing_is_starts_anew(config, tmp_path, capsys):
     options = ['train_cfg.max_epochs=1', 'default_hooks.record.type=RecordHook', 'val_cfg=None',
                'val_dataloader=None', 'val_evaluator=None']  # fmt: skip
@@ -179,6 +209,10 @@ def changed(checkpoint, tmp_path, change):
     path = tmp_path / 'changed.pth'
     torch.save(content, path)
     return path
+
+
+def all_in_a_list(content):
+    content.update(state_dict=list(content['state_dict'].values()))
 
 
 def nan_weight(content):
@@ -205,7 +239,12 @@ def no_record(content):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (nan_weight, '1 tensors hold NaN or infinity: sam2.memory_encoder.out_proj.weight'),
+        (
+            nan_weight,
+            'checkpoint .*changed.pth for FSSAM.* 1 tensors hold NaN or infinity: '
+            'sam2.memory_encoder.out_proj.weight. Against NaN: use an earlier checkpoint',
+        ),
+        (all_in_a_list, 'state_dict of checkpoint .*changed.pth must be a dict, got list'),
         (missing_weight, '1 missing keys: sam2.memory_encoder.out_proj.weight'),
         (added_weight, '1 unexpected keys: sam2.second_head.weight'),
         (other_shape, r'1 shapes differ: sam2.memory_encoder.out_proj.weight \(3, 3\) instead'),
@@ -223,6 +262,14 @@ def test_checkpoint_without_record_may_be_allowed(trained, checkpoint, config, t
     metrics = run('test', config, path, '--work-dir', tmp_path,
                   options=['default_hooks.fold_guard.allow_unverified=True'])  # fmt: skip
     assert metrics['mIoU'] == trained[1]['val'][3]['mIoU']
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.zeros(3)])
+def test_file_without_a_checkpoint_is_named(content, config, tmp_path):
+    torch.save(content, tmp_path / 'odd.pth')
+    kind = type(content).__name__
+    with pytest.raises(ValueError, match=f'checkpoint .*odd.pth must be a dict, got {kind}'):
+        run('test', config, tmp_path / 'odd.pth', '--work-dir', tmp_path)
 
 
 class Payload:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,11 +205,29 @@ def _write(args: argparse.Namespace, runner: Runner, metrics: Mapping[str, float
         config=args.config,
         checkpoint=args.checkpoint,
         cfg_options={key: str(value) for key, value in (args.cfg_options or {}).items()},
+        commit=_commit(),
         torch=torch.__version__,
+        python=platform.python_version(),
     )
     path = Path(args.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(row, indent=2) + '\n', encoding='utf-8')
+
+
+def _commit() -> dict[str, str | bool] | None:
+    """Commit of the checkout that mmfss runs from, and whether its files differ from it."""
+    root = Path(compat.__file__).resolve().parents[1]
+    if not (root / '.git').exists():
+        return None
+    git = ['git', '-C', str(root)]
+    try:
+        sha, changes = (
+            subprocess.run([*git, *args], check=True, capture_output=True, text=True).stdout.strip()
+            for args in (['rev-parse', 'HEAD'], ['status', '--porcelain', '-uno'])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return dict(sha=sha, dirty=bool(changes))
 
 
 class _Distributed:
