@@ -46,8 +46,9 @@ $(VENV)/.ready: $(REQUIREMENTS)
 $(FORK)/.ready: $(REQUIREMENTS)
 	$(call install,$(FORK),$(foreach f,fork tests tools demo,-r requirements/$(f).txt))
 
+# one thread: the operators are small, and so the figures are those of the README's table
 demo: setup
-	$(VENV)/bin/python tools/demo.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/demo.py
 
 test: setup
 	$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
