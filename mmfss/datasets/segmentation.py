@@ -11,21 +11,9 @@ from collections import Counter
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from mmfss.datasets.folds import COCO_CLASSES, PASCAL_CLASSES
+from mmfss.datasets.class_names import COCO_CLASSES, PASCAL_CLASSES
+from mmfss.datasets.palette import label_palette
 from mmfss.datasets.shapes import SHAPES_CLASSES
-
-
-def label_palette(num_classes: int) -> list[list[int]]:
-    """RGB colours of the labels 0..C in PASCAL VOC's scheme: C + 1 distinct triples."""
-    palette = []
-    for label in range(num_classes + 1):
-        colour, rest = [0, 0, 0], label
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                colour[channel] |= ((rest >> channel) & 1) << shift
-            rest >>= 3
-        palette.append(colour)
-    return palette
 
 
 def _metainfo(classes: tuple[str, ...]) -> dict:

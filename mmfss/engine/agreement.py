@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mmfss.datasets.class_names import canonical
 from mmfss.datasets.folds import FoldSplit, get_split
 
 META_KEY = 'mmfss'
@@ -21,20 +22,6 @@ META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
 
 #: entries of an arch that only cost or save time
 _WITHOUT_EFFECT_ON_WEIGHTS = ('cache_bytes',)
-
-#: names that PASCAL VOC has for classes of COCO
-_SAME_CLASS = {
-    'aeroplane': 'airplane',
-    'motorbike': 'motorcycle',
-    'sofa': 'couch',
-    'tvmonitor': 'tv',
-}
-
-
-def canonical(name: str) -> str:
-    """One spelling per class: ``'tvmonitor'`` -> ``'tv'``, ``'dining table'`` ->
-    ``'diningtable'``."""
-    return _SAME_CLASS.get(name, name).replace(' ', '').replace('-', '').lower()
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfss.datasets.folds import COCO_CLASSES
+from mmfss.datasets.class_names import COCO_CLASSES
 from mmfss.datasets.segmentation import CocoFewShot
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools/dataset_converters/coco_masks.py'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mmfss.datasets.class_names import canonical
 from mmfss.datasets.folds import get_split
 from mmfss.engine.agreement import (
-    canonical,
     check_checkpoint,
     check_loaders,
     deciding,

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mmfss.datasets.folds import COCO_CLASSES
+from mmfss.datasets.class_names import COCO_CLASSES
 from mmfss.datasets.io import read_mask
 
 SPLITS, CROWD = ['train2014', 'val2014'], 255

@@ -1,0 +1,158 @@
+"""Many small files made in parallel: resumable, with progress, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mmfss.datasets.io import read_mask
+from mmfss.files import atomic
+
+_CHUNK = 16
+_SHOWN = 10
+
+
+@dataclass
+class Tally:
+    """What a run of jobs did.
+
+    Args:
+        written: Files made.
+        kept: Files that were complete already.
+        results: What the jobs returned beside, in the order of the jobs.
+    """
+
+    written: int = 0
+    kept: int = 0
+    results: list = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f'{self.written} made, {self.kept} complete already'
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one job returns: files written and kept, and a result for the caller."""
+
+    written: int = 0
+    kept: int = 0
+    result: Any = None
+
+
+def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write a uint8 array (H, W) or (H, W, 3) RGB as PNG, whole or not at all."""
+    with atomic(path) as part:
+        Image.fromarray(array).save(part, 'PNG', compress_level=3)
+
+
+def is_complete(path: str | os.PathLike, shape: tuple[int, int]) -> bool:
+    """Whether a mask file is there, can be decoded to its end and is of (height, width)."""
+    with suppress(FileNotFoundError, ValueError):
+        return read_mask(path).shape == tuple(shape)
+    return False
+
+
+def save_mask(path: str | os.PathLike, make: Callable[[], np.ndarray], shape: tuple) -> Done:
+    """Write the mask that ``make()`` paints, uint8 (height, width), unless it is complete."""
+    if is_complete(path, shape):
+        return Done(kept=1)
+    save_png(path, make())
+    return Done(written=1)
+
+
+def run(function: Callable[[Any], Done], jobs: Sequence, label: str, workers: int | None) -> Tally:
+    """Call ``function`` on every job, in processes.
+
+    A job that raises ValueError or FileNotFoundError does not stop the others: all such errors
+    are reported together at the end. A full disk or a read-only folder stops the run at once.
+
+    Args:
+        function: Importable by name (or a partial of such), returns :class:`Done`.
+        jobs: Its arguments.
+        label: What the progress bar says.
+        workers: Processes; None takes one per CPU, 0 runs in this process.
+
+    Raises:
+        ValueError: Jobs failed; the message has the first of them. OSError: Nothing can be
+            written, with what to do. KeyboardInterrupt: As usual; finished files stay.
+    """
+    workers = os.cpu_count() or 1 if workers is None else workers
+    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+    tally, failures = Tally(), []
+    with tqdm(total=len(jobs), desc=label, unit='image', mininterval=0.5) as bar:
+        for outcomes in _outcomes(partial(_run_chunk, function), chunks, workers):
+            bar.update(len(outcomes))
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    tally.written += outcome.written
+                    tally.kept += outcome.kept
+                    tally.results.append(outcome.result)
+                else:
+                    failures.append(outcome)
+    if failures:
+        shown = '\n  '.join(failures[:_SHOWN])
+        more = f'\n  and {len(failures) - _SHOWN} more' if len(failures) > _SHOWN else ''
+        raise ValueError(
+            f'{label}: {len(failures)} of {len(jobs)} failed ({tally} of the others):\n  {shown}'
+            f'{more}\nmend or remove these files and run the command again; what is complete is '
+            'kept'
+        )
+    return tally
+
+
+def _run_chunk(function: Callable[[Any], Done], jobs: Sequence) -> list[Done | str]:
+    outcomes: list[Done | str] = []
+    for job in jobs:
+        try:
+            outcomes.append(function(job))
+        except (ValueError, FileNotFoundError) as error:
+            outcomes.append(str(error))
+        except OSError as error:
+            raise _unwritable(error) from error
+    return outcomes
+
+
+def _unwritable(error: OSError) -> OSError:
+    remedy = {
+        errno.ENOSPC: 'the disk is full: free some space',
+        errno.EDQUOT: 'the quota is used up: free some space',
+        errno.EROFS: 'the file system is read-only: choose another output folder',
+        errno.EACCES: 'no permission to write there: choose another output folder',
+    }.get(error.errno or 0, 'see the error')
+    return OSError(
+        error.errno,
+        f'{error.strerror}; {remedy}, then run the command again: what is complete is kept',
+        error.filename,
+    )
+
+
+def _outcomes(function: Callable, chunks: Sequence, workers: int):
+    """Results of the chunks in their order, as they come."""
+    if workers == 0 or len(chunks) < 2:
+        yield from map(function, chunks)
+        return
+    # not fork: the parent may have threads (torch, OpenCV), which do not survive it
+    context = get_context('forkserver')
+    context.set_forkserver_preload(['mmfss'])  # imported once, not once per worker
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_ctrl_c) as pool:
+        try:
+            yield from pool.map(function, chunks)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
