@@ -1,0 +1,73 @@
+"""The command line of ``tools/prepare.py``: one subcommand per dataset."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmfss.datasets.preparation import shapes
+
+COMMANDS = {
+    'shapes': shapes,
+}
+"""Subcommand -> module with ``add_arguments(parser)`` and ``prepare(args) -> str``.
+
+The first line of the module's docstring is the help. ``args.workers`` is there for all (processes;
+None: one per CPU, 0: none) but those with ``SEQUENTIAL = True``.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a subcommand and print its summary.
+
+    Args:
+        arguments: The command line without the program; None takes the process's.
+
+    Raises:
+        SystemExit: With ``error: ...`` (status 1) for bad input, a full disk and the like; with
+            status 2 for a wrong command line; with status 130 after ctrl-C.
+    """
+    args = _parser().parse_args(arguments)
+    try:
+        print(COMMANDS[args.command].prepare(args))
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print(
+            'interrupted: what is complete is kept; run the same command again and it goes on',
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='prepare.py',
+        description='Bring a dataset into the form that training and testing read. A run that was '
+        'interrupted goes on when the same command is run again.',
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='NAME')
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or '').splitlines()[0]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        if not getattr(module, 'SEQUENTIAL', False):
+            command.add_argument(
+                '--workers',
+                type=_count,
+                metavar='N',
+                help='processes (default: one per CPU; 0: all in this one)',
+            )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'must be an integer from 0 on, got {text!r}')
+    return int(text)
