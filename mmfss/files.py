@@ -37,3 +37,30 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file as UTF-8, whole or not at all."""
     with atomic(path) as part:
         part.write_text(text, encoding='utf-8')
+
+
+def check_writable(path: str | os.PathLike, what: str) -> Path:
+    """Make sure that a file can be written, before the work that it is to hold is done.
+
+    Makes its folder; the file itself is neither made nor changed.
+
+    Args:
+        path: The file.
+        what: What it is called in messages, e.g. '--out'.
+
+    Raises:
+        ValueError: The path is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError('it is a folder')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f'{what}: {path} cannot be written ({error.strerror or error}); give the path of a '
+            'file in a folder that you may write to'
+        ) from error
+    return path

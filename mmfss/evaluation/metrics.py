@@ -20,7 +20,7 @@ from mmfss.evaluation.counts import (
     sum_per_class,
 )
 from mmfss.evaluation.episode_csv import episodes_csv
-from mmfss.evaluation.files import check_writable, write_whole
+from mmfss.files import check_writable, write_text
 
 
 @METRICS.register_module()
@@ -123,7 +123,7 @@ class FewShotIoUMetric(BaseMetric):
         if self.csv_file is None:
             return
         try:
-            write_whole(self.csv_file, episodes_csv(self.counts, split.name))
+            write_text(self.csv_file, episodes_csv(self.counts, split.name))
         except OSError as error:
             text = f'the episodes could not be written to csv_file={self.csv_file}: {error}'
             print_log(text, 'current', logging.ERROR)

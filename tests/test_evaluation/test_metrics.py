@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import logging
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmseg.structures import SegDataSample
 
 from mmfss.datasets.folds import get_split
 from mmfss.evaluation import FewShotIoUMetric, metrics
-from mmfss.evaluation.metrics import EpisodeCounts, count_episode
+from mmfss.evaluation.counts import EpisodeCounts, count_episode
 
 SPLIT = get_split('pascal-5i', 0)
 META = dict(split=SPLIT.to_dict(), role='novel')
@@ -143,11 +144,13 @@ def test_absent_class_left_out_visibly(monkeypatch):
     ious, miou, _ = by_loop(samples)
     result = run(samples, absent_classes='exclude')
     assert result['classes'] == 3 and result['mIoU'] == pytest.approx(miou)
+    assert result['mIoU (absent as 0)'] == pytest.approx(sum(ious.values()) / 5)
     assert 'IoU/bicycle' not in result and len(ious) == 3
+    assert 'mIoU (absent as 0)' not in run(random_samples(), absent_classes='exclude')
     assert said == [
         (
-            'pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU is the '
-            'mean of the other 3',
+            'pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU is the mean of '
+            f'the other 3, with 0 for those left out it would be {0.6 * miou:.2f}',
             'current',
             logging.WARNING,
         )
@@ -201,6 +204,91 @@ def test_map_of_several_channels():
 def test_incomplete_data_sample():
     with pytest.raises(ValueError, match=r"lacks \['pred_sem_seg'\]"):
         run([dict(gt_sem_seg={}, class_id=1, episode=0)])
+
+
+# ------------------------------------------------------------------------- episodes on their own
+def test_counts_of_the_last_evaluation():
+    samples = random_samples(9)
+    metric = FewShotIoUMetric(absent_classes='exclude')
+    metric.dataset_meta = META
+    assert metric.counts == ()
+    for part in (samples, samples[:4]):
+        metric.process(None, part[::-1] + part[:2])
+        metric.evaluate(len(part))
+        assert [row.episode for row in metric.counts] == list(range(len(part)))
+        assert {row.query for row in metric.counts} == {'q.jpg'}
+    assert (
+        metric.counts[3].union
+        == count_episode(
+            *(samples[3][key]['data'][0].numpy() for key in ('pred_sem_seg', 'gt_sem_seg'))
+        )[1]
+    )
+
+
+def test_csv_of_the_episodes(tmp_path):
+    path = tmp_path / 'new/episodes.csv'
+    samples = random_samples()
+    for s in samples:
+        s['support_paths'] = ['a.jpg', f'b, {s["episode"]}.jpg']
+    result = run(samples[::-1] + samples[:5], batch=4, csv_file=str(path))
+    assert result == run(samples)
+    assert [file.name for file in path.parent.iterdir()] == ['episodes.csv']
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row['episode']) for row in rows] == list(range(30))
+    inter, union = {}, {}
+    for row, s in zip(rows, samples, strict=True):
+        ious = by_loop([s])[0]  # none where prediction and truth are empty
+        found = [float(row['IoU'])] if row['IoU'] else []
+        assert found == pytest.approx(list(ious.values()))
+        assert (row['class_id'], row['class']) == (
+            str(s['class_id']), SPLIT.name(s['class_id']))  # fmt: skip
+        assert (row['query'], row['supports']) == ('q.jpg', f'a.jpg;b, {s["episode"]}.jpg')
+        for sums, name in ((inter, 'intersection'), (union, 'union')):
+            pair = sums.setdefault(row['class'], [0, 0])
+            pair[0] += int(row[f'{name}_bg'])
+            pair[1] += int(row[f'{name}_fg'])
+    for name, (_, both) in inter.items():
+        assert 100 * both / union[name][1] == result[f'IoU/{name}']
+    back, front = (sum(i[k] for i in inter.values()) / sum(u[k] for u in union.values())
+                   for k in (0, 1))  # fmt: skip
+    assert 50 * (back + front) == pytest.approx(result['FB-IoU'])
+
+
+def test_csv_of_a_map_that_is_all_ignored(tmp_path):
+    empty = sample([[0]], np.array([[255]], np.uint8), 1, 7)
+    path = tmp_path / 'episodes.csv'
+    run([*random_samples(7), empty], absent_classes='exclude', csv_file=str(path))
+    assert path.read_text().splitlines()[-1] == '7,1,aeroplane,,0,0,0,0,q.jpg,'
+
+
+def test_csv_is_there_even_if_a_class_is_absent(tmp_path):
+    path = tmp_path / 'episodes.csv'
+    with pytest.raises(ValueError, match='no episode of 1 of 5'):
+        run([s for s in random_samples() if s['class_id'] != 3], csv_file=str(path))
+    assert len(path.read_text().splitlines()) > 20
+
+
+def test_csv_that_cannot_be_written_is_found_at_the_start(tmp_path):
+    with pytest.raises(
+        ValueError, match=r'csv_file of FewShotIoUMetric: .* it is a folder[)]; give'
+    ):
+        FewShotIoUMetric(csv_file=str(tmp_path))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match='cannot be written'):
+        FewShotIoUMetric(csv_file=str(tmp_path / 'file/episodes.csv'))
+
+
+def test_disk_that_is_full_at_the_end_loses_no_figure(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, 'No space left on device')
+
+    said = []
+    monkeypatch.setattr(metrics, 'write_text', full)
+    monkeypatch.setattr(metrics, 'print_log', lambda text, *where: said.append((text, *where)))
+    path = str(tmp_path / 'episodes.csv')
+    assert run(random_samples(), csv_file=path) == run(random_samples())
+    assert len(said) == 1 and 'No space left' in said[0][0] and said[0][2] == logging.ERROR
 
 
 def test_registered_and_arguments():
