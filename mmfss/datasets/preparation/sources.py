@@ -1,0 +1,175 @@
+"""Reading downloads: lists, image sizes, black-and-white and colour-coded masks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mmfss.datasets.io import read_image
+from mmfss.datasets.preparation.jobs import Done, is_complete, save_png
+from mmfss.files import write_text
+
+Colour = tuple[int, int, int]
+THRESHOLD = 128
+OPTIONS_FILE = '.options.json'
+
+
+def begin(out: str | os.PathLike, **options: str | int | float | bool | list | None) -> None:
+    """Note what a preparation makes; refuse a folder that was begun otherwise.
+
+    Complete files of an earlier run are kept unread, so they must have been made alike.
+
+    Raises:
+        ValueError: The folder was begun with other options; both are named.
+    """
+    file, text = Path(out) / OPTIONS_FILE, json.dumps(options, indent=1)
+    if not file.is_file():
+        write_text(file, text)
+        return
+    try:
+        before = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError:
+        before = {}
+    now = json.loads(text)
+    if before != now:
+        keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        raise ValueError(
+            f'{out} was begun with other options: '
+            + '; '.join(f'{k} was {before.get(k)!r}, now {now.get(k)!r}' for k in keys)
+            + '; choose another output folder, or delete this one'
+        )
+
+
+def find_folder(path: str | os.PathLike, remedy: str) -> Path:
+    """The path, if it is a folder; FileNotFoundError with the remedy if not."""
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f'folder {path} not found; {remedy}')
+    return Path(path)
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """The lines of a list, without empty ones.
+
+    Raises:
+        FileNotFoundError: No such file. ValueError: It is empty, or has a line twice.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'list not found: {path}')
+    names = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines()]
+    names = [name for name in names if name]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice or not names:
+        what = f'has lines twice: {twice[:5]}' if twice else 'is empty'
+        raise ValueError(f'list {path} {what}; a list has one name a line, each once')
+    return names
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of an image as its header says; the pixels are not decoded.
+
+    Raises:
+        FileNotFoundError: No such file. ValueError: No image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise FileNotFoundError(f'image not found: {path}') from None
+    except (UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise ValueError(f'cannot read image {path}: {error}; download it again') from error
+
+
+def check_size(mask: np.ndarray, path: str | os.PathLike, shape: tuple[int, int]) -> None:
+    """ValueError if a mask is not of its image's (height, width)."""
+    if mask.shape[:2] != tuple(shape):
+        raise ValueError(
+            f'mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its image '
+            f'{shape[1]} x {shape[0]}; they must be equal'
+        )
+
+
+def binary_mask(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray:
+    """A mask drawn in black and white as uint8 (height, width) of 0 and 1.
+
+    Grey (borders are often smoothed) counts as white from :data:`THRESHOLD` of 255 on, as the
+    papers that use these datasets read them; colour is turned to grey first.
+
+    Raises:
+        FileNotFoundError, ValueError: No such file, damaged, of another size than its image.
+    """
+    bgr = read_image(path)
+    check_size(bgr, path, shape)
+    grey = np.asarray(Image.fromarray(np.ascontiguousarray(bgr[..., ::-1])).convert('L'))
+    return (grey >= THRESHOLD).astype(np.uint8)
+
+
+def coded_mask(
+    path: str | os.PathLike, codes: Mapping[Colour, int], shape: tuple[int, int], round_to: int = 1
+) -> np.ndarray:
+    """A mask of RGB codes as label values, uint8 (height, width).
+
+    Args:
+        path: The file.
+        codes: ``{(red, green, blue): label}``.
+        shape: (height, width) of its image.
+        round_to: 255 takes each channel for 0 below 128 and for 255 from there on.
+
+    Raises:
+        FileNotFoundError: No such file. ValueError: Damaged, of another size than its image, or
+            with colours that are no code; they are named.
+    """
+    rgb = read_image(path)[..., ::-1]
+    check_size(rgb, path, shape)
+    if round_to == 255:
+        rgb = (rgb >= THRESHOLD) * np.uint8(255)
+    packed = (rgb.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
+    found, inverse = np.unique(packed, return_inverse=True)
+    table = {(r << 16) + (g << 8) + b: label for (r, g, b), label in codes.items()}
+    unknown = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in found if c not in table]
+    if unknown:
+        raise ValueError(
+            f'mask {path} has {len(unknown)} colours outside the class table: {unknown[:5]}; '
+            f'allowed (red, green, blue) are {sorted(codes)}; it was altered (lossy compression, '
+            'scaling), or is of another dataset: download it again'
+        )
+    labels = np.array([table[int(c)] for c in found], np.uint8)
+    return labels[inverse].reshape(packed.shape)
+
+
+@dataclass(frozen=True)
+class BinaryJob:
+    """A black and white mask to write as label ``value``.
+
+    Args:
+        image: Its image.
+        source: The mask as downloaded.
+        out: Where to write it.
+        value: What white becomes.
+    """
+
+    image: Path
+    source: Path
+    out: Path
+    value: int = 1
+
+
+def write_binary(job: BinaryJob) -> Done:
+    """Write a mask unless it is complete; the result is whether it has any foreground.
+
+    A mask without is not written: there is nothing to learn or test on it.
+    """
+    shape = image_size(job.image)
+    if is_complete(job.out, shape):
+        return Done(kept=1, result=True)
+    mask = binary_mask(job.source, shape)
+    if not mask.any():
+        return Done(result=False)
+    save_png(job.out, mask * np.uint8(job.value))
+    return Done(written=1, result=True)
