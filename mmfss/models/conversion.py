@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mmfss.files import atomic
 from mmfss.safe_load import load_checkpoint
 
 from .weights import check_state_dict
@@ -47,7 +48,7 @@ class _LayersOnMeta(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func is torch.empty:
+        if func is torch.empty and kwargs.get('device') is None:
             kwargs['device'] = 'meta'
         return func(*args, **kwargs)
 
@@ -181,6 +182,11 @@ def convert_state(
             those of another arch, the message says which option sets it.
     """
     expected = published_names(ours)
+    if any(key.startswith(PREFIXES[DINO]) for key in theirs):
+        raise ValueError(
+            f'{source} has {PREFIXES[DINO]}* keys: it is a checkpoint of mmfss already and needs '
+            'no conversion'
+        )
     for prefix, absent in ((SAM2, _not_published), (DINO, _no_prior_encoder)):
         if not any(key.startswith(prefix) for key in theirs):
             raise ValueError(absent(theirs, source, official))
@@ -202,11 +208,9 @@ def convert_state(
 
 def _not_published(theirs: Mapping[str, Tensor], source: str, official: str) -> str:
     what = 'official SAM 2 weights' if 'no_mem_embed' in theirs else 'something else'
-    if any(key.startswith(PREFIXES[DINO]) for key in theirs):
-        what = 'a checkpoint of mmfss, which needs no conversion'
     return (
         f'{source} is no published FSSAM checkpoint: no name in it begins with {SAM2!r}. It has '
-        f'{_some(theirs)}; that looks like {what}'
+        f'{_some(theirs)}, which looks like {what}'
     )
 
 
@@ -279,15 +283,9 @@ def save_whole(content: dict, path: str | os.PathLike[str], overwrite: bool = Fa
         ValueError: the file exists and may not be overwritten, or is a folder.
         OSError: the disk is full, the folder is read-only.
     """
-    path = Path(path)
     check_free(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as partial, open(partial, 'wb') as file:
+        torch.save(content, file)
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:

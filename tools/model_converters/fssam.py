@@ -1,0 +1,171 @@
+"""Turn a published FSSAM checkpoint into one of mmfss.
+
+    python tools/model_converters/fssam.py SRC DST --config CONFIG --fold F [--shots K]
+
+SRC holds one state dict with the keys ``sam2.*`` and ``dino.*``. CONFIG says which SAM 2 and which
+DINOv2 they are of, and with F the classes it was trained on; that goes into DST, so that testing it
+on them is refused. Every weight must fit. See docs/checkpoints.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from os.path import samefile
+from pathlib import Path
+
+if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmengine.config import Config, DictAction
+from mmseg.registry import MODELS
+from torch import nn
+
+import mmfss
+from mmfss.datasets.folds import get_split
+from mmfss.engine.agreement import META_KEY, describe_run
+from mmfss.engine.hooks import model_arch
+from mmfss.engine.launch import load_config
+from mmfss.models import conversion
+
+
+def training_data(cfg: Config) -> dict:
+    """The episodes that a config trains on.
+
+    Raises:
+        ValueError: it trains on none.
+    """
+    data = cfg.get('train_dataloader') or {}
+    while data and 'benchmark' not in data:
+        data = data.get('dataset') or {}
+    if not data:
+        raise ValueError(
+            '--config must be one for training, whose train_dataloader has an EpisodicDataset of '
+            'the benchmark that the checkpoint was trained on, such as '
+            'configs/fss_sam2_pascal_1shot.py'
+        )
+    return data
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The configured model without weights.
+
+    Raises:
+        ValueError: its prior encoder is not that of the published checkpoints.
+    """
+    kind = (cfg.model.get('prior_encoder') or {}).get('type')
+    if kind != 'DINOv2':
+        raise ValueError(
+            "published checkpoints are of models with prior_encoder=dict(type='DINOv2', ...), and "
+            f'the model of --config has {kind!r}; use a config such as '
+            'configs/fss_sam2_pascal_1shot.py'
+        )
+    return conversion.without_weights(lambda: MODELS.build(cfg.model))
+
+
+def read_weights(args: argparse.Namespace, model: nn.Module) -> tuple[dict, dict[str, int]]:
+    """Weights of SRC under our names, and how many were of which type other than float32."""
+    source = f'checkpoint {args.src}'
+    state = conversion.read_state(args.src)
+    if args.prior_encoder is not None:
+        state = conversion.add_prior_encoder(state, args.prior_encoder, source)
+        source += f' with {args.prior_encoder}'
+    state, other = conversion.as_float32(state)
+    official = model.prior_encoder.checkpoint or ''
+    return conversion.convert_state(state, model.state_dict(), source, official), other
+
+
+def origin(args: argparse.Namespace) -> dict:
+    """Where the weights come from, for the meta of DST."""
+    files = dict(file=args.src, prior_encoder=args.prior_encoder)
+    return {
+        key: dict(name=Path(path).name, sha256=conversion.sha256_of(path))
+        for key, path in files.items()
+        if path is not None
+    }
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Do it; a summary in words.
+
+    Raises:
+        ValueError, OSError: something in the arguments, the config or SRC is wrong, or DST cannot
+            be written.
+    """
+    conversion.check_free(args.dst, args.overwrite)
+    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
+        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
+    os.environ['FOLD'] = str(args.fold)
+    cfg = load_config(args, 'tools/model_converters/fssam.py')
+    data = training_data(cfg)
+    split = get_split(data['benchmark'], data['fold'])
+    shots = data.get('shots', 1) if args.shots is None else args.shots
+    if shots < 1:
+        raise ValueError(f'--shots must be at least 1, got {shots}')
+    model = build_model(cfg)
+    weights, other = read_weights(args, model)
+    run = describe_run(split, shots, model_arch(model), set())
+    # published rule: trained on all base classes, and the best on the novel ones was kept
+    run.setdefault('selection', 'novel')
+    meta = {META_KEY: run, 'converted_from': origin(args), 'mmfss_version': mmfss.__version__}
+    conversion.save_whole(dict(meta=meta, state_dict=weights), args.dst, args.overwrite)
+    return summary(args, run, len(weights), other)
+
+
+def summary(args: argparse.Namespace, run: dict, number: int, other: dict[str, int]) -> str:
+    """What was written, and how to test it."""
+    stored = ', '.join(f'{count} of {kind}' for kind, count in other.items())
+    command = [args.config, args.dst]
+    if args.cfg_options:
+        command += ['--cfg-options', *(f'{k}={v}' for k, v in args.cfg_options.items())]
+    return '\n'.join(
+        [
+            f'{args.dst}: {number} tensors of {args.src}'
+            + (f', stored as float32: {stored}' if stored else ''),
+            f'trained on the {len(run["base_classes"])} base classes of {run["benchmark"]} fold '
+            f'{run["fold"]}, {run["shots"]}-shot, and chosen on its novel classes: '
+            + ', '.join(run['novel_classes']),
+            f'test it: FOLD={run["fold"]} python tools/test.py {shlex.join(command)}',
+        ]
+    )
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('src', metavar='SRC', help='published checkpoint')
+    parser.add_argument('dst', metavar='DST', help='file to write')
+    parser.add_argument(
+        '--config', required=True, help='config of the same arch and benchmark, see configs/'
+    )
+    parser.add_argument('--fold', required=True, type=int, help='fold that it was trained on')
+    parser.add_argument('--shots', type=int, help="K of its training (default: the config's)")
+    parser.add_argument(
+        '--prior-encoder',
+        metavar='PATH',
+        help='official DINOv2 weights, for a checkpoint that was saved without its own',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, e.g. model.sam2.arch=sam2_large',
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)  # for the config
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        print(convert(parse(argv)))
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
