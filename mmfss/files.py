@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PART_SUFFIX = '.part'
+"""How the names of files end that are being written; they begin with a dot."""
+
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
@@ -21,7 +24,9 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.part')
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f'.{path.name[:100]}.', suffix=PART_SUFFIX
+    )
     os.close(handle)
     try:
         yield Path(name)

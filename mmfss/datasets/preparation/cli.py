@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmfss.datasets.preparation import shapes
+from mmfss.datasets.preparation import coco, fss1000, shapes
+from mmfss.datasets.preparation.jobs import explained
 
 COMMANDS = {
+    'coco': coco,
     'shapes': shapes,
+    'fss1000': fss1000,
 }
 """Subcommand -> module with ``add_arguments(parser)`` and ``prepare(args) -> str``.
 
@@ -31,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     try:
         print(COMMANDS[args.command].prepare(args))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        sys.exit(f'error: {explained(error)}')
+    except ValueError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         print(
