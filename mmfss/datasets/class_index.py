@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mmfss.datasets.io import read_mask
+from mmfss.files import write_text
 
 IGNORE = 255
+Masks = str | os.PathLike | Mapping[int, str | os.PathLike]
+"""The mask of an image: a label map, or a mask of {0, 1, 255} for each of its classes."""
 FORMAT = 1
 """Number of the cache format; a cache of another number is rebuilt."""
 
@@ -59,35 +62,58 @@ def label_counts(mask: np.ndarray) -> dict[int, int]:
     return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
 
 
-def mask_areas(path: str | Path, num_classes: int) -> dict[int, int]:
-    """Pixels of the classes 1..C in a mask file.
+def mask_areas(masks: Masks, num_classes: int) -> dict[int, int]:
+    """Pixels > 0 of the classes 1..C in the mask of an image.
 
     Raises:
         FileNotFoundError, ValueError: The file cannot be read, or holds values outside
-            0..C and 255; the message names the file and the values.
+            0..C (0 and 1 for the mask of one class) and 255; the message names the file and the
+            values.
     """
+    if not isinstance(masks, Mapping):
+        return _areas(masks, num_classes, f'1..{num_classes}')
+    areas = {}
+    for class_id, path in masks.items():
+        if not 1 <= class_id <= num_classes:
+            raise ValueError(
+                f'mask {path} is of class {class_id}, allowed are 1..{num_classes}; prepare the '
+                'dataset anew'
+            )
+        areas[class_id] = _areas(path, 1, '1 (the class)').get(1, 0)
+    return {c: area for c, area in areas.items() if area}
+
+
+def _areas(path: str | os.PathLike, highest: int, allowed: str) -> dict[int, int]:
     counts = label_counts(read_mask(path))
-    unknown = sorted(v for v in counts if v > num_classes and v != IGNORE)
+    unknown = sorted(v for v in counts if v > highest and v != IGNORE)
     if unknown:
         raise ValueError(
             f'mask {path} has values outside its class table: {unknown}; allowed are 0 '
-            f'(background), 1..{num_classes} and {IGNORE} (ignored); convert its labels or '
+            f'(background), {allowed} and {IGNORE} (ignored); convert its labels or '
             'choose the dataset class that they belong to'
         )
     return {v: n for v, n in counts.items() if v not in (0, IGNORE)}
 
 
-def fingerprint(masks: Mapping[str, str | Path], num_classes: int) -> str:
+def _files(masks: Masks) -> Iterator[tuple[str, str | os.PathLike]]:
+    """Tag and path of each file of an image's mask."""
+    if isinstance(masks, Mapping):
+        yield from ((f'{class_id}:', path) for class_id, path in masks.items())
+    else:
+        yield '', masks
+
+
+def fingerprint(masks: Mapping[str, Masks], num_classes: int) -> str:
     """Hash of ids, file names, sizes and modification times: changes when the data change."""
     digest = hashlib.sha256(f'{FORMAT} {num_classes}'.encode())
-    for image, path in masks.items():
-        try:
-            stat = os.stat(path)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'mask file not found: {path}') from error
-        digest.update(
-            f'\n{image}\t{os.path.basename(path)}\t{stat.st_size}\t{stat.st_mtime_ns}'.encode()
-        )
+    for image, files in masks.items():
+        for tag, path in _files(files):
+            try:
+                stat = os.stat(path)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f'mask file not found: {path}') from error
+            name = tag + os.path.basename(path)
+            digest.update(f'\n{image}\t{name}\t{stat.st_size}\t{stat.st_mtime_ns}'.encode())
     return digest.hexdigest()
 
 
@@ -105,62 +131,77 @@ def _read_cache(path: Path, key: str) -> dict[str, dict[int, int]] | None:
         return None
 
 
-def _write_cache(path: Path, key: str, areas: dict[str, dict[int, int]]) -> None:
-    """Write through a temporary file, so that no reader ever meets half a cache."""
+def _write_cache(paths: list[Path], key: str, areas: dict[str, dict[int, int]]) -> None:
+    """Write to the first place that takes it; warn where none does."""
     content = json.dumps(dict(format=FORMAT, fingerprint=key, areas=areas))
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            'w', encoding='utf-8', dir=path.parent, delete=False, prefix=f'.{path.name}.'
-        ) as file:
-            temporary = file.name
-            file.write(content)
-        os.chmod(temporary, 0o644)  # temporary files are private, the cache may be shared
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        warnings.warn(
-            f'the class index could not be stored in {path} ({error}); it is built '
-            'again at the next start. Give a writable class_index_file to keep it',
-            stacklevel=3,
-        )
+    failures = []
+    for path in paths:
+        try:
+            write_text(path, content)
+        except OSError as error:
+            failures.append(f'{path} ({error})')
+        else:
+            return
+    warnings.warn(
+        f'the class index could not be stored in {" or ".join(failures)}; it is built '
+        'again at the next start. Give a writable class_index_file to keep it',
+        stacklevel=3,
+    )
+
+
+def user_cache_file(path: str | os.PathLike) -> Path:
+    """Where a cache file goes when its folder cannot be written to."""
+    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    folder = hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16]
+    return Path(root) / 'mmfss' / folder / os.path.basename(path)
 
 
 def build_class_index(
-    masks: Mapping[str, str | Path],
+    masks: Mapping[str, Masks],
     num_classes: int,
-    cache_file: str | Path | None = None,
+    cache_file: str | os.PathLike | None = None,
     num_workers: int | None = None,
+    fallback_file: str | os.PathLike | None = None,
 ) -> ClassIndex:
     """Count the pixels of each class in each mask, or take the counts from a fresh cache.
 
     Args:
-        masks: ``{image id: mask file}``; the order is kept.
-        num_classes: C; mask values must be in 0..C or 255.
+        masks: ``{image id: its mask}``; the order is kept.
+        num_classes: C; values of label maps must be in 0..C or 255.
         cache_file: JSON file to keep the counts in. It carries a fingerprint of the masks and
             is rebuilt when they changed; a folder that cannot be written to is warned about.
             None reads and writes no cache.
         num_workers: Threads that read masks (decoding releases the interpreter lock);
             None takes the number of CPUs, at most 16.
+        fallback_file: Used where ``cache_file`` cannot be written.
 
     Raises:
         FileNotFoundError, ValueError: A mask is missing, unreadable, or holds unknown values.
     """
-    key = '' if cache_file is None else fingerprint(masks, num_classes)
-    if cache_file is not None:
-        cached = _read_cache(Path(cache_file), key)
+    caches = [Path(file) for file in (cache_file, fallback_file) if file is not None]
+    key = fingerprint(masks, num_classes) if caches else ''
+    for cache in caches:
+        cached = _read_cache(cache, key)
         if cached is not None and list(cached) == list(masks):
             return ClassIndex(cached)
+    index = ClassIndex(_count(masks, num_classes, num_workers))
+    if caches:
+        _write_cache(caches, key, index.areas)
+    return index
+
+
+def _count(
+    masks: Mapping[str, Masks], num_classes: int, num_workers: int | None
+) -> dict[str, dict[int, int]]:
+    """Areas of all images, with a progress bar where it takes seconds."""
     workers = min(os.cpu_count() or 1, 16) if num_workers is None else max(1, num_workers)
     count = partial(mask_areas, num_classes=num_classes)
     with ThreadPoolExecutor(workers) as pool:
         try:
-            areas = dict(zip(masks, pool.map(count, masks.values()), strict=True))
+            counted = tqdm(
+                pool.map(count, masks.values()), 'class index', len(masks), delay=2, unit='mask'
+            )
+            return dict(zip(masks, counted, strict=True))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if cache_file is not None:
-        _write_cache(Path(cache_file), key, areas)
-    return ClassIndex(areas)

@@ -4,55 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from mmengine.dataset import Compose
+from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from mmfss.datasets.class_index import ClassIndex, build_class_index
-from mmfss.datasets.folds import get_benchmark, get_split
+from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
+from mmfss.datasets.episode_loading import EpisodeLoader, compose
+from mmfss.datasets.folds import ROLES, get_benchmark, get_split
+from mmfss.datasets.frozen import FrozenEpisodes, data_digest
 from mmfss.datasets.sampling import (
+    SAMPLERS,
     Episode,
-    ImageListSampler,
+    EpisodePool,
     build_pool,
     check_pool,
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
-from mmfss.datasets.transforms import pack_episode
 
-_AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the sampler
-_REDRAWS = 10
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Set the CPU random states of Python, NumPy and torch from a key; restore them after."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    seeds = np.random.SeedSequence(key).generate_state(3)
-    try:
-        random.seed(int(seeds[0]))
-        np.random.seed(int(seeds[1]))
-        torch.default_generator.manual_seed(int(seeds[2]))
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
+_MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
 
 
 def _integer(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
     return int(value)
+
+
+def _optional(name: str, value: object, low: int = 1) -> int | None:
+    return None if value is None else _integer(name, value, low)
 
 
 def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -66,33 +52,44 @@ class EpisodicDataset(Dataset):
     alone: not on the number of workers, ranks, the batch size or what was read before.
 
     The images are those of ``dataset`` with at least one class of the split that covers
-    ``min_area`` pixels; see :class:`mmfss.datasets.sampling.ImageListSampler` for the draw.
+    ``min_area`` pixels; see :mod:`mmfss.datasets.sampling` for the ways to draw from them.
     A run that should see new episodes throughout takes ``num_episodes`` for the whole run and
     a sampler that walks them once, not an epoch of a few that is repeated.
 
     Args:
         dataset: Config of a segmentation dataset (or the object) whose classes are
             'background' and the benchmark's; its own pipeline is not used.
-        benchmark: Name in :data:`mmfss.datasets.folds.BENCHMARKS`.
+        benchmark: Name in :data:`mmfss.datasets.folds.BENCHMARKS`, or a prepared dataset's folder.
         fold: Fold, an int or digits.
-        split: 'base' draws from the training classes, 'novel' from the held-out ones.
+        split: Which classes episodes are about: 'base' the training classes, 'novel' the
+            held-out ones; 'base_val' the base classes that are kept for validation and
+            'base_train' the base classes without them.
         shots: K >= 1.
         num_episodes: Length; None for one pass over the images.
         seed: Integer >= 0.
         query_pipeline, support_pipeline: Transforms of an image, from ``LoadImage`` on.
+        sampler: Name in :data:`mmfss.datasets.sampling.SAMPLERS`.
         min_area: Pixels from which on a class counts; None takes the benchmark's.
-        exclude_novel_images: Leave out images with any pixel of a held-out class; None does
-            so for split='base'.
-        shuffle: Random order of queries, a new one each pass; None does so for split='base'.
+        support_min_area: The same for support images; None takes ``min_area``.
+        exclude_novel_images: Leave out images with any pixel of a class that training must not
+            see: a novel one, and for 'base_train' one of 'base_val'; None does so for 'base' and
+            'base_train'.
+        shuffle: For 'image_list': random order of queries, a new one each pass; None does so for
+            'base' and 'base_train'.
+        label_size: 'original', or the side in pixels of a square that query labels are resized
+            to, as some papers measure.
         scarce_classes: What to do with classes of 1..K images: 'error', or 'drop' them.
+        episodes_file: Replay the episodes of this file (``tools/freeze_episodes.py``), whatever
+            the sampler and seed; '{fold}' and '{shots}' in it are filled in.
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
-            folder, None keeps none.
+            folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
 
     Raises:
         ValueError: An argument out of range; classes that are not the benchmark's; no image
-            or too few images of a class. FileNotFoundError: the data are not there. Reading
-            an item raises the error of its image or mask, with the path: nothing is retried.
+            or too few images of a class; an episodes file of other data. FileNotFoundError: the
+            data are not there. Reading an item raises the error of its image or mask, with the
+            path: nothing is retried.
     """
 
     def __init__(
@@ -106,35 +103,48 @@ class EpisodicDataset(Dataset):
         support_pipeline: Sequence,
         num_episodes: int | None = None,
         seed: int = 0,
+        sampler: str = 'image_list',
         min_area: int | None = None,
+        support_min_area: int | None = None,
         exclude_novel_images: bool | None = None,
         shuffle: bool | None = None,
+        label_size: str | int = 'original',
         scarce_classes: str = 'error',
+        episodes_file: str | None = None,
         class_index_file: str | None = 'auto',
         lazy_init: bool = False,
     ) -> None:
-        _one_of('split', split, ('base', 'novel'))
+        _one_of('split', split, ROLES)
         _one_of('scarce_classes', scarce_classes, ('error', 'drop'))
+        _one_of('sampler', sampler, tuple(SAMPLERS))
         self.split = get_split(benchmark, fold)
         self.role = split
+        if not self.split.ids(split):
+            raise ValueError(
+                f'{self.split.benchmark} fold {self.split.fold} has no {split} classes; choose '
+                f'another split than {split!r}, or a benchmark that has them'
+            )
         self.shots = _integer('shots', shots, 1)
         self.seed = _integer('seed', seed, 0)
-        self.min_area = (
-            get_benchmark(benchmark).min_area
-            if min_area is None
-            else _integer('min_area', min_area, 1)
-        )
-        self.num_episodes = (
-            None if num_episodes is None else _integer('num_episodes', num_episodes, 1)
-        )
-        training = split == 'base'
+        default_area = get_benchmark(benchmark).min_area
+        self.min_area = _optional('min_area', min_area) or default_area
+        self.support_min_area = _optional('support_min_area', support_min_area) or self.min_area
+        self.num_episodes = _optional('num_episodes', num_episodes)
+        training = split in ('base', 'base_train')
         self.exclude_novel_images = (
             training if exclude_novel_images is None else exclude_novel_images
         )
-        self.shuffle = training if shuffle is None else shuffle
+        if shuffle is not None and sampler != 'image_list':
+            raise ValueError(f"shuffle is for sampler='image_list', not for {sampler!r}; leave it")
+        self.sampler, self.shuffle = sampler, training if shuffle is None else shuffle
+        self.label_size = (
+            None if label_size == 'original' else _integer('label_size', label_size, 1)
+        )
         self.scarce_classes, self.class_index_file = scarce_classes, class_index_file
-        self.query_pipeline = _compose(query_pipeline)
-        self.support_pipeline = _compose(support_pipeline)
+        self.episodes_file = episodes_file and str(episodes_file).format(
+            fold=self.split.fold, shots=shots
+        )
+        self._pipelines = compose(query_pipeline), compose(support_pipeline)
         self._source = dataset
         self.index: ClassIndex | None = None
         if not lazy_init:
@@ -158,6 +168,31 @@ class EpisodicDataset(Dataset):
             split=self.split.to_dict(),
         )
 
+    @cached_property
+    def protocol(self) -> dict:
+        """What decides which episodes these are and how they are measured: plain values."""
+        self.full_init()
+        frozen = self.episodes_file is not None
+        order = 'random' if self.shuffle else 'list'
+        return dict(
+            benchmark=self.split.benchmark,
+            fold=self.split.fold,
+            classes=self.role,
+            shots=self.shots,
+            episodes=len(self),
+            seed=None if frozen else self.seed,
+            sampler='frozen' if frozen else self.sampler,
+            order=order if self.sampler == 'image_list' and not frozen else None,
+            episodes_file=self.episodes_file,
+            query_min_area=self.min_area,
+            support_min_area=self.support_min_area,
+            exclude_novel_images=self.exclude_novel_images,
+            scarce_classes=self.scarce_classes,
+            label_size=self.label_size or 'original',
+            images=len(self.index),
+            data=data_digest(self.index),
+        )
+
     def full_init(self) -> None:
         """Read the image list and the class index; does nothing the second time."""
         if self.index is not None:
@@ -168,14 +203,23 @@ class EpisodicDataset(Dataset):
         dataset.full_init()
         self._check_classes(dataset)
         self._palette = dataset.metainfo.get('palette')
-        self._files = image_files(dataset)
-        self.index = build_class_index(
-            {image: paths[1] for image, paths in self._files.items()},
-            len(self.split.classes),
-            self._cache_file(dataset),
+        files = image_files(dataset)
+        cache = self._cache_file(dataset)
+        index = _on_first_process(
+            lambda: build_class_index(
+                {image: paths.masks for image, paths in files.items()},
+                len(self.split.classes),
+                cache,
+                fallback_file=user_cache_file(cache) if self.class_index_file == 'auto' else None,
+            )
         )
-        self._source = dataset
-        self._draw = ImageListSampler(self._pool(dataset), self.shots, self.seed, self.shuffle)
+        self._pool = self._make_pool(dataset, index)
+        if self.episodes_file is not None:
+            self._draw = self._frozen(index)
+        else:
+            self._draw = SAMPLERS[self.sampler](self._pool, self.shots, self.seed, self.shuffle)
+        self._load = EpisodeLoader(files, self.split, *self._pipelines, self.seed, self.label_size)
+        self.index, self._source = index, dataset
 
     def _check_classes(self, dataset: Dataset) -> None:
         expected = ('background', *self.split.classes)
@@ -195,15 +239,16 @@ class EpisodicDataset(Dataset):
         images = Path(dataset.ann_file).stem or 'all'
         return masks.parent / f'class_index_{masks.name}_{images}.json'
 
-    def _pool(self, dataset: Dataset):
+    def _make_pool(self, dataset: Dataset, index: ClassIndex) -> EpisodePool:
         classes = self.split.ids(self.role)
-        excluded = self.split.novel if self.exclude_novel_images else ()
+        excluded = self.split.held_out(self.role) if self.exclude_novel_images else ()
         source = dataset.ann_file or dataset.data_prefix['img_path']
-        pool = build_pool(self.index, classes, self.min_area, excluded)
+        areas = self.min_area, excluded, self.support_min_area
+        pool = build_pool(index, classes, *areas)
         if self.scarce_classes == 'drop':
-            pool = drop_scarce(self.index, classes, self.min_area, excluded, self.shots)
-        check_pool(pool, self.split, self.role, self.shots, self.min_area, source)
-        absent = [self.split.name(c) for c in classes if not pool.images_of.get(c)]
+            pool = build_pool(index, drop_scarce(pool, self.shots), *areas)
+        check_pool(pool, self.split, self.role, self.shots, self.support_min_area, source)
+        absent = [self.split.name(c) for c in classes if c not in pool.classes]
         if absent:
             print_log(
                 f'{source}: no {self.shots}-shot episodes of the {self.role} classes '
@@ -213,13 +258,35 @@ class EpisodicDataset(Dataset):
             )
         return pool
 
+    def _frozen(self, index: ClassIndex) -> FrozenEpisodes:
+        frozen = FrozenEpisodes(self.episodes_file, self.split, self.role, self.shots, index)
+        if (self.num_episodes or 0) > len(frozen):
+            raise ValueError(
+                f'episodes file {self.episodes_file} has {len(frozen)} episodes, num_episodes is '
+                f'{self.num_episodes}; lower it, or freeze more'
+            )
+        self.num_episodes = self.num_episodes or len(frozen)
+        return frozen
+
     @property
     def num_images(self) -> int:
         """Images that can be a query: the episodes of one pass over the list."""
         self.full_init()
-        return len(self._draw.pool.images)
+        return len(self._pool.images)
+
+    @cached_property
+    def absent_classes(self) -> tuple[str, ...]:
+        """Names of the classes of the split that none of the episodes is of."""
+        self.full_init()
+        if len(self) > _MANY:
+            drawn = set(self._pool.classes)
+        else:
+            drawn = {self.episode(i).class_id for i in range(len(self))}
+        return tuple(self.split.name(c) for c in self.split.ids(self.role) if c not in drawn)
 
     def __len__(self) -> int:
+        if self.episodes_file is not None:
+            self.full_init()
         return self.num_episodes or self.num_images
 
     def episode(self, index: int) -> Episode:
@@ -231,67 +298,21 @@ class EpisodicDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""
-        episode = self.episode(index)
-        query = self._load(self.query_pipeline, episode, episode.query, 0, False)
-        supports = [
-            self._load(self.support_pipeline, episode, image, 1 + shot, True)
-            for shot, image in enumerate(episode.supports)
-        ]
-        meta = dict(
-            class_id=episode.class_id,
-            class_name=self.split.name(episode.class_id),
-            episode=episode.index,
-        )
-        return pack_episode(query, supports, meta)
+        return self._load(self.episode(index))
 
-    def _load(
-        self, pipeline: Compose, episode: Episode, image: str, place: int, needs_object: bool
-    ) -> dict:
-        """Run a pipeline; a support that lost its object to the augmentation is redrawn."""
-        for attempt in range(_REDRAWS if needs_object else 1):
-            with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
-                results = self._transformed(pipeline, image, episode.class_id)
-            if not needs_object or (results['gt_seg_map'] == 1).any():
-                return results
-        raise ValueError(
-            f'support mask {self._files[image][1]} has no pixel of '
-            f'{self.split.name(episode.class_id)} left after the support pipeline; raise '
-            f'min_area ({self.min_area}) or the image size'
-        )
 
-    def _transformed(self, pipeline: Compose, image: str, class_id: int) -> dict:
-        """Results of a pipeline; whatever goes wrong in it is reported with the file."""
-        paths = self._files[image]
-        start = dict(img_path=paths[0], seg_map_path=paths[1], class_id=class_id, seg_fields=[])
+def _on_first_process(build: Callable[[], ClassIndex]) -> ClassIndex:
+    """What ``build`` gives; among several processes only the first does the work."""
+    rank, world_size = get_dist_info()
+    if world_size == 1:
+        return build()
+    shared: list = [None, None]
+    if rank == 0:
         try:
-            results = pipeline(start)
-        except Exception as error:
-            if any(path in str(error) for path in paths):
-                raise
-            raise ValueError(
-                f'a transform failed on {paths[0]} with mask {paths[1]}: '
-                f'{_too_thin(error, start) or f"{type(error).__name__}: {error}"}'
-            ) from error
-        if results is None or not {'img', 'gt_seg_map'} <= set(results):
-            raise ValueError(
-                f'the pipeline gave no image and label for {paths[0]}; it needs LoadImage, '
-                'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
-                'are never skipped'
-            )
-        return results
-
-
-def _too_thin(error: Exception, results: dict) -> str:
-    """The reason and remedy where OpenCV was asked for a side of 0 pixels, else ''."""
-    height, width = results.get('ori_shape', (1, 1))
-    thin = max(height, width) > 32 * min(height, width)
-    if not (thin and isinstance(error, cv2.error) and error.func == 'resize'):
-        return ''
-    return (
-        f'the image is too thin to be resized: {height} x {width} pixels (height x width), and '
-        'its short side would be scaled to 0; remove it from the list of images'
-    )
-
-
-def _compose(transforms: Sequence) -> Compose:
-    return Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
+            shared[0] = build()
+        except (ValueError, OSError) as error:  # the others must not wait for ever
+            shared[1] = error
+    broadcast_object_list(shared)
+    if shared[1] is not None:
+        raise shared[1]
+    return shared[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -226,16 +227,36 @@ class CocoFewShot(FewShotSegDataset):
         )
 
 
-def image_files(dataset: BaseSegDataset) -> dict[str, tuple[str, str]]:
-    """``{image id: (image path, mask path)}`` of an mmseg dataset, in its order.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files of an image.
 
-    The id is the image's path under its folder, without suffix.
+    Args:
+        image: Path of the image.
+        masks: Path of its label map, or ``{class id: path}`` of masks of {0, 1, 255}.
+    """
+
+    image: str
+    masks: str | dict[int, str]
+
+    def mask_of(self, class_id: int) -> tuple[str, int]:
+        """File in which a class is marked, and the value that it has there."""
+        if isinstance(self.masks, str):
+            return self.masks, class_id
+        return self.masks[class_id], 1
+
+
+def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
+    """``{image id: its files}`` of an mmseg dataset, in its order.
+
+    The id is the image's path under its folder, without suffix. Items have ``seg_map_path``, or
+    ``class_mask_paths`` as :class:`mmfss.datasets.prepared.PreparedDataset` gives them.
 
     Raises:
         ValueError: Two images have one id.
     """
     root = dataset.data_prefix.get('img_path') or ''
-    files: dict[str, tuple[str, str]] = {}
+    files: dict[str, ImageFiles] = {}
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         path = info['img_path']
@@ -243,8 +264,8 @@ def image_files(dataset: BaseSegDataset) -> dict[str, tuple[str, str]]:
         image = os.path.splitext(name)[0]
         if image in files:
             raise ValueError(
-                f'two images have the id {image!r}: {files[image][0]} and {path}; '
+                f'two images have the id {image!r}: {files[image].image} and {path}; '
                 'image names must differ by more than their suffix'
             )
-        files[image] = (path, info['seg_map_path'])
+        files[image] = ImageFiles(path, info.get('class_mask_paths') or info['seg_map_path'])
     return files

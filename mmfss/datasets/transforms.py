@@ -83,12 +83,12 @@ class LoadLabel(BaseTransform):
 
 @TRANSFORMS.register_module()
 class BinarizeLabel(BaseTransform):
-    """``gt_seg_map`` becomes 1 on ``class_id``, 255 where it is 255, and 0 elsewhere."""
+    """``gt_seg_map`` becomes 1 on ``label_value``, 255 where it is 255, and 0 elsewhere."""
 
     def transform(self, results: dict) -> dict:
         """Replaces the label by a uint8 one of {0, 1, 255}."""
         label = results['gt_seg_map']
-        binary = (label == results['class_id']).astype(np.uint8)
+        binary = (label == results['label_value']).astype(np.uint8)
         binary[label == IGNORE] = IGNORE
         results['gt_seg_map'] = binary
         return results

@@ -170,3 +170,15 @@ def test_failed_write_leaves_the_old_cache(masks, tmp_path, monkeypatch):
         build_class_index(masks, 5, cache)
     assert cache.read_text() == old
     assert not [name for name in os.listdir(tmp_path) if name.startswith('.cache')]
+
+
+def test_folder_that_cannot_be_written_to_falls_back(masks, tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')  # stands for a read-only folder, also for root
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    place = tmp_path / 'file/index.json'
+    fallback = class_index.user_cache_file(place)
+    assert tmp_path / 'cache' in fallback.parents and fallback.name == 'index.json'
+    built = build_class_index(masks, 5, place, fallback_file=fallback)
+    reads = count_reads(monkeypatch)
+    assert build_class_index(masks, 5, place, fallback_file=fallback) == built and not reads
+    assert class_index.user_cache_file(tmp_path / 'other/index.json') != fallback

@@ -166,7 +166,10 @@ def test_index_cache_lies_beside_the_masks(voc):
         (dict(fold=4), r"fold of 'pascal-5i' must be an integer in 0\.\.3, got 4"),
         (dict(fold='x'), r'fold of'),
         (dict(benchmark='voc'), r"benchmark must be one of .*got 'voc'"),
-        (dict(split='train'), r"split must be one of \['base', 'novel'\], got 'train'"),
+        (
+            dict(split='train'),
+            r"split must be one of \['base', 'novel', 'base_train', 'base_val'\], got 'train'",
+        ),
         (dict(shots=0), r'shots must be an integer >= 1, got 0'),
         (dict(shots=1.0), r'shots must be an integer >= 1, got 1\.0'),
         (dict(shots='1'), r"shots must be an integer >= 1, got '1'"),

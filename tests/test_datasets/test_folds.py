@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mmfss.datasets.class_names import canonical
 from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_split
 
 
@@ -52,7 +53,10 @@ def test_fold_out_of_range(fold):
 
 
 def test_unknown_benchmark_lists_the_known():
-    with pytest.raises(ValueError, match=r"one of \['coco-20i', .*'shapes-5i'\], got 'voc'"):
+    with pytest.raises(
+        ValueError,
+        match=r"one of \['coco-20i', .*'shapes-5i'\] or the folder of a prepared .*, got 'voc'",
+    ):
         get_split('voc', 0)
 
 
@@ -62,7 +66,11 @@ def test_names_and_roles():
     assert split.ids('base') == split.base and split.ids('novel') == split.novel
     with pytest.raises(ValueError, match=r"class id must be in 1\.\.20 .* got 0"):
         split.name(0)
-    with pytest.raises(ValueError, match="must be 'base' or 'novel', got 'train'"):
+    assert split.names('base_val') == ('cat', 'horse', 'sofa')
+    assert split.ids('base_train') == tuple(c for c in split.base if c not in (8, 13, 18))
+    assert split.held_out('base_train') == (1, 2, 3, 4, 5, 8, 13, 18)
+    assert split.held_out('base') == split.novel
+    with pytest.raises(ValueError, match=r"must be one of \['base', .*, got 'train'"):
         split.ids('train')
 
 
@@ -75,9 +83,46 @@ def test_split_as_plain_data():
         FoldSplit.from_dict(data)
 
 
-def test_benchmark_must_be_a_partition():
+@pytest.mark.parametrize('name', sorted(set(BENCHMARKS) - {'coco-to-pascal'}))  # only tested on
+def test_validation_classes_are_a_fifth_of_the_base_classes(name):
+    for fold in range(4):
+        split = get_split(name, fold)
+        assert set(split.validation) < set(split.base)
+        assert abs(len(split.validation) - len(split.base) / 5) < 1
+        assert 'person' not in split.names('base_val')  # half of all images show one
+
+
+def test_coco_to_pascal_folds_as_published():
+    """Table of Boudiaf et al., CVPR 2021; a COCO-20i model of the fold has not seen them."""
+    assert [get_split('coco-to-pascal', fold).novel_names for fold in range(4)] == [
+        ('aeroplane', 'boat', 'chair', 'diningtable', 'dog', 'person'),
+        ('bicycle', 'bus', 'horse', 'sofa'),
+        ('bird', 'car', 'pottedplant', 'sheep', 'train', 'tvmonitor'),
+        ('bottle', 'cat', 'cow', 'motorbike'),
+    ]
+    for fold in range(4):
+        seen = {canonical(name) for name in get_split('coco-20i', fold).base_names}
+        novel = {canonical(name) for name in get_split('coco-to-pascal', fold).novel_names}
+        assert seen.isdisjoint(novel)
+
+
+def test_benchmark_with_base_and_validation_classes_of_its_own():
+    bench = Benchmark('x', tuple('abcdef'), 1, ((1, 2),), 1, ((3, 5, 6),), ((5,),))
+    split = bench.split(0)
+    assert (split.base, split.ids('base_train'), split.ids('base_val')) == ((3, 5, 6), (3, 6), (5,))
+    assert Benchmark.from_dict(json.loads(json.dumps(bench.to_dict()))) == bench
+    for wrong in (dict(base=((2, 3),)), dict(validation=((4,),)), dict(base=((7,),))):
+        with pytest.raises(ValueError, match='base classes must be among .* not novel'):
+            dataclasses.replace(bench, **{'validation': ((),), **wrong})
+    with pytest.raises(ValueError, match='a tuple of class ids for each of its 1 folds, got 2'):
+        dataclasses.replace(bench, base=((3,), (4,)))
+    with pytest.raises(ValueError, match="missing or wrong: 'novel'"):
+        Benchmark.from_dict({'name': 'x'})
+
+
+def test_folds_must_not_overlap():
     bench = BENCHMARKS['pascal-5i']
-    with pytest.raises(ValueError, match=r'class ids 1\.\.20 exactly once'):
+    with pytest.raises(ValueError, match=r'class ids 1\.\.20, each at most once'):
         dataclasses.replace(bench, novel=bench.novel[:3] + (bench.novel[0],))
     with pytest.raises(ValueError, match='must be unique'):
         Benchmark('x', ('a', 'a'), 1, ((1, 2),), 1)

@@ -7,7 +7,13 @@ import pytest
 
 from mmfss.datasets.class_index import ClassIndex
 from mmfss.datasets.folds import get_split
-from mmfss.datasets.sampling import ImageListSampler, build_pool, check_pool, drop_scarce
+from mmfss.datasets.sampling import (
+    SAMPLERS,
+    ImageListSampler,
+    build_pool,
+    check_pool,
+    drop_scarce,
+)
 
 
 @pytest.fixture(scope='module')
@@ -19,6 +25,22 @@ def index():
             for i in range(60)
         }
     )
+
+
+@pytest.mark.parametrize('support_area', [10, 30, 60])
+def test_minimum_areas_of_query_and_support(index, support_area):
+    pool = build_pool(index, (2, 5, 8), 30, (1,), support_area)
+    for c in (2, 5, 8):
+        areas = {i: a.get(c, 0) for i, a in index.areas.items() if 1 not in a}
+        assert pool.images_of[c] == tuple(i for i, n in areas.items() if n >= 30)
+        assert pool.supports_of[c] == tuple(i for i, n in areas.items() if n >= support_area)
+    for name, sampler in SAMPLERS.items():
+        for i in range(60):
+            episode = sampler(pool, 2, 0, False)(i)
+            c, images = episode.class_id, episode.supports
+            assert index.areas[episode.query][c] >= 30, name
+            assert len({episode.query, *images}) == 3
+            assert all(index.areas[image][c] >= support_area for image in images)
 
 
 def test_pool_by_loop(index):
@@ -37,9 +59,10 @@ def test_pool_by_loop(index):
 
 @pytest.mark.parametrize('shots', [1, 3])
 @pytest.mark.parametrize('shuffle', [False, True])
-def test_episode_properties(index, shots, shuffle):
+@pytest.mark.parametrize('sampler', sorted(SAMPLERS))
+def test_episode_properties(index, sampler, shots, shuffle):
     pool = build_pool(index, (2, 5, 8), 30)
-    draw = ImageListSampler(pool, shots, seed=3, shuffle=shuffle)
+    draw = SAMPLERS[sampler](pool, shots, seed=3, shuffle=shuffle)
     for i in range(4 * len(pool.images)):
         episode = draw(i)
         assert episode.index == i and episode.class_id in pool.classes_of[episode.query]
@@ -60,14 +83,44 @@ def test_every_pass_walks_all_images(index):
     assert len(orders) == 3
 
 
-def test_an_episode_does_not_depend_on_the_order_of_calls(index):
-    pool = build_pool(index, range(1, 9), 1)
-    forward = ImageListSampler(pool, 2, 7, True)
+@pytest.mark.parametrize('sampler', sorted(SAMPLERS))
+def test_an_episode_does_not_depend_on_the_order_of_calls(index, sampler):
+    pool, make = build_pool(index, range(1, 9), 1), SAMPLERS[sampler]
+    forward = make(pool, 2, 7, True)
     expected = [forward(i) for i in range(200)]
-    other = ImageListSampler(pool, 2, 7, True)
+    other = make(pool, 2, 7, True)
     order = np.random.default_rng(0).permutation(200)
     assert {int(i): other(int(i)) for i in order} == dict(enumerate(expected))
-    assert [ImageListSampler(pool, 2, 8, True)(i) for i in range(200)] != expected
+    assert [make(pool, 2, 8, True)(i) for i in range(200)] != expected
+
+
+def test_uniform_class_draws_class_then_image():
+    """Class 1 is in 30 images, class 2 in 3: each class is drawn half of the time."""
+    areas = {f'im{i}': {1: 9, 2: 9} if i < 3 else {1: 9} for i in range(30)}
+    draw = SAMPLERS['uniform_class'](build_pool(ClassIndex(areas), (1, 2, 3), 1), 1, 0, False)
+    episodes = [draw(i) for i in range(6000)]
+    for class_id, images in ((1, 30), (2, 3)):
+        queries = Counter(e.query for e in episodes if e.class_id == class_id)
+        n = sum(queries.values())
+        assert abs(n - 3000) < 4 * np.sqrt(6000 / 4)
+        assert len(queries) == images
+        expected = n / images
+        assert all(abs(count - expected) < 5 * np.sqrt(expected) for count in queries.values())
+
+
+def test_balanced_gives_every_class_its_share(index):
+    pool = build_pool(index, (2, 5, 8), 30)
+    draw = SAMPLERS['balanced'](pool, 1, 4, False)
+    episodes = [draw(i) for i in range(300)]
+    for start in range(0, 300, 3):
+        assert {e.class_id for e in episodes[start : start + 3]} == {2, 5, 8}
+    for c in (2, 5, 8):
+        queries = [e.query for e in episodes if e.class_id == c]
+        n = len(pool.images_of[c])
+        for start in range(0, len(queries) - n + 1, n):  # each pass has every image once
+            assert sorted(queries[start : start + n]) == sorted(pool.images_of[c])
+    orders = {tuple(e.class_id for e in episodes[i : i + 3]) for i in range(0, 300, 3)}
+    assert len(orders) == 6
 
 
 def test_global_random_state_is_neither_used_nor_changed(index):
@@ -104,7 +157,7 @@ def test_scarce_classes():
         check_pool(pool, split, 'novel', 1, 20, 'val.txt')
     with pytest.raises(ValueError, match='5-shot .* need 6 .*aeroplane: 3, bicycle: 1'):
         check_pool(pool, split, 'novel', 5, 20, 'val.txt')
-    kept = drop_scarce(index, split.novel, 20, (), 2)
+    kept = build_pool(index, drop_scarce(pool, 2), 20)
     assert kept.images_of == {1: ('a', 'b', 'c')} and set(kept.classes_of.values()) == {(1,)}
     check_pool(kept, split, 'novel', 2, 20, 'val.txt')
     with pytest.raises(

@@ -37,7 +37,7 @@ def write(tmp_path, shape=(6, 5)):
     return (
         image,
         label,
-        dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'm.png'), class_id=3),
+        dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'm.png'), label_value=3),
     )
 
 

@@ -1,0 +1,137 @@
+"""Reading and transforming the images of an episode, repeatably."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from mmseg.registry import TRANSFORMS
+
+from mmfss.datasets.folds import FoldSplit
+from mmfss.datasets.sampling import Episode
+from mmfss.datasets.segmentation import ImageFiles
+from mmfss.datasets.transforms import pack_episode
+
+_AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the samplers
+_REDRAWS = 10
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Set the CPU random states of Python, NumPy and torch from a key; restore them after."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    seeds = np.random.SeedSequence(key).generate_state(3)
+    try:
+        random.seed(int(seeds[0]))
+        np.random.seed(int(seeds[1]))
+        torch.default_generator.manual_seed(int(seeds[2]))
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def compose(transforms: Sequence) -> Compose:
+    """A pipeline of configs or transforms."""
+    return Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
+
+
+class EpisodeLoader:
+    """Files -> pipelines -> the packed episode; what it gives depends on (seed, episode) alone.
+
+    Args:
+        files: Files of each image id.
+        split: The fold, for names of classes.
+        query_pipeline, support_pipeline: Transforms of an image, from ``LoadImage`` on.
+        seed: Of the augmentation.
+        label_size: Side of the square that query labels are resized to (nearest), None to keep
+            what the pipeline gives.
+
+    Raises:
+        ValueError, FileNotFoundError: When called: whatever goes wrong, with the file's path.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, ImageFiles],
+        split: FoldSplit,
+        query_pipeline: Compose,
+        support_pipeline: Compose,
+        seed: int,
+        label_size: int | None = None,
+    ) -> None:
+        self.files, self.split, self.seed, self.label_size = files, split, seed, label_size
+        self.query_pipeline, self.support_pipeline = query_pipeline, support_pipeline
+
+    def __call__(self, episode: Episode) -> dict:
+        """Read, transform and pack an episode (see :func:`pack_episode`)."""
+        query = self._load(self.query_pipeline, episode, episode.query, 0, False)
+        if self.label_size is not None:
+            side = (self.label_size, self.label_size)
+            label = cv2.resize(query['gt_seg_map'], side, interpolation=cv2.INTER_NEAREST)
+            query['gt_seg_map'] = label
+        supports = [
+            self._load(self.support_pipeline, episode, image, 1 + shot, True)
+            for shot, image in enumerate(episode.supports)
+        ]
+        meta = dict(
+            class_id=episode.class_id,
+            class_name=self.split.name(episode.class_id),
+            episode=episode.index,
+        )
+        return pack_episode(query, supports, meta)
+
+    def _load(
+        self, pipeline: Compose, episode: Episode, image: str, place: int, needs_object: bool
+    ) -> dict:
+        """Run a pipeline; a support that lost its object to the augmentation is redrawn."""
+        for attempt in range(_REDRAWS if needs_object else 1):
+            with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
+                results = self._transformed(pipeline, image, episode.class_id)
+            if not needs_object or (results['gt_seg_map'] == 1).any():
+                return results
+        raise ValueError(
+            f'support mask {self.files[image].mask_of(episode.class_id)[0]} has no pixel of '
+            f'{self.split.name(episode.class_id)} left after the support pipeline; raise '
+            'min_area or the image size'
+        )
+
+    def _transformed(self, pipeline: Compose, image: str, class_id: int) -> dict:
+        """Results of a pipeline; whatever goes wrong in it is reported with the file."""
+        path = self.files[image].image
+        mask, value = self.files[image].mask_of(class_id)
+        start = dict(img_path=path, seg_map_path=mask, label_value=value, seg_fields=[])
+        try:
+            results = pipeline(start)
+        except Exception as error:
+            if any(name in str(error) for name in (path, mask)):
+                raise
+            raise ValueError(
+                f'a transform failed on {path} with mask {mask}: '
+                f'{_too_thin(error, start) or f"{type(error).__name__}: {error}"}'
+            ) from error
+        if results is None or not {'img', 'gt_seg_map'} <= set(results):
+            raise ValueError(
+                f'the pipeline gave no image and label for {path}; it needs LoadImage, '
+                'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
+                'are never skipped'
+            )
+        return results
+
+
+def _too_thin(error: Exception, results: dict) -> str:
+    """The reason and remedy where OpenCV was asked for a side of 0 pixels, else ''."""
+    height, width = results.get('ori_shape', (1, 1))
+    thin = max(height, width) > 32 * min(height, width)
+    if not (thin and isinstance(error, cv2.error) and error.func == 'resize'):
+        return ''
+    return (
+        f'the image is too thin to be resized: {height} x {width} pixels (height x width), and '
+        'its short side would be scaled to 0; remove it from the list of images'
+    )
