@@ -88,7 +88,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def _is_weight(key: object, value: object) -> bool:
     if not (isinstance(key, str) and isinstance(value, Tensor)):
         return False
-    return value.layout == torch.strided and not value.is_quantized
+    return value.layout == torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def _some(names: Mapping, limit: int = 6) -> str:
@@ -152,7 +152,7 @@ def add_prior_encoder(
     """A published state dict without ``dino.*`` keys, with those of an official DINOv2 file.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`read_state`; or the state dict has such keys.
+        FileNotFoundError, ValueError: of :func:`read_state`; or there are such keys already.
     """
     if any(key.startswith(DINO) for key in state):
         raise ValueError(
@@ -284,8 +284,12 @@ def save_whole(content: dict, path: str | os.PathLike[str], overwrite: bool = Fa
         OSError: the disk is full, the folder is read-only.
     """
     check_free(path, overwrite)
-    with atomic(path) as partial, open(partial, 'wb') as file:
-        torch.save(content, file)
+    with atomic(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # of torch's writer, which does not keep the system's reason
+            text = f'{path} could not be written ({error}); is there room on the disk?'
+            raise OSError(text) from error
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:

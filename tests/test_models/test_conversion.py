@@ -171,6 +171,7 @@ def test_a_model_with_weights_that_no_published_checkpoint_has(theirs):
         ({'state_dict': {'sam2.a': 1}}, "a dict of 'state_dict'"),
         ({'model': {}}, "a dict of 'model'"),
         ({'a': torch.ones(2).to_sparse()}, "a dict of 'a'"),
+        ({'a': torch.ones(2, device='meta')}, "a dict of 'a'"),
         ({str(i): i for i in range(9)}, r"a dict of '0', .*'5', \.\.\. \(9 keys\)"),
     ],
 )
@@ -263,7 +264,7 @@ def test_weights_of_an_unknown_size_name_no_option(theirs):
 
 
 # --------------------------------------------------------------------------------------- files
-def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_saving_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'new/folder/x.pth'
     conversion.save_whole(dict(a=1), path)
     with pytest.raises(ValueError, match=r'x\.pth exists; give another path, or --overwrite'):
@@ -274,13 +275,14 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='folder is a folder; give the path of the file'):
         conversion.save_whole(dict(a=2), path.parent, overwrite=True)
 
-    def fail(content, file):
-        file.write(b'half')
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='No space left'):
-        conversion.save_whole(dict(a=3), path, overwrite=True)
+    resource = pytest.importorskip('resource')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))  # as a full disk does
+    try:
+        with pytest.raises(OSError, match=r'x\.pth could not be written .* room on the disk'):
+            conversion.save_whole(dict(a=torch.ones(10**6)), path, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.load(path) == dict(a=2)
     assert [p.name for p in path.parent.iterdir()] == ['x.pth']
 
