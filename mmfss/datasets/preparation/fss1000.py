@@ -78,7 +78,8 @@ def prepare(args: argparse.Namespace) -> str:
     classes, unlisted = read_classes(root, args.splits)
     benchmark = classes.benchmark()
     names = {name: _images(root, name) for name in benchmark.classes}
-    begin(args.out, benchmark='fss-1000', classes=list(benchmark.classes), threshold=THRESHOLD)
+    options = dict(benchmark='fss-1000', classes=list(benchmark.classes), threshold=THRESHOLD)
+    begin(args.out, options)
     keys = [(c, image) for c, name in enumerate(benchmark.classes, 1) for image in names[name]]
     jobs = [
         BinaryJob(root / image, (root / image).with_suffix('.png'), mask_path(args.out, image, c))

@@ -13,23 +13,30 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmfss.datasets.io import read_image
-from mmfss.datasets.preparation.jobs import Done, is_complete, save_png
+from mmfss.datasets.preparation.jobs import Done, is_complete, remove_parts, save_png
 from mmfss.files import write_text
 
 Colour = tuple[int, int, int]
 THRESHOLD = 128
+_NO_CODE = 254
 OPTIONS_FILE = '.options.json'
 
 
-def begin(out: str | os.PathLike, **options: str | int | float | bool | list | None) -> None:
+def begin(out: str | os.PathLike, options: Mapping) -> None:
     """Note what a preparation makes; refuse a folder that was begun otherwise.
 
-    Complete files of an earlier run are kept unread, so they must have been made alike.
+    Complete files of an earlier run are kept unread, so they must have been made alike. What a
+    killed run was just writing goes.
+
+    Args:
+        out: The output folder.
+        options: Plain values that decide what is written.
 
     Raises:
         ValueError: The folder was begun with other options; both are named.
     """
-    file, text = Path(out) / OPTIONS_FILE, json.dumps(options, indent=1)
+    file, text = Path(out) / OPTIONS_FILE, json.dumps(dict(options), indent=1)
+    remove_parts(out)
     if not file.is_file():
         write_text(file, text)
         return
@@ -117,7 +124,7 @@ def coded_mask(
 
     Args:
         path: The file.
-        codes: ``{(red, green, blue): label}``.
+        codes: ``{(red, green, blue): label}``, labels up to 253, or 255.
         shape: (height, width) of its image.
         round_to: 255 takes each channel for 0 below 128 and for 255 from there on.
 
@@ -129,18 +136,23 @@ def coded_mask(
     check_size(rgb, path, shape)
     if round_to == 255:
         rgb = (rgb >= THRESHOLD) * np.uint8(255)
-    packed = (rgb.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
-    found, inverse = np.unique(packed, return_inverse=True)
-    table = {(r << 16) + (g << 8) + b: label for (r, g, b), label in codes.items()}
-    unknown = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in found if c not in table]
-    if unknown:
+    packed = rgb[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= rgb[..., channel]
+    table = np.full(1 << 24, _NO_CODE, np.uint8)  # images of 50 megapixels: no sorting
+    for (red, green, blue), label in codes.items():
+        table[(red << 16) + (green << 8) + blue] = label
+    labels = table[packed]
+    unknown = np.unique(packed[labels == _NO_CODE])
+    if len(unknown):
+        shown = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in unknown[:5]]
         raise ValueError(
-            f'mask {path} has {len(unknown)} colours outside the class table: {unknown[:5]}; '
-            f'allowed (red, green, blue) are {sorted(codes)}; it was altered (lossy compression, '
-            'scaling), or is of another dataset: download it again'
+            f'mask {path} has {len(unknown)} colours outside the class table: {shown}; allowed '
+            f'(red, green, blue) are {sorted(codes)}; it was altered (lossy compression, scaling) '
+            'or is of another dataset: download it again'
         )
-    labels = np.array([table[int(c)] for c in found], np.uint8)
-    return labels[inverse].reshape(packed.shape)
+    return labels
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""iSAID-5i: 15 classes of aerial images in 3 folds, in tiles of 256 pixels.
+
+Reads ROOT/{train,val}/**/<name>.png with **/<name>_instance_color_RGB.png (iSAID), cuts tiles and
+writes images, label maps, lists and dataset.json to OUT; or reads the tiles that the authors of
+iSAID-5i cut (ROOT/{train,val}/images with semantic_png). See docs/datasets/isaid5i.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.datasets.folds import Benchmark, contiguous_folds
+from mmfss.datasets.io import read_mask
+from mmfss.datasets.preparation.jobs import Done, Tally, is_complete, run, save_png
+from mmfss.datasets.preparation.sources import (
+    begin,
+    check_size,
+    coded_mask,
+    find_folder,
+    image_size,
+)
+from mmfss.datasets.preparation.tiles import (
+    Tile,
+    areas,
+    class_counts,
+    find_files,
+    save_tiles,
+    sliding_boxes,
+    tile_entries,
+)
+from mmfss.datasets.prepared import mask_path, write_description
+
+COLOURS = {
+    'background': (0, 0, 0),
+    'ship': (0, 0, 63),
+    'storage_tank': (0, 63, 63),
+    'baseball_diamond': (0, 63, 0),
+    'tennis_court': (0, 63, 127),
+    'basketball_court': (0, 63, 191),
+    'ground_track_field': (0, 63, 255),
+    'bridge': (0, 127, 63),
+    'large_vehicle': (0, 127, 127),
+    'small_vehicle': (0, 0, 127),
+    'helicopter': (0, 0, 191),
+    'swimming_pool': (0, 0, 255),
+    'roundabout': (0, 191, 127),
+    'soccer_ball_field': (0, 127, 191),
+    'plane': (0, 127, 255),
+    'harbor': (0, 100, 155),
+}
+"""Red, green and blue of each class in ``*_instance_color_RGB.png``; the label is the position."""
+CLASSES = tuple(COLOURS)[1:]
+MIN_AREA = 32 * 32
+SPLITS = 'train', 'val'
+_MASK, _IDS = '_instance_color_RGB.png', '_instance_id_RGB.png'
+_DOWNLOAD = (
+    'it must hold train and val of iSAID, with the images of DOTA v1 and the masks '
+    f'*{_MASK} anywhere below (unpack Semantic_masks)'
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture, its mask, and the name of its tiles."""
+
+    image: Path
+    mask: Path
+    name: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the download and the output are, and how to cut."""
+    parser.add_argument('root', type=Path, help='iSAID, or iSAID_patches of iSAID-5i')
+    parser.add_argument('out', nargs='?', type=Path, default=Path('data/isaid5i'))
+    parser.add_argument('--size', type=int, default=256, help='side of a tile (default 256)')
+    parser.add_argument('--stride', type=int, default=256, help='step between tiles (default 256)')
+    parser.add_argument(
+        '--min-area',
+        type=int,
+        default=MIN_AREA,
+        help='keep tiles with a class of so many pixels; episodes count it from there on '
+        f'(default {MIN_AREA})',
+    )
+    parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS))
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Cut the tiles that are not there, write lists; a summary in words.
+
+    Raises:
+        FileNotFoundError, ValueError: Images without mask and the reverse, other sizes, colours
+            outside the class table, options out of range.
+    """
+    if min(args.size, args.stride, args.min_area) < 1:
+        raise ValueError('--size, --stride and --min-area must be at least 1 pixel')
+    root, out = find_folder(args.root, _DOWNLOAD), args.out
+    benchmark = Benchmark('isaid-5i', CLASSES, 3, contiguous_folds(15, 3), args.min_area)
+    ready_made = (root / args.splits[0] / 'semantic_png').is_dir()
+    cutting = dict(size=args.size, stride=args.stride, min_area=args.min_area)
+    options = dict(ready_made=ready_made) if ready_made else dict(ready_made=ready_made, **cutting)
+    begin(out, dict(benchmark='isaid-5i', **options))
+    read = _read_tiles if ready_made else _cut_split
+    tallies = {split: read(root, split, args) for split in args.splits}
+    images = root if ready_made else out / 'images'
+    splits = {split: tile_entries(tally) for split, tally in tallies.items()}
+    write_description(
+        out, benchmark, 'label_maps', images, splits, dict(root=str(root.resolve()), **options)
+    )
+    lines = [f'iSAID-5i: {out}']
+    for split, tally in tallies.items():
+        counts = class_counts(tally, CLASSES, args.min_area)
+        lines += [
+            f'  {split}: {len(splits[split])} tiles ({tally})',
+            f'    tiles with {args.min_area} pixels of {counts}',
+        ]
+    return '\n'.join(lines)
+
+
+def _cut_split(root: Path, split: str, args: argparse.Namespace) -> Tally:
+    folder = find_folder(root / split, _DOWNLOAD)
+    images = [p for p in find_files(folder, '.png') if not p.name.endswith((_MASK, _IDS))]
+    jobs = _pairs(folder, images, split)
+    cut = partial(
+        cut_picture, out=args.out, size=args.size, stride=args.stride, min_area=args.min_area
+    )
+    return run(cut, jobs, f'iSAID {split}', args.workers)
+
+
+def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> Done:
+    """Write the tiles of a picture in which a class has ``min_area`` pixels."""
+    codes = {colour: label for label, colour in enumerate(COLOURS.values())}
+
+    def choose(labels: np.ndarray) -> list[Tile]:
+        return [
+            Tile(f'{job.name}_{top}_{bottom}_{left}_{right}', (top, bottom, left, right))
+            for top, bottom, left, right in sliding_boxes(*labels.shape, size, stride)
+            if max(areas(labels[top:bottom, left:right]).values(), default=0) >= min_area
+        ]
+
+    def labels() -> np.ndarray:
+        return coded_mask(job.mask, codes, image_size(job.image))
+
+    return save_tiles(out, job.image, job.name, labels, choose)
+
+
+def _read_tiles(root: Path, split: str, args: argparse.Namespace) -> Tally:
+    """The tiles of the authors: their masks hold label values already."""
+    folder = find_folder(root / split / 'images', _DOWNLOAD)
+    jobs = _pairs(root / split / 'semantic_png', list(find_files(folder, '.png')), split)
+    return run(partial(copy_mask, out=args.out), jobs, f'iSAID-5i {split}', args.workers)
+
+
+def copy_mask(job: Job, out: Path) -> Done:
+    """Check a mask of label values and write it where prepared datasets have it."""
+    shape = image_size(job.image)
+    name = f'{job.name.replace("/", "/images/")}'
+    target = mask_path(out, f'{name}.png')
+    if is_complete(target, shape):
+        return Done(kept=1, result={name: areas(read_mask(target))})
+    labels = read_mask(job.mask)
+    check_size(labels, job.mask, shape)
+    unknown = sorted(set(areas(labels)) - set(range(1, len(CLASSES) + 1)))
+    if unknown:
+        raise ValueError(
+            f'mask {job.mask} has the values {unknown[:5]}; allowed are 0, 1..{len(CLASSES)}, 255'
+        )
+    save_png(target, labels)
+    return Done(written=1, result={name: areas(labels)})
+
+
+def _pairs(masks: Path, images: Sequence[Path], split: str) -> list[Job]:
+    """Images with their masks.
+
+    Raises:
+        FileNotFoundError: No images; some of either lack the other. ValueError: Names twice.
+    """
+    by_name = {p.name.removesuffix(_MASK): p for p in find_files(masks, _MASK)}
+    names = [p.stem for p in images]
+    if len(set(names)) != len(names) or not names:
+        what = f'images of one name: {names[:3]}' if names else 'no images (.png)'
+        raise ValueError(f'{split} has {what}; {_DOWNLOAD}')
+    no_mask, no_image = sorted(set(names) - set(by_name)), sorted(set(by_name) - set(names))
+    if no_mask or no_image:
+        raise FileNotFoundError(
+            f'{len(no_mask)} of {len(names)} images of {split} have no mask: {no_mask[:5]}; '
+            f'{len(no_image)} masks have no image: {no_image[:5]}; {_DOWNLOAD}'
+        )
+    return [Job(image, by_name[image.stem], f'{split}/{image.stem}') for image in images]

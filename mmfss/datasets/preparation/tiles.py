@@ -1,0 +1,146 @@
+"""Large pictures cut into tiles with label maps: what has been cut is noted per picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.datasets.io import read_image
+from mmfss.datasets.preparation.jobs import Done, Tally, is_complete, save_png
+from mmfss.datasets.prepared import Entry, mask_path
+from mmfss.files import write_text
+
+Box = tuple[int, int, int, int]
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile worth keeping.
+
+    Args:
+        name: Its path in the image folder, without suffix.
+        box: (top, bottom, left, right) in the picture.
+    """
+
+    name: str
+    box: Box
+
+
+def sliding_boxes(height: int, width: int, size: int, stride: int) -> list[Box]:
+    """Windows of ``size`` every ``stride`` pixels, the last one flush with the border.
+
+    A picture that is smaller than a window gives one window of its own size.
+    """
+
+    def starts(length: int) -> list[int]:
+        last = max(length - size, 0)
+        return sorted({*range(0, last, stride), last})
+
+    return [
+        (top, min(top + size, height), left, min(left + size, width))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def grid_boxes(height: int, width: int, parts: int) -> list[Box]:
+    """``parts`` x ``parts`` windows that share no pixel and leave none over, row by row."""
+    rows, columns = ([i * side // parts for i in range(parts + 1)] for side in (height, width))
+    return [
+        (rows[i], rows[i + 1], columns[j], columns[j + 1])
+        for i in range(parts)
+        for j in range(parts)
+    ]
+
+
+def areas(labels: np.ndarray) -> dict[int, int]:
+    """``{class: pixels}`` of a label map, without background and ignored pixels."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {c: int(counts[c]) for c in range(1, IGNORED) if counts[c]}
+
+
+def save_tiles(
+    out: Path,
+    image: Path,
+    name: str,
+    labels: Callable[[], np.ndarray],
+    choose: Callable[[np.ndarray], Sequence[Tile]],
+) -> Done:
+    """Write the tiles of a picture to OUT/images and OUT/masks; complete ones are kept.
+
+    OUT/tiles/<name>.json lists them in the end, so that a finished picture is not read again.
+
+    Args:
+        out: Folder of the prepared dataset.
+        image: The picture.
+        name: Of its note, with '/' between folders.
+        labels: Reads its label map, uint8 (height, width) of the picture.
+        choose: Its tiles, from the label map.
+
+    Returns:
+        With ``{tile name: {class: pixels}}`` as its result.
+    """
+    note = out / 'tiles' / f'{name}.json'
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        tiles = json.loads(note.read_text(encoding='utf-8'))
+        found = {t['name']: {int(c): n for c, n in t['areas'].items()} for t in tiles}
+        if all(_there(out, t['name'], tuple(t['shape'])) for t in tiles):
+            return Done(kept=len(found), result=found)
+    truth = labels()
+    rgb = read_image(image)[..., ::-1]
+    done = Counter[str]()
+    rows = []
+    for tile in choose(truth):
+        top, bottom, left, right = tile.box
+        part = truth[top:bottom, left:right]
+        there = _there(out, tile.name, part.shape)
+        done['kept' if there else 'written'] += 1
+        if not there:
+            save_png(_image(out, tile.name), np.ascontiguousarray(rgb[top:bottom, left:right]))
+            save_png(mask_path(out, f'{tile.name}.png'), np.ascontiguousarray(part))
+        rows.append(dict(name=tile.name, shape=part.shape, areas=areas(part)))
+    write_text(note, json.dumps(rows) + '\n')
+    return Done(done['written'], done['kept'], {row['name']: row['areas'] for row in rows})
+
+
+def _image(out: Path, name: str) -> Path:
+    return out / 'images' / f'{name}.png'
+
+
+def _there(out: Path, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether image and mask of a tile are complete."""
+    if not is_complete(mask_path(out, f'{name}.png'), (shape[0], shape[1])):
+        return False
+    with suppress(FileNotFoundError, ValueError):
+        return read_image(_image(out, name)).shape[:2] == shape
+    return False
+
+
+def tile_entries(tally: Tally) -> list[Entry]:
+    """The lines of a split, picture by picture."""
+    return [Entry(f'{name}.png') for found in tally.results for name in found]
+
+
+def class_counts(tally: Tally, classes: Sequence[str], min_area: int) -> str:
+    """In words: in how many tiles each class has at least ``min_area`` pixels."""
+    counts = Counter(
+        c
+        for found in tally.results
+        for pixels in found.values()
+        for c, n in pixels.items()
+        if n >= min_area
+    )
+    return ', '.join(f'{name} {counts[c]}' for c, name in enumerate(classes, 1))
+
+
+def find_files(folder: str | os.PathLike, suffix: str) -> Iterator[Path]:
+    """Every file below a folder whose name ends so, by name."""
+    return iter(sorted(p for p in Path(folder).rglob(f'*{suffix}') if p.is_file()))
