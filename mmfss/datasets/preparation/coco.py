@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmfss.datasets.class_names import COCO_CLASSES
 from mmfss.datasets.folds import BENCHMARKS
-from mmfss.datasets.preparation.counts import class_areas, fold_lines
+from mmfss.datasets.preparation.counts import Areas, class_areas, fold_lines
 from mmfss.datasets.preparation.instances import (
     Instances,
     encode,
@@ -67,13 +67,21 @@ def prepare(args: argparse.Namespace) -> str:
             say, masks that are already there from elsewhere; pycocotools is not installed.
     """
     need_pycocotools()
-    return '\n'.join(
-        _prepare_split(args.data_root, f'{split}{args.year}', args.overwrite, args.workers)
-        for split in args.splits
-    )
+    lines: list[str] = []
+    areas: dict[str, list[Areas]] = {}
+    for split in dict.fromkeys(args.splits):
+        said, areas[split] = _prepare_split(
+            args.data_root, f'{split}{args.year}', args.overwrite, args.workers
+        )
+        lines += said
+    benchmark = BENCHMARKS['coco-20i']
+    return '\n'.join([*lines, *fold_lines(benchmark, areas.get('train'), areas.get('val'))])
 
 
-def _prepare_split(root: Path, split: str, overwrite: bool, workers: int | None) -> str:
+def _prepare_split(
+    root: Path, split: str, overwrite: bool, workers: int | None
+) -> tuple[list[str], list[Areas]]:
+    """Lines of the summary, and the classes of each image."""
     instances = _read(root / f'annotations/instances_{split}.json', split[-4:])
     jobs = _jobs(root, split, instances)
     folder = root / 'annotations' / split
@@ -95,8 +103,7 @@ def _prepare_split(root: Path, split: str, overwrite: bool, workers: int | None)
             f'  {len(unknown)} images in {root / split} are not in {instances.file.name} and have '
             f'no mask: {", ".join(unknown[:3])}; take them away: training takes every image there'
         )
-    areas = [pixels for pixels, _ in tally.results]
-    return '\n'.join([*lines, *fold_lines(BENCHMARKS['coco-20i'], areas)])
+    return lines, [pixels for pixels, _ in tally.results]
 
 
 def _read(file: Path, year: str) -> Instances:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmfss.datasets.folds import Benchmark
+
+Areas = Mapping[int, int]
 
 
 def class_areas(mask: np.ndarray) -> dict[int, int]:
@@ -16,25 +17,38 @@ def class_areas(mask: np.ndarray) -> dict[int, int]:
     return {label: int(areas[label]) for label in range(1, 255) if areas[label]}
 
 
-def fold_lines(benchmark: Benchmark, areas: Sequence[Mapping[int, int]]) -> list[str]:
-    """A line per fold: images to train on and to test on, and classes that are in none.
+def fold_lines(
+    benchmark: Benchmark, train: Sequence[Areas] | None, test: Sequence[Areas] | None
+) -> list[str]:
+    """A line per fold: images that it trains and tests on, and classes that it cannot test.
+
+    Training images have a base class at the minimum area and no pixel of a novel one; test images
+    have a novel class at the minimum area.
 
     Args:
         benchmark: Its folds and minimum area.
-        areas: ``{class id: pixels}`` of each image.
+        train, test: ``{class id: pixels}`` of each image of the split; None leaves it out.
     """
-    qualifying = [{c for c, area in a.items() if area >= benchmark.min_area} for a in areas]
-    images = Counter(c for classes in qualifying for c in classes)
     lines = []
     for fold in range(benchmark.num_folds):
         split = benchmark.split(fold)
-        novel, base = set(split.novel), set(split.base)
-        test = sum(bool(classes & novel) for classes in qualifying)
-        train = sum(bool(q & base) and not novel & a.keys() for q, a in zip(qualifying, areas))
-        absent = [split.name(c) for c in split.novel if not images[c]]
-        missing = f'; in none: {", ".join(absent)}' if absent else ''
-        lines.append(
-            f'  fold {fold}: {train} images with its base classes and no pixel of a novel one, '
-            f'{test} with a novel class{missing}'
-        )
+        counts = []
+        if train is not None:
+            fit = sum(
+                bool(_qualifying(a, benchmark) & set(split.base))
+                and not a.keys() & set(split.novel)
+                for a in train
+            )
+            counts.append(f'{fit} training images')
+        if test is not None:
+            found = [_qualifying(a, benchmark) & set(split.novel) for a in test]
+            counts.append(f'{sum(map(bool, found))} test images')
+            absent = [split.name(c) for c in split.novel if c not in set().union(*found)]
+            if absent:
+                counts.append(f'no test image of {", ".join(absent)}')
+        lines.append(f'  fold {fold}: {", ".join(counts)}')
     return lines
+
+
+def _qualifying(areas: Areas, benchmark: Benchmark) -> set[int]:
+    return {class_id for class_id, area in areas.items() if area >= benchmark.min_area}

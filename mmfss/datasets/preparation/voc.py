@@ -1,0 +1,211 @@
+"""PASCAL-5i: VOC 2012 with the masks of SBD.
+
+Reads the VOC2012 folder and, for the masks, SegmentationClassAug where it is there and SBD
+(benchmark_RELEASE) where --sbd is given; VOC's own masks go before SBD's. Writes, in the VOC2012
+folder or in --out, SegmentationClassAug/*.png (palette, 255 = ignored) and
+ImageSets/Segmentation/train_aug_fss.txt: VOC's `train` joined with SBD's `train_noval`, sorted.
+See docs/datasets/voc.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmfss.datasets.folds import BENCHMARKS
+from mmfss.datasets.preparation.counts import fold_lines
+from mmfss.datasets.preparation.jobs import remove_parts, run
+from mmfss.datasets.preparation.sources import find_folder, read_names
+from mmfss.datasets.preparation.voc_masks import AUG, Job, make, need_scipy
+from mmfss.files import write_text
+
+LISTS = 'ImageSets/Segmentation'
+TRAIN_LIST = 'train_aug_fss.txt'
+PUBLISHED = dict(train=5953, val=1449, masks=12031)
+_VOC = 'unpack VOCtrainval_11-May-2012.tar and give its folder VOCdevkit/VOC2012'
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make.
+
+    Args:
+        train, val: Image ids of the lists, as they are written.
+        ids: Sorted ids of all images that get a mask.
+        jobs: One for each of ``ids``.
+        origin: Where the training list is from, in words.
+    """
+
+    train: list[str]
+    val: list[str]
+    ids: list[str]
+    jobs: list[Job]
+    origin: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Folders of VOC, SBD and the output."""
+    parser.add_argument('src', type=Path, help='the VOC2012 folder')
+    parser.add_argument(
+        '--sbd', type=Path, metavar='DIR', help='benchmark_RELEASE of SBD, or its folder dataset'
+    )
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='write there (links to the images) and not to SRC'
+    )
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Make masks and lists that are not there; a summary in words.
+
+    Raises:
+        FileNotFoundError: A folder, list, image or mask is missing; the first ones are named.
+        ValueError: Lists with repeated ids or that overlap, masks of wrong size, form or values.
+    """
+    src = find_folder(args.src, _VOC)
+    find_folder(src / 'JPEGImages', _VOC)
+    sbd = None if args.sbd is None else _sbd_folder(args.sbd)
+    if sbd is not None:
+        need_scipy()
+    out = src if args.out is None else args.out
+    plan = make_plan(src, sbd, out)
+    if out != src:
+        _link_images(src, out)
+        write_text(out / LISTS / 'val.txt', ''.join(f'{name}\n' for name in plan.val))
+    remove_parts(out / AUG)
+    tally = run(make, plan.jobs, 'VOC masks', args.workers)
+    list_file = out / LISTS / TRAIN_LIST
+    text = ''.join(f'{name}\n' for name in plan.train)
+    if not list_file.is_file() or list_file.read_text(encoding='utf-8') != text:
+        write_text(list_file, text)
+    areas = dict(zip(plan.ids, tally.results))
+    counts = dict(train=len(plan.train), val=len(plan.val), masks=len(plan.ids))
+    return '\n'.join(
+        [
+            f'PASCAL-5i: {len(plan.ids)} masks in {out / AUG}: {tally}',
+            f'  {counts["train"]} images in {list_file} ({plan.origin})',
+            f'  {counts["val"]} images in {out / LISTS}/val.txt',
+            *fold_lines(
+                BENCHMARKS['pascal-5i'],
+                [areas[name] for name in plan.train],
+                [areas[name] for name in plan.val],
+            ),
+            *_warnings(counts),
+        ]
+    )
+
+
+def make_plan(src: Path, sbd: Path | None, out: Path) -> Plan:
+    """Lists and masks; the errors of :func:`prepare` that need no file to be decoded."""
+    lists = src / LISTS
+    val = read_names(lists / 'val.txt')
+    voc_train = read_names(lists / 'train.txt') if (lists / 'train.txt').is_file() else []
+    if sbd is not None and not voc_train:
+        raise FileNotFoundError(f'list not found: {lists / "train.txt"}; {_VOC}')
+    there = {*_stems(src / AUG, '.png'), *_stems(out / AUG, '.png')}
+    if sbd is None and not there:
+        raise FileNotFoundError(
+            f'{src / AUG} has no masks; give --sbd benchmark_RELEASE to make them, or put the '
+            '12,031 masks of SegmentationClassAug there'
+        )
+    in_sbd = set() if sbd is None else _stems(sbd / 'cls', '.mat')
+    own = {*voc_train, *val}
+    train, origin = _training_list(src, sbd, out, voc_train, val, there | in_sbd)
+    both = sorted(set(train) & set(val))
+    if both:
+        raise ValueError(
+            f'{len(both)} images are both in the training list ({origin}) and in '
+            f'{lists / "val.txt"}: {both[:5]}; a list was changed: {_VOC}'
+        )
+    ids = sorted(there | in_sbd | own | set(train))
+    jobs = [
+        Job(
+            src / 'JPEGImages' / f'{name}.jpg',
+            out / AUG / f'{name}.png',
+            _sources(src, sbd if name not in own else None, out, name),
+        )
+        for name in ids
+    ]
+    return Plan(train, val, ids, jobs, origin)
+
+
+def _sources(src: Path, sbd: Path | None, out: Path, name: str) -> tuple[Path, ...]:
+    """Files to make a mask from, best first."""
+    files = [] if out == src else [src / AUG / f'{name}.png']
+    files.append(src / 'SegmentationClass' / f'{name}.png')
+    if sbd is not None:
+        files.append(sbd / 'cls' / f'{name}.mat')
+    return tuple(files)
+
+
+def _training_list(
+    src: Path, sbd: Path | None, out: Path, voc_train: list[str], val: list[str], masks: set[str]
+) -> tuple[list[str], str]:
+    """The training ids and where they are from; an existing list of the same ids stays."""
+    files = (out / LISTS / TRAIN_LIST, src / LISTS / TRAIN_LIST)
+    existing = next((file for file in files if file.is_file()), None)
+    noval = None if sbd is None else sbd / 'train_noval.txt'
+    main_val = src / 'ImageSets/Main/val.txt'
+    if noval is not None and noval.is_file():
+        names = sorted({*voc_train, *read_names(noval)})
+        origin = "VOC's train joined with SBD's train_noval"
+    elif main_val.is_file():
+        left_out = {*read_names(main_val), *val}
+        names = sorted({*voc_train, *(masks - left_out)})
+        origin = f'all images with masks but those of {main_val.relative_to(src)}, and VOC train'
+    elif existing is not None:
+        return read_names(existing), 'the list that was there'
+    else:
+        raise FileNotFoundError(
+            f'the training list needs train_noval.txt in the folder of SBD, or {main_val}; '
+            f'download the list (see docs/datasets/voc.md), or {_VOC}'
+        )
+    if existing is None:
+        return names, origin
+    listed = read_names(existing)
+    if set(listed) == set(names):
+        return listed, 'the list that was there' + ('' if listed == names else ', in its order')
+    more, fewer = sorted(set(listed) - set(names)), sorted(set(names) - set(listed))
+    raise ValueError(
+        f'{existing} has other images than {origin}: {len(more)} more ({", ".join(more[:3])}) and '
+        f'{len(fewer)} fewer ({", ".join(fewer[:3])}); move it away, and it is made anew'
+    )
+
+
+def _sbd_folder(path: Path) -> Path:
+    for folder in (path, path / 'dataset', path / 'benchmark_RELEASE/dataset'):
+        if (folder / 'cls').is_dir():
+            return folder
+    raise FileNotFoundError(
+        f'{path} has no folder cls (nor dataset/cls) of .mat files; unpack benchmark.tgz of SBD '
+        'and give --sbd benchmark_RELEASE'
+    )
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    names = (entry.name for entry in os.scandir(folder))
+    return {n[: -len(suffix)] for n in names if n.endswith(suffix) and not n.startswith('.')}
+
+
+def _link_images(src: Path, out: Path) -> None:
+    link, target = out / 'JPEGImages', (src / 'JPEGImages').resolve()
+    if link.exists() or link.is_symlink():
+        if link.resolve() != target:
+            raise ValueError(
+                f'{link} is there and is no link to {target}; choose another --out, or remove it'
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target, target_is_directory=True)
+
+
+def _warnings(counts: dict[str, int]) -> list[str]:
+    if counts == PUBLISHED:
+        return []
+    return [
+        'warning: the published benchmark has {train} training and {val} test images and {masks} '
+        'masks; results on other lists cannot be compared with it'.format(**PUBLISHED)
+    ]
