@@ -14,7 +14,7 @@ from mmseg.registry import HOOKS
 from tiny_runs import write_config, write_shapes
 
 from mmfss.datasets.folds import get_split
-from mmfss.engine import launch
+from mmfss.engine import launch, testing
 
 pytestmark = pytest.mark.smoke
 
@@ -70,7 +70,7 @@ def run(tool, *args, options=()):
         argv += ['--cfg-options', *options]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('FOLD', '1')
-        return getattr(launch, tool)(argv)
+        return dict(train=launch.train, test=testing.test)[tool](argv)
 
 
 def load(path):
@@ -119,12 +119,16 @@ def test_testing_repeats_the_last_validation(trained, checkpoint, config, tmp_pa
     metrics = run('test', config, checkpoint, '--out', out, '--work-dir', tmp_path)
     validated = trained[1]['val'][3]
     assert {key: validated[key] for key in metrics} == metrics
-    row = json.loads(out.read_text())
-    assert row['metrics'] == metrics and row['checkpoint'] == str(checkpoint)
-    assert row['torch'] == torch.__version__ and row['python'].startswith('3.')
-    assert row['commit'] is None or len(row['commit']['sha']) == 40
-    expected = dict(benchmark='shapes-5i', fold=1, role='novel', shots=1, seed=0)
-    assert {key: row[key] for key in expected} == expected
+    found = json.loads(out.read_text())
+    (run_,), made_with = found['runs'], found['environment']
+    assert run_['metrics'] == metrics
+    assert (run_['shots'], run_['fold'], run_['seed']) == (1, 1, 0)
+    assert run_['checkpoint_file']['path'] == str(checkpoint)
+    assert run_['checkpoint_file']['epoch'] == 3
+    assert made_with['packages']['torch'] == torch.__version__
+    assert made_with['python'].startswith('3.')
+    assert made_with['commit'] is None or len(made_with['commit']['sha']) == 40
+    assert (found['benchmark'], found['role']) == ('shapes-5i', 'novel')
 
 
 def test_metric_does_not_depend_on_the_batch_size(trained, checkpoint, config, tmp_path):
@@ -287,7 +291,7 @@ def test_checkpoint_that_wants_to_run_code_is_refused(checkpoint, config, in_tmp
 def test_checkpoint_of_another_fold_is_refused(checkpoint, config, tmp_path, monkeypatch):
     monkeypatch.setenv('FOLD', '2')
     with pytest.raises(ValueError, match='trained on shapes-5i fold 1.* Set FOLD=1'):
-        launch.test([config, str(checkpoint), '--work-dir', str(tmp_path)])
+        testing.test([config, str(checkpoint), '--work-dir', str(tmp_path)])
 
 
 def test_training_of_another_fold_is_not_resumed(checkpoint, config, tmp_path, monkeypatch):

@@ -1,4 +1,10 @@
-"""Test FSSAM: ``FOLD=0 python tools/test.py CONFIG CHECKPOINT``; ``--help`` lists the options."""
+"""Test FSSAM: ``FOLD=0 python tools/test.py CONFIG CHECKPOINT``; ``--help`` lists the options.
+
+The table of a paper, in one command::
+
+    python tools/test.py CONFIG 'work_dirs/CONFIG/fold{fold}/best_*.pth' \\
+        --folds 0 1 2 3 --seeds 0 1 2 3 4 --shots 1 5 --out results
+"""
 
 import importlib.util
 import sys
@@ -7,7 +13,7 @@ from pathlib import Path
 if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmfss.engine.launch import test
+from mmfss.engine.testing import main
 
 if __name__ == '__main__':
-    test()
+    main()

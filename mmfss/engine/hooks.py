@@ -66,6 +66,17 @@ def _need_dict(value: Any, what: str) -> dict:
     return value
 
 
+def recorded_meta(checkpoint: Any, source: str) -> dict | None:
+    """What a checkpoint says in ``meta['mmfss']``; None where it says nothing.
+
+    Raises:
+        ValueError: one of the parts that should be dicts is not.
+    """
+    meta = _need_dict(checkpoint, source).get('meta') or {}
+    meta = _need_dict(meta, f'meta of {source}').get(META_KEY)
+    return None if meta is None else _need_dict(meta, f'meta[{META_KEY!r}] of {source}')
+
+
 @HOOKS.register_module()
 class FoldGuardHook(Hook):
     """Stops a run whose data, model and checkpoint do not belong together.
@@ -111,12 +122,10 @@ class FoldGuardHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded before any of it reaches the model."""
         source = source_of(runner)
-        meta = _need_dict(checkpoint, source).get('meta') or {}
-        meta = _need_dict(meta, f"meta of {source}").get(META_KEY)
+        meta = recorded_meta(checkpoint, source)
         if meta is None:
-            self._unverified(source)
+            self.unverified(source)
             return
-        _need_dict(meta, f'meta[{META_KEY!r}] of {source}')
         training = 'train' in built_loops(runner)
         for name, loop in built_loops(runner).items():
             split = FoldSplit.from_dict(_metainfo(name, loop)['split'])
@@ -124,7 +133,12 @@ class FoldGuardHook(Hook):
             check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source)
         self._inherited = set(meta['trained_classes'])
 
-    def _unverified(self, source: str) -> None:
+    def unverified(self, source: str) -> None:
+        """Refuse a checkpoint without a record, or warn of it where it is allowed.
+
+        Raises:
+            ValueError: it is not allowed.
+        """
         text = (
             f"{source} does not say in meta[{META_KEY!r}] which benchmark, fold and classes "
             'it was trained on, so it may have seen the novel classes'

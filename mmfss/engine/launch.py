@@ -1,19 +1,15 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do: config, checks, Runner."""
+"""What ``tools/train.py`` does, and what it shares with ``tools/test.py``: arguments, config."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from mmfss import compat
@@ -22,8 +18,6 @@ from .agreement import check_loaders
 from .options import check_options
 from .preparation import (
     check_start,
-    drop_training,
-    need_file,
     set_amp,
     set_guards,
     set_resume,
@@ -41,7 +35,7 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     Raises:
         ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
     """
-    parser = _parser('Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
+    parser = make_parser('Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -58,7 +52,7 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     set_resume(cfg, args.resume)
     check_start(cfg, args.config)
     warn_schedulers(cfg)
-    with _Distributed(args.launcher):
+    with Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
         _check_epoch(runner)
@@ -67,33 +61,8 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     return runner
 
 
-def test(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run ``tools/test.py`` with these arguments (default: the command line's).
-
-    Returns:
-        The metrics.
-
-    Raises:
-        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
-    """
-    parser = _parser('Test a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
-    parser.add_argument('checkpoint', help='checkpoint of tools/train.py, of the same fold')
-    parser.add_argument('--out', metavar='FILE.json', help='write metrics and settings there')
-    args = parser.parse_args(argv)
-    cfg = load_config(args, 'tools/test.py')
-    need_file(args.checkpoint)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    drop_training(cfg, args.cfg_options or {})
-    with _Distributed(args.launcher):
-        compat.set_cpu_model_wrapper(cfg)
-        runner = Runner.from_cfg(cfg)
-        metrics = runner.test()
-        if args.out and get_rank() == 0:
-            _write(args, runner, metrics)
-    return metrics
-
-
-def _parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that both tools have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
@@ -151,7 +120,7 @@ def check_folds(cfg: Config) -> int:
     """
     loaders = {}
     for name in ('train', 'val', 'test'):
-        for episodes in _episodic(cfg.get(f'{name}_dataloader')):
+        for episodes in episodic(cfg.get(f'{name}_dataloader')):
             role = episodes.get('split')
             loaders[name] = (episodes['benchmark'], episodes['fold'], role)
     if not loaders:
@@ -171,17 +140,17 @@ def check_folds(cfg: Config) -> int:
     return fold
 
 
-def _episodic(node: Any) -> Iterator[Mapping]:
+def episodic(node: Any) -> Iterator[Mapping]:
     """Dataset configs that state a benchmark and a fold, wrapped or not."""
     if isinstance(node, Mapping):
         if 'benchmark' in node and 'fold' in node:
             yield node
         else:
             for entry in node.values():
-                yield from _episodic(entry)
+                yield from episodic(entry)
     elif isinstance(node, (list, tuple)):
         for entry in node:
-            yield from _episodic(entry)
+            yield from episodic(entry)
 
 
 def _check_epoch(runner: Runner) -> None:
@@ -194,43 +163,7 @@ def _check_epoch(runner: Runner) -> None:
         )
 
 
-def _write(args: argparse.Namespace, runner: Runner, metrics: Mapping[str, float]) -> None:
-    """Metrics with all that is needed to get them again."""
-    dataset = runner.test_dataloader.dataset
-    info = {key: dataset.metainfo[key] for key in ('benchmark', 'fold', 'role', 'shots')}
-    row = dict(
-        metrics=dict(metrics),
-        **info,
-        seed=getattr(dataset, 'seed', None),
-        config=args.config,
-        checkpoint=args.checkpoint,
-        cfg_options={key: str(value) for key, value in (args.cfg_options or {}).items()},
-        commit=_commit(),
-        torch=torch.__version__,
-        python=platform.python_version(),
-    )
-    path = Path(args.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(row, indent=2) + '\n', encoding='utf-8')
-
-
-def _commit() -> dict[str, str | bool] | None:
-    """Commit of the checkout that mmfss runs from, and whether its files differ from it."""
-    root = Path(compat.__file__).resolve().parents[1]
-    if not (root / '.git').exists():
-        return None
-    git = ['git', '-C', str(root)]
-    try:
-        sha, changes = (
-            subprocess.run([*git, *args], check=True, capture_output=True, text=True).stdout.strip()
-            for args in (['rev-parse', 'HEAD'], ['status', '--porcelain', '-uno'])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return dict(sha=sha, dirty=bool(changes))
-
-
-class _Distributed:
+class Distributed:
     """Within, the process group is there; the one made here is closed at the end."""
 
     def __init__(self, launcher: str) -> None:

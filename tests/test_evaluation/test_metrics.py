@@ -271,7 +271,7 @@ def test_csv_is_there_even_if_a_class_is_absent(tmp_path):
 
 def test_csv_that_cannot_be_written_is_found_at_the_start(tmp_path):
     with pytest.raises(
-        ValueError, match=r'csv_file of FewShotIoUMetric: .* it is a folder[)]; give'
+        ValueError, match=r'csv_file of FewShotIoUMetric: .*it is a folder[)]; give'
     ):
         FewShotIoUMetric(csv_file=str(tmp_path))
     (tmp_path / 'file').write_text('')

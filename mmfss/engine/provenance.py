@@ -1,0 +1,102 @@
+"""What a result was made with: commit, packages, machine, checkpoint."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmfss import compat
+from mmfss._versions import installed_version
+from mmfss.models.conversion import sha256_of
+
+from .agreement import META_KEY, plain
+
+_PACKAGES = (
+    'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv',
+    'onedl-mmsegmentation', 'sam2', 'opencv-python', 'opencv-python-headless', 'pillow',
+)  # fmt: skip
+
+
+def commit() -> dict[str, str | bool] | None:
+    """Commit of the checkout that mmfss runs from, and whether its files differ from it.
+
+    None where mmfss is installed without its repository, or git is not there.
+    """
+    root = Path(compat.__file__).resolve().parents[1]
+    if not (root / '.git').exists():
+        return None
+    git = ['git', '-C', str(root)]
+    try:
+        sha, changes = (
+            subprocess.run([*git, *args], check=True, capture_output=True, text=True).stdout.strip()
+            for args in (['rev-parse', 'HEAD'], ['status', '--porcelain', '-uno'])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return dict(sha=sha, dirty=bool(changes))
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions of Python and packages, and the machine, in plain types."""
+    packages = {name: installed_version(name) for name in _PACKAGES}
+    return dict(
+        commit=commit(),
+        python=platform.python_version(),
+        packages=dict(
+            torch=torch.__version__, **{k: v for k, v in packages.items() if v is not None}
+        ),
+        machine=machine(),
+    )
+
+
+def machine() -> dict[str, Any]:
+    """CPU, its cores, and the GPU that tensors go to (None without one)."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return dict(cpu=_cpu_name(), cores=os.cpu_count(), gpu=gpu, system=platform.system())
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
+    """What a result says of its checkpoint, and the content of the file.
+
+    Args:
+        path: file, or an address with a scheme, which has no checksum here.
+
+    Returns:
+        ``dict(path, sha256, epoch, iter, trained_on, selection)``, with None for what the file
+        does not say; ``trained_on`` names benchmark, fold and shots, ``selection`` is what
+        ``meta['mmfss']`` says of how the checkpoint was chosen. Then the checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there, damaged, or wants to run code.
+    """
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    meta = meta if isinstance(meta, Mapping) else {}
+    ours = meta.get(META_KEY)
+    ours = ours if isinstance(ours, Mapping) else {}
+    info = dict(
+        path=path,
+        sha256=None if '://' in path else sha256_of(os.path.expanduser(path)),
+        epoch=meta.get('epoch'),
+        iter=meta.get('iter'),
+        trained_on={k: ours.get(k) for k in ('benchmark', 'fold', 'shots')} if ours else None,
+        selection=plain(ours.get('selection')),
+    )
+    return info, content
