@@ -54,10 +54,8 @@ class _LayersOnMeta(TorchFunctionMode):
 
 
 def without_weights(build: Callable[[], T]) -> T:
-    """What ``build()`` returns, built without room and time for the weights of its layers.
-
-    For a model of which only the names and shapes of the state dict are wanted.
-    """
+    """What ``build()`` returns, without room and time for the weights of its layers: for a model of
+    which only the names and shapes of the state dict are wanted."""
     with _LayersOnMeta():
         return build()
 
