@@ -255,13 +255,12 @@ def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
     Raises:
         ValueError: Two images have one id.
     """
-    root = dataset.data_prefix.get('img_path') or ''
+    root = os.path.join(dataset.data_prefix.get('img_path') or '', '')  # with '/' at its end
     files: dict[str, ImageFiles] = {}
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         path = info['img_path']
-        name = os.path.relpath(path, root) if root and path.startswith(root) else path
-        image = os.path.splitext(name)[0]
+        image = os.path.splitext(path.removeprefix(root))[0]
         if image in files:
             raise ValueError(
                 f'two images have the id {image!r}: {files[image].image} and {path}; '
