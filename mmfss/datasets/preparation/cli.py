@@ -6,13 +6,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmfss.datasets.preparation import coco, fss1000, shapes
+from mmfss.datasets.preparation import (
+    chest_xray,
+    coco,
+    deepglobe,
+    fss1000,
+    isaid5i,
+    isic,
+    shapes,
+    voc,
+)
 from mmfss.datasets.preparation.jobs import explained
 
 COMMANDS = {
     'coco': coco,
     'shapes': shapes,
+    'voc': voc,
     'fss1000': fss1000,
+    'isaid5i': isaid5i,
+    'deepglobe': deepglobe,
+    'isic': isic,
+    'chest_xray': chest_xray,
 }
 """Subcommand -> module with ``add_arguments(parser)`` and ``prepare(args) -> str``.
 
