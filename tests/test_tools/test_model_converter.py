@@ -17,7 +17,7 @@ from tiny_models import randomised
 from tiny_runs import write_config, write_shapes
 
 from mmfss.datasets.folds import get_split
-from mmfss.engine import launch
+from mmfss.engine import testing
 from mmfss.engine.agreement import check_checkpoint
 
 CONFIG = '''
@@ -94,7 +94,7 @@ def refused(tool, capsys, *args) -> str:
 
 def run_test(fold: int, *args) -> dict[str, float]:
     os.environ['FOLD'] = str(fold)  # set back by the fixture
-    return launch.test([str(arg) for arg in args])
+    return testing.test([str(arg) for arg in args])
 
 
 # ------------------------------------------------------------------------------------ a clone
