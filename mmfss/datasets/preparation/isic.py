@@ -1,0 +1,127 @@
+"""ISIC 2018 task 1: skin lesions of 3 classes, all of them to test.
+
+Reads ROOT/ISIC2018_Task1-2_Training_Input/<id>.jpg, ROOT/ISIC2018_Task1_Training_GroundTruth/
+<id>_segmentation.png and a table of classes; writes label maps, the list and dataset.json to OUT.
+The images stay where they are. See docs/datasets/cross_domain.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import Counter
+from pathlib import Path
+
+from mmfss.datasets.folds import Benchmark
+from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.sources import (
+    THRESHOLD,
+    BinaryJob,
+    begin,
+    find_folder,
+    write_binary,
+)
+from mmfss.datasets.prepared import Entry, mask_path, write_description
+
+CLASSES = 'nevus', 'seborrheic_keratosis', 'melanoma'
+INPUT, TRUTH = 'ISIC2018_Task1-2_Training_Input', 'ISIC2018_Task1_Training_GroundTruth'
+_DOWNLOAD = f'unpack {INPUT}.zip and {TRUTH}.zip of the ISIC 2018 challenge in one folder'
+_TABLE = (
+    'give --classes class_id.csv (columns ID, Class; github.com/slei109/PATNet has it in '
+    f'data/isic), or sort the images into {INPUT}/1, 2, 3 for {", ".join(CLASSES)}'
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the download, the classes and the output are."""
+    parser.add_argument('root', type=Path, help=f'holds {INPUT} and {TRUTH}')
+    parser.add_argument('out', nargs='?', type=Path, default=Path('data/isic'))
+    parser.add_argument(
+        '--classes',
+        type=Path,
+        metavar='CSV',
+        help=f'table of the columns ID and Class (default: the folders {INPUT}/1, 2, 3)',
+    )
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Write label maps and the list; a summary in words.
+
+    Raises:
+        FileNotFoundError, ValueError: No download or classes, images of the table or masks that
+            are missing, damaged or of another size.
+    """
+    images = find_folder(args.root / INPUT, _DOWNLOAD)
+    masks = find_folder(args.root / TRUTH, _DOWNLOAD)
+    classes = _folders(images) if args.classes is None else _table(args.classes, images)
+    begin(args.out, dict(benchmark='isic', classes=classes, threshold=THRESHOLD))
+    jobs = [
+        BinaryJob(
+            images / image,
+            masks / f'{Path(image).stem}_segmentation.png',
+            mask_path(args.out, image),
+            label,
+        )
+        for image, label in classes.items()
+    ]
+    tally = run(write_binary, jobs, 'ISIC', args.workers)
+    there = [image for image, filled in zip(classes, tally.results) if filled]
+    empty = [image for image, filled in zip(classes, tally.results) if not filled]
+    benchmark = Benchmark('isic', CLASSES, 1, ((1, 2, 3),), 1)
+    source = dict(root=str(args.root.resolve()), without_foreground=empty, threshold=THRESHOLD)
+    splits = {'test': [Entry(image) for image in there]}
+    write_description(args.out, benchmark, 'label_maps', images, splits, source)
+    counts = Counter(classes[image] for image in there)
+    unlisted = sum(1 for _ in images.glob('*.jpg')) - len(classes) if args.classes else 0
+    lines = [
+        f'ISIC: masks {tally}; {args.out}',
+        '  ' + ', '.join(f'{counts[c]} {name}' for c, name in enumerate(CLASSES, 1)),
+    ]
+    if unlisted:
+        lines.append(f'  {unlisted} images left out, as {args.classes} has no class for them')
+    if empty:
+        lines.append(f'  {len(empty)} images left out, as their mask is empty: {empty[:5]}')
+    return '\n'.join(lines)
+
+
+def _folders(images: Path) -> dict[str, int]:
+    """``{image: label}`` from the folders 1, 2, 3."""
+    found = {
+        f'{label}/{p.name}': label
+        for label in (1, 2, 3)
+        for p in sorted((images / str(label)).glob('*.jpg'))
+    }
+    if not found:
+        raise FileNotFoundError(f'no classes of the images in {images}; {_TABLE}')
+    return found
+
+
+def _table(file: Path, images: Path) -> dict[str, int]:
+    """``{image: label}`` from a table, by id.
+
+    Raises:
+        FileNotFoundError: No table; images of it are missing. ValueError: It has other columns or
+            classes, or an id twice.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f'table of classes not found: {file}; {_TABLE}')
+    with file.open(encoding='utf-8-sig', newline='') as lines:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if row]
+    if not rows or rows[0] != ['ID', 'Class'] or any(len(row) != 2 for row in rows):
+        raise ValueError(
+            f'{file} must have the columns ID, Class, got {rows[0] if rows else "an empty file"}; '
+            f'{_TABLE}'
+        )
+    rows = sorted(rows[1:])
+    unknown = sorted({name for _, name in rows} - set(CLASSES))
+    twice = sorted(key for key, count in Counter(key for key, _ in rows).items() if count > 1)
+    if unknown or twice:
+        what = f'the classes {unknown[:5]}' if unknown else f'ids twice: {twice[:5]}'
+        raise ValueError(f'{file} has {what}; classes are {list(CLASSES)}, an id occurs once')
+    absent = [key for key, _ in rows if not (images / f'{key}.jpg').is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f'{len(absent)} of {len(rows)} images of {file} are not in {images}: '
+            f'{absent[:5]}; {_DOWNLOAD}'
+        )
+    return {f'{key}.jpg': CLASSES.index(name) + 1 for key, name in rows}
