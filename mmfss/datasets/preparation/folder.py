@@ -1,0 +1,242 @@
+"""Your own folder of images and masks, as an episodic dataset.
+
+Reads one of three layouts: a folder per class with masks of two values (SRC/<class>/x.jpg and
+x.png), SRC/images with SRC/masks of class values and SRC/classes.txt, or SRC/images with
+SRC/annotations.json in COCO format. Writes masks, lists and dataset.json to OUT; images stay
+where they are. Everything is checked before anything is written. See docs/datasets/folder.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter, defaultdict
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
+from mmfss.datasets.preparation.counts import Areas, fold_lines
+from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source, listed
+from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
+from mmfss.datasets.preparation.jobs import Tally, run
+from mmfss.datasets.preparation.sources import OPTIONS_FILE, begin
+from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
+
+MIN_AREA = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Folders, form of the masks, folds and splits."""
+    parser.add_argument('src', type=Path, help='your folder')
+    parser.add_argument('out', type=Path, help='folder to write to, not below SRC')
+    parser.add_argument('--layout', choices=['auto', *LAYOUTS], default='auto')
+    parser.add_argument('--name', help="the benchmark's name (default: name of OUT)")
+    parser.add_argument(
+        '--folds',
+        type=int,
+        default=1,
+        metavar='N',
+        help='1 (default): all classes are novel, to test a trained model; more: fold i tests the '
+        'i-th run of classes and trains on the others',
+    )
+    parser.add_argument(
+        '--test-fraction',
+        type=float,
+        default=0.0,
+        metavar='F',
+        help="also write the splits 'train' and 'test', with this part of the images of each "
+        "class in 'test' (default: 'all' alone)",
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of that split (default 0)')
+    parser.add_argument(
+        '--min-area',
+        type=int,
+        default=MIN_AREA,
+        metavar='N',
+        help=f'pixels from which on a class counts in an image (default {MIN_AREA})',
+    )
+    parser.add_argument(
+        '--object-value',
+        type=int,
+        choices=[1, IGNORED],
+        help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
+        'if any mask has it, else 255)',
+    )
+    parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
+    parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Check all, then write; a summary in words.
+
+    Raises:
+        FileNotFoundError: A folder or file is missing.
+        ValueError: An option is out of range, OUT holds something else, images and masks do not
+            fit; of those, all are named.
+    """
+    _check_options(args)
+    source = find_source(args.src, args.layout, args.images, args.annotations)
+    benchmark = _benchmark(args, source)
+    rules = Rules(source.images, args.out, len(source.classes), source.labels)
+    checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
+    overlap = any(found.overlap for found in checked)
+    rules = replace(
+        rules,
+        object_value=_object_value(args.object_value, source, checked),
+        kind='class_masks' if overlap or len(source.classes) > MAX_LABELS else 'label_maps',
+    )
+    begin(args.out, dict(command='folder'))
+    (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
+    tally = run(partial(write, rules=rules), source.samples, 'writing', args.workers)
+    _check_any(tally.results, benchmark, source)
+    entries = _entries(source, tally.results, rules.kind)
+    splits = _splits(entries, tally.results, args.test_fraction, args.seed)
+    _remove_others(args.out, entries, rules.kind, set(splits))
+    options = dict(test_fraction=args.test_fraction, seed=args.seed)
+    made_from = dict(folder=str(args.src.resolve()), layout=source.layout, **options)
+    write_description(args.out, benchmark, rules.kind, source.images, splits, made_from)
+    empty = sum(found.empty for found in checked)
+    return '\n'.join(_summary(args.out, source, benchmark, rules, splits, tally, empty))
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if not 0 <= args.test_fraction < 1:
+        raise ValueError(f'--test-fraction must be from 0 to below 1, got {args.test_fraction}')
+    if args.min_area < 1:
+        raise ValueError(f'--min-area must be at least 1 pixel, got {args.min_area}')
+    out, src = args.out.resolve(), args.src.resolve()
+    if out == src or src in out.parents:
+        raise ValueError(f'OUT must not be SRC or below it, got {args.out}; choose another folder')
+    if out.is_dir() and any(out.iterdir()) and not (out / OPTIONS_FILE).is_file():
+        raise ValueError(
+            f'{args.out} is not empty and was not made by this command; nothing was written: '
+            'choose a new folder'
+        )
+
+
+def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
+    name = args.out.resolve().name if args.name is None else args.name
+    if name in BENCHMARKS or not name.strip():
+        raise ValueError(f'--name must be a name of your own, got {name!r}')
+    number = len(source.classes)
+    if not 1 <= args.folds <= number:
+        raise ValueError(f'--folds must be in 1..{number}, the number of classes, got {args.folds}')
+    runs = np.array_split(np.arange(1, number + 1), args.folds)
+    novel = tuple(tuple(int(i) for i in part) for part in runs)
+    return Benchmark(name, source.classes, args.folds, novel, args.min_area)
+
+
+def _object_value(asked: int | None, source: Source, checked: list[Found]) -> int | None:
+    """The value of the object in masks of two values; None for other masks."""
+    if source.layout != 'classes':
+        return None
+    pairs = [(s.mask, found.values) for s, found in zip(source.samples, checked)]
+    ones = [mask for mask, values in pairs if 1 in values]
+    others = [mask for mask, values in pairs if 1 not in values]
+    value = asked or (1 if ones else IGNORED)
+    wrong = others if value == 1 else ones
+    if wrong:
+        raise ValueError(
+            f'the object is {value} in some masks, but {len(wrong)} masks '
+            f'{"have no 1" if value == 1 else "have a 1"}: {listed(wrong)}; in all masks the '
+            'object is 255, or in all it is 1 and 255 is ignored: change these masks (or '
+            '--object-value)'
+        )
+    return value
+
+
+def _check_any(areas: list[Areas], benchmark: Benchmark, source: Source) -> None:
+    """ValueError if no class is in two images: then there is no episode."""
+    counts = _counts(areas, benchmark)
+    if not any(count > 1 for count in counts.values()):
+        hint = ' In masks of class values 255 is ignored' if source.layout == 'values' else ''
+        raise ValueError(
+            f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
+            f'episode needs two; add images, or lower --min-area.{hint}'
+        )
+
+
+def _counts(areas: list[Areas], benchmark: Benchmark) -> Counter[int]:
+    """Images in which a class qualifies."""
+    return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
+
+
+def _entries(source: Source, areas: list[Areas], kind: str) -> list[Entry]:
+    if kind == 'label_maps':
+        return [Entry(sample.image) for sample in source.samples]
+    return [Entry(sample.image, tuple(sorted(a))) for sample, a in zip(source.samples, areas)]
+
+
+def _splits(
+    entries: list[Entry], areas: list[Areas], fraction: float, seed: int
+) -> dict[str, list[Entry]]:
+    """'all', and 'train' and 'test': the fraction of the images of each class, by the rarest class
+    of an image."""
+    if not fraction:
+        return {'all': entries}
+    images = Counter(c for a in areas for c in a)
+    groups = defaultdict(list)
+    for index, a in enumerate(areas):
+        groups[min(a, key=lambda c: (images[c], c), default=0)].append(index)
+    test: set[int] = set()
+    for group in sorted(groups):
+        order = random.Random(f'{seed} {group}').sample(groups[group], len(groups[group]))
+        test.update(order[: round(fraction * len(order))])
+    splits: dict[str, list[Entry]] = {'all': entries, 'train': [], 'test': []}
+    for index, entry in enumerate(entries):
+        splits['test' if index in test else 'train'].append(entry)
+    if not splits['train'] or not splits['test']:
+        raise ValueError(
+            f'--test-fraction {fraction} leaves {len(splits["train"])} images to train and '
+            f'{len(splits["test"])} to test of {len(entries)}; choose another, or add images'
+        )
+    return splits
+
+
+def _remove_others(out: Path, entries: list[Entry], kind: str, splits: set[str]) -> None:
+    """Remove masks and lists of an earlier run that are not part of this one."""
+    keep = {out / 'splits' / f'{name}.txt' for name in splits}
+    for entry in entries:
+        classes = (None,) if kind == 'label_maps' else entry.classes
+        keep |= {mask_path(out, entry.image, c) for c in classes}
+    for folder in (out / 'masks', out / 'splits'):
+        for path in sorted(folder.rglob('*'), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            elif not path.is_dir() and path not in keep:
+                path.unlink()
+
+
+def _summary(
+    out: Path,
+    source: Source,
+    benchmark: Benchmark,
+    rules: Rules,
+    splits: dict[str, list[Entry]],
+    tally: Tally,
+    empty: int,
+) -> list[str]:
+    areas = {sample.image: a for sample, a in zip(source.samples, tally.results)}
+    parts = {name: [areas[entry.image] for entry in part] for name, part in splits.items()}
+    images = _counts(tally.results, benchmark)
+    per_class = [f'{name} {images[c]}' for c, name in enumerate(source.classes, 1)]
+    few = [name for c, name in enumerate(source.classes, 1) if images[c] < 2]
+    without = sum(not a for a in tally.results)
+    remarks = [
+        (few, f'warning: {len(few)} classes have no two images, so no episode: {listed(few)}'),
+        (without, f'{without} images show no class'),
+        (empty, f'{empty} annotations cover no pixel'),
+        *((remark, remark) for remark in source.remarks),
+    ]
+    train, test = parts.get('train', parts['all']), parts.get('test', parts['all'])
+    return [
+        f'{benchmark.name}: {len(source.samples)} images (layout {source.layout}), '
+        f'{rules.kind.replace("_", " ")} in {out}: {tally}',
+        f'  splits: {", ".join(f"{name} {len(part)}" for name, part in splits.items())}',
+        f'  images of each class (from {benchmark.min_area} pixels on): {listed(per_class)}',
+        *fold_lines(benchmark, train if benchmark.num_folds > 1 else None, test),
+        *(f'  {text}' for there, text in remarks if there),
+    ]

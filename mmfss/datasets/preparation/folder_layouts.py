@@ -1,0 +1,266 @@
+"""Where images, masks and class names are in a user's folder: the three layouts.
+
+::
+
+    classes   SRC/<class>/x.jpg + x.png, or SRC/<class>/{images/x.jpg,masks/x.png}, or
+              SRC/images/<class>/x.jpg + SRC/masks/<class>/x.png; masks of two values
+    values    SRC/images/x.jpg + SRC/masks/x.png + SRC/classes.txt; masks of class values
+    coco      SRC/images/x.jpg + SRC/annotations.json; polygons or run-length codes
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mmfss.datasets.preparation.instances import need_pycocotools, read_instances
+from mmfss.datasets.preparation.sources import read_names
+
+LAYOUTS = ('classes', 'values', 'coco')
+PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+IMAGES = (*PHOTOS, '.png')
+MASKS = ('.png', '.bmp', '.tif', '.tiff')
+_FORMS = (
+    'expected one of: a folder per class, SRC/<class>/x.jpg with x.png; SRC/images/x.jpg with '
+    'SRC/masks/x.png of class values and SRC/classes.txt with the names; SRC/images with '
+    'SRC/annotations.json in COCO format (docs/datasets/folder.md)'
+)
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image.
+
+    Args:
+        image: Its path in the image folder, with '/'.
+        mask: Its mask file; None for COCO.
+        class_id: Class of a mask of two values; 0 where the mask has class values.
+        annotations: Those of COCO.
+        shape: (height, width) as COCO's file says.
+    """
+
+    image: str
+    mask: Path | None = None
+    class_id: int = 0
+    annotations: Sequence[dict] = ()
+    shape: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a folder holds.
+
+    Args:
+        layout: One of :data:`LAYOUTS`.
+        images: The image folder.
+        classes: Names of the classes 1..C.
+        samples: Its images, sorted.
+        labels: ``{category id: class id}`` of COCO.
+        remarks: What was left out and why, in words.
+    """
+
+    layout: str
+    images: Path
+    classes: tuple[str, ...]
+    samples: list[Sample]
+    labels: dict[int, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def find_source(
+    src: Path, layout: str, images: Path | None = None, annotations: Path | None = None
+) -> Source:
+    """List what is in a folder; only COCO's annotations are read.
+
+    Args:
+        src: The folder.
+        layout: One of :data:`LAYOUTS`, or 'auto'.
+        images, annotations: For COCO, where they are if not SRC/images and SRC/annotations.json.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        ValueError: No known layout, images without mask or masks without image, two images or
+            masks of one name, names that a list cannot hold.
+    """
+    if not src.is_dir():
+        raise FileNotFoundError(f'folder {src} not found; {_FORMS}')
+    if layout == 'auto':
+        coco = annotations is not None or (src / 'annotations.json').is_file()
+        flat = (src / 'classes.txt').is_file() or _is_flat(src)
+        layout = 'coco' if coco else 'values' if flat else 'classes'
+    if layout != 'coco' and not (images is None and annotations is None):
+        raise ValueError(f'--images and --annotations are of layout coco, this is {layout!r}')
+    if layout == 'coco':
+        source = _find_coco(src, images, annotations)
+    else:
+        source = {'classes': _find_classes, 'values': _find_values}[layout](src)
+    if not source.samples:
+        raise ValueError(f'{src} has no images (layout {layout}); {_FORMS}')
+    _check_names(source)
+    return source
+
+
+def listed(names: Sequence[object]) -> str:
+    """Names for a message, the first of them if there are many."""
+    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+    return ', '.join(map(str, names[:_SHOWN])) + more
+
+
+def _visible(paths: Iterable[Path]) -> Iterator[Path]:
+    return (p for p in paths if not p.name.startswith('.') and p.name != '__MACOSX')
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in _visible(folder.iterdir()) if p.is_dir())
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files of these suffixes in a folder and below, sorted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'folder {folder} not found; {_FORMS}')
+    files = (p for p in _visible(folder.rglob('*')) if p.suffix.lower() in suffixes)
+    return sorted(p for p in files if p.is_file())
+
+
+def _is_flat(src: Path) -> bool:
+    folders = src / 'images', src / 'masks'
+    return all(f.is_dir() and not _folders(f) for f in folders)
+
+
+def _find_classes(src: Path) -> Source:
+    by_kind = (src / 'images').is_dir() and (src / 'masks').is_dir()
+    images = src / 'images' if by_kind else src
+    names = {p.name for p in _folders(images)}
+    if by_kind:
+        names |= {p.name for p in _folders(src / 'masks')}
+    if not names:
+        raise ValueError(f'{src} has no folder of a class; {_FORMS}')
+    classes = tuple(sorted(names))
+    samples: list[Sample] = []
+    others = [p.name for p in _visible(sorted(src.iterdir())) if p.is_file()]
+    for class_id, name in enumerate(classes, 1):
+        folder = images / name
+        masks = src / 'masks' / name if by_kind else folder
+        if not by_kind and (folder / 'images').is_dir() and (folder / 'masks').is_dir():
+            folder, masks = folder / 'images', folder / 'masks'
+        photos = _files(folder, PHOTOS if masks == folder else IMAGES)
+        drawn = _files(masks, ('.png',) if masks == folder else MASKS)
+        others += _others(src, {folder, masks}, {*photos, *drawn})
+        for photo, mask in _pairs(folder, photos, masks, drawn):
+            samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
+    return Source('classes', images, classes, samples, remarks=_left_out(others))
+
+
+def _find_values(src: Path) -> Source:
+    names_file = src / 'classes.txt'
+    if not names_file.is_file():
+        raise FileNotFoundError(
+            f'{names_file} not found; write the names of the values 1, 2, ... into it, one a line. '
+            'Masks of one class go into a folder of its name: SRC/images/<class>, SRC/masks/<class>'
+        )
+    names = read_names(names_file)
+    classes = tuple(names[1:] if names[0].lower() == 'background' else names)
+    if 'background' in (name.lower() for name in classes):
+        raise ValueError(
+            f'{names_file} names background as a class; it is value 0 and not listed, or first'
+        )
+    folders = src / 'images', src / 'masks'
+    photos, drawn = _files(folders[0], IMAGES), _files(folders[1], MASKS)
+    others = _others(src, set(folders), {*photos, *drawn})
+    samples = [
+        Sample(photo.relative_to(folders[0]).as_posix(), mask)
+        for photo, mask in _pairs(folders[0], photos, folders[1], drawn)
+    ]
+    return Source('values', folders[0], classes, samples, remarks=_left_out(others))
+
+
+def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Source:
+    need_pycocotools()
+    file = src / 'annotations.json' if annotations is None else annotations
+    if images is None:
+        images = src / 'images' if (src / 'images').is_dir() else src
+    found = read_instances(file, 'export it again')
+    used = {a['category_id'] for part in found.annotations.values() for a in part}
+    names = {category: name for category, name in found.categories.items() if category in used}
+    records = sorted(found.images.items(), key=lambda item: str(item[1]['file_name']))
+    samples = [
+        Sample(
+            str(record['file_name']),
+            annotations=found.annotations.get(image_id, []),
+            shape=(int(record['height']), int(record['width'])),
+        )
+        for image_id, record in records
+    ]
+    unused = [name for category, name in found.categories.items() if category not in used]
+    listed_files = {sample.image for sample in samples}
+    photos = [p.relative_to(images).as_posix() for p in _files(images, IMAGES)]
+    unlisted = [name for name in photos if name not in listed_files]
+    remarks = [
+        (unused, 'categories without annotations left out'),
+        (unlisted, f'images that are not in {file.name} left out'),
+    ]
+    return Source(
+        'coco',
+        images,
+        tuple(names.values()),
+        samples,
+        {category: class_id for class_id, category in enumerate(names, 1)},
+        tuple(f'{len(what)} {text}: {listed(what)}' for what, text in remarks if what),
+    )
+
+
+def _pairs(
+    image_folder: Path, photos: list[Path], mask_folder: Path, drawn: list[Path]
+) -> list[tuple[Path, Path]]:
+    """Images and masks of equal path but for the suffix."""
+    by_stem: list[dict[str, Path]] = []
+    for folder, files in ((image_folder, photos), (mask_folder, drawn)):
+        stems = defaultdict(list)
+        for file in files:
+            stems[file.relative_to(folder).with_suffix('').as_posix()].append(file)
+        twice = [f for group in stems.values() if len(group) > 1 for f in group]
+        if twice:
+            raise ValueError(
+                f'{len(twice)} files differ by their suffix alone: {listed(twice)}; remove or '
+                'rename all but one of a name'
+            )
+        by_stem.append({stem: group[0] for stem, group in stems.items()})
+    images, masks = by_stem
+    lone_images = [images[stem] for stem in images if stem not in masks]
+    lone_masks = [masks[stem] for stem in masks if stem not in images]
+    if lone_images or lone_masks:
+        raise ValueError(
+            f'{len(lone_images)} images have no mask in {mask_folder}: {listed(lone_images)}; '
+            f'{len(lone_masks)} masks have no image in {image_folder}: {listed(lone_masks)}; an '
+            f'image and its mask have one name; masks are {", ".join(MASKS)} (JPEG alters values), '
+            f'and .png beside their images'
+        )
+    return [(images[stem], masks[stem]) for stem in images]
+
+
+def _others(src: Path, folders: set[Path], known: set[Path]) -> list[str]:
+    files = (p for folder in folders for p in _visible(folder.rglob('*')) if p.is_file())
+    return sorted(p.relative_to(src).as_posix() for p in files if p not in known)
+
+
+def _left_out(others: list[str]) -> tuple[str, ...]:
+    return (f'{len(others)} other files left out: {listed(others)}',) if others else ()
+
+
+def _check_names(source: Source) -> None:
+    """Names go into lists, a line each, and under the output folder."""
+    for name in source.classes:
+        if not name.strip() or len(name.splitlines()) != 1:
+            raise ValueError(f'class name {name!r} is empty or has a line break; rename it')
+    for sample in source.samples:
+        path = PurePosixPath(sample.image)
+        if path.is_absolute() or '..' in path.parts or '\\' in sample.image:
+            raise ValueError(
+                f'image {sample.image!r} must be a path below {source.images} with "/" between '
+                'folders; change file_name, or give --images'
+            )
+        if '\t' in sample.image or len(sample.image.splitlines()) != 1:
+            raise ValueError(f'image name {sample.image!r} has a tab or line break; rename it')

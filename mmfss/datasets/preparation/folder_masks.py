@@ -1,0 +1,195 @@
+"""Masks of a user's folder: first all are read and checked, then all are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmfss.datasets.io import read_mask
+from mmfss.datasets.preparation.counts import class_areas
+from mmfss.datasets.preparation.folder_layouts import Sample
+from mmfss.datasets.preparation.instances import CROWD, decode, paint
+from mmfss.datasets.preparation.jobs import Done, read_complete, save_png
+from mmfss.datasets.preparation.sources import image_size
+from mmfss.datasets.prepared import mask_path
+
+IGNORED = 255
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How masks are read and written.
+
+    Args:
+        images: The image folder.
+        out: The prepared folder.
+        num_classes: C.
+        labels: ``{category id: class id}`` of COCO.
+        object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
+        kind: 'label_maps' or 'class_masks'.
+    """
+
+    images: Path
+    out: Path
+    num_classes: int
+    labels: Mapping[int, int]
+    object_value: int | None = None
+    kind: str = 'label_maps'
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a mask holds.
+
+    Args:
+        values: The values of a mask file, ascending.
+        overlap: Whether classes overlap (COCO).
+        empty: Annotations that cover no pixel (COCO).
+    """
+
+    values: tuple[int, ...] = ()
+    overlap: bool = False
+    empty: int = 0
+
+
+def inspect(sample: Sample, rules: Rules) -> Done:
+    """Check an image and its mask.
+
+    Returns:
+        With :class:`Found` as its result.
+
+    Raises:
+        FileNotFoundError, ValueError: The image or mask is missing, damaged or of another form,
+            they differ in size, the mask has a value that is no class, an annotation is wrong.
+    """
+    if sample.mask is None:
+        return Done(result=_inspect_annotations(sample, rules))
+    mask = _read(sample, rules)
+    values = tuple(int(v) for v in np.unique(mask))
+    allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
+    wrong = [v for v in values if v not in allowed]
+    if wrong:
+        said = (
+            '0 and 255 (or 0, 1 and 255 = ignored)'
+            if sample.class_id
+            else f'0..{rules.num_classes} (the lines of classes.txt) and 255 = ignored'
+        )
+        raise ValueError(
+            f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are {said}; '
+            'smoothed edges and JPEG leave values in between: save it as PNG without smoothing'
+        )
+    if sample.class_id and values == (0,):
+        raise _empty(sample)
+    return Done(result=Found(values))
+
+
+def write(sample: Sample, rules: Rules) -> Done:
+    """Write the mask, or masks, of an image; files that hold just this are left.
+
+    Returns:
+        With ``{class id: pixels}`` as its result.
+
+    Raises:
+        FileNotFoundError, ValueError: As for :func:`inspect`.
+    """
+    if sample.mask is None:
+        masks = _from_annotations(sample, rules)
+    elif sample.class_id:
+        masks = _from_two_values(sample, rules)
+    else:
+        masks = {None: _read(sample, rules)}
+    written, areas = 0, {}
+    for class_id, mask in masks.items():
+        path = mask_path(rules.out, sample.image, class_id)
+        there = read_complete(path, mask.shape)
+        if there is None or not np.array_equal(there, mask):
+            save_png(path, mask)
+            written += 1
+        areas.update(
+            class_areas(mask) if class_id is None else {class_id: np.count_nonzero(mask == 1)}
+        )
+    return Done(written, len(masks) - written, areas)
+
+
+def _empty(sample: Sample) -> ValueError:
+    return ValueError(
+        f'mask {sample.mask} marks no pixel as object; draw it, or remove it and its image'
+    )
+
+
+def _read(sample: Sample, rules: Rules) -> np.ndarray:
+    """The mask file of an image, checked against the size of the image."""
+    image = rules.images / sample.image
+    shape = image_size(image)
+    mask = read_mask(sample.mask)
+    turned = _orientation(image)
+    if mask.shape != shape or turned in (2, 3, 4):
+        hint = (
+            f'; the image has EXIF orientation {turned}, and programs that turn it show another '
+            'picture than its pixels: save it upright and without the tag'
+            if turned > 1
+            else ''
+        )
+        raise ValueError(
+            f'mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
+            f'its image {image} is {shape[1]} x {shape[0]}; they must be equal{hint}'
+        )
+    return mask
+
+
+def _orientation(image: Path) -> int:
+    with Image.open(image) as opened:
+        return int(opened.getexif().get(_ORIENTATION, 1))
+
+
+def _from_two_values(sample: Sample, rules: Rules) -> dict[int | None, np.ndarray]:
+    values = _read(sample, rules)
+    inside = values == rules.object_value
+    if not inside.any():
+        raise _empty(sample)
+    single = rules.kind == 'class_masks'
+    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
+    if rules.object_value != IGNORED:
+        mask[values == IGNORED] = IGNORED
+    return {sample.class_id if single else None: mask}
+
+
+def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
+    shape = image_size(rules.images / sample.image)
+    if shape != sample.shape:
+        raise ValueError(
+            f'image {rules.images / sample.image} is {shape[1]} x {shape[0]} pixels (width x '
+            f'height), its annotations are for {sample.shape[1]} x {sample.shape[0]}; restore the '
+            'image that was annotated, or annotate it again'
+        )
+    covered, overlap, empty = np.zeros(shape, np.uint8), False, 0
+    classes: dict[int, np.ndarray] = {}
+    for annotation in sample.annotations:
+        area = decode(annotation, *shape)
+        empty += not area.any()
+        if not annotation.get('iscrowd', 0):
+            class_id = rules.labels[annotation['category_id']]
+            classes[class_id] = classes.get(class_id, False) | area
+    for area in classes.values():
+        overlap |= bool((covered & area).any())
+        covered |= area
+    return Found(overlap=overlap, empty=empty)
+
+
+def _from_annotations(sample: Sample, rules: Rules) -> dict[int | None, np.ndarray]:
+    shape = sample.shape
+    if rules.kind == 'label_maps':
+        return {None: paint(sample.annotations, rules.labels, *shape)[0]}
+    masks: dict[int | None, np.ndarray] = {}
+    for crowd in (True, False):
+        for annotation in sample.annotations:
+            class_id = rules.labels[annotation['category_id']]
+            if bool(annotation.get('iscrowd', 0)) is crowd:
+                mask = masks.setdefault(class_id, np.zeros(shape, np.uint8))
+                mask[decode(annotation, *shape)] = CROWD if crowd else 1
+    return {class_id: masks[class_id] for class_id in sorted(masks) if (masks[class_id] == 1).any()}
