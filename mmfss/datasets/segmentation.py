@@ -196,7 +196,7 @@ class CocoFewShot(FewShotSegDataset):
     Args:
         split: ``'train2014'`` or ``'val2014'``: images in ``<split>/*.jpg``, masks in
             ``annotations/<split>/*.png`` with label values 0..80 and 255 (crowd), as
-            ``tools/dataset_converters/coco_masks.py`` makes them.
+            ``tools/prepare.py coco`` makes them.
         data_root: The directory that holds both.
         ann_file: Optional list of image names relative to ``data_root``.
         data_prefix: Other image and mask folders.
@@ -205,7 +205,7 @@ class CocoFewShot(FewShotSegDataset):
     """
 
     METAINFO = _metainfo(COCO_CLASSES)
-    MAKE_MASKS = 'python tools/dataset_converters/coco_masks.py'
+    MAKE_MASKS = 'python tools/prepare.py coco'
     LAYOUT = '{train2014,val2014}/*.jpg and annotations/{train2014,val2014}/*.png'
 
     def __init__(

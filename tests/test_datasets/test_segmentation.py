@@ -35,14 +35,14 @@ def test_reads_the_coco_layout(voc, tmp_path):
     assert len(dataset) == 40
     assert dataset.get_data_info(0)['seg_map_path'] == str(root / 'annotations/val2014/im000.png')
     (root / 'annotations/val2014/im003.png').unlink()
-    with pytest.raises(FileNotFoundError, match=r'1 of 40 masks .*im003\.png; .*coco_masks\.py'):
+    with pytest.raises(FileNotFoundError, match=r'1 of 40 masks .*im003\.png; .*prepare\.py coco'):
         CocoFewShot('val2014', str(root))
     shutil.rmtree(root / 'annotations')
     with pytest.raises(
         FileNotFoundError,
         match=r'seg_map_path directory not found: .*annotations/'
         r'\{train2014,val2014\}/\*\.png\. Set data_root or data_prefix, or make the masks: '
-        r'python tools/dataset_converters/coco_masks\.py .*/coco$',
+        r'python tools/prepare\.py coco .*/coco$',
     ):
         CocoFewShot('val2014', str(root))
 

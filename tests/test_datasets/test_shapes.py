@@ -311,8 +311,8 @@ def test_fold_counts_by_hand(tmp_path):
 
 
 def run_tool(monkeypatch, repo_root, *arguments):
-    script = str(repo_root / 'tools/dataset_converters/shapes.py')
-    monkeypatch.setattr(sys, 'argv', [script, *arguments])
+    script = str(repo_root / 'tools/prepare.py')
+    monkeypatch.setattr(sys, 'argv', [script, 'shapes', *arguments])
     runpy.run_path(script, run_name='__main__')
 
 

@@ -1,4 +1,4 @@
-# Shapes-5i, the generated benchmark: python tools/dataset_converters/shapes.py data/shapes5i
+# Shapes-5i, the generated benchmark: python tools/prepare.py shapes data/shapes5i
 # Fold F tests classes 5F+1 .. 5F+5 and trains on the other 15, without any image that shows one
 # of the five. FOLD and DATA_ROOT come from the environment.
 fold = '{{$FOLD:0}}'
