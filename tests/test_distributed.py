@@ -27,6 +27,7 @@ def in_two_processes(tool, *args, cwd):
     env.pop('PYTHONPATH', None)
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -55,18 +56,24 @@ def test_two_processes_train(trained):
     assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
 
 
-def test_two_processes_give_the_same_metric_as_one(trained, config, tmp_path, monkeypatch):
-    def argv(name):
-        return [config, trained / 'epoch_1.pth', '--out', tmp_path / f'{name}.json',
-                '--work-dir', tmp_path / name]  # fmt: skip
+def test_two_processes_give_the_same_table_as_one(trained, config, tmp_path, monkeypatch):
+    def argv(name, *seeds):
+        return [config, str(trained / 'epoch_1.pth'), '--out', str(tmp_path / name),
+                '--csv', str(tmp_path / f'{name}_csv'),
+                '--work-dir', str(tmp_path / 'logs' / name), '--seeds', *seeds]  # fmt: skip
 
-    in_two_processes('test', *argv('two'), cwd=tmp_path)
     monkeypatch.setenv('FOLD', '1')
-    testing.test([str(arg) for arg in argv('one')])
+    testing.main(argv('one', '0', '1'))
+    testing.main(argv('two', '0'))
+    printed = in_two_processes('test', *argv('two', '0', '1'), cwd=tmp_path)
+    assert printed.count('1 of 2 runs are there already') == 1
+    assert printed.count('mIoU in percent, episode seeds 0, 1') == 1  # by one process
     one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
-    for found in (one, two):
-        del found['environment']  # a commit in between is no difference
-    assert one == two
-    metrics = one['runs'][0]['metrics']
-    assert metrics['episodes'] == 5  # an odd number: one process gets a filler
-    assert 0 < metrics['mIoU'] < 100
+    assert one == two and one['finished'] == '2 of 2 runs'
+    for seed in (0, 1):
+        name = f'1shot_fold1_seed{seed}.csv'
+        assert (tmp_path / 'one_csv' / name).read_text() == (
+            tmp_path / 'two_csv' / name).read_text()  # fmt: skip
+        metrics = one['runs'][seed]['metrics']
+        assert metrics['episodes'] == 5  # an odd number: one process gets a filler
+        assert 0 < metrics['mIoU'] < 100

@@ -10,6 +10,8 @@ from typing import Any
 from mmfss.evaluation.report import ABSENT, STATISTICS, Report, Row
 from mmfss.evaluation.statistics import LEVEL
 
+#: entries of the header that are in the title, in the protocol, or listed one by one
+_ELSEWHERE = ('benchmark', 'role', 'environment')
 _OPEN = '-'  # what the table has where a figure is not there
 
 
@@ -89,8 +91,17 @@ def _named(row: Row) -> str:
 
 def _rule(selection: Any) -> str:
     if isinstance(selection, Mapping):
-        return str(selection.get('rule', 'rule not said'))
+        return str(selection.get('rule', 'rule not recorded'))
     return str(selection)
+
+
+def _chosen(selection: Any) -> str:
+    """Rule and validation figures of a checkpoint, as far as its file says."""
+    if not selection:
+        return 'not recorded'
+    figures = selection.get('figures') if isinstance(selection, Mapping) else None
+    shown = [f'{name} {_number(value, 2)}' for name, value in (figures or {}).items()]
+    return _rule(selection) + (': ' + ', '.join(shown) if shown else '')
 
 
 def _number(value: float | None, digits: int = 1) -> str:
@@ -117,7 +128,7 @@ def notes(report: Report) -> list[str]:
 def facts(report: Report) -> list[tuple[str, str]]:
     """Protocol and provenance, one line each."""
     found = [(f'protocol: {k}', _value(v)) for k, v in report.protocol().items()]
-    found += [(k, _value(v)) for k, v in report.header.items() if k not in ('role', 'environment')]
+    found += [(k, _value(v)) for k, v in report.header.items() if k not in _ELSEWHERE]
     environment = report.header.get('environment', {})
     known = environment.get('commit')
     state = 'not known' if known is None else known['sha'] + ' (changed)' * known['dirty']
@@ -143,7 +154,7 @@ def _checkpoint_table(report: Report, short: bool) -> tuple[list[str], list[list
         rows.append([
             entry['checkpoint'], str(entry['fold']), sha[:12] if short else sha,
             *(str(_OPEN if entry[k] is None else entry[k]) for k in ('epoch', 'iter')),
-            _value(entry['selection']) if entry['selection'] else 'not recorded', entry['path'],
+            _chosen(entry['selection']), entry['path'],
         ])  # fmt: skip
     return head, rows
 

@@ -1,0 +1,318 @@
+"""``tools/test.py`` with folds, seeds and shots, through the real Runner on a tiny benchmark."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS, MODELS
+from tiny_runs import write_config, write_shapes
+
+from mmfss.datasets.folds import get_split
+from mmfss.engine import provenance, testing
+from mmfss.engine.agreement import describe_run
+from mmfss.engine.hooks import model_arch
+from mmfss.evaluation.counts import EpisodeCounts
+from mmfss.evaluation.statistics import bootstrap_interval
+
+
+@HOOKS.register_module()
+class CutTestHook(Hook):
+    """Counts evaluations; the power fails before number ``at``."""
+
+    started = 0
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+
+    def before_test_epoch(self, runner):
+        CutTestHook.started += 1
+        if CutTestHook.started == self.at:
+            raise RuntimeError('power cut')
+
+
+@pytest.fixture(autouse=True)
+def none_started(monkeypatch):
+    CutTestHook.started = 0
+    monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='1' * 40, dirty=False))
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=1, val=60)
+
+
+@pytest.fixture(scope='module')
+def weights(shapes, tmp_path_factory):
+    """Folder with a checkpoint of folds 0 and 1 each, of random weights, chosen by some rule."""
+    folder = tmp_path_factory.mktemp('weights')
+    cfg = Config.fromfile(write_config(folder / 'weights.py', shapes))
+    torch.manual_seed(0)
+    for fold in (0, 1):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        chosen = dict(rule='held_out', classes=['disk'], figures={'mIoU': 50.5 + fold})
+        split, arch = get_split('shapes-5i', fold), model_arch(model)
+        meta = describe_run(split, 'base', 1, arch, set(), chosen)
+        (folder / f'fold{fold}').mkdir()
+        content = dict(state_dict=model.state_dict(), meta=dict(epoch=7, iter=21, mmfss=meta))
+        torch.save(content, folder / f'fold{fold}/best_epoch_{7 + fold}.pth')
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path, shapes, request, monkeypatch):
+    monkeypatch.delenv('FOLD', raising=False)
+    name = ''.join(c if c.isalnum() else '_' for c in request.node.name)
+    (tmp_path / 'configs').mkdir()
+    return write_config(tmp_path / f'configs/{name}.py', shapes)
+
+
+@pytest.fixture
+def run(config, weights, tmp_path):
+    """Calls the tool; 'CHECKPOINTS' stands for the pattern that matches both folds."""
+
+    def call(*args, options=(), tool=testing.main):
+        pattern = str(weights / 'fold{fold}/best_*.pth')
+        argv = [pattern if arg == 'CHECKPOINTS' else str(arg) for arg in args]
+        options = ['default_hooks.cut.type=CutTestHook', *options]
+        return tool([config, *argv, '--work-dir', str(tmp_path / 'logs'),
+                     '--cfg-options', *options])  # fmt: skip
+
+    return call
+
+
+TABLE = ('--folds', 0, 1, '--seeds', 0, 1, '--shots', 1, 2, '--episodes', 12)
+
+
+def counts_of(path):
+    with open(path, newline='') as file:
+        return [
+            EpisodeCounts(
+                int(row['episode']), int(row['class_id']),
+                (int(row['intersection_bg']), int(row['intersection_fg'])),
+                (int(row['union_bg']), int(row['union_fg'])), row['query'],
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def test_table_of_folds_seeds_and_shots(run, tmp_path, capsys, weights):
+    out, episodes = tmp_path / 'out/table', tmp_path / 'csv'
+    report = run('CHECKPOINTS', *TABLE, '--csv', episodes, '--out', f'{out}.json')
+    assert CutTestHook.started == len(report.runs) == report.planned == 8
+    assert 'FOLD' not in os.environ
+    assert sorted(f.name for f in out.parent.iterdir()) == ['table.json', 'table.md', 'table.txt']
+
+    # each run against the episodes that it wrote, counted anew
+    miou, counts = {}, {}
+    for made in report.runs:
+        k, fold, seed = made.shots, made.fold, made.seed
+        counts[k, fold, seed] = rows = counts_of(episodes / f'{k}shot_fold{fold}_seed{seed}.csv')
+        assert [row.episode for row in rows] == list(range(12))
+        ious = [
+            100 * sum(r.intersection[1] for r in rows if r.class_id == c)
+            / sum(r.union[1] for r in rows if r.class_id == c)
+            for c in sorted({r.class_id for r in rows})
+        ]  # fmt: skip
+        miou[k, fold, seed] = np.mean(ious)
+        assert made.metrics['mIoU'] == pytest.approx(miou[k, fold, seed])
+        assert made.metrics['classes'] == len(ious) == 5 - len(made.left_out)
+        assert made.metrics.get('mIoU (absent as 0)', np.mean(ious)) == pytest.approx(sum(ious) / 5)
+        assert made.protocol['seed'] == seed and made.protocol['shots'] == k
+    assert len({round(value, 6) for value in miou.values()}) == 8  # all of them differ
+
+    # the table against them
+    data = json.loads((tmp_path / 'out/table.json').read_text())
+    for row, k in zip(data['rows'], (1, 2), strict=True):
+        of_seeds = [np.mean([miou[k, fold, seed] for fold in (0, 1)]) for seed in (0, 1)]
+        assert row['shots'] == k and row['mIoU'] == pytest.approx(np.mean(of_seeds))
+        assert row['std'] == pytest.approx(abs(of_seeds[0] - of_seeds[1]) / 2**0.5)
+        found = bootstrap_interval([[counts[k, f, s] for s in (0, 1)] for f in (0, 1)])
+        assert row['interval'] == [found.low, found.high]
+        for cell, fold in zip(row['folds'], (0, 1), strict=True):
+            assert cell['fold'] == fold
+            assert cell['mIoU of seeds'] == pytest.approx([miou[k, fold, s] for s in (0, 1)])
+    assert data['folds'] == data['seeds'] == [0, 1] and data['finished'] == '8 of 8 runs'
+    assert data['protocol']['episodes'] == 12 and 'seed' not in data['protocol']
+    assert [c['path'] for c in data['checkpoints']] == [
+        str(weights / f'fold{f}/best_epoch_{7 + f}.pth') for f in (0, 1)]  # fmt: skip
+
+    # and what is printed
+    printed = capsys.readouterr().out
+    text = (tmp_path / 'out/table.txt').read_text()
+    assert text in printed
+    line = next(line for line in text.splitlines() if line.lstrip().startswith('2 '))
+    assert [cell.rstrip('*') for cell in line.split()[1:4]] == [
+        f'{np.mean([miou[2, f, s] for f in folds for s in (0, 1)]):.1f}'
+        for folds in ([0], [1], [0, 1])
+    ]  # fmt: skip
+    assert 'held_out: mIoU 51.50' in text
+
+
+def test_one_run_of_the_table_is_that_of_a_single_call(run, monkeypatch):
+    report = run('CHECKPOINTS', '--folds', 0, 1, '--seeds', 3, 4, '--shots', 2)
+    monkeypatch.setenv('FOLD', '1')
+    entries = [f'test_dataloader.dataset.{entry}' for entry in ('seed=4', 'shots=2')]
+    single = run('CHECKPOINTS', options=entries, tool=testing.test)
+    assert single == next(r for r in report.runs if (r.fold, r.seed) == (1, 4)).metrics
+    assert os.environ['FOLD'] == '1'
+
+
+def test_interrupted_table_goes_on(run, tmp_path, capsys):
+    out = tmp_path / 'table'
+    table = ('CHECKPOINTS', '--folds', 0, 1, '--seeds', 0, 1, '--out', out)
+    with pytest.raises(RuntimeError, match='power cut'):
+        run(*table, options=['default_hooks.cut.at=4'])
+    first = json.loads((tmp_path / 'table.json').read_text())
+    assert first['finished'] == '3 of 4 runs'
+    (row,) = first['rows']
+    assert row['mIoU'] is None and row['interval'] is None
+    assert row['folds'][0]['mIoU'] > 0 and row['folds'][1]['mIoU'] is None
+    assert not (tmp_path / 'table.md').exists()
+
+    CutTestHook.started = 0
+    report = run(*table)
+    assert CutTestHook.started == 1 and len(report.runs) == 4
+    assert '3 of 4 runs are there already' in capsys.readouterr().out
+    data = json.loads((tmp_path / 'table.json').read_text())
+    assert data['runs'][:3] == first['runs'] and data['finished'] == '4 of 4 runs'
+    assert data['rows'][0]['interval'][0] < data['rows'][0]['mIoU'] < data['rows'][0]['interval'][1]
+
+    run(*table)  # all there: no model is built
+    assert CutTestHook.started == 1
+    assert json.loads((tmp_path / 'table.json').read_text()) == data
+    assert not (tmp_path / 'table.json.old').exists()
+
+
+def test_other_settings_are_computed_anew(run, tmp_path, weights, capsys, monkeypatch):
+    out = tmp_path / 'table'
+    run('CHECKPOINTS', '--folds', 0, 1, '--out', out)
+    before = json.loads((tmp_path / 'table.json').read_text())
+    for change, started in (
+        (('CHECKPOINTS', '--episodes', 6), 2),  # other episodes
+        ((weights / 'fold0/best_epoch_7.pth', '--episodes', 6, '--folds', 0), 1),  # another label
+    ):
+        CutTestHook.started = 0
+        run(*change, *([] if '--folds' in change else ['--folds', 0, 1]), '--out', out)
+        assert CutTestHook.started == started
+        assert 'it is kept as' in capsys.readouterr().out
+        if started == 2:
+            assert json.loads((tmp_path / 'table.json.old').read_text()) == before
+    # another commit
+    monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='2' * 40, dirty=True))
+    CutTestHook.started = 0
+    run(*change, '--out', out)
+    assert CutTestHook.started == 1
+    assert f'commit: {"2" * 40} (changed)' in (tmp_path / 'table.txt').read_text()
+    # other weights under the same name
+    path = tmp_path / 'best_epoch_7.pth'
+    content = torch.load(weights / 'fold0/best_epoch_7.pth', weights_only=True)
+    content['meta']['iter'] = 22
+    torch.save(content, path)
+    CutTestHook.started = 0
+    run(path, '--folds', 0, '--episodes', 6, '--out', out)
+    assert CutTestHook.started == 1
+
+
+def test_file_that_holds_something_else_is_kept(run, tmp_path):
+    (tmp_path / 'table.json').write_text('{"runs": [')
+    run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
+    assert (tmp_path / 'table.json.old').read_text() == '{"runs": ['
+    assert json.loads((tmp_path / 'table.json').read_text())['finished'] == '1 of 1 runs'
+
+
+def test_several_checkpoints_give_a_row_each(run, weights, tmp_path, capsys):
+    other = tmp_path / 'last.pth'
+    content = torch.load(weights / 'fold0/best_epoch_7.pth', weights_only=True)
+    content['meta']['mmfss'].update(
+        selection=dict(rule='novel', classes=['cross'], figures={'mIoU': 60.25})
+    )
+    key = 'sam2.memory_encoder.out_proj.bias'
+    content['state_dict'][key] = content['state_dict'][key] + 1
+    torch.save(content, other)
+    report = run('CHECKPOINTS', other, '--folds', 0, '--out', tmp_path / 'table')
+    assert [run.label for run in report.runs] == ['best_*.pth', 'last.pth']
+    one, two = (run.metrics['mIoU'] for run in report.runs)
+    text = capsys.readouterr().out
+    assert one != two
+    assert 'best_*.pth (held_out)' in text and 'last.pth (novel)' in text
+    assert 'novel: mIoU 60.25' in text
+
+
+# ---------------------------------------------------------------------- refused before any run
+@pytest.mark.parametrize(
+    'args, error, message',
+    [
+        (['{w}/fold{fold}/none_*.pth', '--folds', 0, 1], FileNotFoundError,
+         r'exactly one file per fold; fold 0: .*fold0/none_\*.pth matches no file; fold 1: '),
+        (['{w}/*/best_*.pth', '--folds', 0], ValueError,
+         r'fold 0: .* matches 2 files: .*fold0/best_epoch_7.pth, .*fold1/best_epoch_8.pth'),
+        (['{w}/fold{fold}/best_epoch_7.pth', '--folds', 0, 1], FileNotFoundError,
+         'fold 1: .*fold1/best_epoch_7.pth matches no file. Nothing was tested'),
+        (['{w}/fold0/best_epoch_7.pth', '--folds', 0, 1], ValueError,
+         'trained on shapes-5i fold 0.* include novel classes of shapes-5i fold 1'),
+        (['CHECKPOINTS', 'CHECKPOINTS'], ValueError, 'each checkpoint may be given once, got'),
+        (['CHECKPOINTS', '--folds', 0, 0], ValueError, '--folds must be different integers >= 0'),
+        (['CHECKPOINTS', '--folds', 4], ValueError, r'0\.\.3'),
+        (['CHECKPOINTS', '--seeds', -1], ValueError, r'--seeds must be .* >= 0, got \[-1\]'),
+        (['CHECKPOINTS', '--shots', 0], ValueError, r'--shots must be .* >= 1, got \[0\]'),
+        (['CHECKPOINTS', '--episodes', 0], ValueError, '--episodes must be >= 1, got 0'),
+    ],
+)  # fmt: skip
+def test_bad_calls(args, error, message, run, weights, tmp_path):
+    args = [str(arg).replace('{w}', str(weights)) for arg in args]
+    with pytest.raises(error, match=message):
+        run(*args, '--out', tmp_path / 'table')
+    assert CutTestHook.started == 0 and not list(tmp_path.glob('table*'))
+    assert 'FOLD' not in os.environ
+
+
+@pytest.mark.parametrize(
+    'option, entry',
+    [
+        (['--seeds', 1], 'seed=2'),
+        (['--shots', 1], 'shots=1'),
+        (['--episodes', 5], 'num_episodes=5'),
+        (['--sampler', 'balanced'], 'sampler=uniform_class'),
+    ],
+)
+def test_entry_that_is_set_twice_is_refused(option, entry, run):
+    key = f'test_dataloader.dataset.{entry}'
+    with pytest.raises(ValueError, match=f'{option[0]} and --cfg-options {key} both set the'):
+        run('CHECKPOINTS', *option, options=[key])
+
+
+def test_checkpoint_without_record_is_refused_for_all_folds_first(run, weights, tmp_path):
+    for fold, path in enumerate(sorted(weights.glob('*/*.pth'))):
+        content = torch.load(path, weights_only=True)
+        if fold == 1:
+            del content['meta']['mmfss']
+        torch.save(content, tmp_path / f'{fold}.pth')
+    with pytest.raises(ValueError, match='1.pth does not say .*allow_unverified=True'):
+        run(tmp_path / '{fold}.pth', '--folds', 0, 1)
+    assert CutTestHook.started == 0
+    allowed = ['default_hooks.fold_guard.allow_unverified=True']
+    report = run(tmp_path / '{fold}.pth', '--folds', 0, 1, options=allowed)
+    assert [run.checkpoint['trained_on'] is None for run in report.runs] == [False, True]
+
+
+def test_outputs_that_cannot_be_written_are_found_first(run, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for option in ('--csv', '--out'):
+        with pytest.raises(ValueError, match=f'{option}: .*cannot be written'):
+            run('CHECKPOINTS', '--folds', 0, option, tmp_path / 'file/x')
+    with pytest.raises(ValueError, match='2 runs would write their episodes to one csv_file'):
+        run('CHECKPOINTS', '--folds', 0, 1, options=[f'test_evaluator.csv_file={tmp_path}/e.csv'])
+    assert CutTestHook.started == 0
+
+
+def test_metric_must_be_there(run):
+    with pytest.raises(ValueError, match='must have one FewShotIoUMetric, .* got 0'):
+        run('CHECKPOINTS', '--folds', 0, options=['test_evaluator.type=IoUMetric'])
