@@ -14,6 +14,8 @@ from mmfss.datasets.preparation import (
     fss1000,
     isaid5i,
     isic,
+    lvis92i,
+    paco_part,
     shapes,
     voc,
 )
@@ -29,6 +31,8 @@ COMMANDS = {
     'deepglobe': deepglobe,
     'isic': isic,
     'chest_xray': chest_xray,
+    'lvis92i': lvis92i,
+    'paco_part': paco_part,
 }
 """Subcommand -> module with ``add_arguments(parser)`` and ``prepare(args) -> str``.
 

@@ -51,7 +51,8 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
     """Read and check an annotation file.
 
     Args:
-        file: JSON with ``categories``, ``images`` and ``annotations``.
+        file: JSON with ``categories``, ``images`` and ``annotations``. An image without
+            ``file_name`` gets the folder and name at the end of its ``coco_url`` (LVIS).
         remedy: What to do about a bad one, for the messages.
 
     Raises:
@@ -67,6 +68,8 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
         content = json.loads(data)
         categories = {c['id']: str(c['name']) for c in content['categories']}
         images = {i['id']: i for i in content['images']}
+        for image in content['images']:
+            image.setdefault('file_name', '/'.join(image.get('coco_url', '').split('/')[-2:]))
         sizes = [(str(i['file_name']), int(i['height']), int(i['width'])) for i in images.values()]
         annotations: Mapping[int, list[dict]] = defaultdict(list)
         for annotation in content['annotations']:

@@ -19,10 +19,10 @@ from mmfss.files import write_text
 Colour = tuple[int, int, int]
 THRESHOLD = 128
 _NO_CODE = 254
-OPTIONS_FILE = '.options.json'
+OPTIONS_FILE = '.options{}.json'
 
 
-def begin(out: str | os.PathLike, options: Mapping) -> None:
+def begin(out: str | os.PathLike, options: Mapping, part: str = '') -> None:
     """Note what a preparation makes; refuse a folder that was begun otherwise.
 
     Complete files of an earlier run are kept unread, so they must have been made alike. What a
@@ -31,11 +31,12 @@ def begin(out: str | os.PathLike, options: Mapping) -> None:
     Args:
         out: The output folder.
         options: Plain values that decide what is written.
+        part: What they are about, where splits are made one by one.
 
     Raises:
         ValueError: The folder was begun with other options; both are named.
     """
-    file, text = Path(out) / OPTIONS_FILE, json.dumps(dict(options), indent=1)
+    file, text = Path(out) / OPTIONS_FILE.format(part), json.dumps(dict(options), indent=1)
     remove_parts(out)
     if not file.is_file():
         write_text(file, text)

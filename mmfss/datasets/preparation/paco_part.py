@@ -1,0 +1,168 @@
+"""PACO-Part: 303 parts of objects in 4 folds, cut out object by object.
+
+Reads ROOT/{train,val}2017/*.jpg of COCO and paco_lvis_v1_{train,val}.json in ROOT, ROOT/annotations
+or ROOT/annotations/paco_lvis_v1; writes a picture per object, class masks, lists and dataset.json
+to OUT. See docs/datasets/paco_part.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmfss.datasets.folds import Benchmark
+from mmfss.datasets.preparation.class_masks import (
+    Box,
+    Job,
+    base_classes,
+    expect,
+    find_annotations,
+    fold_lines,
+    group,
+    images_per_class,
+    strided_folds,
+    write_split,
+)
+from mmfss.datasets.preparation.instances import Instances, need_pycocotools, read_instances
+from mmfss.datasets.preparation.sources import begin, find_folder
+from mmfss.datasets.prepared import write_description
+
+NUM_FOLDS = 4
+TRAINED, PUBLISHED = 448, 303
+SPLITS = 'train', 'val', 'test'
+_REMEDY = 'unpack paco_lvis_v1.zip of PACO in ROOT/annotations'
+_IMAGES = 'ROOT must hold train2017 and val2017 of COCO (PACO has images of both)'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the download and the output are, which splits, whether to cut."""
+    parser.add_argument('root', type=Path, help='holds train2017, val2017 and annotations')
+    parser.add_argument('out', nargs='?', type=Path, default=Path('data/paco_part'))
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        choices=SPLITS,
+        default=['val'],
+        help='val is all that tests read; train has 217117 objects (default: val)',
+    )
+    parser.add_argument(
+        '--whole', action='store_true', help='whole images, not a picture per object'
+    )
+    parser.add_argument(
+        '--min-images',
+        type=int,
+        default=2,
+        metavar='N',
+        help='classes in so many images of val: K + 1 (default 2)',
+    )
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Write the pictures and masks that are not there, and the lists; a summary in words.
+
+    Raises:
+        FileNotFoundError, ValueError: No annotations, damaged ones, parts of objects that are not
+            there, images that are missing or of another size; pycocotools is not installed.
+    """
+    need_pycocotools()
+    root, out = find_folder(args.root, _IMAGES), args.out
+    if args.min_images < 2:
+        raise ValueError(f'--min-images must be at least 2, an episode, got {args.min_images}')
+    parts = {split: _read(root, split) for split in dict.fromkeys(['train', 'val', *args.splits])}
+    if any(part.categories != parts['train'].categories for part in parts.values()):
+        raise ValueError(f'the categories of the files of PACO differ; {_REMEDY}')
+    labels = part_labels(parts['train'])
+    trained = [labels[c] for c in images_per_class(parts['train']) if c in labels]
+    benchmark = _benchmark(parts, labels, 'train' in args.splits, args.min_images)
+    entries, lines = {}, []
+    for split in args.splits:
+        made_from = dict(annotations=parts[split].digest, whole=args.whole)
+        begin(out, dict(benchmark='paco-part', **made_from), f'-{split}')
+        jobs = list(_jobs(root, parts[split], labels, args.whole))
+        entries[split], line = write_split(jobs, out, split, args.workers)
+        lines.append(line)
+    source = dict(root=str(root.resolve()), min_images=args.min_images, whole=args.whole)
+    images = root if args.whole else out / 'images'
+    write_description(out, benchmark, 'class_masks', images, entries, source)
+    tested = sum(map(len, benchmark.novel))
+    head = (
+        f'PACO-Part: {expect("parts in train", len(trained), TRAINED)}, '
+        f'{expect(f"of them in {args.min_images} images of val", tested, PUBLISHED)}; {out}'
+    )
+    return '\n'.join([head, *lines, *fold_lines(benchmark.novel, entries)])
+
+
+def part_labels(instances: Instances) -> dict[int, int]:
+    """``{category id: label}`` of the parts, whose names are 'object:part'.
+
+    Raises:
+        ValueError: There are none.
+    """
+    parts = [c for c, name in instances.categories.items() if ':' in name]
+    if not parts:
+        raise ValueError(f'{instances.file} has no categories named object:part; {_REMEDY}')
+    return {c: label for label, c in enumerate(parts, 1)}
+
+
+def _benchmark(
+    parts: dict[str, Instances], labels: dict[int, int], with_train: bool, min_images: int
+) -> Benchmark:
+    """Folds over the parts of train, without those that val has too few images of."""
+    train, val = (images_per_class(parts[split]) for split in ('train', 'val'))
+    trained = [labels[c] for c in train if c in labels]
+    tested = [labels[c] for c, n in val.items() if c in labels and n >= min_images]
+    folds = strided_folds(trained, NUM_FOLDS)
+    novel = tuple(tuple(c for c in fold if c in set(tested)) for fold in folds)
+    if not all(novel):
+        raise ValueError(
+            f'{parts["val"].file} leaves a fold without parts in {min_images} images; {_REMEDY}'
+        )
+    known = [labels[c] for c, n in train.items() if c in labels and n >= 2]
+    base = base_classes(known if with_train else tested, novel)
+    names = tuple(name for c, name in parts['train'].categories.items() if c in labels)
+    return Benchmark('paco-part', names, NUM_FOLDS, novel, 1, base=base)
+
+
+def _read(root: Path, split: str) -> Instances:
+    folder = root / 'annotations'
+    folders = folder, folder / 'paco_lvis_v1', root, root / 'paco_lvis_v1'
+    return read_instances(find_annotations(folders, f'paco_lvis_v1_{split}.json'), _REMEDY)
+
+
+def _jobs(root: Path, instances: Instances, labels: dict[int, int], whole: bool) -> Iterator[Job]:
+    """Images or objects with an annotated part, in the order of the file.
+
+    Raises:
+        ValueError: A part belongs to no object of its image.
+    """
+    for image_id, image in instances.images.items():
+        found = instances.annotations.get(image_id, [])
+        name, shape = image['file_name'], (image['height'], image['width'])
+        of_object: dict[int, list[dict]] = {}
+        for row in found:
+            if row['category_id'] in labels:
+                key = 0 if whole else row.get('obj_ann_id')
+                of_object.setdefault(key, []).append(row)
+        objects = {row['id']: row for row in found if row['category_id'] not in labels}
+        for key, rows in of_object.items():
+            if whole:
+                yield Job(root / name, name, shape, group(rows, labels))
+                continue
+            if key not in objects:
+                raise ValueError(
+                    f'{instances.file}: the object {key} of part annotation {rows[0]["id"]} is not '
+                    f'among those of image {image_id}; {_REMEDY}'
+                )
+            box = clipped_box(objects[key]['bbox'], shape)
+            stem = name.rsplit('.', 1)[0]
+            yield Job(root / name, f'{stem}_{key}.png', shape, group(rows, labels), box)
+
+
+def clipped_box(bbox: list[float], shape: tuple[int, int]) -> Box:
+    """(top, bottom, left, right) of a box (x, y, width, height): both ends rounded down, inside
+    the image, and at least a pixel."""
+    x, y, width, height = bbox
+    top, left = (min(max(int(v), 0), side - 1) for v, side in ((y, shape[0]), (x, shape[1])))
+    bottom, right = min(int(y + height), shape[0]), min(int(x + width), shape[1])
+    return top, max(bottom, top + 1), left, max(right, left + 1)
