@@ -70,50 +70,63 @@ class Results:
         """Take runs of an earlier call from BASE.json whose settings are those of now.
 
         These are: environment, model, data and metric configs, checksum of the checkpoint and
-        protocol. If the file has anything else, it is kept as BASE.json.old.
+        protocol. If the file has anything else, it is kept as BASE.json.old. All processes call
+        this; the main one reads and decides.
 
         Args:
-            protocol_of: Protocol of the dataset of a job.
+            protocol_of: Protocol of the dataset of a job; called by all processes together.
         """
-        found: list[Run] = []
-        if self.base is not None and is_main_process():
-            found = self._earlier(protocol_of)
-        shared: list[Any] = [[replace(run, counts=()) for run in found]]
+        data = _read(f'{self.base}.json') if self.base and is_main_process() else None
+        alike = self._alike(data or {})
+        shared: list[Any] = [sorted(alike)]
+        broadcast_object_list(shared)
+        protocols = {place: protocol_of(self.plan.jobs[place]) for place in shared[0]}
+        found = [run for place, run in alike.items() if _same(run.protocol, protocols[place])]
+        if data is not None:
+            self._set_aside(data, len(found))
+        shared = [[replace(run, counts=()) for run in found]]
         broadcast_object_list(shared)
         self.report.runs += found if is_main_process() else shared[0]
 
-    def _earlier(self, protocol_of: Callable[[Job], Mapping[str, Any]]) -> list[Run]:
-        path = f'{self.base}.json'
-        if not os.path.exists(path):
-            return []
-        data = _read(path)
+    def _alike(self, data: Mapping[str, Any]) -> dict[int, Run]:
+        """Runs of a file that only the protocol can still tell from jobs, by place in the plan."""
+        if data.get('environment') != plain(self.report.header['environment']):
+            return {}
         runs = {run.key: run for run in _runs(data)}
-        same = data.get('environment') == plain(self.report.header['environment'])
-        kept = [
-            runs[job.key]
-            for job in self.plan.jobs
-            if same and job.key in runs and self._agrees(job, runs[job.key], protocol_of)
-        ]
-        if kept:
-            print(f'{path}: {len(kept)} of {len(self.plan.jobs)} runs are there already')
-        if len(kept) < len(data.get('runs', [])) or not data:
-            os.replace(path, f'{path}.old')
-            print(f'{path} had other runs or settings too; it is kept as {path}.old')
-        return kept
+        return {
+            place: runs[job.key]
+            for place, job in enumerate(self.plan.jobs)
+            if job.key in runs and self._agrees(job, runs[job.key])
+        }
 
-    def _agrees(self, job: Job, run: Run, protocol_of: Callable[[Job], Mapping[str, Any]]) -> bool:
+    def _agrees(self, job: Job, run: Run) -> bool:
         checksum = self.plan.checkpoints[job.path]['sha256']
         return (
             run.settings == job.settings
             and checksum is not None
             and run.checkpoint['sha256'] == checksum
             and (job.csv_file is None or os.path.isfile(job.csv_file))
-            and plain(run.protocol) == plain(protocol_of(job))
         )
 
+    def _set_aside(self, data: Mapping[str, Any], kept: int) -> None:
+        """Say what was taken over; keep a file with anything else beside the one to come."""
+        path = f'{self.base}.json'
+        if kept:
+            print(f'{path}: {kept} of {len(self.plan.jobs)} runs are there already')
+        if kept < len(data.get('runs', [])) or not data:
+            os.replace(path, f'{path}.old')
+            print(f'{path} had other runs or settings too; it is kept as {path}.old')
 
-def _read(path: str) -> dict[str, Any]:
-    """Content of a file of results; empty where it is something else."""
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two protocols are equal, of which one may have been through JSON."""
+    return plain(one) == plain(other)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """Content of a file of results; empty where it is something else, None without a file."""
+    if not os.path.exists(path):
+        return None
     try:
         with open(path, encoding='utf-8') as file:
             data = json.load(file)
