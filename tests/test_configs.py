@@ -32,8 +32,8 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(autouse=True)
 def _scope(monkeypatch):
-    monkeypatch.delenv('FOLD', raising=False)
-    monkeypatch.delenv('DATA_ROOT', raising=False)
+    for name in ('FOLD', 'DATA_ROOT', 'SAM2', 'SELECTION'):
+        monkeypatch.delenv(name, raising=False)
     init_default_scope('mmseg')
 
 
@@ -88,14 +88,65 @@ def test_all_that_is_promised_is_there():
 @for_all
 def test_fold_data_root_and_shots_reach_every_loader(cfg):
     loaders = {key: cfg[key].dataset for key in LOADERS if cfg.get(key)}
-    assert {'train_dataloader', 'test_dataloader'} <= set(loaders)
+    assert 'test_dataloader' in loaders and (cfg.get('train_cfg') is None or len(loaders) > 1)
     name = Path(cfg.filename).stem
     assert cfg.work_dir == f'work_dirs/{name}/fold2'
+    roles = dict(zip(LOADERS, ('base_train', 'base_val', 'novel')))
+    if 'shapes' in name:  # no validation: all base classes are trained on
+        roles['train_dataloader'] = 'base'
     for key, dataset in loaders.items():
         assert dataset.fold == '2'
-        assert dataset.split == ('base' if key.startswith('train') else 'novel')
+        assert dataset.split == roles[key]
         assert dataset.dataset.data_root == '/somewhere'
         assert dataset.shots == (5 if '5shot' in name else 1)
+
+
+@pytest.mark.parametrize('benchmark', ['pascal', 'coco'])
+@pytest.mark.parametrize(
+    'selection, train, val, sampler, best',
+    [
+        ('held_out', 'base_train', 'base_val', 'balanced', 'mIoU'),
+        ('both', 'base_train', 'base_val', 'balanced', ['mIoU', 'novel/mIoU']),
+        ('base', 'base', 'base', 'balanced', 'mIoU'),
+        ('novel', 'base', 'novel', 'image_list', 'mIoU'),
+    ],
+)
+def test_selection_by_name(benchmark, selection, train, val, sampler, best, monkeypatch):
+    monkeypatch.setenv('SELECTION', selection)
+    cfg = load(f'fss_sam2_{benchmark}_5shot.py')
+    assert cfg.work_dir == f'work_dirs/fss_sam2_{benchmark}_5shot_{selection}/fold0'
+    assert (cfg.train_dataloader.dataset.split, cfg.val_dataloader.dataset.split) == (train, val)
+    assert cfg.val_dataloader.dataset.sampler == sampler
+    assert cfg.test_dataloader.dataset.sampler == 'image_list'
+    assert cfg.default_hooks.checkpoint.save_best == best
+    assert (cfg.val_cfg.type == 'ValLoopWatchingNovel') == (selection == 'both')
+    if selection == 'novel':  # the published rule: validation is the test
+        assert cfg.val_dataloader == cfg.test_dataloader
+
+
+def test_sam2_by_name(monkeypatch):
+    monkeypatch.setenv('SAM2', 'sam2.1_large')
+    cfg = load('fss_sam2_coco_1shot.py')
+    assert cfg.model.sam2.arch == 'sam2.1_large'
+    assert cfg.work_dir == 'work_dirs/fss_sam2_coco_1shot_sam2.1_large/fold0'
+    with pytest.raises(ValueError, match='this config does not read SAM2'):
+        load('fss_sam2_shapes_1shot.py')
+    monkeypatch.setenv('SAM2', 'large')
+    with pytest.raises(
+        ValueError, match=r"SAM2 must be one of \['sam2.1_base_plus', .* got 'large'"
+    ):
+        load('fss_sam2_coco_1shot.py')
+
+
+def test_selection_that_is_not_there(monkeypatch):
+    monkeypatch.setenv('SELECTION', 'published')
+    with pytest.raises(
+        ValueError, match=r"SELECTION must be one of \['base', 'both', 'held_out', "
+    ):
+        load(PUBLISHED[0])
+    monkeypatch.setenv('SELECTION', 'novel')
+    with pytest.raises(ValueError, match='does not read SELECTION'):
+        load('fss_sam2_shapes_1shot.py')
 
 
 def test_fold_is_0_where_the_environment_has_none():
@@ -109,7 +160,8 @@ def test_guards_and_the_other_parts_are_registered(cfg):
     hooks = [h['type'] for h in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]]
     assert {'FoldGuardHook', 'StrictLoadHook', 'RepeatableNoiseHook'} <= set(hooks)
     assert [kind for kind in hooks if HOOKS.get(kind) is None] == []
-    assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
+    if cfg.get('train_cfg'):
+        assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
     assert METRICS.get(cfg.test_evaluator.type) is not None
     for key in LOADERS:
         if cfg.get(key):
@@ -202,7 +254,7 @@ def test_training_as_published(name, epochs, patience, scales):
     assert passes * cfg.train_cfg.val_interval == 0.5
     assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=8)
-    optimizer, (poly,) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    optimizer, poly = cfg.optim_wrapper.optimizer, cfg.param_scheduler
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0)
     assert (poly.power, poly.end, poly.convert_to_iter_based) == (0.9, cfg.train_cfg.max_epochs, 1)
     assert cfg.test_dataloader.dataset.num_episodes == 1000

@@ -3,13 +3,18 @@
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmfss'], allow_failed_imports=False)
 
+both = '{{$SELECTION:held_out}}' == 'both'  # see _base_/datasets/pascal_5i.py
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),  # tells the EpisodeSampler its epoch
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='mIoU', rule='greater'
+        type='CheckpointHook',
+        interval=1,
+        max_keep_ckpts=1,
+        save_best=['mIoU', 'novel/mIoU'] if both else 'mIoU',
+        rule='greater',
     ),
     fold_guard=dict(type='FoldGuardHook'),
     strict_load=dict(type='StrictLoadHook'),

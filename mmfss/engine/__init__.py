@@ -1,6 +1,7 @@
 """Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
 
 from .hooks import FoldGuardHook, RepeatableNoiseHook, StopWithoutProgressHook, StrictLoadHook
+from .loops import ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
 from .samplers import EpisodeSampler
 
@@ -11,4 +12,5 @@ __all__ = [
     'RepeatableNoiseHook',
     'StopWithoutProgressHook',
     'StrictLoadHook',
+    'ValLoopWatchingNovel',
 ]

@@ -5,7 +5,8 @@ A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
     dict(benchmark='pascal-5i', fold=2, shots=1,
          base_classes=[...], novel_classes=[...],   # names, of this run
          trained_classes=[...],                     # names, of this run and of what it loaded
-         arch=dict(sam2=..., prior_encoder=...))
+         arch=dict(sam2=..., prior_encoder=...),
+         selection=dict(rule='held_out', classes=[...], figures={'mIoU': ...}))
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfss.datasets.class_names import canonical
-from mmfss.datasets.folds import FoldSplit, get_split
+from mmfss.datasets.folds import FoldSplit
 
 META_KEY = 'mmfss'
+#: how checkpoints are chosen, by the classes of validation
+SELECTION_RULES = {'base_val': 'held_out', 'base': 'base', 'novel': 'novel'}
 META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
 
 #: entries of an arch that only cost or save time
@@ -33,45 +36,71 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check_loaders(loaders: Mapping[str, tuple[str, int | str, str]]) -> None:
-    """Check that all loaders are of one benchmark and fold, and that training sees base classes.
+def check_loaders(loaders: Mapping[str, tuple[FoldSplit, str]]) -> None:
+    """Check that all loaders are of one benchmark and fold, and that training sees base classes
+    and none that validation is to hold out.
 
     Args:
-        loaders: name of the loader ('train', 'val', 'test') -> benchmark, fold, and role of the
-            classes ('base' or 'novel').
+        loaders: name of the loader ('train', 'val', 'test', ...) -> its fold, and the role of its
+            classes (see :meth:`FoldSplit.ids`).
 
     Raises:
-        ValueError: a benchmark or fold that does not exist, loaders that differ, or training on
-            novel classes.
+        ValueError: loaders that differ, or training on classes that are held out.
     """
-    splits = {name: get_split(bench, fold) for name, (bench, fold, _) in loaders.items()}
-    if len({(split.benchmark, split.fold) for split in splits.values()}) > 1:
-        said = ', '.join(f'{n}: {s.benchmark} fold {s.fold}' for n, s in splits.items())
+    if len({(split.benchmark, split.fold) for split, _ in loaders.values()}) > 1:
+        said = ', '.join(f'{n}: {s.benchmark} fold {s.fold}' for n, (s, _) in loaders.items())
         raise ValueError(
             f'the loaders do not agree on benchmark and fold ({said}); the novel classes of one '
             'would be trained on in the other. Set the fold for all of them with FOLD=0 in the '
             'environment, not in one loader'
         )
-    role = loaders['train'][2] if 'train' in loaders else 'base'
-    if role != 'base':
-        split = splits['train']
+    if 'train' not in loaders:
+        return
+    split, role = loaders['train']
+    if role not in ('base', 'base_train'):
         raise ValueError(
-            f"train_dataloader.dataset.split must be 'base', got {role!r}: training would see the "
-            f'novel classes of {split.benchmark} fold {split.fold} '
-            f'({", ".join(split.novel_names)})'
+            f"train_dataloader.dataset.split must be 'base' or 'base_train', got {role!r}: "
+            f'training would see classes that {split.benchmark} fold {split.fold} holds out '
+            f'({", ".join(split.names(role))})'
+        )
+    held_out = [name for name, (_, other) in loaders.items() if other == 'base_val']
+    if held_out and role == 'base':
+        raise ValueError(
+            f"{held_out[0]}_dataloader.dataset.split is 'base_val', held-out base classes "
+            f'({", ".join(split.names("base_val"))}), but training sees them: set '
+            "train_dataloader.dataset.split='base_train' too"
         )
 
 
-def describe_run(split: FoldSplit, shots: int, arch: dict, inherited: set[str]) -> dict:
-    """The entry ``meta['mmfss']`` of a checkpoint that is being trained on ``split``."""
+def describe_run(
+    split: FoldSplit,
+    role: str,
+    shots: int,
+    arch: dict,
+    inherited: set[str],
+    selection: dict | None = None,
+) -> dict:
+    """The entry ``meta['mmfss']`` of a checkpoint that is being trained on ``split``.
+
+    Args:
+        split: Fold of the training data.
+        role: Which of its classes are trained on.
+        shots: K of training.
+        arch: That of the model.
+        inherited: Names of the classes that its starting point had been trained on.
+        selection: How checkpoints of the run are chosen, and the figure of this one:
+            ``dict(rule=..., classes=..., figures=...)``; None without validation.
+    """
+    trained = split.names(role)
     return dict(
         benchmark=split.benchmark,
         fold=split.fold,
         shots=int(shots),
-        base_classes=list(split.base_names),
+        base_classes=list(trained),
         novel_classes=list(split.novel_names),
-        trained_classes=sorted(inherited | set(split.base_names)),
+        trained_classes=sorted(inherited | set(trained)),
         arch=plain(arch),
+        selection=plain(selection),
     )
 
 
@@ -89,7 +118,12 @@ def deciding(arch: Any) -> Any:
 
 
 def check_checkpoint(
-    meta: Mapping, split: FoldSplit, arch: dict, resume: bool, source: str = 'the checkpoint'
+    meta: Mapping,
+    split: FoldSplit,
+    arch: dict,
+    resume: bool,
+    source: str = 'the checkpoint',
+    role: str = 'novel',
 ) -> None:
     """Check that a checkpoint may be used on a fold.
 
@@ -99,6 +133,7 @@ def check_checkpoint(
         arch: that of the configured model.
         resume: whether its training is to be continued; then benchmark and fold must be the same.
         source: what messages call it, e.g. 'checkpoint epoch_3.pth'.
+        role: which classes of ``split`` the data are of; those of 'base_val' are held out too.
 
     Raises:
         ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
@@ -119,12 +154,15 @@ def check_checkpoint(
     trained = f"{meta['benchmark']} fold {meta['fold']}"
     here = f'{split.benchmark} fold {split.fold}'
     seen = {canonical(name): name for name in meta['trained_classes']}
-    leaked = [name for name in split.novel_names if canonical(name) in seen]
+    kind, held_out = 'novel', split.novel_names
+    if role == 'base_val':
+        kind, held_out = 'held-out', (*held_out, *split.names(role))
+    leaked = [name for name in held_out if canonical(name) in seen]
     if leaked:
         raise ValueError(
             f'{source} was trained on {trained}, and its classes '
-            f"({', '.join(meta['trained_classes'])}) include novel classes of {here} "
-            f"({', '.join(split.novel_names)}): {', '.join(leaked)}. The figures would mean "
+            f"({', '.join(meta['trained_classes'])}) include {kind} classes of {here} "
+            f"({', '.join(held_out)}): {', '.join(leaked)}. The figures would mean "
             f'nothing. {_remedy(meta, split)}'
         )
     same = (meta['benchmark'], int(meta['fold'])) == (split.benchmark, split.fold)

@@ -18,13 +18,30 @@ from torch import nn
 from mmfss.datasets.folds import FoldSplit
 from mmfss.models.weights import check_state_dict
 
-from .agreement import META_KEY, check_checkpoint, check_loaders, describe_run
+from .agreement import (
+    META_KEY,
+    SELECTION_RULES,
+    check_checkpoint,
+    check_loaders,
+    describe_run,
+)
 
 
 def built_loops(runner: Runner) -> dict[str, BaseLoop]:
     """Those of the loops 'train', 'val', 'test' that the runner has built; builds none."""
     loops = {name: getattr(runner, f'_{name}_loop') for name in ('train', 'val', 'test')}
     return {name: loop for name, loop in loops.items() if isinstance(loop, BaseLoop)}
+
+
+def built_datasets(runner: Runner) -> dict[str, Any]:
+    """Datasets of the loops that are built, by name; the novel episodes that a validation loop
+    watches beside its own are 'watched'."""
+    loops = built_loops(runner)
+    datasets = {name: loop.dataloader.dataset for name, loop in loops.items()}
+    watched = getattr(loops.get('val'), 'watched', None)
+    if watched is not None:
+        datasets['watched'] = watched.dataloader.dataset
+    return datasets
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -99,24 +116,45 @@ class FoldGuardHook(Hook):
     def __init__(self, allow_unverified: bool = False) -> None:
         self.allow_unverified = allow_unverified
         self._inherited: set[str] = set()
+        self._figures: dict[str, float] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Check the loaders, and that the classes they lack are allowed to be absent."""
+        datasets = built_datasets(runner)
+        check_loaders({name: _split_and_role(name, data) for name, data in datasets.items()})
         loops = built_loops(runner)
-        infos = {name: _metainfo(name, loop) for name, loop in loops.items()}
-        check_loaders({n: (m['benchmark'], m['fold'], m['role']) for n, m in infos.items()})
         for name in ('val', 'test'):
             if name in loops:
                 _check_absent(name, loops[name])
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the figures of the weights that may be saved next."""
+        of_classes = ('IoU/', 'classes', 'episodes')
+        self._figures = {
+            key: float(value)
+            for key, value in (metrics or {}).items()
+            if not any(key.removeprefix('novel/').startswith(part) for part in of_classes)
+        }
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Record what is being trained."""
-        info = _metainfo('train', built_loops(runner)['train'])
+        """Record what is being trained, and how checkpoints are chosen."""
+        datasets = built_datasets(runner)
+        split, role = _split_and_role('train', datasets['train'])
+        selection = None
+        if 'val' in datasets:
+            _, chosen_on = _split_and_role('val', datasets['val'])
+            selection = dict(
+                rule=SELECTION_RULES[chosen_on],
+                classes=list(split.names(chosen_on)),
+                figures=self._figures,
+            )
         checkpoint['meta'][META_KEY] = describe_run(
-            FoldSplit.from_dict(info['split']),
-            info['shots'],
+            split,
+            role,
+            datasets['train'].metainfo['shots'],
             model_arch(bare_model(runner)),
             self._inherited,
+            selection,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -126,11 +164,11 @@ class FoldGuardHook(Hook):
         if meta is None:
             self.unverified(source)
             return
-        training = 'train' in built_loops(runner)
-        for name, loop in built_loops(runner).items():
-            split = FoldSplit.from_dict(_metainfo(name, loop)['split'])
-            resume = training and bool(runner._resume)
-            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source)
+        datasets = built_datasets(runner)
+        for name, dataset in datasets.items():
+            split, role = _split_and_role(name, dataset)
+            resume = 'train' in datasets and bool(runner._resume)
+            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source, role)
         self._inherited = set(meta['trained_classes'])
 
     def unverified(self, source: str) -> None:
@@ -154,33 +192,29 @@ class FoldGuardHook(Hook):
 def _check_absent(name: str, loop: BaseLoop) -> None:
     """Refuse at the start what FewShotIoUMetric would refuse after all episodes."""
     dataset = loop.dataloader.dataset
-    sampler = getattr(dataset, '_draw', None)
-    if sampler is None:
-        return
-    wanted = dataset.split.ids(dataset.role)
-    absent = [dataset.split.name(c) for c in wanted if not sampler.pool.images_of.get(c)]
+    absent = getattr(dataset, 'absent_classes', ())
     metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
     for i, metric in enumerate(metrics):
         if absent and getattr(metric, 'absent_classes', None) == 'error':
             entry = f'{name}_evaluator' + (f'.{i}' if len(metrics) > 1 else '')
             raise ValueError(
-                f'the {name} images have no {dataset.shots}-shot episodes of '
-                f'{", ".join(absent)}, which the mean over the {len(wanted)} {dataset.role} '
-                f'classes of {dataset.split.benchmark} fold {dataset.split.fold} is to include. '
-                'Add images, lower min_area, or leave these classes out of the mean with '
-                f'--cfg-options {entry}.absent_classes=exclude'
+                f'the {len(dataset)} {dataset.shots}-shot episodes for {name} have none of '
+                f'{", ".join(absent)}, which the mean over the {dataset.role} classes of '
+                f'{dataset.split.benchmark} fold {dataset.split.fold} is to include. '
+                'Add images, lower min_area, take more episodes or --sampler balanced, or leave '
+                f'these classes out of the mean with --cfg-options {entry}.absent_classes=exclude'
             )
 
 
-def _metainfo(name: str, loop: BaseLoop) -> dict:
-    info = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
-    missing = {'benchmark', 'fold', 'role', 'shots', 'split'} - set(info)
+def _split_and_role(name: str, dataset: Any) -> tuple[FoldSplit, str]:
+    info = getattr(dataset, 'metainfo', None) or {}
+    missing = {'role', 'shots', 'split'} - set(info)
     if missing:
         raise ValueError(
             f'{name}_dataloader.dataset must be an EpisodicDataset, or have its metainfo; '
-            f'{type(loop.dataloader.dataset).__name__} lacks {sorted(missing)}'
+            f'{type(dataset).__name__} lacks {sorted(missing)}'
         )
-    return info
+    return FoldSplit.from_dict(info['split']), info['role']
 
 
 @HOOKS.register_module()

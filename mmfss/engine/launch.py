@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmfss import compat
+from mmfss.datasets.folds import get_split
+from mmfss.models.sam2 import ARCHS
 
 from .agreement import check_loaders
 from .options import check_options
@@ -24,6 +26,12 @@ from .preparation import (
     warn_batch_size,
     warn_schedulers,
 )
+
+#: variable -> where a config has its value, and the values it may have
+_VARIABLES: dict[str, tuple[Callable[[Config], Any], Collection[str]]] = {
+    'SAM2': (lambda cfg: cfg.get('model', {}).get('sam2', {}).get('arch'), ARCHS),
+    'SELECTION': (lambda cfg: cfg.get('selection'), ('held_out', 'base', 'novel', 'both')),
+}
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -102,14 +110,40 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     cfg.merge_from_dict(options)
     cfg.launcher = args.launcher
     fold = check_folds(cfg)
+    variables = check_variables(cfg)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem, f'fold{fold}')
+        name = '_'.join([Path(args.config).stem, *variables])
+        cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)
     return cfg
+
+
+def check_variables(cfg: Config) -> list[str]:
+    """Values of the environment variables, beside FOLD, that configs read: they tell apart the
+    work dirs of one config.
+
+    Raises:
+        ValueError: one has a value that is not allowed, or the config does not read it.
+    """
+    values = []
+    for name, (read, allowed) in _VARIABLES.items():
+        value = os.environ.get(name)
+        if value is None:
+            continue
+        if value not in allowed:
+            raise ValueError(f'{name} must be one of {sorted(allowed)}, got {value!r}')
+        if read(cfg) != value:
+            raise ValueError(
+                f'{name}={value} is set, but this config does not read {name} (it has '
+                f'{read(cfg)!r}). Unset {name}, or use a config that does; see '
+                'configs/fss_sam2_pascal_1shot.py'
+            )
+        values.append(value)
+    return values
 
 
 def check_folds(cfg: Config) -> int:
@@ -121,15 +155,15 @@ def check_folds(cfg: Config) -> int:
     loaders = {}
     for name in ('train', 'val', 'test'):
         for episodes in episodic(cfg.get(f'{name}_dataloader')):
-            role = episodes.get('split')
-            loaders[name] = (episodes['benchmark'], episodes['fold'], role)
+            split = get_split(episodes['benchmark'], episodes['fold'])
+            loaders[name] = (split, episodes.get('split'))
     if not loaders:
         raise ValueError(
             'no loader of the config has a dataset with benchmark and fold; mmfss trains and '
             "tests on EpisodicDataset, see configs/_base_/datasets"
         )
     check_loaders(loaders)
-    fold = int(next(iter(loaders.values()))[1])
+    fold = next(iter(loaders.values()))[0].fold
     wanted = os.environ.get('FOLD')
     if wanted is not None and int(wanted) != fold:
         raise ValueError(

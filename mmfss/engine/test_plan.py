@@ -291,7 +291,7 @@ def _check_guard(cfg: Config, content: Any, path: str) -> None:
     if meta is not None:
         split = get_split(dataset['benchmark'], dataset['fold'])
         # the arch is compared with the model that is built
-        check_checkpoint(meta, split, meta.get('arch', {}), False, source)
+        check_checkpoint(meta, split, meta.get('arch', {}), False, source, dataset['split'])
         return
     for entry in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]:
         if entry and entry.get('type') in ('FoldGuardHook', FoldGuardHook):

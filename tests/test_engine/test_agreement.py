@@ -17,8 +17,12 @@ from mmfss.engine.agreement import (
 ARCH = dict(sam2='sam2_small', prior_encoder=dict(type='DINOv2', arch='base'))
 
 
-def meta_of(benchmark='pascal-5i', fold=0, arch=ARCH, inherited=()):
-    return describe_run(get_split(benchmark, fold), 1, arch, set(inherited))
+def meta_of(benchmark='pascal-5i', fold=0, arch=ARCH, inherited=(), role='base'):
+    return describe_run(get_split(benchmark, fold), role, 1, arch, set(inherited))
+
+
+def loader(fold, role):
+    return get_split('pascal-5i', fold), role
 
 
 def test_run_description_holds_names_and_plain_values_only():
@@ -120,31 +124,40 @@ def test_incomplete_record_is_named():
 
 
 def test_loaders_of_two_folds_are_refused():
-    loaders = dict(train=('pascal-5i', 0, 'base'), test=('pascal-5i', '1', 'novel'))
+    loaders = dict(train=loader(0, 'base'), test=loader('1', 'novel'))
     with pytest.raises(ValueError, match='train: pascal-5i fold 0, test: pascal-5i fold 1'):
         check_loaders(loaders)
 
 
 def test_loaders_of_two_benchmarks_are_refused():
-    loaders = dict(train=('coco-20i', 0, 'base'), val=('coco-20i-contiguous', 0, 'novel'))
+    contiguous = get_split('coco-20i-contiguous', 0)
+    loaders = dict(train=(get_split('coco-20i', 0), 'base'), val=(contiguous, 'novel'))
     with pytest.raises(ValueError, match='do not agree on benchmark and fold'):
         check_loaders(loaders)
 
 
-def test_training_on_novel_classes_is_refused():
-    with pytest.raises(ValueError, match="must be 'base', got 'novel'.*bus, car, cat"):
-        check_loaders(dict(train=('pascal-5i', 1, 'novel'), val=('pascal-5i', 1, 'novel')))
+def test_training_on_held_out_classes_is_refused():
+    with pytest.raises(ValueError, match="must be 'base' or 'base_train', got 'novel'.*bus, car"):
+        check_loaders(dict(train=loader(1, 'novel'), val=loader(1, 'novel')))
+    with pytest.raises(
+        ValueError, match=r"'base_val', held-out base classes \(bird, horse, sofa\)"
+    ):
+        check_loaders(dict(train=loader(1, 'base'), val=loader(1, 'base_val')))
 
 
-def test_validation_may_be_on_base_or_novel_classes():
-    for role in ('base', 'novel'):
-        check_loaders(dict(train=('pascal-5i', '3', 'base'), val=('pascal-5i', 3, role)))
+def test_validation_may_be_on_base_held_out_or_novel_classes():
+    for train, val in (('base', 'base'), ('base', 'novel'), ('base_train', 'base_val')):
+        check_loaders(dict(train=loader('3', train), val=loader(3, val)))
 
 
-@pytest.mark.parametrize('fold', ['7', 4, -1, 'x', '', 1.0, True])
-def test_fold_out_of_range_names_the_allowed_ones(fold):
-    with pytest.raises(ValueError, match=r'0\.\.3'):
-        check_loaders(dict(test=('pascal-5i', fold, 'novel')))
+def test_classes_held_out_for_validation_were_not_trained_on():
+    split = get_split('pascal-5i', 0)
+    meta, held_out = meta_of(), meta_of(role='base_train')
+    assert set(meta['base_classes']) - set(held_out['base_classes']) == {'cat', 'horse', 'sofa'}
+    check_checkpoint(meta, split, ARCH, False, role='novel')
+    check_checkpoint(held_out, split, ARCH, False, role='base_val')
+    with pytest.raises(ValueError, match=r'include held-out classes .*sofa\): cat, horse, sofa'):
+        check_checkpoint(meta, split, ARCH, False, role='base_val')
 
 
 def test_spellings_of_one_class():

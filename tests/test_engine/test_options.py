@@ -73,7 +73,7 @@ def test_copies_are_found_by_name_and_by_value(tmp_path):
         ('model.sam.arch', 'FSSAM has no .* did you mean sam2?'),
         ('train_dataloader.dataset.shot', 'EpisodicDataset has no .* did you mean shots?'),
         ('optim_wrapper.optimizer.learning_rate', "AdamW has no 'learning_rate'"),
-        ('param_scheduler.0.powr', 'PolyLR has no .* did you mean power?'),
+        ('param_scheduler.powr', 'PolyLR has no .* did you mean power?'),
     ],
 )
 def test_refused(cfg, key, message):
@@ -96,7 +96,7 @@ def test_refused(cfg, key, message):
         'optim_wrapper.clip_grad.max_norm',
         'optim_wrapper.optimizer.betas',
         'optim_wrapper.paramwise_cfg.norm_decay_mult',
-        'param_scheduler.0.convert_to_iter_based',
+        'param_scheduler.convert_to_iter_based',
         'default_hooks.checkpoint.interval',
         'default_hooks.checkpoint.published_keys',
         'default_hooks.fold_guard.allow_unverified',

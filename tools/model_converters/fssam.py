@@ -108,9 +108,9 @@ def convert(args: argparse.Namespace) -> str:
         raise ValueError(f'--shots must be at least 1, got {shots}')
     model = build_model(cfg)
     weights, other = read_weights(args, model)
-    run = describe_run(split, shots, model_arch(model), set())
     # published rule: trained on all base classes, and the best on the novel ones was kept
-    run.setdefault('selection', 'novel')
+    chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
+    run = describe_run(split, 'base', shots, model_arch(model), set(), chosen)
     meta = {META_KEY: run, 'converted_from': origin(args), 'mmfss_version': mmfss.__version__}
     conversion.save_whole(dict(meta=meta, state_dict=weights), args.dst, args.overwrite)
     return summary(args, run, len(weights), other)

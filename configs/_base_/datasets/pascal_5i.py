@@ -1,7 +1,17 @@
 # PASCAL-5i: fold F tests classes 5F+1 .. 5F+5 and trains on the other 15.
-# FOLD and DATA_ROOT (the VOC2012 folder) come from the environment.
+# From the environment: FOLD, DATA_ROOT (the VOC2012 folder), and SELECTION, the classes that the
+# best checkpoint is chosen on:
+#   held_out  base classes that training is kept away from, every fifth (the default)
+#   both      the same, and the novel classes are watched: best_mIoU_*.pth by the first,
+#             best_novel_mIoU_*.pth by the second
+#   base      the base classes, all of them trained on, in images that training has not seen
+#   novel     the published rule: all base classes are trained on, and the best checkpoint is
+#             chosen on the novel classes that are tested
 fold = '{{$FOLD:0}}'
 data_root = '{{$DATA_ROOT:data/VOCdevkit/VOC2012}}'
+selection = '{{$SELECTION:held_out}}'
+trained_on = 'base' if selection in ('base', 'novel') else 'base_train'
+chosen_on = selection if selection in ('base', 'novel') else 'base_val'
 
 # Scales are relative to a long side of 500 px, which VOC photos have.
 train_pipeline = [
@@ -40,7 +50,7 @@ train_dataloader = dict(
         type='EpisodicDataset',
         benchmark='pascal-5i',
         fold=fold,
-        split='base',
+        split=trained_on,
         shots=1,
         num_episodes=10**8,  # for the whole run: episodes never come twice
         query_pipeline=train_pipeline,
@@ -65,6 +75,7 @@ test_dataloader = dict(
         shots=1,
         num_episodes=1000,
         seed=0,
+        sampler='image_list',  # published: walks the list of test images
         query_pipeline=query_pipeline,
         support_pipeline=support_pipeline,
         dataset=dict(
@@ -72,9 +83,10 @@ test_dataloader = dict(
         ),
     ),
 )
-# The published rule: the best checkpoint is chosen on the novel classes that are tested. For an
-# honest choice set val_dataloader.dataset.split='base'.
-val_dataloader = test_dataloader
+val_dataloader = dict(test_dataloader, dataset=dict(test_dataloader['dataset'], split=chosen_on))
+if selection != 'novel':  # the published rule draws its episodes as the test does
+    val_dataloader['dataset']['sampler'] = 'balanced'
 
 test_evaluator = dict(type='FewShotIoUMetric')
 val_evaluator = test_evaluator
+val_cfg = dict(type='ValLoopWatchingNovel' if selection == 'both' else 'ValLoop')

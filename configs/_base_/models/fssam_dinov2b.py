@@ -1,9 +1,10 @@
 # FSSAM as published: SAM 2.0 small at 512 px, DINOv2 ViT-B/14 at 560 px. The official weights
 # are fetched when training starts; give a path as `checkpoint` where there is no network.
+# SAM2 in the environment takes another size: SAM2=sam2_large, see README.md for all.
 model = dict(
     type='FSSAM',
     data_preprocessor=dict(type='EpisodeDataPreprocessor'),
-    sam2=dict(arch='sam2_small', image_size=512, checkpoint='official'),
+    sam2=dict(arch='{{$SAM2:sam2_small}}', image_size=512, checkpoint='official'),
     prior_encoder=dict(type='DINOv2', arch='base', image_size=560, checkpoint='official'),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
