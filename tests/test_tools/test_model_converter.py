@@ -109,7 +109,9 @@ def test_what_is_written(tool, config, model, src, tmp_path, capsys):
     run, split = checkpoint['meta']['mmfss'], get_split('shapes-5i', 2)
     assert (run['benchmark'], run['fold'], run['shots']) == ('shapes-5i', 2, 1)
     assert run['trained_classes'] == sorted(split.base_names)
-    assert run['novel_classes'] == list(split.novel_names) and run['selection'] == 'novel'
+    assert run['novel_classes'] == list(split.novel_names)
+    chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
+    assert run['selection'] == chosen
     digest = hashlib.sha256(src.read_bytes()).hexdigest()
     assert checkpoint['meta']['converted_from'] == dict(file=dict(name='best.pth', sha256=digest))
     out = capsys.readouterr().out
