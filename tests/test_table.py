@@ -313,6 +313,13 @@ def test_outputs_that_cannot_be_written_are_found_first(run, tmp_path):
     assert CutTestHook.started == 0
 
 
+def test_seeds_of_frozen_episodes_are_refused(run):
+    frozen = ['test_dataloader.dataset.episodes_file=episodes.json']
+    for option in (('--seeds', 0, 1), ('--sampler', 'balanced')):
+        with pytest.raises(ValueError, match=f'{option[0]} has no effect on the frozen episodes'):
+            run('CHECKPOINTS', '--folds', 0, *option, options=frozen)
+
+
 def test_metric_must_be_there(run):
     with pytest.raises(ValueError, match='must have one FewShotIoUMetric, .* got 0'):
         run('CHECKPOINTS', '--folds', 0, options=['test_evaluator.type=IoUMetric'])

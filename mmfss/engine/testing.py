@@ -20,11 +20,11 @@ from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
 
+from .evaluation_plan import Job, Plan, Request, make_plan
+from .evaluation_results import Results
 from .launch import Distributed, make_parser
 from .preparation import drop_training
 from .provenance import environment
-from .test_plan import Job, Plan, Request, make_plan
-from .test_results import Results
 
 
 def main(argv: Sequence[str] | None = None) -> Report:

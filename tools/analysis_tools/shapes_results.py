@@ -32,6 +32,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, METRICS, MODELS
 
 from mmfss.datasets.shapes import write_shapes
+from mmfss.engine.provenance import commit
+from mmfss.evaluation.statistics import mean_std
 from mmfss.models.fssam import ImageFeatures
 from mmfss.models.functional import logits_to_mask
 from mmfss.models.weights import check_state_dict
@@ -202,8 +204,8 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
 
 
 def markdown(result: dict) -> str:
-    """Mean over the episode seeds for each fold; their mean +- standard deviation over seeds of
-    the four-fold mean."""
+    """Mean over the episode seeds for each fold; their mean +- sample standard deviation over
+    seeds of the four-fold mean."""
     lines = [
         f'Novel-class mIoU in percent on Shapes-5i, {result["episodes"]} episodes per fold and '
         f'seed, episode seeds {result["seeds"]}.',
@@ -217,8 +219,9 @@ def markdown(result: dict) -> str:
         for name in result['table'][str(result['folds'][0])]:
             values = np.array([result['table'][str(f)][name][str(shots)] for f in result['folds']])
             cells = ' | '.join(f'{v:.1f}' for v in values.mean(1))
-            means = values.mean(0)
-            lines.append(f'| {name} | {cells} | {means.mean():.1f} +- {means.std():.1f} |')
+            mean, std = mean_std(values.mean(0))
+            spread = '-' if std is None else f'{std:.1f}'
+            lines.append(f'| {name} | {cells} | {mean:.1f} +- {spread} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -232,9 +235,7 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='trainings and folds at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
-    commit = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], capture_output=True, text=True
-    ).stdout.strip()
+    found = commit()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
     write_shapes(data)
     for configs in ([PRETRAIN], list(VARIANTS.values())):
@@ -245,7 +246,7 @@ def main() -> None:
         table = {fold: future.result() for fold, future in futures.items()}
     result = dict(
         command=' '.join(['python', *sys.argv]),
-        commit=commit,
+        commit='unknown' if found is None else found['sha'] + '-dirty' * found['dirty'],
         machine=f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}',
         folds=args.folds,
         shots=args.shots,

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import HOOKS, METRICS
+from mmseg.registry import METRICS
 
-from mmfss.datasets.folds import get_split
 from mmfss.evaluation.metrics import FewShotIoUMetric
-from mmfss.files import check_writable
 
-from .agreement import check_checkpoint, plain
+from .agreement import plain
 from .checkpoint_patterns import labels, resolve
-from .hooks import FoldGuardHook, recorded_meta
+from .evaluation_checks import (
+    ENTRIES,
+    check_arguments,
+    check_frozen,
+    check_guard,
+    check_outputs,
+)
 from .launch import check_folds, episodic, load_config
 from .provenance import read_checkpoint
-
-#: options that stand for an entry of test_dataloader.dataset
-_ENTRIES = {'seeds': 'seed', 'shots': 'shots', 'episodes': 'num_episodes', 'sampler': 'sampler'}
-_DATASET = 'test_dataloader.dataset'
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,14 @@ def make_plan(request: Request) -> Plan:
             cannot be written.
         FileNotFoundError: config or checkpoint missing.
     """
-    _check(request)
+    check_arguments(request)
     configs = read_configs(request)
     names = labels(request.checkpoints)
     files = resolve(request.checkpoints, list(configs))
     infos: dict[str, Mapping[str, Any]] = {}
     for (_, fold), path in files.items():
         infos[path], content = read_checkpoint(path)
-        _check_guard(configs[fold], content, path)
+        check_guard(configs[fold], content, path)
     dataset = next(episodic(next(iter(configs.values())).test_dataloader))
     shots = request.shots or [int(dataset['shots'])]
     seeds = request.seeds or [int(dataset.get('seed', 0))]
@@ -156,34 +156,12 @@ def make_plan(request: Request) -> Plan:
         for fold in configs
         for seed in seeds
     ]
-    _check_outputs(request, jobs)
+    check_outputs(request, jobs)
     patterns = {names[pattern]: pattern for pattern in request.checkpoints}
     return Plan(configs, patterns, shots, seeds, infos, jobs)
 
 
 # --------------------------------------------------------------------------------- arguments
-def _check(request: Request) -> None:
-    """Values of the options, and that none is given twice over."""
-    if not request.checkpoints:
-        raise ValueError('give at least one checkpoint')
-    for name, low in (('folds', 0), ('seeds', 0), ('shots', 1)):
-        values = getattr(request, name)
-        if values is not None and (
-            not values or min(values) < low or len(set(values)) < len(values)
-        ):
-            raise ValueError(f'--{name} must be different integers >= {low}, got {list(values)}')
-    if request.episodes is not None and request.episodes < 1:
-        raise ValueError(f'--episodes must be >= 1, got {request.episodes}')
-    for name, entry in _ENTRIES.items():
-        for key, value in request.cfg_options.items():
-            inside = key.startswith(f'{_DATASET}.') and key.split('.')[-1] == entry
-            if inside and getattr(request, name) is not None:
-                raise ValueError(
-                    f'--{name} and --cfg-options {key}={value} both set the {entry} of the test '
-                    'episodes; give one of them'
-                )
-
-
 @contextmanager
 def fold_in_environment(fold: int | None) -> Iterator[None]:
     """Within, FOLD is set for configs to read; None leaves it as it is."""
@@ -228,9 +206,10 @@ def read_configs(request: Request) -> dict[int, Config]:
                 f'{len(episodes)}; see configs/_base_/datasets'
             )
         _metric_entry(cfg.get('test_evaluator'))
+        check_frozen(request, episodes[0])
         for name in ('episodes', 'sampler'):
             if getattr(request, name) is not None:
-                episodes[0][_ENTRIES[name]] = getattr(request, name)
+                episodes[0][ENTRIES[name]] = getattr(request, name)
     return configs
 
 
@@ -267,34 +246,3 @@ def _job(
     if csv_file is not None:
         metric['csv_file'] = csv_file
     return Job(label, shots, fold, seed, path, dataloader, evaluator, digest, csv_file)
-
-
-def _check_outputs(request: Request, jobs: Sequence[Job]) -> None:
-    files = [job.csv_file for job in jobs if job.csv_file is not None]
-    if len(set(files)) < len(files):
-        raise ValueError(
-            f'{len(files)} runs would write their episodes to one csv_file, {files[0]}; leave it '
-            'out of the config and give a folder with --csv'
-        )
-    for path in files:
-        check_writable(path, '--csv' if request.csv else 'test_evaluator.csv_file')
-    if request.base is not None:
-        for suffix in ('json', 'md', 'txt'):
-            check_writable(f'{request.base}.{suffix}', '--out')
-
-
-def _check_guard(cfg: Config, content: Any, path: str) -> None:
-    """Refuse now what FoldGuardHook would refuse when this fold's turn comes."""
-    source = f'checkpoint {path}'
-    dataset = next(episodic(cfg.test_dataloader))
-    meta = recorded_meta(content, source)
-    if meta is not None:
-        split = get_split(dataset['benchmark'], dataset['fold'])
-        # the arch is compared with the model that is built
-        check_checkpoint(meta, split, meta.get('arch', {}), False, source, dataset['split'])
-        return
-    for entry in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]:
-        if entry and entry.get('type') in ('FoldGuardHook', FoldGuardHook):
-            guard = HOOKS.build(entry)
-            if not guard.allow_unverified:
-                guard.unverified(source)

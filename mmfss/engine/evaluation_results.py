@@ -17,7 +17,7 @@ from mmfss.evaluation.report_text import markdown, text, to_json
 from mmfss.files import write_text
 
 from .agreement import plain
-from .test_plan import Job, Plan
+from .evaluation_plan import Job, Plan
 
 
 class Results:
