@@ -14,6 +14,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
 from tiny_runs import TINY_DINO, TINY_SAM2
 
+from mmfss.datasets.folds import Benchmark, contiguous_folds
+from mmfss.datasets.prepared import write_description
 from mmfss.engine.hooks import model_arch
 from mmfss.engine.launch import load_config
 from mmfss.engine.options import runner_entries
@@ -49,17 +51,27 @@ def load(name, **options):
 
 
 @functools.cache
-def _load_as_user(name):
+def _load_as_user(name, data_root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('FOLD', '2')
-        patch.setenv('DATA_ROOT', '/somewhere')
+        patch.setenv('DATA_ROOT', data_root)
         return load(name)
 
 
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory):
+    """Folder of a prepared dataset of three folds; no images."""
+    root = tmp_path_factory.mktemp('prepared')
+    benchmark = Benchmark('mine', tuple('abcdefghi'), 3, contiguous_folds(9, 3), 1)
+    write_description(root, benchmark, 'label_maps', root, dict(train=[], test=[]), {})
+    return str(root)
+
+
 @pytest.fixture
-def cfg(request):
+def cfg(request, prepared):
     """The config named by the test's parameter, under FOLD=2 DATA_ROOT=/somewhere."""
-    return copy.deepcopy(_load_as_user(request.param))
+    data_root = prepared if 'prepared' in request.param else '/somewhere'
+    return copy.deepcopy(_load_as_user(request.param, data_root))
 
 
 for_all = pytest.mark.parametrize('cfg', SHIPPED, indirect=True)
@@ -97,7 +109,7 @@ def test_fold_data_root_and_shots_reach_every_loader(cfg):
     for key, dataset in loaders.items():
         assert dataset.fold == '2'
         assert dataset.split == roles[key]
-        assert dataset.dataset.data_root == '/somewhere'
+        assert dataset.dataset.data_root in ('/somewhere', dataset.benchmark)
         assert dataset.shots == (5 if '5shot' in name else 1)
 
 

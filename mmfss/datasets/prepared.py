@@ -126,7 +126,7 @@ class PreparedDataset(BaseSegDataset):
 
     Args:
         data_root: The prepared folder.
-        split: Name of a list in ``splits/``.
+        split: Name of a list in ``splits/``; None takes 'test', else 'val', else 'all'.
         lazy_init: Read no list yet.
         serialize_data: Keep the list as bytes shared among data workers.
 
@@ -136,7 +136,11 @@ class PreparedDataset(BaseSegDataset):
     """
 
     def __init__(
-        self, data_root: str, split: str, lazy_init: bool = False, serialize_data: bool = True
+        self,
+        data_root: str,
+        split: str | None = None,
+        lazy_init: bool = False,
+        serialize_data: bool = True,
     ) -> None:
         content = read_description(data_root)
         if content.get('format') != FORMAT or content.get('kind') not in KINDS:
@@ -144,6 +148,8 @@ class PreparedDataset(BaseSegDataset):
                 f'{data_root} was prepared in format {content.get("format")} '
                 f'({content.get("kind")}), expected {FORMAT}; run tools/prepare.py again'
             )
+        if split is None:
+            split = next((s for s in ('test', 'val', 'all') if s in content['splits']), None)
         if split not in content['splits']:
             raise ValueError(
                 f'split of {data_root} must be one of {sorted(content["splits"])}, got {split!r}'
