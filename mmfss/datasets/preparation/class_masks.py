@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,10 +42,7 @@ class Job:
 
 
 def write_class_masks(job: Job, out: Path) -> Done:
-    """Write the masks that are not complete, of the classes that cover a pixel.
-
-    Returns:
-        With the line of the list as its result, None if no class covers a pixel.
+    """Write the masks of a job that are not complete; see :func:`save_class_masks`.
 
     Raises:
         FileNotFoundError, ValueError: The image is missing or of another size than its annotations
@@ -57,32 +54,65 @@ def write_class_masks(job: Job, out: Path) -> Done:
             f'image {job.image} is {found[1]} x {found[0]} pixels (width x height), its '
             f'annotations are of {job.shape[1]} x {job.shape[0]}; download it again'
         )
-    top, bottom, left, right = job.box or (0, job.shape[0], 0, job.shape[1])
+    masks = {
+        class_id: partial(_union, parts, job.shape) for class_id, parts in job.annotations.items()
+    }
+    return save_class_masks(job.image, job.name, masks, job.box, out)
+
+
+def _union(parts: Sequence[dict], shape: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    for annotation in parts:
+        mask |= decode(annotation, *shape)
+    return mask
+
+
+def save_class_masks(
+    image: Path,
+    name: str,
+    masks: Mapping[int, Callable[[], np.ndarray]],
+    box: Box | None,
+    out: Path,
+) -> Done:
+    """Write the masks that are not complete, of the classes that cover a pixel.
+
+    Args:
+        image: The image.
+        name: What the list calls it: with suffix, relative to the image folder.
+        masks: ``{class id: paints its mask, bool (height, width) of the image}``.
+        box: (top, bottom, left, right) to cut out and write to OUT/images; None leaves the image
+            where it is.
+        out: Folder of the prepared dataset.
+
+    Returns:
+        With the line of the list as its result, None if no class covers a pixel.
+    """
+    height, width = image_size(image)
+    top, bottom, left, right = box or (0, height, 0, width)
     shape = bottom - top, right - left
     written = kept = 0
     classes = []
-    for class_id, parts in sorted(job.annotations.items()):
-        path = mask_path(out, job.name, class_id)
+    for class_id, paint in sorted(masks.items()):
+        path = mask_path(out, name, class_id)
         if is_complete(path, shape):
             kept += 1
         else:
-            mask = np.zeros(job.shape, bool)
-            for annotation in parts:
-                mask |= decode(annotation, *job.shape)
-            if not mask[top:bottom, left:right].any():
+            mask = paint()[top:bottom, left:right]
+            if not mask.any():
                 continue
-            save_png(path, np.ascontiguousarray(mask[top:bottom, left:right]).astype(np.uint8))
+            save_png(path, np.ascontiguousarray(mask).astype(np.uint8))
             written += 1
         classes.append(class_id)
     if not classes:
         return Done()
-    if job.box is not None:
-        there = _is_complete_image(out / 'images' / job.name, shape)
+    if box is not None:
+        target = out / 'images' / name
+        there = _is_complete_image(target, shape)
         written, kept = written + (not there), kept + there
         if not there:
-            rgb = read_image(job.image)[top:bottom, left:right, ::-1]
-            save_png(out / 'images' / job.name, np.ascontiguousarray(rgb))
-    return Done(written, kept, Entry(job.name, tuple(classes)))
+            rgb = read_image(image)[top:bottom, left:right, ::-1]
+            save_png(target, np.ascontiguousarray(rgb))
+    return Done(written, kept, Entry(name, tuple(classes)))
 
 
 def _is_complete_image(path: Path, shape: tuple[int, int]) -> bool:

@@ -16,6 +16,7 @@ from mmfss.datasets.preparation import (
     isic,
     lvis92i,
     paco_part,
+    pascal_part,
     shapes,
     voc,
 )
@@ -33,6 +34,7 @@ COMMANDS = {
     'chest_xray': chest_xray,
     'lvis92i': lvis92i,
     'paco_part': paco_part,
+    'pascal_part': pascal_part,
 }
 """Subcommand -> module with ``add_arguments(parser)`` and ``prepare(args) -> str``.
 
