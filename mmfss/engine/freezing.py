@@ -11,8 +11,8 @@ from mmseg.registry import DATASETS
 from mmfss.datasets.frozen import freeze
 from mmfss.files import check_writable
 
-from .launch import make_parser
 from .evaluation_plan import Request, read_configs
+from .launch import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> list[str]:
