@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prepared_checks import episodes, fails, files, picture, prepare, read
-from pycocotools import mask as coder
 
 from mmfss.datasets import get_split
 from mmfss.datasets.preparation.paco_part import clipped_box
 
 SHAPE = (30, 40)
+coder = pytest.importorskip('pycocotools.mask', reason='pip install -r requirements/tools.txt')
 
 
 def square(top: int, left: int, side: int = 5) -> list[list[float]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prepared_checks import episodes, fails, files, picture, prepare, read
-from scipy.io import savemat
 
 from mmfss.datasets import get_split
 from mmfss.datasets.preparation.pascal_part import CLASSES, FOLDS, MERGED, bounding_box
 
 SHAPE = (40, 50)
+savemat = pytest.importorskip('scipy.io', reason='pip install -r requirements/tools.txt').savemat
 
 
 def box_mask(top: int, bottom: int, left: int, right: int) -> np.ndarray:

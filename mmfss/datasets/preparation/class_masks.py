@@ -90,13 +90,10 @@ def save_class_masks(
     height, width = image_size(image)
     top, bottom, left, right = box or (0, height, 0, width)
     shape = bottom - top, right - left
-    written = kept = 0
-    classes = []
+    written, classes = 0, []
     for class_id, paint in sorted(masks.items()):
         path = mask_path(out, name, class_id)
-        if is_complete(path, shape):
-            kept += 1
-        else:
+        if not is_complete(path, shape):
             mask = paint()[top:bottom, left:right]
             if not mask.any():
                 continue
@@ -105,20 +102,21 @@ def save_class_masks(
         classes.append(class_id)
     if not classes:
         return Done()
+    count = len(classes)
     if box is not None:
-        target = out / 'images' / name
-        there = _is_complete_image(target, shape)
-        written, kept = written + (not there), kept + there
-        if not there:
-            rgb = read_image(image)[top:bottom, left:right, ::-1]
-            save_png(target, np.ascontiguousarray(rgb))
-    return Done(written, kept, Entry(name, tuple(classes)))
+        count += 1
+        written += _cut(image, out / 'images' / name, box)
+    return Done(written, count - written, Entry(name, tuple(classes)))
 
 
-def _is_complete_image(path: Path, shape: tuple[int, int]) -> bool:
+def _cut(image: Path, target: Path, box: Box) -> bool:
+    """Write a part of an image unless it is complete; whether it was written."""
+    top, bottom, left, right = box
     with suppress(FileNotFoundError, ValueError):
-        return read_image(path).shape[:2] == shape
-    return False
+        if read_image(target).shape[:2] == (bottom - top, right - left):
+            return False
+    save_png(target, np.ascontiguousarray(read_image(image)[top:bottom, left:right, ::-1]))
+    return True
 
 
 def write_split(

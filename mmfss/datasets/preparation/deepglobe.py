@@ -90,7 +90,7 @@ def cut_picture(picture: str, root: Path, out: Path, unknown: int) -> Done:
 
     def choose(labels: np.ndarray) -> list[Tile]:
         tiles = []
-        for i, (top, bottom, left, right) in enumerate(grid_boxes(*labels.shape, GRID)):
+        for i, (top, bottom, left, right) in enumerate(grid_boxes(labels.shape, GRID)):
             part = labels[top:bottom, left:right]
             counts = np.unique(part, return_counts=True)[1]
             if len(counts) > 1 and counts.min() / part.size > MIN_SHARE:

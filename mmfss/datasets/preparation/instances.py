@@ -67,9 +67,7 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
     try:
         content = json.loads(data)
         categories = {c['id']: str(c['name']) for c in content['categories']}
-        images = {i['id']: i for i in content['images']}
-        for image in content['images']:
-            image.setdefault('file_name', '/'.join(image.get('coco_url', '').split('/')[-2:]))
+        images = {i['id']: _named(i) for i in content['images']}
         sizes = [(str(i['file_name']), int(i['height']), int(i['width'])) for i in images.values()]
         annotations: Mapping[int, list[dict]] = defaultdict(list)
         for annotation in content['annotations']:
@@ -88,6 +86,13 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
     return Instances(
         file, sha256(data).hexdigest(), dict(sorted(categories.items())), images, annotations
     )
+
+
+def _named(image: dict) -> dict:
+    """The record of an image with its ``file_name``."""
+    if 'file_name' not in image and 'coco_url' in image:
+        image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
+    return image
 
 
 def _check_unique(file: Path, what: str, values: Iterable[Hashable], remedy: str) -> None:

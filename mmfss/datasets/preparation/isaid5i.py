@@ -139,7 +139,7 @@ def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> D
     def choose(labels: np.ndarray) -> list[Tile]:
         return [
             Tile(f'{job.name}_{top}_{bottom}_{left}_{right}', (top, bottom, left, right))
-            for top, bottom, left, right in sliding_boxes(*labels.shape, size, stride)
+            for top, bottom, left, right in sliding_boxes(labels.shape, size, stride)
             if max(areas(labels[top:bottom, left:right]).values(), default=0) >= min_area
         ]
 

@@ -139,7 +139,7 @@ def _jobs(root: Path, instances: Instances, labels: dict[int, int], whole: bool)
     for image_id, image in instances.images.items():
         found = instances.annotations.get(image_id, [])
         name, shape = image['file_name'], (image['height'], image['width'])
-        of_object: dict[int, list[dict]] = {}
+        of_object: dict[int | None, list[dict]] = {}
         for row in found:
             if row['category_id'] in labels:
                 key = 0 if whole else row.get('obj_ann_id')

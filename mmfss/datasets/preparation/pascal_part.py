@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -158,14 +157,16 @@ def cut_objects(name: str, images: Path, parts: Path, out: Path) -> Done:
                 masks.setdefault(class_id, []).append(mask)
         if not masks or not silhouette.any():
             continue
-        paint: dict[int, Callable[[], np.ndarray]] = {
-            class_id: partial(np.any, np.stack(rows), axis=0) for class_id, rows in masks.items()
-        }
+        paint = {class_id: partial(_union, rows) for class_id, rows in masks.items()}
         done = save_class_masks(image, f'{name}_{i}.png', paint, bounding_box(silhouette), out)
         written, kept = written + done.written, kept + done.kept
         if done.result is not None:
             entries.append(done.result)
     return Done(written, kept, entries)
+
+
+def _union(masks: list[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.any(masks, axis=0))
 
 
 def bounding_box(mask: np.ndarray) -> Box:

@@ -103,7 +103,7 @@ def check_size(mask: np.ndarray, path: str | os.PathLike, shape: tuple[int, int]
         )
 
 
-def binary_mask(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray:
+def binary_mask(path: str | Path, shape: tuple[int, int]) -> np.ndarray:
     """A mask drawn in black and white as uint8 (height, width) of 0 and 1.
 
     Grey (borders are often smoothed) counts as white from :data:`THRESHOLD` of 255 on, as the
@@ -119,7 +119,7 @@ def binary_mask(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray:
 
 
 def coded_mask(
-    path: str | os.PathLike, codes: Mapping[Colour, int], shape: tuple[int, int], round_to: int = 1
+    path: str | Path, codes: Mapping[Colour, int], shape: tuple[int, int], round_to: int = 1
 ) -> np.ndarray:
     """A mask of RGB codes as label values, uint8 (height, width).
 

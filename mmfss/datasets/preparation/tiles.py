@@ -34,11 +34,16 @@ class Tile:
     box: Box
 
 
-def sliding_boxes(height: int, width: int, size: int, stride: int) -> list[Box]:
+def sliding_boxes(shape: tuple[int, ...], size: int, stride: int) -> list[Box]:
     """Windows of ``size`` every ``stride`` pixels, the last one flush with the border.
 
     A picture that is smaller than a window gives one window of its own size.
+
+    Args:
+        shape: (height, width) of the picture.
+        size, stride: In pixels.
     """
+    height, width = shape
 
     def starts(length: int) -> list[int]:
         last = max(length - size, 0)
@@ -51,9 +56,9 @@ def sliding_boxes(height: int, width: int, size: int, stride: int) -> list[Box]:
     ]
 
 
-def grid_boxes(height: int, width: int, parts: int) -> list[Box]:
+def grid_boxes(shape: tuple[int, ...], parts: int) -> list[Box]:
     """``parts`` x ``parts`` windows that share no pixel and leave none over, row by row."""
-    rows, columns = ([i * side // parts for i in range(parts + 1)] for side in (height, width))
+    rows, columns = ([i * side // parts for i in range(parts + 1)] for side in shape)
     return [
         (rows[i], rows[i + 1], columns[j], columns[j + 1])
         for i in range(parts)
@@ -89,26 +94,32 @@ def save_tiles(
         With ``{tile name: {class: pixels}}`` as its result.
     """
     note = out / 'tiles' / f'{name}.json'
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-        tiles = json.loads(note.read_text(encoding='utf-8'))
-        found = {t['name']: {int(c): n for c, n in t['areas'].items()} for t in tiles}
-        if all(_there(out, t['name'], tuple(t['shape'])) for t in tiles):
-            return Done(kept=len(found), result=found)
+    noted = _noted(out, note)
+    if noted is not None:
+        return Done(kept=len(noted), result=noted)
     truth = labels()
     rgb = read_image(image)[..., ::-1]
-    done = Counter[str]()
-    rows = []
+    written, rows = 0, []
     for tile in choose(truth):
         top, bottom, left, right = tile.box
         part = truth[top:bottom, left:right]
-        there = _there(out, tile.name, part.shape)
-        done['kept' if there else 'written'] += 1
-        if not there:
+        if not _there(out, tile.name, part.shape):
+            written += 1
             save_png(_image(out, tile.name), np.ascontiguousarray(rgb[top:bottom, left:right]))
             save_png(mask_path(out, f'{tile.name}.png'), np.ascontiguousarray(part))
         rows.append(dict(name=tile.name, shape=part.shape, areas=areas(part)))
     write_text(note, json.dumps(rows) + '\n')
-    return Done(done['written'], done['kept'], {row['name']: row['areas'] for row in rows})
+    found = {row['name']: row['areas'] for row in rows}
+    return Done(written, len(found) - written, found)
+
+
+def _noted(out: Path, note: Path) -> dict[str, dict[int, int]] | None:
+    """Tiles and areas of a note, if it is whole and all its tiles are."""
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        tiles = json.loads(note.read_text(encoding='utf-8'))
+        if all(_there(out, tile['name'], tuple(tile['shape'])) for tile in tiles):
+            return {t['name']: {int(c): n for c, n in t['areas'].items()} for t in tiles}
+    return None
 
 
 def _image(out: Path, name: str) -> Path:
