@@ -165,10 +165,16 @@ class FoldGuardHook(Hook):
             self.unverified(source)
             return
         datasets = built_datasets(runner)
+        resume = 'train' in datasets and bool(runner._resume)
         for name, dataset in datasets.items():
             split, role = _split_and_role(name, dataset)
-            resume = 'train' in datasets and bool(runner._resume)
             check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source, role)
+        lacking = {'epoch', 'iter'} - set(checkpoint['meta']) | {'optimizer'} - set(checkpoint)
+        if resume and lacking:
+            raise ValueError(
+                f'{source} cannot be resumed, it lacks {sorted(lacking)}: it was not saved by '
+                'tools/train.py, or is converted. Start from it with --cfg-options load_from=PATH'
+            )
         self._inherited = set(meta['trained_classes'])
 
     def unverified(self, source: str) -> None:

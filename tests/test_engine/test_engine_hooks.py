@@ -98,6 +98,17 @@ def test_resuming_on_another_benchmark_is_refused():
         FoldGuardHook().after_load_checkpoint(runner, first)
 
 
+def test_weights_alone_cannot_be_resumed():
+    """A converted checkpoint has a record and weights, but no state of a training."""
+    checkpoint = dict(meta={})
+    FoldGuardHook().before_save_checkpoint(make_runner(train=loop_on()), checkpoint)
+    runner = make_runner(train=loop_on(), _resume=True, _load_from='converted.pth')
+    with pytest.raises(ValueError, match=r"lacks \['epoch', 'iter', 'optimizer'\].*load_from=PATH"):
+        FoldGuardHook().after_load_checkpoint(runner, checkpoint)
+    runner._resume = False
+    FoldGuardHook().after_load_checkpoint(runner, checkpoint)
+
+
 def test_arch_of_parts():
     conv = nn.Conv2d(3, 4, 1)
     encoder = SimpleNamespace(backbone=conv)
