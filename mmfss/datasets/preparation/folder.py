@@ -110,7 +110,7 @@ def _check_options(args: argparse.Namespace) -> None:
     out, src = args.out.resolve(), args.src.resolve()
     if out == src or src in out.parents:
         raise ValueError(f'OUT must not be SRC or below it, got {args.out}; choose another folder')
-    if out.is_dir() and any(out.iterdir()) and not (out / OPTIONS_FILE).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / OPTIONS_FILE.format('')).is_file():
         raise ValueError(
             f'{args.out} is not empty and was not made by this command; nothing was written: '
             'choose a new folder'

@@ -1,0 +1,38 @@
+"""Jobs for the tests of ``mmfss.datasets.preparation.jobs``, importable by worker processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.datasets.preparation.jobs import Done, save_mask
+
+
+def paint(number: int) -> np.ndarray:
+    """A random mask of 150 x 150, about 20 KB as a file."""
+    return np.random.default_rng(number).integers(0, 99, (150, 150), dtype=np.uint8)
+
+
+def slow_job(number: int, folder: Path) -> Done:
+    """A mask that takes 20 ms to paint."""
+
+    def make() -> np.ndarray:
+        time.sleep(0.02)
+        return paint(number)
+
+    return save_mask(folder / f'{number:03}.png', make, (150, 150))
+
+
+def bad_job(number: int) -> Done:
+    """Fails for every third number."""
+    if number % 3 == 0:
+        raise ValueError(f'number {number} is bad')
+    return Done(written=1, result=number)
+
+
+def end_process(number: int) -> Done:
+    """As if the system had killed the worker."""
+    os._exit(9)
