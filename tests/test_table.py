@@ -246,6 +246,24 @@ def test_several_checkpoints_give_a_row_each(run, weights, tmp_path, capsys):
     assert 'novel: mIoU 60.25' in text
 
 
+@pytest.mark.parametrize(
+    'name, rule, classes',
+    [
+        ('best_mIoU_epoch_3.pth', 'held_out', ['disk']),
+        ('best_novel_mIoU_epoch_3.pth', 'novel', ['cross', 'star']),
+        ('epoch_3.pth', 'none', []),
+        ('fold0.pth', 'held_out', ['disk']),
+    ],
+)
+def test_rule_of_a_checkpoint(name, rule, classes):
+    """A training that watches the novel classes records one rule in all that it saves."""
+    chosen = dict(rule='held_out', classes=['disk'], figures={'mIoU': 1.0, 'novel/mIoU': 2.0})
+    meta = dict(selection=chosen, novel_classes=['cross', 'star'])
+    expected = dict(rule=rule, classes=classes, figures=chosen['figures'])
+    assert provenance.selection_of(f'runs/{name}', meta) == expected
+    assert provenance.selection_of(f'runs/{name}', {}) is None
+
+
 # ---------------------------------------------------------------------- refused before any run
 @pytest.mark.parametrize(
     'args, error, message',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,8 +81,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
 
     Returns:
         ``dict(path, sha256, epoch, iter, trained_on, selection)``, with None for what the file
-        does not say; ``trained_on`` names benchmark, fold and shots, ``selection`` is what
-        ``meta['mmfss']`` says of how the checkpoint was chosen. Then the checkpoint.
+        does not say; ``trained_on`` names benchmark, fold and shots, ``selection`` says how the
+        checkpoint was chosen, see :func:`selection_of`. Then the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: the file is not there, damaged, or wants to run code.
@@ -97,6 +98,27 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
         epoch=meta.get('epoch'),
         iter=meta.get('iter'),
         trained_on={k: ours.get(k) for k in ('benchmark', 'fold', 'shots')} if ours else None,
-        selection=plain(ours.get('selection')),
+        selection=selection_of(path, ours),
     )
     return info, content
+
+
+def selection_of(path: str, meta: Mapping[str, Any]) -> Any:
+    """How a checkpoint was chosen: what it says itself, as far as its name does not say other.
+
+    All checkpoints of a training record the rule of that training, but only its ``best_*.pth``
+    were chosen by it. mmengine names those after the figure, and the others ``epoch_N.pth`` or
+    ``iter_N.pth``; a training that watches the novel classes too leaves ``best_novel_*.pth``.
+
+    Args:
+        path: its file.
+        meta: its ``meta['mmfss']``.
+    """
+    recorded, name = plain(meta.get('selection')), os.path.basename(path)
+    if not isinstance(recorded, dict):
+        return recorded
+    if name.startswith('best_novel_'):
+        return dict(recorded, rule='novel', classes=plain(meta.get('novel_classes')))
+    if re.fullmatch(r'(epoch|iter)_\d+\.pth', name):
+        return dict(recorded, rule='none', classes=[])
+    return recorded
