@@ -24,6 +24,7 @@ from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspe
 from mmfss.datasets.preparation.jobs import Tally, run
 from mmfss.datasets.preparation.sources import OPTIONS_FILE, begin
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
+from mmfss.files import PART_SUFFIX
 
 MIN_AREA = 256
 
@@ -110,7 +111,8 @@ def _check_options(args: argparse.Namespace) -> None:
     out, src = args.out.resolve(), args.src.resolve()
     if out == src or src in out.parents:
         raise ValueError(f'OUT must not be SRC or below it, got {args.out}; choose another folder')
-    if out.is_dir() and any(out.iterdir()) and not (out / OPTIONS_FILE.format('')).is_file():
+    begun = (out / OPTIONS_FILE.format('')).is_file() or not out.is_dir()
+    if not begun and any(not file.name.endswith(PART_SUFFIX) for file in out.iterdir()):
         raise ValueError(
             f'{args.out} is not empty and was not made by this command; nothing was written: '
             'choose a new folder'
