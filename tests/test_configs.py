@@ -16,7 +16,7 @@ from tiny_runs import TINY_DINO, TINY_SAM2
 
 from mmfss.datasets.folds import Benchmark, contiguous_folds
 from mmfss.datasets.prepared import write_description
-from mmfss.engine.hooks import model_arch
+from mmfss.engine.guards import model_arch
 from mmfss.engine.launch import load_config
 from mmfss.engine.options import runner_entries
 

@@ -1,6 +1,7 @@
 """Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
 
-from .hooks import FoldGuardHook, RepeatableNoiseHook, StopWithoutProgressHook, StrictLoadHook
+from .guards import FoldGuardHook, StrictLoadHook
+from .hooks import RepeatableNoiseHook, StopWithoutProgressHook
 from .loops import ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
 from .samplers import EpisodeSampler

@@ -12,7 +12,7 @@ from mmfss.datasets.folds import get_split
 from mmfss.files import check_writable
 
 from .agreement import check_checkpoint
-from .hooks import FoldGuardHook, recorded_meta
+from .guards import FoldGuardHook, recorded_meta
 from .launch import episodic
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from mmfss.engine import (
     StrictLoadHook,
 )
 from mmfss.engine.agreement import META_KEY
-from mmfss.engine.hooks import built_loops, model_arch
+from mmfss.engine.guards import built_loops, model_arch
 
 
 class Loop(BaseLoop):

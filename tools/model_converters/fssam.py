@@ -28,7 +28,7 @@ from torch import nn
 import mmfss
 from mmfss.datasets.folds import get_split
 from mmfss.engine.agreement import META_KEY, describe_run
-from mmfss.engine.hooks import model_arch
+from mmfss.engine.guards import model_arch
 from mmfss.engine.launch import load_config
 from mmfss.models import conversion
 

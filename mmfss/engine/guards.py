@@ -1,0 +1,263 @@
+"""Hooks that stop a run whose data, classes, model and checkpoint do not belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
+from mmseg.registry import HOOKS
+from torch import nn
+
+from mmfss.datasets.folds import FoldSplit
+from mmfss.models.weights import check_state_dict
+
+from .agreement import (
+    META_KEY,
+    SELECTION_RULES,
+    check_checkpoint,
+    check_loaders,
+    describe_run,
+)
+
+
+def built_loops(runner: Runner) -> dict[str, BaseLoop]:
+    """Those of the loops 'train', 'val', 'test' that the runner has built; builds none."""
+    loops = {name: getattr(runner, f'_{name}_loop') for name in ('train', 'val', 'test')}
+    return {name: loop for name, loop in loops.items() if isinstance(loop, BaseLoop)}
+
+
+def built_datasets(runner: Runner) -> dict[str, Any]:
+    """Datasets of the loops that are built, by name; the novel episodes that a validation loop
+    watches beside its own are 'watched'."""
+    loops = built_loops(runner)
+    datasets = {name: loop.dataloader.dataset for name, loop in loops.items()}
+    watched = getattr(loops.get('val'), 'watched', None)
+    if watched is not None:
+        datasets['watched'] = watched.dataloader.dataset
+    return datasets
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of a distributed run."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def model_arch(model: nn.Module) -> dict:
+    """What decides which weights fit an FSSAM: SAM 2's arch, and the prior encoder's."""
+    encoder = getattr(model, 'prior_encoder', None)
+    prior = None
+    if encoder is not None:
+        inner = getattr(encoder, 'arch', None) or _backbone(getattr(encoder, 'backbone', None))
+        prior = dict(type=type(encoder).__name__, arch=inner)
+    return dict(sam2=getattr(model, 'sam2_arch', None), prior_encoder=prior)
+
+
+def _backbone(backbone: nn.Module | None) -> dict | None:
+    """Class of a backbone, and what mmseg's backbones keep of their size."""
+    if backbone is None:
+        return None
+    size = {name: getattr(backbone, name, None) for name in ('depth', 'embed_dims')}
+    kept = {name: value for name, value in size.items() if isinstance(value, int)}
+    return dict(type=type(backbone).__name__, **kept)
+
+
+def source_of(runner: Runner) -> str:
+    """What messages call the checkpoint that a runner loads."""
+    path = getattr(runner, '_load_from', None)
+    return f'checkpoint {path}' if path else 'the checkpoint'
+
+
+def _need_dict(value: Any, what: str) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f'{what} must be a dict, got {type(value).__name__}; use a checkpoint that '
+            'tools/train.py saved'
+        )
+    return value
+
+
+def recorded_meta(checkpoint: Any, source: str) -> dict | None:
+    """What a checkpoint says in ``meta['mmfss']``; None where it says nothing.
+
+    Raises:
+        ValueError: one of the parts that should be dicts is not.
+    """
+    meta = _need_dict(checkpoint, source).get('meta') or {}
+    meta = _need_dict(meta, f'meta of {source}').get(META_KEY)
+    return None if meta is None else _need_dict(meta, f'meta[{META_KEY!r}] of {source}')
+
+
+@HOOKS.register_module()
+class FoldGuardHook(Hook):
+    """Stops a run whose data, model and checkpoint do not belong together.
+
+    - All loaders are of one benchmark and fold, and training uses its base classes.
+    - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
+      :mod:`mmfss.engine.agreement`; classes are inherited from the checkpoint it started from.
+    - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
+      same arch. To resume, it is of the same benchmark and fold.
+
+    Args:
+        allow_unverified: take checkpoints without that record, with a warning.
+
+    Raises:
+        ValueError: from ``before_run`` and ``after_load_checkpoint``, with both sides named.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, allow_unverified: bool = False) -> None:
+        self.allow_unverified = allow_unverified
+        self._inherited: set[str] = set()
+        self._figures: dict[str, float] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the loaders, and that the classes they lack are allowed to be absent."""
+        datasets = built_datasets(runner)
+        check_loaders({name: _split_and_role(name, data) for name, data in datasets.items()})
+        loops = built_loops(runner)
+        for name in ('val', 'test'):
+            if name in loops:
+                _check_absent(name, loops[name])
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the figures of the weights that may be saved next."""
+        of_classes = ('IoU/', 'classes', 'episodes')
+        self._figures = {
+            key: float(value)
+            for key, value in (metrics or {}).items()
+            if not any(key.removeprefix('novel/').startswith(part) for part in of_classes)
+        }
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Record what is being trained, and how checkpoints are chosen."""
+        datasets = built_datasets(runner)
+        split, role = _split_and_role('train', datasets['train'])
+        selection = None
+        if 'val' in datasets:
+            _, chosen_on = _split_and_role('val', datasets['val'])
+            selection = dict(
+                rule=SELECTION_RULES[chosen_on],
+                classes=list(split.names(chosen_on)),
+                figures=self._figures,
+            )
+        checkpoint['meta'][META_KEY] = describe_run(
+            split,
+            role,
+            datasets['train'].metainfo['shots'],
+            model_arch(bare_model(runner)),
+            self._inherited,
+            selection,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check what was loaded before any of it reaches the model."""
+        source = source_of(runner)
+        meta = recorded_meta(checkpoint, source)
+        if meta is None:
+            self.unverified(source)
+            return
+        datasets = built_datasets(runner)
+        resume = 'train' in datasets and bool(runner._resume)
+        for name, dataset in datasets.items():
+            split, role = _split_and_role(name, dataset)
+            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source, role)
+        lacking = {'epoch', 'iter'} - set(checkpoint['meta']) | {'optimizer'} - set(checkpoint)
+        if resume and lacking:
+            raise ValueError(
+                f'{source} cannot be resumed, it lacks {sorted(lacking)}: it was not saved by '
+                'tools/train.py, or is converted. Start from it with --cfg-options load_from=PATH'
+            )
+        self._inherited = set(meta['trained_classes'])
+
+    def unverified(self, source: str) -> None:
+        """Refuse a checkpoint without a record, or warn of it where it is allowed.
+
+        Raises:
+            ValueError: it is not allowed.
+        """
+        text = (
+            f"{source} does not say in meta[{META_KEY!r}] which benchmark, fold and classes "
+            'it was trained on, so it may have seen the novel classes'
+        )
+        if not self.allow_unverified:
+            raise ValueError(
+                f'{text}. Use a checkpoint that tools/train.py saved, or accept it with '
+                '--cfg-options default_hooks.fold_guard.allow_unverified=True'
+            )
+        print_log(text, 'current', 30)
+
+
+def _check_absent(name: str, loop: BaseLoop) -> None:
+    """Refuse at the start what FewShotIoUMetric would refuse after all episodes."""
+    dataset = loop.dataloader.dataset
+    absent = getattr(dataset, 'absent_classes', ())
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    for i, metric in enumerate(metrics):
+        if absent and getattr(metric, 'absent_classes', None) == 'error':
+            entry = f'{name}_evaluator' + (f'.{i}' if len(metrics) > 1 else '')
+            raise ValueError(
+                f'the {len(dataset)} {dataset.shots}-shot episodes for {name} have none of '
+                f'{", ".join(absent)}, which the mean over the {dataset.role} classes of '
+                f'{dataset.split.benchmark} fold {dataset.split.fold} is to include. '
+                'Add images, lower min_area, take more episodes or --sampler balanced, or leave '
+                f'these classes out of the mean with --cfg-options {entry}.absent_classes=exclude'
+            )
+
+
+def _split_and_role(name: str, dataset: Any) -> tuple[FoldSplit, str]:
+    info = getattr(dataset, 'metainfo', None) or {}
+    missing = {'role', 'shots', 'split'} - set(info)
+    if missing:
+        raise ValueError(
+            f'{name}_dataloader.dataset must be an EpisodicDataset, or have its metainfo; '
+            f'{type(dataset).__name__} lacks {sorted(missing)}'
+        )
+    return FoldSplit.from_dict(info['split']), info['role']
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Refuses checkpoints that do not fit the model key by key (mmengine loads what fits).
+
+    Since such a checkpoint sets every weight, a run that loads one needs no weights to start
+    from: it starts and resumes where the official ones cannot be had.
+
+    Raises:
+        ValueError: from ``after_load_checkpoint``: keys missing, unexpected or of another shape,
+            or values that are not finite.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Spare the model the weights to start from. The config, which is saved with
+        checkpoints, goes on naming them."""
+        if getattr(runner, '_load_from', None) is not None:
+            model = bare_model(runner)
+            prior = getattr(model, 'prior_encoder', None)
+            backbone = getattr(prior, 'backbone', None)
+            starts = ((model, 'sam2_checkpoint'), (prior, 'checkpoint'), (backbone, 'init_cfg'))
+            for part, name in starts:
+                if getattr(part, name, None) is not None:
+                    setattr(part, name, None)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare before any weight reaches the model."""
+        source = source_of(runner)
+        state = _need_dict(checkpoint, source).get('state_dict', checkpoint)
+        state = _need_dict(state, f'state_dict of {source}')
+        state = {str(k).removeprefix('module.'): v for k, v in state.items()}
+        strangers = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
+        if strangers:
+            raise ValueError(
+                f'{source} holds no state dict: {strangers[:5]} are no tensors. Use one '
+                'that tools/train.py saved'
+            )
+        model = bare_model(runner)
+        check_state_dict(model.state_dict(), state, f'{source} for {type(model).__name__}')
