@@ -99,3 +99,19 @@ def test_test_images_of_a_fold(areas, lists, fold, count):
     pool = build_pool(index_of(areas, lists['val']), split.novel, PHOTO_MIN_AREA)
     assert PHOTO_MIN_AREA == 2048
     assert len(pool.images) == count
+
+
+@pytest.mark.parametrize(('fold', 'count'), enumerate((3167, 2951, 1793, 3396)))
+def test_training_images_without_validation_classes(areas, lists, fold, count):
+    """By a loop: no pixel of a novel or validation class, and one of the other base classes."""
+    split = get_split('pascal-5i', fold)
+    held_out = {*split.novel, *split.validation}
+    expected = [
+        image
+        for image in lists['train_aug_fss']
+        if held_out.isdisjoint(areas[image]) and max(areas[image].values()) >= PHOTO_MIN_AREA
+    ]
+    index = index_of(areas, lists['train_aug_fss'])
+    classes, excluded = split.ids('base_train'), split.held_out('base_train')
+    pool = build_pool(index, classes, PHOTO_MIN_AREA, excluded)
+    assert list(pool.images) == expected and len(expected) == count
