@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,7 +27,7 @@ _RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
 
-def _open(path: str | Path, kind: str) -> tuple[Image.Image, str | None]:
+def _open(path: str | os.PathLike, kind: str) -> tuple[Image.Image, str | None]:
     """Open and decode a file wholly; FileNotFoundError or ValueError with its path.
 
     Returns:
@@ -57,7 +56,7 @@ def _high_byte(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
+def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.ndarray:
     """Read an image as 8-bit BGR.
 
     Grey is copied to three channels, 16-bit channels keep their high byte, alpha is dropped,
@@ -90,7 +89,7 @@ def read_image(path: str | Path, exif_orientation: bool = False) -> np.ndarray:
     return np.ascontiguousarray(rgb[..., ::-1])
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Read a label mask: one label value per pixel, palette or 8-bit grey.
 
     Returns:

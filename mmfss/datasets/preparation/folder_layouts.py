@@ -39,14 +39,14 @@ class Sample:
         mask: Its mask file; None for COCO.
         class_id: Class of a mask of two values; 0 where the mask has class values.
         annotations: Those of COCO.
-        shape: (height, width) as COCO's file says.
+        shape: (height, width) as COCO's file says; not known for mask files.
     """
 
     image: str
     mask: Path | None = None
     class_id: int = 0
     annotations: Sequence[dict] = ()
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

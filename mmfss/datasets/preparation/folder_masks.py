@@ -18,6 +18,8 @@ from mmfss.datasets.preparation.sources import image_size
 from mmfss.datasets.prepared import mask_path
 
 IGNORED = 255
+Masks = dict[int | None, np.ndarray]
+"""``{class id: class mask}``, or ``{None: label map}``."""
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
@@ -69,7 +71,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     """
     if sample.mask is None:
         return Done(result=_inspect_annotations(sample, rules))
-    mask = _read(sample, rules)
+    mask = _read(sample.mask, rules.images / sample.image)
     values = tuple(int(v) for v in np.unique(mask))
     allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
     wrong = [v for v in values if v not in allowed]
@@ -84,7 +86,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
             'smoothed edges and JPEG leave values in between: save it as PNG without smoothing'
         )
     if sample.class_id and values == (0,):
-        raise _empty(sample)
+        raise _empty(sample.mask)
     return Done(result=Found(values))
 
 
@@ -99,11 +101,11 @@ def write(sample: Sample, rules: Rules) -> Done:
     """
     if sample.mask is None:
         masks = _from_annotations(sample, rules)
-    elif sample.class_id:
-        masks = _from_two_values(sample, rules)
     else:
-        masks = {None: _read(sample, rules)}
-    written, areas = 0, {}
+        mask = _read(sample.mask, rules.images / sample.image)
+        masks = _from_two_values(sample, mask, rules) if sample.class_id else {None: mask}
+    written = 0
+    areas: dict[int, int] = {}
     for class_id, mask in masks.items():
         path = mask_path(rules.out, sample.image, class_id)
         there = read_complete(path, mask.shape)
@@ -111,22 +113,21 @@ def write(sample: Sample, rules: Rules) -> Done:
             save_png(path, mask)
             written += 1
         areas.update(
-            class_areas(mask) if class_id is None else {class_id: np.count_nonzero(mask == 1)}
+            class_areas(mask) if class_id is None else {class_id: int(np.count_nonzero(mask == 1))}
         )
     return Done(written, len(masks) - written, areas)
 
 
-def _empty(sample: Sample) -> ValueError:
+def _empty(mask_file: Path | None) -> ValueError:
     return ValueError(
-        f'mask {sample.mask} marks no pixel as object; draw it, or remove it and its image'
+        f'mask {mask_file} marks no pixel as object; draw it, or remove it and its image'
     )
 
 
-def _read(sample: Sample, rules: Rules) -> np.ndarray:
-    """The mask file of an image, checked against the size of the image."""
-    image = rules.images / sample.image
+def _read(mask_file: Path, image: Path) -> np.ndarray:
+    """The mask of an image, checked against the size of the image."""
     shape = image_size(image)
-    mask = read_mask(sample.mask)
+    mask = read_mask(mask_file)
     turned = _orientation(image)
     if mask.shape != shape or turned in (2, 3, 4):
         hint = (
@@ -136,7 +137,7 @@ def _read(sample: Sample, rules: Rules) -> np.ndarray:
             else ''
         )
         raise ValueError(
-            f'mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
+            f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
             f'its image {image} is {shape[1]} x {shape[0]}; they must be equal{hint}'
         )
     return mask
@@ -147,11 +148,10 @@ def _orientation(image: Path) -> int:
         return int(opened.getexif().get(_ORIENTATION, 1))
 
 
-def _from_two_values(sample: Sample, rules: Rules) -> dict[int | None, np.ndarray]:
-    values = _read(sample, rules)
+def _from_two_values(sample: Sample, values: np.ndarray, rules: Rules) -> Masks:
     inside = values == rules.object_value
     if not inside.any():
-        raise _empty(sample)
+        raise _empty(sample.mask)
     single = rules.kind == 'class_masks'
     mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
     if rules.object_value != IGNORED:
@@ -181,11 +181,11 @@ def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
     return Found(overlap=overlap, empty=empty)
 
 
-def _from_annotations(sample: Sample, rules: Rules) -> dict[int | None, np.ndarray]:
+def _from_annotations(sample: Sample, rules: Rules) -> Masks:
     shape = sample.shape
     if rules.kind == 'label_maps':
         return {None: paint(sample.annotations, rules.labels, *shape)[0]}
-    masks: dict[int | None, np.ndarray] = {}
+    masks: dict[int, np.ndarray] = {}
     for crowd in (True, False):
         for annotation in sample.annotations:
             class_id = rules.labels[annotation['category_id']]
