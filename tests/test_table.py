@@ -17,7 +17,7 @@ from tiny_runs import write_config, write_shapes
 from mmfss.datasets.folds import get_split
 from mmfss.engine import provenance, testing
 from mmfss.engine.agreement import describe_run
-from mmfss.engine.hooks import model_arch
+from mmfss.engine.guards import model_arch
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.statistics import bootstrap_interval
 
