@@ -71,6 +71,9 @@ def test_masks_of_class_values(tmp_path, capsys):
     said = prepare(capsys, 'folder', src, out, '--name', 'insects')
     assert 'insects: 9 images (layout values), label maps in' in said
     assert 'ant 3, bee 3, cat 2' in said and '1 images show no class' in said
+    assert 'warning' not in said
+    said = prepare(capsys, 'folder', src, out, '--name', 'insects', '--test-fraction', '0.5')
+    assert "warning: 1 classes have no two images in 'test', so no episode there: cat; add" in said
     assert '1 other files left out: images/notes.txt' in said
     for name in [*range(8), 'deep/er']:
         np.testing.assert_array_equal(

@@ -160,7 +160,8 @@ def _begin(folder: Path, instances: Instances, overwrite: bool) -> None:
         if before == made_from:
             remove_parts(folder)
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
             raise ValueError(

@@ -225,20 +225,29 @@ def _summary(
     parts = {name: [areas[entry.image] for entry in part] for name, part in splits.items()}
     images = _counts(tally.results, benchmark)
     per_class = [f'{name} {images[c]}' for c, name in enumerate(source.classes, 1)]
-    few = [name for c, name in enumerate(source.classes, 1) if images[c] < 2]
+    tested = 'test' if 'test' in parts else 'all'
+    images_tested = _counts(parts[tested], benchmark)
+    few = [name for c, name in enumerate(source.classes, 1) if images_tested[c] < 2]
     without = sum(not a for a in tally.results)
     remarks = [
-        (few, f'warning: {len(few)} classes have no two images, so no episode: {listed(few)}'),
+        (
+            few,
+            f'warning: {len(few)} classes have no two images in {tested!r}, so no episode there: '
+            f"{listed(few)}; add images, or leave them out with scarce_classes='drop'",
+        ),
         (without, f'{without} images show no class'),
         (empty, f'{empty} annotations cover no pixel'),
         *((remark, remark) for remark in source.remarks),
     ]
-    train, test = parts.get('train', parts['all']), parts.get('test', parts['all'])
     return [
         f'{benchmark.name}: {len(source.samples)} images (layout {source.layout}), '
         f'{rules.kind.replace("_", " ")} in {out}: {tally}',
         f'  splits: {", ".join(f"{name} {len(part)}" for name, part in splits.items())}',
         f'  images of each class (from {benchmark.min_area} pixels on): {listed(per_class)}',
-        *fold_lines(benchmark, train if benchmark.num_folds > 1 else None, test),
+        *fold_lines(
+            benchmark,
+            parts.get('train', parts['all']) if benchmark.num_folds > 1 else None,
+            parts[tested],
+        ),
         *(f'  {text}' for there, text in remarks if there),
     ]
