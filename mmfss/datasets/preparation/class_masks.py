@@ -15,7 +15,7 @@ from mmfss.datasets.folds import Folds
 from mmfss.datasets.io import read_image
 from mmfss.datasets.preparation.instances import Instances, decode
 from mmfss.datasets.preparation.jobs import Done, is_complete, run, save_png
-from mmfss.datasets.preparation.sources import image_size
+from mmfss.datasets.preparation.sources import BLACK_WHITE, image_size
 from mmfss.datasets.prepared import Entry, mask_path
 
 Box = tuple[int, int, int, int]
@@ -61,10 +61,10 @@ def write_class_masks(job: Job, out: Path) -> Done:
 
 
 def _union(parts: Sequence[dict], shape: tuple[int, int]) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    for annotation in parts:
-        mask |= decode(annotation, *shape)
-    return mask
+    first, *rest = (decode(annotation, *shape) for annotation in parts)
+    for mask in rest:
+        first |= mask
+    return first
 
 
 def save_class_masks(
@@ -97,7 +97,7 @@ def save_class_masks(
             mask = paint()[top:bottom, left:right]
             if not mask.any():
                 continue
-            save_png(path, np.ascontiguousarray(mask).astype(np.uint8))
+            save_png(path, np.ascontiguousarray(mask).view(np.uint8), BLACK_WHITE)
             written += 1
         classes.append(class_id)
     if not classes:

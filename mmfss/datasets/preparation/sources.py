@@ -18,6 +18,8 @@ from mmfss.files import write_text
 
 Colour = tuple[int, int, int]
 THRESHOLD = 128
+BLACK_WHITE = ((0, 0, 0), (255, 255, 255))
+"""Palette of masks of 0 and 1: one bit a pixel, several times faster to write, and to be seen."""
 _NO_CODE = 254
 OPTIONS_FILE = '.options{}.json'
 
@@ -184,5 +186,8 @@ def write_binary(job: BinaryJob) -> Done:
     mask = binary_mask(job.source, shape)
     if not mask.any():
         return Done(result=False)
-    save_png(job.out, mask * np.uint8(job.value))
+    if job.value == 1:
+        save_png(job.out, mask, BLACK_WHITE)
+    else:
+        save_png(job.out, mask * np.uint8(job.value))
     return Done(written=1, result=True)
