@@ -53,6 +53,7 @@ class EpisodicDataset(Dataset):
 
     The images are those of ``dataset`` with at least one class of the split that covers
     ``min_area`` pixels; see :mod:`mmfss.datasets.sampling` for the ways to draw from them.
+    In a distributed run all processes build it: the first reads the masks for all.
     A run that should see new episodes throughout takes ``num_episodes`` for the whole run and
     a sampler that walks them once, not an epoch of a few that is repeated.
 
@@ -184,6 +185,7 @@ class EpisodicDataset(Dataset):
             sampler='frozen' if frozen else self.sampler,
             order=order if self.sampler == 'image_list' and not frozen else None,
             episodes_file=self.episodes_file,
+            episodes_digest=self._draw.digest if frozen else None,
             query_min_area=self.min_area,
             support_min_area=self.support_min_area,
             exclude_novel_images=self.exclude_novel_images,

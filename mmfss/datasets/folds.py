@@ -95,16 +95,18 @@ class Benchmark:
     def from_dict(cls, data: Mapping) -> Benchmark:
         """Inverse of :meth:`to_dict`; ValueError names what is missing or wrong."""
         try:
-            folds = {
-                key: None if data[key] is None else tuple(tuple(map(int, f)) for f in data[key])
+            novel, base, validation = (
+                None if data[key] is None else tuple(tuple(map(int, fold)) for fold in data[key])
                 for key in ('novel', 'base', 'validation')
-            }
+            )
             return cls(
                 name=str(data['name']),
                 classes=tuple(map(str, data['classes'])),
                 num_folds=int(data['num_folds']),
+                novel=novel or (),
                 min_area=int(data['min_area']),
-                **folds,
+                base=base,
+                validation=validation,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(

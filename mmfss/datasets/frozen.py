@@ -63,6 +63,9 @@ class FrozenEpisodes:
         split, role, shots: What the dataset is configured for.
         index: That of the data.
 
+    Attributes:
+        digest: Hash of the episodes.
+
     Raises:
         FileNotFoundError: No such file.
         ValueError: It is damaged, is of another fold, role or K, or of other data.
@@ -94,6 +97,7 @@ class FrozenEpisodes:
                 'tools/freeze_episodes.py'
             )
         self._rows = content['episodes']
+        self.digest = hashlib.sha256(json.dumps(self._rows).encode()).hexdigest()
         _check_rows(path, self._rows, split.ids(role), shots, index)
 
     def __len__(self) -> int:

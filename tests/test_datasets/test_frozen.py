@@ -31,6 +31,12 @@ def test_replayed_with_any_sampler_and_seed_on_a_copy_of_the_data(big_voc, tmp_p
     replay = build(tmp_path / 'copy', shots=2, seed=99, num_episodes=None, episodes_file=str(path))
     assert len(replay) == 12 and [replay.episode(i) for i in range(12)] == episodes
     assert replay.protocol['sampler'] == 'frozen' and replay.protocol['seed'] is None
+    content = json.loads(path.read_text())
+    content['episodes'][0][1:] = content['episodes'][0][:0:-1]  # query and supports swapped
+    path.write_text(json.dumps(content))
+    edited = build(big_voc, shots=2, num_episodes=None, episodes_file=str(path))
+    assert edited.protocol['episodes_digest'] != replay.protocol['episodes_digest']
+    write(frozen[0], path)
     first = build(
         big_voc,
         shots=2,
