@@ -12,6 +12,11 @@ from mmfss.datasets.folds import Benchmark
 Areas = Mapping[int, int]
 
 
+def mask_values(mask: np.ndarray) -> tuple[int, ...]:
+    """The values that occur in a mask (uint8), ascending."""
+    return tuple(v for v, count in enumerate(Image.fromarray(mask).histogram()) if count)
+
+
 def class_areas(mask: np.ndarray) -> dict[int, int]:
     """``{label: pixels}`` of the classes in a label map (uint8), without background and 255."""
     areas = Image.fromarray(mask).histogram()  # numpy's bincount would copy to 64 bits

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmfss.datasets.io import read_mask
-from mmfss.datasets.preparation.counts import class_areas
+from mmfss.datasets.preparation.counts import class_areas, mask_values
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
 from mmfss.datasets.preparation.jobs import Done, read_complete, save_png
@@ -72,7 +72,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     if sample.mask is None:
         return Done(result=_inspect_annotations(sample, rules))
     mask = _read(sample.mask, rules.images / sample.image)
-    values = tuple(int(v) for v in np.unique(mask))
+    values = mask_values(mask)
     allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
     wrong = [v for v in values if v not in allowed]
     if wrong:

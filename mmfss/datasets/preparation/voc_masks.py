@@ -11,7 +11,7 @@ import numpy as np
 from mmfss.datasets.class_names import PASCAL_CLASSES
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.palette import label_palette
-from mmfss.datasets.preparation.counts import class_areas
+from mmfss.datasets.preparation.counts import class_areas, mask_values
 from mmfss.datasets.preparation.jobs import Done, save_png
 from mmfss.datasets.preparation.sources import check_size, image_size
 
@@ -85,7 +85,7 @@ def read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
             'must be unpacked from the download again)'
         ) from error
     check_size(mask, path, shape)
-    wrong = [int(v) for v in np.unique(mask) if v > _LABELS and v != 255]
+    wrong = [v for v in mask_values(mask) if v > _LABELS and v != 255]
     if wrong:
         raise ValueError(
             f'mask {path} has the values {wrong[:5]}, allowed are 0..{_LABELS} and 255; it is no '
