@@ -96,13 +96,8 @@ def write_description(
             f'{len(benchmark.classes)}; use class masks'
         )
     for name, entries in splits.items():
-        stems = Counter(str(PurePosixPath(entry.image).with_suffix('')) for entry in entries)
-        twice = sorted(stem for stem, count in stems.items() if count > 1)
-        if twice:
-            raise ValueError(
-                f'split {name!r} of {benchmark.name} has images of one name: {twice[:5]}; '
-                'image names must differ by more than their suffix'
-            )
+        _check_unique(entries, name, benchmark.name)
+    for name, entries in splits.items():
         lines = ''.join(f'{entry.line()}\n' for entry in entries)
         write_text(root / 'splits' / f'{name}.txt', lines)
     content = dict(
@@ -114,6 +109,16 @@ def write_description(
         source=dict(source),
     )
     write_text(root / DATASET_FILE, json.dumps(content, indent=1) + '\n')
+
+
+def _check_unique(entries: Sequence[Entry], split: str, benchmark: str) -> None:
+    stems = Counter(str(PurePosixPath(entry.image).with_suffix('')) for entry in entries)
+    twice = sorted(stem for stem, count in stems.items() if count > 1)
+    if twice:
+        raise ValueError(
+            f'split {split!r} of {benchmark} has images of one name: {twice[:5]}; '
+            'image names must differ by more than their suffix'
+        )
 
 
 @DATASETS.register_module()

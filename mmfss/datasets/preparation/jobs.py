@@ -25,7 +25,7 @@ from mmfss.datasets.io import read_mask
 from mmfss.files import PART_SUFFIX, atomic
 
 _CHUNK = 16
-_SHOWN = 10
+_SHOWN = 100
 _FEW = 200
 
 
@@ -133,14 +133,17 @@ def run(function: Callable[[Any], Done], jobs: Sequence, label: str, workers: in
                 else:
                     failures.append(outcome)
     if failures:
-        shown = '\n  '.join(failures[:_SHOWN])
-        more = f'\n  and {len(failures) - _SHOWN} more' if len(failures) > _SHOWN else ''
-        raise ValueError(
-            f'{label}: {len(failures)} of {len(jobs)} failed ({tally} of the others):\n  {shown}'
-            f'{more}\nmend or remove these files and run the command again; what is complete is '
-            'kept'
-        )
+        raise ValueError(_report(failures, len(jobs), tally, label))
     return tally
+
+
+def _report(failures: Sequence[str], number: int, tally: Tally, label: str) -> str:
+    shown = '\n  '.join(failures[:_SHOWN])
+    more = f'\n  and {len(failures) - _SHOWN} more' if len(failures) > _SHOWN else ''
+    return (
+        f'{label}: {len(failures)} of {number} failed ({tally} of the others):\n  {shown}{more}\n'
+        'mend or remove these files and run the command again; what is complete is kept'
+    )
 
 
 def _run_chunk(function: Callable[[Any], Done], jobs: Sequence) -> list[Done | str]:
