@@ -1,7 +1,8 @@
-"""Writing files so that no reader, and no later run, ever meets half of one."""
+"""Files: written so that no reader, and no later run, ever meets half of one; checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -69,3 +70,12 @@ def check_writable(path: str | os.PathLike, what: str) -> Path:
             'file in a folder that you may write to'
         ) from error
     return path
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

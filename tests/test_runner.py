@@ -192,9 +192,7 @@ def test_absent_class_is_refused_at_the_start(checkpoint, config, tmp_path):
         with pytest.raises(ValueError, match=f'{name}_evaluator.absent_classes=exclude$') as error:
             options = [f'{name}_dataloader.{few}', f'{name}_evaluator.absent_classes=error']
             run(tool, config, *args, '--work-dir', tmp_path, options=options)
-        assert f'1-shot episodes for {name} have none of arrow, triangle, which' in str(
-            error.value
-        )
+        assert f'1-shot episodes for {name} have none of arrow, triangle, which' in str(error.value)
 
 
 def test_resume_where_nothing_is_starts_anew(config, tmp_path, capsys):

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmfss import compat
 from mmfss._versions import installed_version
-from mmfss.models.conversion import sha256_of
+from mmfss.files import sha256_of
 
 from .agreement import META_KEY, plain
 

@@ -8,7 +8,6 @@ names behind prefixes of its own, so that a conversion renames prefixes and noth
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -265,13 +264,6 @@ def _size(state: Mapping[str, Tensor], key: str, axis: int, blocks: str) -> tupl
 
 
 # --------------------------------------------------------------------------------------- files
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_whole(content: dict, path: str | os.PathLike[str], overwrite: bool = False) -> None:

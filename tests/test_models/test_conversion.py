@@ -7,6 +7,7 @@ import torch
 from tiny_models import SIZE, TINY_DINO, build, config, episodes, inputs_of, tiny_arch
 from torch import nn
 
+from mmfss.files import sha256_of
 from mmfss.models import conversion
 from mmfss.models.dinov2 import ARCHS as DINOV2_ARCHS
 from mmfss.models.dinov2 import DINOv2ViT
@@ -290,4 +291,4 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
 def test_hash_of_a_file(tmp_path):
     (tmp_path / 'abc').write_bytes(b'abc')
     known = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
-    assert conversion.sha256_of(tmp_path / 'abc') == known
+    assert sha256_of(tmp_path / 'abc') == known

@@ -30,6 +30,7 @@ from mmfss.datasets.folds import get_split
 from mmfss.engine.agreement import META_KEY, describe_run
 from mmfss.engine.guards import model_arch
 from mmfss.engine.launch import load_config
+from mmfss.files import sha256_of
 from mmfss.models import conversion
 
 
@@ -83,7 +84,7 @@ def origin(args: argparse.Namespace) -> dict:
     """Where the weights come from, for the meta of DST."""
     files = dict(file=args.src, prior_encoder=args.prior_encoder)
     return {
-        key: dict(name=Path(path).name, sha256=conversion.sha256_of(path))
+        key: dict(name=Path(path).name, sha256=sha256_of(path))
         for key, path in files.items()
         if path is not None
     }
