@@ -1,0 +1,71 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmfss.files import atomic, check_writable, sha256_of, write_text
+
+
+def test_the_folder_is_made_and_nothing_else_stays(tmp_path):
+    path = tmp_path / 'a/b/ü.txt'
+    write_text(path, 'größer\n')
+    assert path.read_bytes() == 'größer\n'.encode()
+    assert os.listdir(path.parent) == ['ü.txt'] and path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_what_was_there_outlives_a_failed_write(tmp_path, error):
+    path = tmp_path / 'a.txt'
+    write_text(path, 'old')
+    with pytest.raises(type(error)), atomic(path) as part:
+        part.write_text('ne')
+        raise error
+    assert path.read_text() == 'old' and os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path, repo_root):
+    path = tmp_path / 'a.txt'
+    write_text(path, 'old')
+    code = (
+        'import sys, time; from mmfss.files import atomic\n'
+        f'with atomic({str(path)!r}) as part:\n'
+        "    part.write_text('ne'); print('half', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=repo_root
+    )
+    assert process.stdout.readline() == 'half\n'
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.read_text() == 'old'
+    assert all(name == 'a.txt' or name.endswith('.part') for name in os.listdir(tmp_path))
+    write_text(path, 'new')
+    assert path.read_text() == 'new'
+
+
+def test_very_long_name(tmp_path):
+    path = tmp_path / ('n' * 250 + '.txt')
+    write_text(path, 'x')
+    assert path.read_text() == 'x'
+
+
+def test_places_that_cannot_be_written_to(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for path in (tmp_path / 'file/a.json', tmp_path):
+        with pytest.raises(ValueError, match=r'--out: .* cannot be written .*give the path of a'):
+            check_writable(path, '--out')
+    assert check_writable(tmp_path / 'b/a.json', '--out') == tmp_path / 'b/a.json'
+    assert not (tmp_path / 'b/a.json').exists()
+
+
+def test_checksum(tmp_path):
+    content = os.urandom(3 * 2**20 + 7)
+    (tmp_path / 'x').write_bytes(content)
+    assert sha256_of(tmp_path / 'x') == hashlib.sha256(content).hexdigest()
