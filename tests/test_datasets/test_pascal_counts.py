@@ -16,6 +16,7 @@ import pytest
 
 from mmfss.datasets.class_index import ClassIndex
 from mmfss.datasets.folds import PHOTO_MIN_AREA, get_split
+from mmfss.datasets.preparation import voc
 from mmfss.datasets.sampling import build_pool
 
 
@@ -115,3 +116,11 @@ def test_training_images_without_validation_classes(areas, lists, fold, count):
     classes, excluded = split.ids('base_train'), split.held_out('base_train')
     pool = build_pool(index, classes, PHOTO_MIN_AREA, excluded)
     assert list(pool.images) == expected and len(expected) == count
+
+
+def test_prepared_lists_are_compared_with_the_published_ones(lists):
+    """tools/prepare.py voc says so, in any order of the ids."""
+    for name, ids in (('train', lists['train_aug_fss']), ('val', lists['val'])):
+        assert voc.against_published(name, ids[::-1]) == 'the published list'
+        warning = voc.against_published(name, ids[1:])
+        assert f'WARNING: not the {len(ids)} images' in warning

@@ -76,7 +76,8 @@ def test_masks_and_list_of_both_sources(tmp_path, capsys):
     assert train_list.read_text() == lines(['a1', 'b1', 'b2', 'b3', 'c1'])
     assert f'8 masks in {src / "SegmentationClassAug"}: 8 made, 0 complete already' in said
     assert f"5 images in {train_list} (VOC's train joined with SBD's train_noval)" in said
-    assert 'warning: the published benchmark has 5953 training and 1449 test images' in said
+    assert 'WARNING: not the 5953 images of the published list' in said
+    assert 'WARNING: not the 1449 images of the published list' in said
     # ord('b') % 20 + 1 = 19 and 'a' 18, 'c' 20: novel in fold 3; 'v' also 19
     assert '  fold 0: 5 training images, 0 test images, no test image of aeroplane' in said
     assert '  fold 3: 0 training images, 2 test images, no test image of pottedplant' in said

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from mmfss.datasets.folds import BENCHMARKS
@@ -23,7 +24,11 @@ from mmfss.files import write_text
 
 LISTS = 'ImageSets/Segmentation'
 TRAIN_LIST = 'train_aug_fss.txt'
-PUBLISHED = dict(train=5953, val=1449, masks=12031)
+#: of the lists that the field shares, ids sorted, one a line: number and SHA-256
+PUBLISHED = {
+    'train': (5953, 'a9bc0a1466deee7a9d4923ae677ec6098f090110a60cb769052a4abad586746c'),
+    'val': (1449, 'cdc1326d12f69ce5153aa5da04a4d8783e146868d42d19f82f44e74b97ac907d'),
+}
 _VOC = 'unpack VOCtrainval_11-May-2012.tar and give its folder VOCdevkit/VOC2012'
 
 
@@ -80,18 +85,18 @@ def prepare(args: argparse.Namespace) -> str:
     if not list_file.is_file() or list_file.read_text(encoding='utf-8') != text:
         write_text(list_file, text)
     areas = dict(zip(plan.ids, tally.results))
-    counts = dict(train=len(plan.train), val=len(plan.val), masks=len(plan.ids))
     return '\n'.join(
         [
             f'PASCAL-5i: {len(plan.ids)} masks in {out / AUG}: {tally}',
-            f'  {counts["train"]} images in {list_file} ({plan.origin})',
-            f'  {counts["val"]} images in {out / LISTS}/val.txt',
+            f'  {len(plan.train)} images in {list_file} ({plan.origin}), '
+            f'{against_published("train", plan.train)}',
+            f'  {len(plan.val)} images in {out / LISTS}/val.txt, '
+            f'{against_published("val", plan.val)}',
             *fold_lines(
                 BENCHMARKS['pascal-5i'],
                 [areas[name] for name in plan.train],
                 [areas[name] for name in plan.val],
             ),
-            *_warnings(counts),
         ]
     )
 
@@ -202,10 +207,12 @@ def _link_images(src: Path, out: Path) -> None:
     link.symlink_to(target, target_is_directory=True)
 
 
-def _warnings(counts: dict[str, int]) -> list[str]:
-    if counts == PUBLISHED:
-        return []
-    return [
-        'warning: the published benchmark has {train} training and {val} test images and {masks} '
-        'masks; results on other lists cannot be compared with it'.format(**PUBLISHED)
-    ]
+def against_published(name: str, ids: list[str]) -> str:
+    """Whether a list has the images of the published benchmark, in words."""
+    number, digest = PUBLISHED[name]
+    if sha256(''.join(f'{image}\n' for image in sorted(ids)).encode()).hexdigest() == digest:
+        return 'the published list'
+    return (
+        f'WARNING: not the {number} images of the published list; results on it cannot be compared '
+        'with others'
+    )
