@@ -131,7 +131,8 @@ class PreparedDataset(BaseSegDataset):
 
     Args:
         data_root: The prepared folder.
-        split: Name of a list in ``splits/``; None takes 'test', else 'val', else 'all'.
+        split: Name of a list in ``splits/``, or several, of which the first that is there is
+            taken.
         lazy_init: Read no list yet.
         serialize_data: Keep the list as bytes shared among data workers.
 
@@ -143,7 +144,7 @@ class PreparedDataset(BaseSegDataset):
     def __init__(
         self,
         data_root: str,
-        split: str | None = None,
+        split: str | Sequence[str],
         lazy_init: bool = False,
         serialize_data: bool = True,
     ) -> None:
@@ -153,17 +154,17 @@ class PreparedDataset(BaseSegDataset):
                 f'{data_root} was prepared in format {content.get("format")} '
                 f'({content.get("kind")}), expected {FORMAT}; run tools/prepare.py again'
             )
-        if split is None:
-            split = next((s for s in ('test', 'val', 'all') if s in content['splits']), None)
-        if split not in content['splits']:
+        names = [split] if isinstance(split, str) else list(split)
+        found = [name for name in names if name in content['splits']]
+        if not found:
             raise ValueError(
                 f'split of {data_root} must be one of {sorted(content["splits"])}, got {split!r}'
             )
         self.kind = content['kind']
-        self._expected = int(content['splits'][split])
+        self._expected = int(content['splits'][found[0]])
         classes = ('background', *Benchmark.from_dict(content['benchmark']).classes)
         super().__init__(
-            ann_file=f'splits/{split}.txt',
+            ann_file=f'splits/{found[0]}.txt',
             metainfo=dict(classes=classes, palette=label_palette(len(classes) - 1)),
             data_root=data_root,
             data_prefix=dict(img_path=content['images'], seg_map_path='masks'),

@@ -114,6 +114,7 @@ def test_unfinished_or_damaged(prepared):
     content = json.loads((root / 'dataset.json').read_text())
     with pytest.raises(ValueError, match=r"split of .* must be one of \['all'\], got 'train'"):
         PreparedDataset(str(root), 'train')
+    assert len(PreparedDataset(str(root), ['test', 'val', 'all'])) == 12
     lines = (root / 'splits/all.txt').read_text()
     (root / 'splits/all.txt').write_text(lines[:-20])
     with pytest.raises(ValueError, match='run tools/prepare.py again|damaged'):
