@@ -249,22 +249,25 @@ class ImageFiles:
 def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
     """``{image id: its files}`` of an mmseg dataset, in its order.
 
-    The id is the image's path under its folder, without suffix. Items have ``seg_map_path``, or
-    ``class_mask_paths`` as :class:`mmfss.datasets.prepared.PreparedDataset` gives them.
+    The id is the image's path under its folder, without suffix, however the folder is spelt.
+    Items have ``seg_map_path``, or ``class_mask_paths`` as
+    :class:`mmfss.datasets.prepared.PreparedDataset` gives them.
 
     Raises:
         ValueError: Two images have one id.
     """
-    root = os.path.join(dataset.data_prefix.get('img_path') or '', '')  # with '/' at its end
+    folder = os.path.normpath(dataset.data_prefix.get('img_path') or '')
+    root = '' if folder == os.curdir else os.path.join(folder, '')  # with '/' at its end
     files: dict[str, ImageFiles] = {}
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         path = info['img_path']
-        image = os.path.splitext(path.removeprefix(root))[0]
+        image = os.path.splitext(os.path.normpath(path).removeprefix(root))[0]
         if image in files:
             raise ValueError(
                 f'two images have the id {image!r}: {files[image].image} and {path}; '
                 'image names must differ by more than their suffix'
             )
-        files[image] = ImageFiles(path, info.get('class_mask_paths') or info['seg_map_path'])
+        masks = info.get('class_mask_paths')  # empty for an image without a class
+        files[image] = ImageFiles(path, info['seg_map_path'] if masks is None else masks)
     return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mmfss.datasets.folds import Benchmark, get_split
 from mmfss.datasets.prepared import Entry, PreparedDataset, mask_path, write_description
+from mmfss.datasets.segmentation import image_files
 
 BENCHMARK = Benchmark('mine', ('cup', 'pen', 'fork'), 1, ((1, 2, 3),), 5)
 
@@ -159,3 +161,25 @@ def test_what_cannot_be_described(tmp_path):
     with pytest.raises(ValueError, match=r"images of one name: \['a'\]"):
         write_description(tmp_path, BENCHMARK, 'label_maps', tmp_path, twice, {})
     assert not (tmp_path / 'dataset.json').exists()
+
+
+def test_ids_do_not_depend_on_how_the_folder_is_spelt(prepared, monkeypatch):
+    """They go into the digest of the data, by which frozen episodes and results are compared."""
+    root, *_ = prepared
+    monkeypatch.chdir(root.parent)
+    spelt = (root, 'mine', './mine', 'mine/', f'{root.parent}//mine', 'mine/../mine')
+    files = [image_files(PreparedDataset(str(name), 'all')) for name in spelt]
+    assert {tuple(found) for found in files} == {tuple(f'sub/im{i}' for i in range(12))}
+    assert len({episodes(name).protocol['data'] for name in spelt}) == 1
+
+
+def test_image_without_a_class_in_class_masks(tmp_path):
+    root = tmp_path / 'mine'
+    prepare(root, 'class_masks')
+    shutil.copy(tmp_path / 'photos/sub/im0.png', tmp_path / 'photos/none.png')
+    found = (root / 'splits/all.txt').read_text().splitlines()
+    entries = [Entry('none.png'), *map(Entry.parse, found)]
+    write_description(root, BENCHMARK, 'class_masks', root.parent / 'photos', {'all': entries}, {})
+    dataset = episodes(root)
+    assert len(dataset.index) == 13 and dataset.index.areas['none'] == {}
+    assert all('none' not in (e.query, *e.supports) for e in map(dataset.episode, range(20)))
