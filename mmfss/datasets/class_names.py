@@ -107,16 +107,33 @@ COCO_CLASSES = (
     'toothbrush',
 )
 
-#: names that PASCAL VOC has for classes of COCO
+#: names that PASCAL VOC, LVIS and others have for classes of COCO, as :func:`canonical` spells them
 _SAME_CLASS = {
     'aeroplane': 'airplane',
     'motorbike': 'motorcycle',
     'sofa': 'couch',
     'tvmonitor': 'tv',
+    'televisionset': 'tv',
+    'car(automobile)': 'car',
+    'bus(vehicle)': 'bus',
+    'train(railroadvehicle)': 'train',
+    'fireplug': 'firehydrant',
+    'necktie': 'tie',
+    'ski': 'skis',
+    'orange(fruit)': 'orange',
+    'doughnut': 'donut',
+    'laptopcomputer': 'laptop',
+    'mouse(computerequipment)': 'mouse',
+    'remotecontrol': 'remote',
+    'computerkeyboard': 'keyboard',
+    'cellulartelephone': 'cellphone',
+    'microwaveoven': 'microwave',
+    'hairdryer': 'hairdrier',
 }
 
 
 def canonical(name: str) -> str:
-    """One spelling per class: ``'tvmonitor'`` -> ``'tv'``, ``'dining table'`` ->
-    ``'diningtable'``."""
-    return _SAME_CLASS.get(name, name).replace(' ', '').replace('-', '').replace('_', '').lower()
+    """One spelling per class: ``'tvmonitor'``, ``'TV monitor'`` -> ``'tv'``,
+    ``'dining table'`` -> ``'diningtable'``."""
+    plain = name.lower().replace(' ', '').replace('-', '').replace('_', '')
+    return _SAME_CLASS.get(plain, plain)

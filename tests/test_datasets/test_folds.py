@@ -106,6 +106,25 @@ def test_coco_to_pascal_folds_as_published():
         assert seen.isdisjoint(novel)
 
 
+@pytest.mark.parametrize(
+    'names',
+    [
+        ('tvmonitor', 'tv', 'TV monitor', 'tv_monitor', 'television_set'),
+        ('aeroplane', 'Aeroplane', 'airplane'),
+        ('Sofa', 'couch'),
+        ('car', 'car_(automobile)'),
+        ('cell phone', 'cellular_telephone'),
+    ],
+)
+def test_one_class_under_the_names_of_several_datasets(names):
+    assert len({canonical(name) for name in names}) == 1
+
+
+def test_names_of_a_dataset_stay_apart():
+    for benchmark in BENCHMARKS.values():
+        assert len({canonical(name) for name in benchmark.classes}) == len(benchmark.classes)
+
+
 def test_benchmark_with_base_and_validation_classes_of_its_own():
     bench = Benchmark('x', tuple('abcdef'), 1, ((1, 2),), 1, ((3, 5, 6),), ((5,),))
     split = bench.split(0)
