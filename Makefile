@@ -9,6 +9,8 @@ PYTHON ?= python3
 # another build or version of torch: make setup TORCH=torch
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# processes of the tests; each takes one thread
+JOBS ?= 2
 
 VENV := .venv
 FORK := .venv-fork
@@ -51,10 +53,11 @@ demo: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/demo.py
 
 test: setup
-	$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-fork: setup-fork
-	$(FORK)/bin/python -m pytest -q -m smoke $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(FORK)/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m smoke \
+		$(PYTEST_ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .
