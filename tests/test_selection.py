@@ -70,6 +70,17 @@ def test_both_figures_and_both_checkpoints(trained):
         assert all(0 <= value <= 100 for value in figures.values())
 
 
+def test_state_of_the_early_stop_is_that_of_the_best_checkpoint(trained):
+    """A run that is resumed from its last checkpoint must not forget a validation."""
+    _, work_dir, _ = trained
+    (best,) = work_dir.glob('best_mIoU_epoch_*.pth')
+    for path in (best, work_dir / 'epoch_2.pth'):
+        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        hub = content['message_hub']['runtime_info']
+        epoch = int(hub['best_ckpt_mIoU'].rsplit('_', 1)[1].removesuffix('.pth'))
+        assert hub['best_progress'] == [hub['best_score_mIoU'], epoch]
+
+
 def test_watched_figure_is_that_of_the_test(trained):
     """The checkpoint that was best on the novel classes tests to the figure it was chosen by."""
     config, work_dir, _ = trained

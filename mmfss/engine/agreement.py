@@ -171,6 +171,38 @@ def check_checkpoint(
         raise ValueError(f'{source} is of {trained}; {verb} {here}. {_remedy(meta, split)}')
 
 
+def check_continuation(
+    meta: Mapping, loaders: Mapping[str, tuple[FoldSplit, str]], source: str = 'the checkpoint'
+) -> None:
+    """Check that a training that is resumed has the classes that it began with: its best figure so
+    far, and the count of its early stop, are of those.
+
+    Args:
+        meta: ``meta['mmfss']`` of the checkpoint.
+        loaders: as for :func:`check_loaders`, with 'train'.
+        source: what messages call the checkpoint.
+
+    Raises:
+        ValueError: it was trained, or validated, on other classes.
+    """
+    selection = meta.get('selection') or {}
+    for name, what, before in (
+        ('train', 'trained', meta.get('base_classes')),
+        ('val', 'chosen', selection.get('classes')),
+    ):
+        if before is None or name not in loaders:
+            continue
+        split, role = loaders[name]
+        now = list(split.names(role))
+        if list(before) != now:
+            raise ValueError(
+                f'{source} cannot be resumed: it was {what} on {", ".join(before)}, and this '
+                f'config has {", ".join(now)}. Its best figure so far would be compared with that '
+                'of other classes. Resume with the SELECTION it was trained with, or start from '
+                'it with --cfg-options load_from=PATH'
+            )
+
+
 def _text(arch: dict) -> str:
     return json.dumps(deciding(arch), sort_keys=True)
 

@@ -20,6 +20,7 @@ from .agreement import (
     META_KEY,
     SELECTION_RULES,
     check_checkpoint,
+    check_continuation,
     check_loaders,
     describe_run,
 )
@@ -100,7 +101,8 @@ class FoldGuardHook(Hook):
     - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
       :mod:`mmfss.engine.agreement`; classes are inherited from the checkpoint it started from.
     - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
-      same arch. To resume, it is of the same benchmark and fold.
+      same arch. To resume, it is of the same benchmark and fold, trained on the same classes and
+      chosen on the same.
 
     Args:
         allow_unverified: take checkpoints without that record, with a warning.
@@ -121,9 +123,15 @@ class FoldGuardHook(Hook):
         datasets = built_datasets(runner)
         check_loaders({name: _split_and_role(name, data) for name, data in datasets.items()})
         loops = built_loops(runner)
+        if (watched := getattr(loops.get('val'), 'watched', None)) is not None:
+            loops = {**loops, 'test': watched}
         for name in ('val', 'test'):
             if name in loops:
                 _check_absent(name, loops[name])
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Forget the figures of weights that are about to change."""
+        self._figures = {}
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the figures of the weights that may be saved next."""
@@ -173,6 +181,8 @@ class FoldGuardHook(Hook):
                 f'{source} cannot be resumed, it lacks {sorted(lacking)}: it was not saved by '
                 'tools/train.py, or is converted. Start from it with --cfg-options load_from=PATH'
             )
+        if resume:
+            check_continuation(meta, {k: _split_and_role(k, d) for k, d in datasets.items()}, source)
         self._inherited = set(meta['trained_classes'])
 
     def unverified(self, source: str) -> None:

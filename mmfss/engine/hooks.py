@@ -45,7 +45,7 @@ class StopWithoutProgressHook(Hook):
             metric.
     """
 
-    priority = 'LOWEST'
+    priority = 'LOW'  # before CheckpointHook, which then stores the state of this validation
 
     def __init__(self, monitor: str = 'mIoU', patience: int = 100) -> None:
         if patience < 1:

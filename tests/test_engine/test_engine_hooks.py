@@ -98,6 +98,54 @@ def test_resuming_on_another_benchmark_is_refused():
         FoldGuardHook().after_load_checkpoint(runner, first)
 
 
+@pytest.mark.parametrize(
+    'train, val, message',
+    [
+        ('base', 'novel', 'trained on .*, and this config has .*cat.*Resume with the SELECTION'),
+        ('base_train', 'novel', 'chosen on cat, horse, sofa, .* has aeroplane, bicycle, .*bottle'),
+        ('base_train', 'base_val', None),
+    ],
+)
+def test_resuming_under_another_rule_of_selection_is_refused(train, val, message):
+    """The best figure so far would be that of other classes."""
+    began = make_runner(train=loop_on(role='base_train'), val=loop_on(role='base_val'))
+    first = {**save(FoldGuardHook(), began), 'optimizer': {}}
+    first['meta'].update(epoch=3, iter=9)
+    runner = make_runner(train=loop_on(role=train), val=loop_on(role=val), _resume=True)
+    if message is None:
+        FoldGuardHook().after_load_checkpoint(runner, first)
+    else:
+        with pytest.raises(ValueError, match=f'the checkpoint cannot be resumed: it was {message}'):
+            FoldGuardHook().after_load_checkpoint(runner, first)
+        runner._resume = False  # starting from it is another training
+        FoldGuardHook().after_load_checkpoint(runner, first)
+
+
+def test_recorded_figures_are_those_of_the_weights():
+    """epoch_N.pth is saved before epoch N is validated: not with the figures of epoch N - 1."""
+    hook, runner = FoldGuardHook(), make_runner(train=loop_on(), val=loop_on(role='novel'))
+
+    def figures():
+        return save(hook, runner)['meta'][META_KEY]['selection']['figures']
+
+    hook.after_val_epoch(runner, {'mIoU': 3.0, 'IoU/cat': 3.0})
+    assert figures() == {'mIoU': 3.0}  # best_*.pth
+    hook.before_train_iter(runner, 0)
+    assert figures() == {}
+
+
+def test_absent_classes_that_are_watched_are_found_at_the_start():
+    kind = type('Data', (SimpleNamespace,), dict(__len__=lambda self: 5))
+    data = kind(absent_classes=('cat',), shots=1, role='novel')
+    data.metainfo = loop_on(role='novel').dataloader.dataset.metainfo
+    data.split = get_split('pascal-5i', 0)
+    evaluator = SimpleNamespace(metrics=[SimpleNamespace(absent_classes='error')])
+    val = loop_on(role='base_val')
+    val.watched = SimpleNamespace(dataloader=SimpleNamespace(dataset=data), evaluator=evaluator)
+    with pytest.raises(ValueError, match='episodes for test have none of cat.*test_evaluator'):
+        FoldGuardHook().before_run(make_runner(train=loop_on(role='base_train'), val=val))
+
+
 def test_weights_alone_cannot_be_resumed():
     """A converted checkpoint has a record and weights, but no state of a training."""
     checkpoint = dict(meta={})
