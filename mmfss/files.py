@@ -26,7 +26,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f'.{path.name[:100]}.', suffix=PART_SUFFIX
+        dir=path.parent, prefix=f'.{path.name[:40]}.', suffix=PART_SUFFIX
     )
     os.close(handle)
     try:

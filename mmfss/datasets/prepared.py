@@ -103,7 +103,8 @@ def write_description(
     content = dict(
         format=FORMAT,
         kind=kind,
-        images=os.path.relpath(images, root),
+        # where the folders really are: '..' is followed from the target of a link
+        images=os.path.relpath(Path(images).resolve(), root.resolve()),
         splits={name: len(entries) for name, entries in splits.items()},
         benchmark=benchmark.to_dict(),
         source=dict(source),

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -121,8 +121,16 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Files of these suffixes in a folder and below, sorted."""
     if not folder.is_dir():
         raise FileNotFoundError(f'folder {folder} not found; {_FORMS}')
-    files = (p for p in _visible(folder.rglob('*')) if p.suffix.lower() in suffixes)
-    return sorted(p for p in files if p.is_file())
+    return sorted(p for p in _below(folder) if p.suffix.lower() in suffixes)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and below, none of them hidden or in a hidden folder."""
+    for path in _visible(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(path)
+        elif path.is_file():
+            yield path
 
 
 def _is_flat(src: Path) -> bool:
@@ -162,8 +170,8 @@ def _find_values(src: Path) -> Source:
             'Masks of one class go into a folder of its name: SRC/images/<class>, SRC/masks/<class>'
         )
     names = read_names(names_file)
-    classes = tuple(names[1:] if names[0].lower() == 'background' else names)
-    if 'background' in (name.lower() for name in classes):
+    classes = tuple(names[1:] if _is_background(names[0]) else names)
+    if any(map(_is_background, classes)):
         raise ValueError(
             f'{names_file} names background as a class; it is value 0 and not listed, or first'
         )
@@ -175,6 +183,10 @@ def _find_values(src: Path) -> Source:
         for photo, mask in _pairs(folders[0], photos, folders[1], drawn)
     ]
     return Source('values', folders[0], classes, samples, remarks=_left_out(others))
+
+
+def _is_background(name: str) -> bool:
+    return name.strip('_').lower() == 'background'  # labelme writes _background_
 
 
 def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Source:
@@ -242,7 +254,7 @@ def _pairs(
 
 
 def _others(src: Path, folders: set[Path], known: set[Path]) -> list[str]:
-    files = (p for folder in folders for p in _visible(folder.rglob('*')) if p.is_file())
+    files = (p for folder in folders for p in _below(folder))
     return sorted(p.relative_to(src).as_posix() for p in files if p not in known)
 
 
@@ -257,10 +269,22 @@ def _check_names(source: Source) -> None:
             raise ValueError(f'class name {name!r} is empty or has a line break; rename it')
     for sample in source.samples:
         path = PurePosixPath(sample.image)
-        if path.is_absolute() or '..' in path.parts or '\\' in sample.image:
+        if path.is_absolute() or not path.name or '..' in path.parts or '\\' in sample.image:
             raise ValueError(
                 f'image {sample.image!r} must be a path below {source.images} with "/" between '
                 'folders; change file_name, or give --images'
             )
         if '\t' in sample.image or len(sample.image.splitlines()) != 1:
             raise ValueError(f'image name {sample.image!r} has a tab or line break; rename it')
+        if any('\ud800' <= character <= '\udfff' for character in sample.image):
+            raise ValueError(
+                f'image name {sample.image!r} is no UTF-8, so no list can hold it; rename it, and '
+                'its mask'
+            )
+    stems = Counter(PurePosixPath(sample.image).with_suffix('') for sample in source.samples)
+    twice = [s.image for s in source.samples if stems[PurePosixPath(s.image).with_suffix('')] > 1]
+    if twice:
+        raise ValueError(
+            f'{len(twice)} images differ by their suffix alone: {listed(twice)}; rename all but '
+            'one of a name'
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmfss.datasets.io import read_mask
+from mmfss.datasets.io import read_image, read_mask
 from mmfss.datasets.preparation.counts import class_areas, mask_values
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
@@ -69,9 +69,12 @@ def inspect(sample: Sample, rules: Rules) -> Done:
         FileNotFoundError, ValueError: The image or mask is missing, damaged or of another form,
             they differ in size, the mask has a value that is no class, an annotation is wrong.
     """
+    image = rules.images / sample.image
+    image_size(image)  # its message is the better one where this is no image at all
+    read_image(image)  # to its end: a photo that is cut off would end a test half-way
     if sample.mask is None:
         return Done(result=_inspect_annotations(sample, rules))
-    mask = _read(sample.mask, rules.images / sample.image)
+    mask = _read(sample.mask, image)
     values = mask_values(mask)
     allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
     wrong = [v for v in values if v not in allowed]
@@ -87,6 +90,8 @@ def inspect(sample: Sample, rules: Rules) -> Done:
         )
     if sample.class_id and values == (0,):
         raise _empty(sample.mask)
+    if sample.class_id:
+        _check_palette(sample.mask, values)
     return Done(result=Found(values))
 
 
@@ -128,24 +133,52 @@ def _read(mask_file: Path, image: Path) -> np.ndarray:
     """The mask of an image, checked against the size of the image."""
     shape = image_size(image)
     mask = read_mask(mask_file)
-    turned = _orientation(image)
-    if mask.shape != shape or turned in (2, 3, 4):
-        hint = (
-            f'; the image has EXIF orientation {turned}, and programs that turn it show another '
-            'picture than its pixels: save it upright and without the tag'
-            if turned > 1
-            else ''
-        )
+    if mask.shape != shape:
         raise ValueError(
-            f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
-            f'its image {image} is {shape[1]} x {shape[0]}; they must be equal{hint}'
+            f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its '
+            f'image {image} is {shape[1]} x {shape[0]}; they must be equal{_turned(image)}'
         )
+    _check_upright(image, shape)
     return mask
+
+
+def _check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
+    """ValueError if colours and values of a palette disagree: which is the object?"""
+    with Image.open(mask_file) as opened:
+        palette = opened.getpalette('RGB') if opened.mode == 'P' else None
+    if palette is not None:
+        brightness = [sum(palette[3 * v : 3 * v + 3]) for v in values]
+        if 0 in values and brightness[0] > max(brightness[1:]):
+            raise ValueError(
+                f'mask {mask_file} has a palette in which the background (value 0) is brighter '
+                'than the object: a program may have swapped both to save space; save it as 8-bit '
+                'grey with the object white'
+            )
 
 
 def _orientation(image: Path) -> int:
     with Image.open(image) as opened:
         return int(opened.getexif().get(_ORIENTATION, 1))
+
+
+def _turned(image: Path) -> str:
+    """What to do where the pixels of a photo are not upright; empty where they are."""
+    turned = _orientation(image)
+    if turned <= 1:
+        return ''
+    return (
+        f'; the image has EXIF orientation {turned}, and programs that turn it show another '
+        'picture than its pixels: save it upright and without the tag'
+    )
+
+
+def _check_upright(image: Path, shape: tuple[int, int]) -> None:
+    """ValueError if a photo is shown turned and its size does not tell what was annotated."""
+    sideways = _orientation(image) > 4  # the lower ones are mirrored or upside down
+    if _turned(image) and not (sideways and shape[0] != shape[1]):
+        raise ValueError(
+            f'what image {image} shows may be annotated upright or as stored{_turned(image)}'
+        )
 
 
 def _from_two_values(sample: Sample, values: np.ndarray, rules: Rules) -> Masks:
@@ -165,8 +198,10 @@ def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
         raise ValueError(
             f'image {rules.images / sample.image} is {shape[1]} x {shape[0]} pixels (width x '
             f'height), its annotations are for {sample.shape[1]} x {sample.shape[0]}; restore the '
-            'image that was annotated, or annotate it again'
+            f'image that was annotated, or annotate it again{_turned(rules.images / sample.image)}'
         )
+    if sample.annotations:
+        _check_upright(rules.images / sample.image, shape)
     covered, overlap, empty = np.zeros(shape, np.uint8), False, 0
     classes: dict[int, np.ndarray] = {}
     for annotation in sample.annotations:

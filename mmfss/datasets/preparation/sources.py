@@ -68,12 +68,15 @@ def read_names(path: str | os.PathLike) -> list[str]:
     """The lines of a list, without empty ones.
 
     Raises:
-        FileNotFoundError: No such file. ValueError: It is empty, or has a line twice.
+        FileNotFoundError: No such file. ValueError: It is empty, no UTF-8, or has a line twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'list not found: {path}')
-    names = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines()]
-    names = [name for name in names if name]
+    try:
+        text = Path(path).read_text(encoding='utf-8-sig')  # editors may put a mark before the text
+    except UnicodeDecodeError as error:
+        raise ValueError(f'list {path} is no UTF-8 text ({error}); save it as UTF-8') from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:
         what = f'has lines twice: {twice[:5]}' if twice else 'is empty'
@@ -85,13 +88,16 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) of an image as its header says; the pixels are not decoded.
 
     Raises:
-        FileNotFoundError: No such file. ValueError: No image.
+        FileNotFoundError: No such file. ValueError: No image, or one of more pixels than Pillow
+            takes.
     """
     try:
         with Image.open(path) as image:
             return image.height, image.width
     except FileNotFoundError:
         raise FileNotFoundError(f'image not found: {path}') from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f'image {path} is too large to be read: {error}; shrink it') from error
     except (UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise ValueError(f'cannot read image {path}: {error}; download it again') from error
 
