@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
-from mmfss.datasets.frozen import FrozenEpisodes, data_digest
+from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
     SAMPLERS,
     Episode,
@@ -81,7 +81,7 @@ class EpisodicDataset(Dataset):
             to, as some papers measure.
         scarce_classes: What to do with classes of 1..K images: 'error', or 'drop' them.
         episodes_file: Replay the episodes of this file (``tools/freeze_episodes.py``), whatever
-            the sampler and seed; '{fold}' and '{shots}' in it are filled in.
+            the sampler; '{fold}', '{shots}' and '{seed}' in it are filled in.
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
             folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
@@ -142,8 +142,8 @@ class EpisodicDataset(Dataset):
             None if label_size == 'original' else _integer('label_size', label_size, 1)
         )
         self.scarce_classes, self.class_index_file = scarce_classes, class_index_file
-        self.episodes_file = episodes_file and str(episodes_file).format(
-            fold=self.split.fold, shots=shots
+        self.episodes_file = episodes_file and frozen_path(
+            episodes_file, fold=self.split.fold, shots=self.shots, seed=self.seed
         )
         self._pipelines = compose(query_pipeline), compose(support_pipeline)
         self._source = dataset
@@ -173,19 +173,17 @@ class EpisodicDataset(Dataset):
     def protocol(self) -> dict:
         """What decides which episodes these are and how they are measured: plain values."""
         self.full_init()
-        frozen = self.episodes_file is not None
         order = 'random' if self.shuffle else 'list'
-        return dict(
+        drawn = dict(
             benchmark=self.split.benchmark,
             fold=self.split.fold,
             classes=self.role,
             shots=self.shots,
             episodes=len(self),
-            seed=None if frozen else self.seed,
-            sampler='frozen' if frozen else self.sampler,
-            order=order if self.sampler == 'image_list' and not frozen else None,
+            seed=self.seed,
+            sampler=self.sampler,
+            order=order if self.sampler == 'image_list' else None,
             episodes_file=self.episodes_file,
-            episodes_digest=self._draw.digest if frozen else None,
             query_min_area=self.min_area,
             support_min_area=self.support_min_area,
             exclude_novel_images=self.exclude_novel_images,
@@ -194,6 +192,7 @@ class EpisodicDataset(Dataset):
             images=len(self.index),
             data=data_digest(self.index),
         )
+        return drawn if self.episodes_file is None else {**drawn, **self._draw.protocol}
 
     def full_init(self) -> None:
         """Read the image list and the class index; does nothing the second time."""

@@ -14,6 +14,15 @@ from mmfss.datasets.sampling import Episode
 from mmfss.files import write_text
 
 FORMAT = 1
+_OF_THE_DRAW = ('query_min_area', 'support_min_area', 'exclude_novel_images', 'scarce_classes')
+
+
+def frozen_path(pattern: str | os.PathLike, **values: int) -> str:
+    """A file name with ``{fold}``, ``{shots}`` and ``{seed}`` filled in, other braces left."""
+    path = str(pattern)
+    for name, value in values.items():
+        path = path.replace(f'{{{name}}}', str(value))
+    return path
 
 
 def data_digest(index: ClassIndex) -> str:
@@ -64,7 +73,8 @@ class FrozenEpisodes:
         index: That of the data.
 
     Attributes:
-        digest: Hash of the episodes.
+        protocol: How they were drawn, as far as the file says, in place of what the dataset would
+            have done; with a hash of the episodes.
 
     Raises:
         FileNotFoundError: No such file.
@@ -97,8 +107,8 @@ class FrozenEpisodes:
                 'tools/freeze_episodes.py'
             )
         self._rows = content['episodes']
-        self.digest = hashlib.sha256(json.dumps(self._rows).encode()).hexdigest()
         _check_rows(path, self._rows, split.ids(role), shots, index)
+        self.protocol = _protocol(content)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -123,6 +133,19 @@ def _read(path: str | os.PathLike) -> dict:
         raise ValueError(
             f'episodes file {path} is cut off or damaged ({error!r}); copy it again'
         ) from error
+
+
+def _protocol(content: dict) -> dict:
+    drawn = content.get('protocol')
+    drawn = drawn if isinstance(drawn, dict) else {}
+    return dict(
+        seed=None,
+        sampler='frozen',
+        order=None,
+        frozen_from={key: drawn.get(key) for key in ('sampler', 'order', 'seed')},
+        episodes_digest=hashlib.sha256(json.dumps(content['episodes']).encode()).hexdigest(),
+        **{key: drawn.get(key) for key in _OF_THE_DRAW},
+    )
 
 
 def _check_rows(

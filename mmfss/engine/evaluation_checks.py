@@ -46,9 +46,12 @@ def check_arguments(request: Request) -> None:
 
 
 def check_frozen(request: Request, episodes: Mapping[str, Any]) -> None:
-    """Frozen episodes are the same under every seed: their deviation would be 0."""
+    """Frozen episodes are the same under every seed, unless each has a file: their deviation
+    would be 0."""
     file = episodes.get('episodes_file')
     for name in ('seeds', 'sampler'):
+        if name == 'seeds' and '{seed}' in str(file):
+            continue
         if file is not None and getattr(request, name) is not None:
             raise ValueError(
                 f'--{name} has no effect on the frozen episodes of {file}; leave it out, or set '

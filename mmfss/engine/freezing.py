@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 
-from mmfss.datasets.frozen import freeze
+from mmfss.datasets.frozen import freeze, frozen_path
 from mmfss.files import check_writable
 
 from .evaluation_plan import Request, read_configs
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
             with DefaultScope.overwrite_default_scope('mmseg'):
                 datasets.append(DATASETS.build(copy.deepcopy(entries)))
     names = [
-        pattern.format(fold=data.split.fold, shots=data.shots, seed=data.seed) for data in datasets
+        frozen_path(pattern, fold=data.split.fold, shots=data.shots, seed=data.seed)
+        for data in datasets
     ]
     if len(set(names)) < len(names):
         raise ValueError(

@@ -53,6 +53,31 @@ def test_protocol_is_in_the_file(frozen):
     assert (content['protocol']['sampler'], content['protocol']['seed']) == ('balanced', 5)
 
 
+def test_protocol_of_a_replay_is_that_of_the_draw(big_voc, tmp_path):
+    """Not the sampler and the areas that the replaying dataset would have drawn with."""
+    path = tmp_path / 'episodes.json'
+    drawn = build(big_voc, sampler='uniform_class', seed=7, min_area=30, support_min_area=25)
+    write(drawn, path)
+    replay = build(big_voc, seed=1, num_episodes=None, episodes_file=str(path)).protocol
+    assert (replay['query_min_area'], replay['support_min_area']) == (30, 25)
+    assert replay['frozen_from'] == dict(sampler='uniform_class', order=None, seed=7)
+    assert replay['seed'] is None and replay['order'] is None
+    content = json.loads(path.read_text())
+    del content['protocol']
+    path.write_text(json.dumps(content))
+    replay = build(big_voc, num_episodes=None, episodes_file=str(path)).protocol
+    assert replay['query_min_area'] is None  # not known
+
+
+def test_seed_in_the_name_of_the_file(big_voc, tmp_path):
+    folder = tmp_path / '{odd}'
+    episodes = {s: write(build(big_voc, seed=s), folder / f'seed{s}.json') for s in (1, 2)}
+    for seed in (1, 2):
+        file = f'{folder}/seed{{seed}}.json'
+        replay = build(big_voc, seed=seed, num_episodes=None, episodes_file=file)
+        assert [replay.episode(i) for i in range(len(replay))] == episodes[seed]
+
+
 @pytest.mark.parametrize(
     'options, message',
     [

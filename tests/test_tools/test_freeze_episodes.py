@@ -9,6 +9,7 @@ from tiny_runs import write_config, write_shapes
 
 from mmfss.datasets.folds import get_split
 from mmfss.engine import freezing
+from mmfss.engine.evaluation_plan import Request, read_configs
 
 
 @pytest.fixture(scope='module')
@@ -43,3 +44,18 @@ def test_fold_of_the_environment(config, tmp_path, monkeypatch):
     content = json.loads((tmp_path / 'e.json').read_text())
     assert path == str(tmp_path / 'e.json') and content['fold'] == 1
     assert len(content['episodes']) == 5  # of the config
+
+
+def test_test_with_a_file_per_seed(config, tmp_path):
+    """What one tool writes to {fold}, {shots} and {seed}, the other reads from there."""
+    name = str(tmp_path / 'fold{fold}_{shots}_{seed}.json')
+    for seed in ('0', '1'):
+        freezing.main([config, name, '--folds', '0', '1', '--episodes', '4', '--seed', seed])
+    request = Request(
+        config=config,
+        checkpoints=[],
+        folds=[0, 1],
+        seeds=[0, 1],
+        cfg_options={'test_dataloader.dataset.episodes_file': name},
+    )
+    assert list(read_configs(request)) == [0, 1]
