@@ -17,7 +17,7 @@ from tiny_runs import TINY_DINO, TINY_SAM2
 from mmfss.datasets.folds import Benchmark, contiguous_folds
 from mmfss.datasets.prepared import write_description
 from mmfss.engine.guards import model_arch
-from mmfss.engine.launch import load_config
+from mmfss.engine.launch import load_config, train
 from mmfss.engine.options import runner_entries
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -283,3 +283,11 @@ def test_an_override_of_validation_leaves_testing_alone():
 def test_part_can_be_switched_off_on_the_command_line():
     cfg = load(PUBLISHED[0], **{'model.memory_refinement': None})
     assert MODELS.build(tiny(cfg)).memory_refinement is None
+
+
+@pytest.mark.parametrize('flags', [[], ['--amp'], ['--resume']])
+def test_config_that_only_tests_is_not_trained(flags, tmp_path):
+    config = str(CONFIGS / 'fss_sam2_coco_to_pascal_1shot.py')
+    with pytest.raises(ValueError, match='coco_to_pascal_1shot.py is only for tests: .*tools/test'):
+        train([config, '--work-dir', str(tmp_path / 'run'), *flags])
+    assert not (tmp_path / 'run').exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -221,6 +222,44 @@ def test_other_settings_are_computed_anew(run, tmp_path, weights, capsys, monkey
     assert CutTestHook.started == 1
 
 
+def test_other_source_under_the_same_commit_is_computed_anew(run, tmp_path, monkeypatch):
+    """Two edits of a changed checkout have one commit, and both are "changed"."""
+    monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='1' * 40, dirty=True))
+    for started, digest in ((1, 'a'), (1, 'a'), (2, 'b')):
+        monkeypatch.setattr(provenance, 'source_digest', lambda digest=digest: digest * 64)
+        run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
+        assert CutTestHook.started == started
+
+
+def test_source_digest_is_that_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, 'compat', SimpleNamespace(__file__=str(tmp_path / 'a.py')))
+    (tmp_path / 'sub').mkdir()
+    digests = [provenance.source_digest()]
+    for name, text in (('a.py', 'x = 1'), ('a.py', 'x = 2'), ('sub/b.py', ''), ('notes.txt', 'n')):
+        (tmp_path / name).write_text(text)
+        digests.append(provenance.source_digest())
+    assert len(set(digests[:4])) == 4 and digests[4] == digests[3]
+
+
+def test_csv_of_another_checkpoint_is_not_taken_for_that_of_the_run(run, weights, tmp_path):
+    """Two tables that write their episodes to one folder; the first is asked for again."""
+    other = tmp_path / 'last.pth'
+    content = torch.load(weights / 'fold0/best_epoch_7.pth', weights_only=True)
+    key = 'sam2.memory_encoder.out_proj.bias'
+    content['state_dict'][key] = content['state_dict'][key] + 1
+    torch.save(content, other)
+    csv_file = tmp_path / 'csv/1shot_fold0_seed0.csv'
+    table = ('--folds', 0, '--csv', csv_file.parent, '--out')
+    run('CHECKPOINTS', *table, tmp_path / 'one')
+    first = csv_file.read_text()
+    run(other, *table, tmp_path / 'two')
+    assert csv_file.read_text() != first and CutTestHook.started == 2
+    run('CHECKPOINTS', *table, tmp_path / 'one')
+    assert csv_file.read_text() == first and CutTestHook.started == 3
+    run('CHECKPOINTS', *table, tmp_path / 'one')
+    assert CutTestHook.started == 3
+
+
 def test_file_that_holds_something_else_is_kept(run, tmp_path):
     (tmp_path / 'table.json').write_text('{"runs": [')
     run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
@@ -341,3 +380,12 @@ def test_seeds_of_frozen_episodes_are_refused(run):
 def test_metric_must_be_there(run):
     with pytest.raises(ValueError, match='must have one FewShotIoUMetric, .* got 0'):
         run('CHECKPOINTS', '--folds', 0, options=['test_evaluator.type=IoUMetric'])
+
+
+def test_images_that_do_not_do_are_found_before_the_first_episode(run):
+    with pytest.raises(ValueError, match='no image has at least 32 pixels in .*val.txt of a novel'):
+        run('CHECKPOINTS', '--folds', 0, 1, '--shots', 1, 50)
+    with pytest.raises(ValueError, match='2 1-shot episodes for test have none of .*--sampler bal'):
+        options = ['test_evaluator.absent_classes=error']
+        run('CHECKPOINTS', '--folds', 0, 1, '--episodes', 2, options=options)
+    assert CutTestHook.started == 0

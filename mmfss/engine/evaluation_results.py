@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
+from mmfss.evaluation.episode_csv import holds
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import markdown, text, to_json
 from mmfss.files import write_text
@@ -70,8 +71,9 @@ class Results:
         """Take runs of an earlier call from BASE.json whose settings are those of now.
 
         These are: environment, model, data and metric configs, checksum of the checkpoint and
-        protocol. If the file has anything else, it is kept as BASE.json.old. All processes call
-        this; the main one reads and decides.
+        protocol; a CSV that is asked for must be there and of the run. If the file has anything
+        else, it is kept as BASE.json.old. All processes call this; the main one reads and
+        decides.
 
         Args:
             protocol_of: Protocol of the dataset of a job; called by all processes together.
@@ -105,7 +107,7 @@ class Results:
             run.settings == job.settings
             and checksum is not None
             and run.checkpoint['sha256'] == checksum
-            and (job.csv_file is None or os.path.isfile(job.csv_file))
+            and (job.csv_file is None or _has_episodes(job.csv_file, run))
         )
 
     def _set_aside(self, data: Mapping[str, Any], kept: int) -> None:
@@ -116,6 +118,15 @@ class Results:
         if kept < len(data.get('runs', [])) or not data:
             os.replace(path, f'{path}.old')
             print(f'{path} had other runs or settings too; it is kept as {path}.old')
+
+
+def _has_episodes(path: str, run: Run) -> bool:
+    """Whether a CSV is that of a run, and not of a later one with another checkpoint."""
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            return holds(file.read(), run.counts)
+    except (OSError, ValueError):
+        return False
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -55,6 +55,11 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     parser.add_argument('--amp', action='store_true', help='train under bfloat16 autocast')
     args = parser.parse_args(argv)
     cfg = load_config(args, 'tools/train.py')
+    if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
+        raise ValueError(
+            f'{args.config} is only for tests: it has no train_dataloader or no train_cfg. Use it '
+            'with tools/test.py, and train with the config of another benchmark'
+        )
     if args.amp:
         set_amp(cfg)
     set_resume(cfg, args.resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -44,11 +45,23 @@ def commit() -> dict[str, str | bool] | None:
     return dict(sha=sha, dirty=bool(changes))
 
 
+def source_digest() -> str:
+    """SHA-256 of the Python files of mmfss as they are now: tells apart states of a checkout that
+    is changed, and installed versions."""
+    root = Path(compat.__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob('*.py')):
+        digest.update(f'{path.relative_to(root).as_posix()}\n'.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def environment() -> dict[str, Any]:
-    """Commit, versions of Python and packages, and the machine, in plain types."""
+    """Commit, state of the source, versions of Python and packages, and the machine, in plain
+    types."""
     packages = {name: installed_version(name) for name in _PACKAGES}
     return dict(
         commit=commit(),
+        source=source_digest(),
         python=platform.python_version(),
         packages=dict(
             torch=torch.__version__, **{k: v for k, v in packages.items() if v is not None}

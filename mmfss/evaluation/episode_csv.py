@@ -41,3 +41,17 @@ def episodes_csv(counts: Iterable[EpisodeCounts], name_of: Callable[[int], str])
         figures = (iou, *row.intersection, *row.union)
         writer.writerow((row.episode, row.class_id, name, *figures, row.query, supports))
     return text.getvalue()
+
+
+def holds(text: str, counts: Iterable[EpisodeCounts]) -> bool:
+    """Whether CSV text of :func:`episodes_csv` is of these episodes; supports are not compared."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not all(set(COLUMNS) <= set(row) for row in rows):
+        return False
+    names = ('episode', 'class_id', *(name for name in COLUMNS if '_bg' in name or '_fg' in name))
+    found = [(*(row[name] for name in names), row['query']) for row in rows]
+    wanted = [
+        (*map(str, (row.episode, row.class_id, *row.intersection, *row.union)), row.query)
+        for row in each_once(counts)
+    ]
+    return found == wanted
