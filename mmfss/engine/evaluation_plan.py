@@ -205,7 +205,7 @@ def read_configs(request: Request) -> dict[int, Config]:
                 f'{request.config}: test_dataloader must have one EpisodicDataset, got '
                 f'{len(episodes)}; see configs/_base_/datasets'
             )
-        _metric_entry(cfg.get('test_evaluator'))
+        metric_entry(cfg.get('test_evaluator'))
         check_frozen(request, episodes[0])
         for name in ('episodes', 'sampler'):
             if getattr(request, name) is not None:
@@ -213,7 +213,7 @@ def read_configs(request: Request) -> dict[int, Config]:
     return configs
 
 
-def _metric_entry(evaluator: Any) -> dict:
+def metric_entry(evaluator: Any) -> dict:
     """The config of the one FewShotIoUMetric."""
     entries = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     found = []
@@ -235,7 +235,7 @@ def _job(
 ) -> Job:
     dataloader, evaluator = copy.deepcopy(cfg.test_dataloader), copy.deepcopy(cfg.test_evaluator)
     next(episodic(dataloader)).update(shots=shots, seed=seed)
-    metric = _metric_entry(evaluator)
+    metric = metric_entry(evaluator)
     csv_file = metric.pop('csv_file', None)
     parts = plain([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -127,7 +128,8 @@ class FoldGuardHook(Hook):
             loops = {**loops, 'test': watched}
         for name in ('val', 'test'):
             if name in loops:
-                _check_absent(name, loops[name])
+                data = loops[name].dataloader.dataset
+                check_absent(name, data, _policies(name, loops[name]))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Forget the figures of weights that are about to change."""
@@ -182,7 +184,8 @@ class FoldGuardHook(Hook):
                 'tools/train.py, or is converted. Start from it with --cfg-options load_from=PATH'
             )
         if resume:
-            check_continuation(meta, {k: _split_and_role(k, d) for k, d in datasets.items()}, source)
+            loaders = {name: _split_and_role(name, data) for name, data in datasets.items()}
+            check_continuation(meta, loaders, source)
         self._inherited = set(meta['trained_classes'])
 
     def unverified(self, source: str) -> None:
@@ -203,14 +206,20 @@ class FoldGuardHook(Hook):
         print_log(text, 'current', 30)
 
 
-def _check_absent(name: str, loop: BaseLoop) -> None:
-    """Refuse at the start what FewShotIoUMetric would refuse after all episodes."""
-    dataset = loop.dataloader.dataset
+def check_absent(name: str, dataset: Any, policies: Mapping[str, str]) -> None:
+    """Refuse at the start what FewShotIoUMetric would refuse after all episodes.
+
+    Args:
+        name: of the loader, 'val' or 'test'.
+        dataset: its dataset.
+        policies: config entry of each metric -> its ``absent_classes``.
+
+    Raises:
+        ValueError: no episode is of a class that the mean is to include.
+    """
     absent = getattr(dataset, 'absent_classes', ())
-    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
-    for i, metric in enumerate(metrics):
-        if absent and getattr(metric, 'absent_classes', None) == 'error':
-            entry = f'{name}_evaluator' + (f'.{i}' if len(metrics) > 1 else '')
+    for entry, policy in policies.items():
+        if absent and policy == 'error':
             raise ValueError(
                 f'the {len(dataset)} {dataset.shots}-shot episodes for {name} have none of '
                 f'{", ".join(absent)}, which the mean over the {dataset.role} classes of '
@@ -218,6 +227,16 @@ def _check_absent(name: str, loop: BaseLoop) -> None:
                 'Add images, lower min_area, take more episodes or --sampler balanced, or leave '
                 f'these classes out of the mean with --cfg-options {entry}.absent_classes=exclude'
             )
+
+
+def _policies(name: str, loop: BaseLoop) -> dict[str, str]:
+    """Config entry of each metric of a loop -> what it does with absent classes."""
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    return {
+        f'{name}_evaluator' + (f'.{i}' if len(metrics) > 1 else ''): metric.absent_classes
+        for i, metric in enumerate(metrics)
+        if hasattr(metric, 'absent_classes')
+    }
 
 
 def _split_and_role(name: str, dataset: Any) -> tuple[FoldSplit, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -20,8 +20,9 @@ from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
 
-from .evaluation_plan import Job, Plan, Request, make_plan
+from .evaluation_plan import Job, Plan, Request, make_plan, metric_entry
 from .evaluation_results import Results
+from .guards import check_absent
 from .launch import Distributed, make_parser
 from .preparation import drop_training
 from .provenance import environment
@@ -76,7 +77,7 @@ def test(argv: Sequence[str] | None = None) -> dict[str, float]:
 def evaluate(request: Request) -> Report:
     """Test each checkpoint with all folds, seeds and shots that are asked for.
 
-    Everything that can be wrong with config, checkpoints and outputs of any fold is found
+    Everything that can be wrong with config, checkpoints, outputs and images of any fold is found
     before the first episode. After each run, ``out`` is written again, so that an interrupted
     table goes on where it was. The main process prints and writes.
 
@@ -92,6 +93,8 @@ def evaluate(request: Request) -> Report:
     with Distributed(request.launcher):
         results = Results(report, plan, request.base)
         results.take_over(protocol_of)
+        if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
+            check_data(job for job in plan.jobs if not results.has(job))
         for number, (fold, label) in enumerate(_groups(plan)):
             jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
             todo = [job for job in jobs if not results.has(job)]
@@ -123,6 +126,22 @@ def protocol_of(job: Job) -> dict[str, Any]:
     """What the dataset of a job says of its episodes."""
     dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
     return getattr(dataset, 'protocol', {})
+
+
+def check_data(jobs: Iterable[Job]) -> None:
+    """Build the episodes of each fold and K, with the first seed.
+
+    Raises:
+        ValueError, FileNotFoundError: the data are not there, give no K-shot episodes of a fold,
+            or no episode of a class that the metric wants.
+    """
+    checked = set()
+    for job in jobs:
+        if (job.fold, job.shots) not in checked:
+            checked.add((job.fold, job.shots))
+            dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
+            policy = metric_entry(job.evaluator).get('absent_classes', 'error')
+            check_absent('test', dataset, {'test_evaluator': policy})
 
 
 # --------------------------------------------------------------------------------------- runs
