@@ -291,3 +291,13 @@ def test_config_that_only_tests_is_not_trained(flags, tmp_path):
     with pytest.raises(ValueError, match='coco_to_pascal_1shot.py is only for tests: .*tools/test'):
         train([config, '--work-dir', str(tmp_path / 'run'), *flags])
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('rule, first', [('held_out', 'val'), ('both', 'val'), ('novel', 'test')])
+def test_list_of_images_to_choose_on_in_prepared_data(rule, first, prepared, monkeypatch):
+    """The list 'val' of a benchmark such as FSS-1000 shows no novel class."""
+    monkeypatch.setenv('DATA_ROOT', prepared)
+    monkeypatch.setenv('SELECTION', rule)
+    cfg = load('fss_sam2_prepared_1shot.py')
+    assert cfg.val_dataloader.dataset.dataset.split[0] == first
+    assert cfg.test_dataloader.dataset.dataset.split[0] == 'test'
