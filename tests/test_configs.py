@@ -102,7 +102,9 @@ def test_fold_data_root_and_shots_reach_every_loader(cfg):
     loaders = {key: cfg[key].dataset for key in LOADERS if cfg.get(key)}
     assert 'test_dataloader' in loaders and (cfg.get('train_cfg') is None or len(loaders) > 1)
     name = Path(cfg.filename).stem
-    assert cfg.work_dir == f'work_dirs/{name}/fold2'
+    benchmark = cfg.test_dataloader.dataset.benchmark
+    of_data = f'_{Path(benchmark).name}' if 'prepared' in name else ''
+    assert cfg.work_dir == f'work_dirs/{name}{of_data}/fold2'
     roles = dict(zip(LOADERS, ('base_train', 'base_val', 'novel')))
     if 'shapes' in name:  # no validation: all base classes are trained on
         roles['train_dataloader'] = 'base'
@@ -301,3 +303,13 @@ def test_list_of_images_to_choose_on_in_prepared_data(rule, first, prepared, mon
     cfg = load('fss_sam2_prepared_1shot.py')
     assert cfg.val_dataloader.dataset.dataset.split[0] == first
     assert cfg.test_dataloader.dataset.dataset.split[0] == 'test'
+
+
+def test_each_prepared_dataset_has_its_own_work_dir(prepared, monkeypatch):
+    monkeypatch.setenv('DATA_ROOT', f'{prepared}/')
+    monkeypatch.setenv('SELECTION', 'novel')
+    name = f'fss_sam2_prepared_1shot_novel_{Path(prepared).name}'
+    assert load('fss_sam2_prepared_1shot.py').work_dir == f'work_dirs/{name}/fold0'
+    monkeypatch.setenv('DATA_ROOT', '/data/VOC2012')  # of a benchmark with a name
+    name = 'fss_sam2_pascal_1shot_novel'
+    assert load('fss_sam2_pascal_1shot.py').work_dir == f'work_dirs/{name}/fold0'

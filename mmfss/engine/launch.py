@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmfss import compat
-from mmfss.datasets.folds import get_split
+from mmfss.datasets.folds import BENCHMARKS, get_split
 from mmfss.models.sam2 import ARCHS
 
 from .agreement import check_loaders
@@ -119,7 +119,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        name = '_'.join([Path(args.config).stem, *variables])
+        name = '_'.join([Path(args.config).stem, *variables, *prepared_folders(cfg)])
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
     # some heads of SAM 2 have no part in the loss
@@ -149,6 +149,14 @@ def check_variables(cfg: Config) -> list[str]:
             )
         values.append(value)
     return values
+
+
+def prepared_folders(cfg: Config) -> list[str]:
+    """Names of the prepared datasets that a config is of: one config serves many, and each gets
+    its own work dir."""
+    loaders = (cfg.get(f'{name}_dataloader') for name in ('train', 'val', 'test'))
+    benchmarks = {str(episodes['benchmark']) for episodes in episodic(list(loaders))}
+    return sorted({Path(name).resolve().name for name in benchmarks - set(BENCHMARKS)})
 
 
 def check_folds(cfg: Config) -> int:

@@ -121,7 +121,8 @@ def selection_of(path: str, meta: Mapping[str, Any]) -> Any:
 
     All checkpoints of a training record the rule of that training, but only its ``best_*.pth``
     were chosen by it. mmengine names those after the figure, and the others ``epoch_N.pth`` or
-    ``iter_N.pth``; a training that watches the novel classes too leaves ``best_novel_*.pth``.
+    ``iter_N.pth``; a training that watches the novel classes too leaves ``best_novel_*.pth``, and
+    of a file of such a training that was renamed it is not known which it is.
 
     Args:
         path: its file.
@@ -134,4 +135,7 @@ def selection_of(path: str, meta: Mapping[str, Any]) -> Any:
         return dict(recorded, rule='novel', classes=plain(meta.get('novel_classes')))
     if re.fullmatch(r'(epoch|iter)_\d+\.pth', name):
         return dict(recorded, rule='none', classes=[])
+    watched = any(str(key).startswith('novel/') for key in recorded.get('figures') or ())
+    if watched and not name.startswith('best_'):
+        return dict(recorded, rule=f'{recorded.get("rule")} or novel')
     return recorded
