@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import current_process, get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,7 @@ from mmfss.datasets.io import read_mask
 from mmfss.files import write_text
 
 IGNORE = 255
+_MANY, _CHUNK = 1000, 64  # masks from which on processes are worth while; masks at a time
 Masks = str | os.PathLike | Mapping[int, str | os.PathLike]
 """The mask of an image: a label map, or a mask of {0, 1, 255} for each of its classes."""
 FORMAT = 1
@@ -171,8 +176,8 @@ def build_class_index(
         cache_file: JSON file to keep the counts in. It carries a fingerprint of the masks and
             is rebuilt when they changed; a folder that cannot be written to is warned about.
             None reads and writes no cache.
-        num_workers: Threads that read masks (decoding releases the interpreter lock);
-            None takes the number of CPUs, at most 16.
+        num_workers: Processes that read masks; None takes the number of CPUs, at most 16, and
+            one for few masks.
         fallback_file: Used where ``cache_file`` cannot be written.
 
     Raises:
@@ -194,14 +199,40 @@ def _count(
     masks: Mapping[str, Masks], num_classes: int, num_workers: int | None
 ) -> dict[str, dict[int, int]]:
     """Areas of all images, with a progress bar where it takes seconds."""
-    workers = min(os.cpu_count() or 1, 16) if num_workers is None else max(1, num_workers)
-    count = partial(mask_areas, num_classes=num_classes)
-    with ThreadPoolExecutor(workers) as pool:
+    files = list(masks.values())
+    chunks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
+    if num_workers is None:
+        num_workers = min(os.cpu_count() or 1, 16) if len(files) >= _MANY else 1
+    counted: list[dict[int, int]] = []
+    with tqdm(total=len(files), desc='class index', delay=2, unit='mask') as bar:
+        for part in _parallel(partial(_areas_of, num_classes=num_classes), chunks, num_workers):
+            counted += part
+            bar.update(len(part))
+    return dict(zip(masks, counted, strict=True))
+
+
+def _areas_of(masks: Sequence[Masks], num_classes: int) -> list[dict[int, int]]:
+    return [mask_areas(files, num_classes) for files in masks]
+
+
+def _parallel(function: Callable, chunks: Sequence, workers: int) -> Iterator:
+    """Results in order. In processes, since decoding holds the interpreter lock; forked, since
+    starting others takes longer than the work. A data worker may not have processes of its own."""
+    if workers <= 1 or sys.platform != 'linux' or current_process().daemon:
+        yield from map(function, chunks)
+        return
+    with ProcessPoolExecutor(workers, get_context('fork'), _ignore_ctrl_c) as pool:
         try:
-            counted = tqdm(
-                pool.map(count, masks.values()), 'class index', len(masks), delay=2, unit='mask'
-            )
-            return dict(zip(masks, counted, strict=True))
+            yield from pool.map(function, chunks)
+        except BrokenProcessPool as error:
+            raise OSError(
+                'a process that reads masks was killed, most likely for want of memory; free some '
+                'and start again'
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool

@@ -182,3 +182,23 @@ def test_folder_that_cannot_be_written_to_falls_back(masks, tmp_path, monkeypatc
     reads = count_reads(monkeypatch)
     assert build_class_index(masks, 5, place, fallback_file=fallback) == built and not reads
     assert class_index.user_cache_file(tmp_path / 'other/index.json') != fallback
+
+
+def test_many_masks_are_counted_in_processes(masks, monkeypatch):
+    """As in this process, in the order of the list; an error of a process names its file."""
+    many = {f'{image}_{i}': path for i in range(20) for image, path in masks.items()}
+    monkeypatch.setattr(class_index, '_MANY', 100)
+    monkeypatch.setattr(class_index, '_CHUNK', 7)
+    index = build_class_index(many, 5)
+    expected = {image: by_loop(path) for image, path in masks.items()}
+    assert index.areas == {image: expected[image.rsplit('_', 1)[0]] for image in many}
+    assert list(index.areas) == list(many)
+    masks['im4'].write_bytes(masks['im4'].read_bytes()[:-25])
+    with pytest.raises(ValueError, match=r'cannot read mask file .*im4\.png'):
+        build_class_index(many, 5)
+
+
+def test_a_killed_process_is_an_error(masks, monkeypatch):
+    monkeypatch.setattr(class_index, 'mask_areas', lambda *args: os._exit(9))
+    with pytest.raises(OSError, match='a process that reads masks was killed'):
+        build_class_index(masks, 5, num_workers=2)
