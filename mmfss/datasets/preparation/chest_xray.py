@@ -104,7 +104,8 @@ def shrink(job: Job, out: Path, side: int) -> Done:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image, mask = out / 'images' / f'{job.name}.png', mask_path(out, f'{job.name}.png')
     with suppress(FileNotFoundError, ValueError):
-        if is_complete(mask, size[::-1]) and read_image(image).shape[1::-1] == size:
+        there = is_complete(mask, size[::-1], job.mask, job.image)
+        if there and read_image(image).shape[1::-1] == size:
             return Done(kept=1, result=True)
     large = binary_mask(job.mask, (height, width)) * np.uint8(255)
     small = np.asarray(Image.fromarray(large).resize(size, Image.Resampling.BOX))

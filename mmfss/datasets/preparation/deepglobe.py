@@ -101,7 +101,7 @@ def cut_picture(picture: str, root: Path, out: Path, unknown: int) -> Done:
     def labels() -> np.ndarray:
         return coded_mask(mask, codes, image_size(image), round_to=255)
 
-    return save_tiles(out, image, picture, labels, choose)
+    return save_tiles(out, picture, (image, mask), labels, choose)
 
 
 def _ids(root: Path) -> list[str]:

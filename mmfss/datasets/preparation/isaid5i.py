@@ -146,7 +146,7 @@ def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> D
     def labels() -> np.ndarray:
         return coded_mask(job.mask, codes, image_size(job.image))
 
-    return save_tiles(out, job.image, job.name, labels, choose)
+    return save_tiles(out, job.name, (job.image, job.mask), labels, choose)
 
 
 def _read_tiles(root: Path, split: str, args: argparse.Namespace) -> Tally:
@@ -161,7 +161,7 @@ def copy_mask(job: Job, out: Path) -> Done:
     shape = image_size(job.image)
     name = f'{job.name.replace("/", "/images/")}'
     target = mask_path(out, f'{name}.png')
-    if is_complete(target, shape):
+    if is_complete(target, shape, job.mask):
         return Done(kept=1, result={name: areas(read_mask(target))})
     labels = read_mask(job.mask)
     check_size(labels, job.mask, shape)

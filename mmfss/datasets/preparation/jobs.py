@@ -82,9 +82,23 @@ def read_complete(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray
     return None
 
 
-def is_complete(path: str | os.PathLike, shape: tuple[int, int]) -> bool:
-    """Whether a mask file is there, can be decoded to its end and is of (height, width)."""
-    return read_complete(path, shape) is not None
+def is_complete(path: str | os.PathLike, shape: tuple[int, int], *sources: Path) -> bool:
+    """Whether a mask file is there, can be decoded to its end, is of (height, width) and was made
+    after its sources were last changed."""
+    return read_complete(path, shape) is not None and not is_older(path, *sources)
+
+
+def is_older(path: str | os.PathLike, *sources: Path) -> bool:
+    """Whether a file was made before one of its sources came or changed.
+
+    By the time of the last change of status: one that is unpacked or moved over another keeps the
+    time of its content. Sources that are gone count for nothing.
+    """
+    made, changed = os.stat(path).st_mtime_ns, 0
+    for source in sources:
+        with suppress(FileNotFoundError):
+            changed = max(changed, os.stat(source).st_ctime_ns)
+    return changed > made
 
 
 def save_mask(path: str | os.PathLike, make: Callable[[], np.ndarray], shape: tuple) -> Done:

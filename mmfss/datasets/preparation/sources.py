@@ -187,7 +187,7 @@ def write_binary(job: BinaryJob) -> Done:
     A mask without is not written: there is nothing to learn or test on it.
     """
     shape = image_size(job.image)
-    if is_complete(job.out, shape):
+    if is_complete(job.out, shape, job.source):
         return Done(kept=1, result=True)
     mask = binary_mask(job.source, shape)
     if not mask.any():

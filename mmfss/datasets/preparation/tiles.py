@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.io import read_image
-from mmfss.datasets.preparation.jobs import Done, Tally, is_complete, save_png
+from mmfss.datasets.preparation.jobs import Done, Tally, is_complete, is_older, save_png
 from mmfss.datasets.prepared import Entry, mask_path
 from mmfss.files import write_text
 
@@ -74,8 +74,8 @@ def areas(labels: np.ndarray) -> dict[int, int]:
 
 def save_tiles(
     out: Path,
-    image: Path,
     name: str,
+    files: tuple[Path, Path],
     labels: Callable[[], np.ndarray],
     choose: Callable[[np.ndarray], Sequence[Tile]],
 ) -> Done:
@@ -85,8 +85,8 @@ def save_tiles(
 
     Args:
         out: Folder of the prepared dataset.
-        image: The picture.
-        name: Of its note, with '/' between folders.
+        name: Of the picture's note, with '/' between folders.
+        files: The picture and its mask; tiles that are older are made again.
         labels: Reads its label map, uint8 (height, width) of the picture.
         choose: Its tiles, from the label map.
 
@@ -94,16 +94,16 @@ def save_tiles(
         With ``{tile name: {class: pixels}}`` as its result.
     """
     note = out / 'tiles' / f'{name}.json'
-    noted = _noted(out, note)
+    noted = _noted(out, note, files)
     if noted is not None:
         return Done(kept=len(noted), result=noted)
     truth = labels()
-    rgb = read_image(image)[..., ::-1]
+    rgb = read_image(files[0])[..., ::-1]
     written, rows = 0, []
     for tile in choose(truth):
         top, bottom, left, right = tile.box
         part = truth[top:bottom, left:right]
-        if not _there(out, tile.name, part.shape):
+        if not _there(out, tile.name, part.shape, files):
             written += 1
             save_png(_image(out, tile.name), np.ascontiguousarray(rgb[top:bottom, left:right]))
             save_png(mask_path(out, f'{tile.name}.png'), np.ascontiguousarray(part))
@@ -113,11 +113,12 @@ def save_tiles(
     return Done(written, len(found) - written, found)
 
 
-def _noted(out: Path, note: Path) -> dict[str, dict[int, int]] | None:
-    """Tiles and areas of a note, if it is whole and all its tiles are."""
+def _noted(out: Path, note: Path, files: tuple[Path, Path]) -> dict[str, dict[int, int]] | None:
+    """Tiles and areas of a note, if it is whole and all its tiles are, and none is outdated."""
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         tiles = json.loads(note.read_text(encoding='utf-8'))
-        if all(_there(out, tile['name'], tuple(tile['shape'])) for tile in tiles):
+        whole = all(_there(out, tile['name'], tuple(tile['shape']), files) for tile in tiles)
+        if whole and not is_older(note, *files):
             return {t['name']: {int(c): n for c, n in t['areas'].items()} for t in tiles}
     return None
 
@@ -126,9 +127,9 @@ def _image(out: Path, name: str) -> Path:
     return out / 'images' / f'{name}.png'
 
 
-def _there(out: Path, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether image and mask of a tile are complete."""
-    if not is_complete(mask_path(out, f'{name}.png'), (shape[0], shape[1])):
+def _there(out: Path, name: str, shape: tuple[int, ...], files: tuple[Path, Path]) -> bool:
+    """Whether image and mask of a tile are complete, and made from the files as they are."""
+    if not is_complete(mask_path(out, f'{name}.png'), (shape[0], shape[1]), *files):
         return False
     with suppress(FileNotFoundError, ValueError):
         return read_image(_image(out, name)).shape[:2] == shape
