@@ -34,7 +34,7 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(autouse=True)
 def _scope(monkeypatch):
-    for name in ('FOLD', 'DATA_ROOT', 'SAM2', 'SELECTION'):
+    for name in ('FOLD', 'DATA_ROOT', 'SAM2', 'SELECTION', 'BENCHMARK'):
         monkeypatch.delenv(name, raising=False)
     init_default_scope('mmseg')
 
@@ -150,6 +150,15 @@ def test_sam2_by_name(monkeypatch):
         ValueError, match=r"SAM2 must be one of \['sam2.1_base_plus', .* got 'large'"
     ):
         load('fss_sam2_coco_1shot.py')
+
+
+def test_contiguous_folds_of_coco_by_name(monkeypatch):
+    monkeypatch.setenv('BENCHMARK', 'coco-20i-contiguous')
+    cfg = load('fss_sam2_coco_5shot.py')
+    assert {cfg[key].dataset.benchmark for key in LOADERS} == {'coco-20i-contiguous'}
+    assert cfg.work_dir == 'work_dirs/fss_sam2_coco_5shot_coco-20i-contiguous/fold0'
+    with pytest.raises(ValueError, match='does not read BENCHMARK'):
+        load('fss_sam2_pascal_1shot.py')
 
 
 def test_selection_that_is_not_there(monkeypatch):

@@ -30,6 +30,7 @@ from .preparation import (
 #: variable -> where a config has its value, and the values it may have
 _VARIABLES: dict[str, tuple[Callable[[Config], Any], Collection[str]]] = {
     'SAM2': (lambda cfg: cfg.get('model', {}).get('sam2', {}).get('arch'), ARCHS),
+    'BENCHMARK': (lambda cfg: cfg.get('benchmark'), ('coco-20i', 'coco-20i-contiguous')),
     'SELECTION': (lambda cfg: cfg.get('selection'), ('held_out', 'base', 'novel', 'both')),
 }
 

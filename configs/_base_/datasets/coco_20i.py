@@ -1,7 +1,8 @@
 # COCO-20i, interleaved folds: fold F tests classes F+1, F+5, F+9, ... of the 80.
 # `python tools/prepare.py coco DATA_ROOT` paints the masks. FOLD, DATA_ROOT and SELECTION come from
-# the environment, see pascal_5i.py. PANet's folds: benchmark='coco-20i-contiguous'.
+# the environment, see pascal_5i.py, and BENCHMARK=coco-20i-contiguous for PANet's folds.
 _base_ = 'pascal_5i.py'
+benchmark = '{{$BENCHMARK:coco-20i}}'
 data_root = '{{$DATA_ROOT:data/coco}}'
 
 # Scales are relative to a long side of 640 px, which COCO photos have.
@@ -18,14 +19,14 @@ train_pipeline = [
 test_images = dict(_delete_=True, type='CocoFewShot', data_root=data_root, split='val2014')
 train_dataloader = dict(
     dataset=dict(
-        benchmark='coco-20i',
+        benchmark=benchmark,
         query_pipeline=train_pipeline,
         support_pipeline=train_pipeline,
         dataset=dict(_delete_=True, type='CocoFewShot', data_root=data_root, split='train2014'),
     ),
 )
-val_dataloader = dict(dataset=dict(benchmark='coco-20i', dataset=test_images))
-test_dataloader = dict(dataset=dict(benchmark='coco-20i', dataset=test_images))
+val_dataloader = dict(dataset=dict(benchmark=benchmark, dataset=test_images))
+test_dataloader = dict(dataset=dict(benchmark=benchmark, dataset=test_images))
 
 # The published sampler walks the list, and the first 1000 of 40,504 images do not show every class:
 # those left out are named, and what the mean would be with them as 0 is reported beside it.
