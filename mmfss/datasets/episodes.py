@@ -246,6 +246,8 @@ class EpisodicDataset(Dataset):
         source = dataset.ann_file or dataset.data_prefix['img_path']
         areas = self.min_area, excluded, self.support_min_area
         pool = build_pool(index, classes, *areas)
+        if self.episodes_file is not None:  # nothing is drawn from it
+            return pool
         if self.scarce_classes == 'drop':
             pool = build_pool(index, drop_scarce(pool, self.shots), *areas)
         check_pool(pool, self.split, self.role, self.shots, self.support_min_area, source)

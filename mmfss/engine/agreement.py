@@ -23,6 +23,8 @@ META_KEY = 'mmfss'
 SELECTION_RULES = {'base_val': 'held_out', 'base': 'base', 'novel': 'novel'}
 META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
 
+#: benchmark that is only tested on -> that of its checkpoints
+_TRAINED_ON = {'coco-to-pascal': 'coco-20i'}
 #: entries of an arch that only cost or save time
 _WITHOUT_EFFECT_ON_WEIGHTS = ('cache_bytes',)
 
@@ -210,4 +212,5 @@ def _text(arch: dict) -> str:
 def _remedy(meta: Mapping, split: FoldSplit) -> str:
     if meta['benchmark'] == split.benchmark:
         return f"Set FOLD={meta['fold']}, or use a checkpoint of fold {split.fold}"
-    return f'Use a checkpoint that was trained on {split.benchmark} fold {split.fold}'
+    trained_on = _TRAINED_ON.get(split.benchmark, split.benchmark)
+    return f'Use a checkpoint that was trained on {trained_on} fold {split.fold}'

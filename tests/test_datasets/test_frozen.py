@@ -69,6 +69,18 @@ def test_protocol_of_a_replay_is_that_of_the_draw(big_voc, tmp_path):
     assert replay['query_min_area'] is None  # not known
 
 
+def test_replay_asks_nothing_of_the_areas(big_voc, tmp_path):
+    """The file says which episodes; the areas of the config are for drawing them."""
+    path = tmp_path / 'episodes.json'
+    episodes = write(build(big_voc, shots=2), path)
+    replay = build(big_voc, shots=2, num_episodes=None, min_area=10**6, episodes_file=str(path))
+    assert [replay.episode(i) for i in range(len(replay))] == episodes
+    assert set(replay.absent_classes) == {
+        name for c, name in zip(replay.split.novel, replay.split.novel_names)
+        if all(e.class_id != c for e in episodes)
+    }  # fmt: skip
+
+
 def test_seed_in_the_name_of_the_file(big_voc, tmp_path):
     folder = tmp_path / '{odd}'
     episodes = {s: write(build(big_voc, seed=s), folder / f'seed{s}.json') for s in (1, 2)}

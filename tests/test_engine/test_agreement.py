@@ -169,3 +169,8 @@ def test_spellings_of_one_class():
     pascal = {canonical(name) for name in get_split('pascal-5i', 0).classes}
     coco = {canonical(name) for name in get_split('coco-20i', 0).classes}
     assert len(pascal) == 20 and len(coco) == 80 and pascal <= coco
+
+
+def test_remedy_names_a_benchmark_that_can_be_trained_on():
+    with pytest.raises(ValueError, match='bicycle, bus, .* trained on coco-20i fold 1$'):
+        check_checkpoint(meta_of('coco-20i', 0), get_split('coco-to-pascal', 1), ARCH, resume=False)
