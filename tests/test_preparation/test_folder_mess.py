@@ -171,3 +171,18 @@ def test_all_moved_together(tmp_path, capsys):
     prepare(capsys, 'folder', tmp_path / 'here/photos', tmp_path / 'here/mine')
     (tmp_path / 'here').rename(tmp_path / 'there')
     assert len(PreparedDataset(str(tmp_path / 'there/mine'), 'all')) == 12
+
+
+def test_a_compressed_code_that_is_damaged(tmp_path):
+    content = by_coco(tmp_path / 'src')
+    content['annotations'][3]['segmentation'] = dict(size=list(SHAPE), counts='garbage%%%')
+    (tmp_path / 'src/annotations.json').write_text(json.dumps(content))
+    said = fails('folder', tmp_path / 'src', tmp_path / 'out')
+    assert re.search('segmentation of annotation 3 is wrong: .*; download or export', said)
+
+
+def test_no_annotations_at_all(tmp_path):
+    content = by_coco(tmp_path / 'src')
+    (tmp_path / 'src/annotations.json').write_text(json.dumps({**content, 'annotations': []}))
+    said = fails('folder', tmp_path / 'src', tmp_path / 'out')
+    assert re.search(r'annotations\.json has no annotations; export it again', said)

@@ -197,6 +197,8 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
     found = read_instances(file, 'export it again')
     used = {a['category_id'] for part in found.annotations.values() for a in part}
     names = {category: name for category, name in found.categories.items() if category in used}
+    if not names:
+        raise ValueError(f'{file} has no annotations; export it again')
     records = sorted(found.images.items(), key=lambda item: str(item[1]['file_name']))
     samples = [
         Sample(

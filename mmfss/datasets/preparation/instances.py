@@ -142,10 +142,7 @@ def encode(annotation: dict, height: int, width: int) -> dict | None:
                 code = coder.frPyObjects(shape, height, width)
         return code if code is not None and coder.area(code) else None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'segmentation of annotation {annotation.get("id")} is wrong: {error}; download or '
-            'export the annotations again'
-        ) from error
+        raise _wrong(annotation, error) from error
 
 
 def _encode_polygons(polygons: list, height: int, width: int) -> dict | None:
@@ -160,12 +157,27 @@ def _encode_polygons(polygons: list, height: int, width: int) -> dict | None:
 
 def decode(annotation: dict, height: int, width: int) -> np.ndarray:
     """bool (height, width) of an annotation, all False if it is empty; errors of :func:`encode`."""
-    from pycocotools import mask as coder
-
     code = encode(annotation, height, width)
     if code is None:
         return np.zeros((height, width), bool)
-    return coder.decode(code).astype(bool)
+    return _pixels(code, annotation).astype(bool)
+
+
+def _pixels(code: dict, annotation: dict) -> np.ndarray:
+    """uint8 (height, width) of a run-length code, columns together in memory."""
+    from pycocotools import mask as coder
+
+    try:
+        return coder.decode(code)
+    except ValueError as error:  # a compressed one is not looked at before
+        raise _wrong(annotation, error) from error
+
+
+def _wrong(annotation: dict, error: Exception) -> ValueError:
+    return ValueError(
+        f'segmentation of annotation {annotation.get("id")} is wrong: {error}; download or '
+        'export the annotations again'
+    )
 
 
 def paint(
@@ -194,9 +206,10 @@ def paint(
         if code is not None:
             crowd = bool(annotation.get('iscrowd', 0))
             value = CROWD if crowd else labels[annotation['category_id']]
-            parts.append((not crowd, -int(coder.area(code)), annotation['id'], value, code))
+            rank = not crowd, -int(coder.area(code)), annotation['id']
+            parts.append((rank, value, code, annotation))
     # codes run down the columns, and so do the pixels in memory
     mask = np.zeros((height, width), np.uint8, order='F')
-    for *_, value, code in sorted(parts, key=lambda part: part[:3]):
-        np.copyto(mask, value, where=coder.decode(code).view(bool))
+    for _, value, code, annotation in sorted(parts, key=lambda part: part[0]):
+        np.copyto(mask, value, where=_pixels(code, annotation).view(bool))
     return np.ascontiguousarray(mask), len(annotations) - len(parts)
