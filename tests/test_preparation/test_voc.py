@@ -113,6 +113,9 @@ def test_another_output_folder(tmp_path, capsys):
     assert (out / 'JPEGImages').resolve() == src / 'JPEGImages'
     for name, number in (('train_aug_fss', 5), ('val', 2)):
         assert len(PascalVOCFewShot(f'ImageSets/Segmentation/{name}.txt', str(out))) == number
+    all_made = files(out)
+    prepare(capsys, 'voc', src, '--sbd', sbd, '--out', out)
+    assert files(out) == all_made  # nothing is written twice
     made = files(out / 'SegmentationClassAug')
     # from masks that are there in place of SBD
     again = tmp_path / 'again'

@@ -77,13 +77,11 @@ def prepare(args: argparse.Namespace) -> str:
     plan = make_plan(src, sbd, out)
     if out != src:
         _link_images(src, out)
-        write_text(out / LISTS / 'val.txt', ''.join(f'{name}\n' for name in plan.val))
+        _write_list(out / LISTS / 'val.txt', plan.val)
     remove_parts(out / AUG)
     tally = run(make, plan.jobs, 'VOC masks', args.workers)
     list_file = out / LISTS / TRAIN_LIST
-    text = ''.join(f'{name}\n' for name in plan.train)
-    if not list_file.is_file() or list_file.read_text(encoding='utf-8') != text:
-        write_text(list_file, text)
+    _write_list(list_file, plan.train)
     areas = dict(zip(plan.ids, tally.results))
     return '\n'.join(
         [
@@ -99,6 +97,13 @@ def prepare(args: argparse.Namespace) -> str:
             ),
         ]
     )
+
+
+def _write_list(file: Path, names: list[str]) -> None:
+    """Write a list unless it is there."""
+    text = ''.join(f'{name}\n' for name in names)
+    if not file.is_file() or file.read_text(encoding='utf-8') != text:
+        write_text(file, text)
 
 
 def make_plan(src: Path, sbd: Path | None, out: Path) -> Plan:
