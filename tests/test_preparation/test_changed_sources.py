@@ -8,6 +8,7 @@ import numpy as np
 from prepared_checks import picture, prepare, read, save
 
 from mmfss.datasets.preparation import chest_xray, isaid5i
+from mmfss.datasets.preparation.class_masks import save_class_masks
 
 
 def white(side: int, left: int, width: int) -> np.ndarray:
@@ -80,3 +81,20 @@ def test_tiles(tmp_path, capsys):
     replace(masks / 'a_instance_color_RGB.png', coded(3))
     assert 'val: 4 tiles (2 made, 2 complete already)' in prepare(capsys, *command)
     assert set(np.unique(read(tmp_path / 'out/masks/val/a_0_20_20_40.png'))) == {3}
+
+
+def test_objects_that_are_cut_out(tmp_path):
+    photo, source, out = tmp_path / '1.jpg', tmp_path / '1.mat', tmp_path / 'out'
+    picture(photo, (20, 20))
+    source.write_bytes(b'old')
+    mask = white(20, 0, 20) > 0
+
+    def make():
+        done = save_class_masks(photo, '1_1.png', {3: lambda: mask}, (0, 9, 0, 9), out, source)
+        return done.written, done.kept
+
+    assert (make(), make()) == ((2, 0), (0, 2))
+    source.write_bytes(b'new')
+    assert (make(), make()) == ((1, 1), (0, 2))
+    picture(photo, (20, 20), seed=1)
+    assert (make(), make()) == ((1, 1), (0, 2))

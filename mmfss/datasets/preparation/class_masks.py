@@ -14,7 +14,7 @@ import numpy as np
 from mmfss.datasets.folds import Folds
 from mmfss.datasets.io import read_image
 from mmfss.datasets.preparation.instances import Instances, decode
-from mmfss.datasets.preparation.jobs import Done, is_complete, run, save_png
+from mmfss.datasets.preparation.jobs import Done, is_complete, is_older, run, save_png
 from mmfss.datasets.preparation.sources import BLACK_WHITE, image_size
 from mmfss.datasets.prepared import Entry, mask_path
 
@@ -73,6 +73,7 @@ def save_class_masks(
     masks: Mapping[int, Callable[[], np.ndarray]],
     box: Box | None,
     out: Path,
+    source: Path | None = None,
 ) -> Done:
     """Write the masks that are not complete, of the classes that cover a pixel.
 
@@ -83,6 +84,7 @@ def save_class_masks(
         box: (top, bottom, left, right) to cut out and write to OUT/images; None leaves the image
             where it is.
         out: Folder of the prepared dataset.
+        source: File of the masks; masks that are older are made again.
 
     Returns:
         With the line of the list as its result, None if no class covers a pixel.
@@ -93,7 +95,7 @@ def save_class_masks(
     written, classes = 0, []
     for class_id, paint in sorted(masks.items()):
         path = mask_path(out, name, class_id)
-        if not is_complete(path, shape):
+        if not is_complete(path, shape, *([] if source is None else [source])):
             mask = paint()[top:bottom, left:right]
             if not mask.any():
                 continue
@@ -113,7 +115,8 @@ def _cut(image: Path, target: Path, box: Box) -> bool:
     """Write a part of an image unless it is complete; whether it was written."""
     top, bottom, left, right = box
     with suppress(FileNotFoundError, ValueError):
-        if read_image(target).shape[:2] == (bottom - top, right - left):
+        there = read_image(target).shape[:2] == (bottom - top, right - left)
+        if there and not is_older(target, image):
             return False
     save_png(target, np.ascontiguousarray(read_image(image)[top:bottom, left:right, ::-1]))
     return True

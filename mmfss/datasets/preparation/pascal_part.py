@@ -158,7 +158,9 @@ def cut_objects(name: str, images: Path, parts: Path, out: Path) -> Done:
         if not masks or not silhouette.any():
             continue
         paint = {class_id: partial(_union, rows) for class_id, rows in masks.items()}
-        done = save_class_masks(image, f'{name}_{i}.png', paint, bounding_box(silhouette), out)
+        done = save_class_masks(
+            image, f'{name}_{i}.png', paint, bounding_box(silhouette), out, file
+        )
         written, kept = written + done.written, kept + done.kept
         if done.result is not None:
             entries.append(done.result)
