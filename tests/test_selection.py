@@ -91,6 +91,19 @@ def test_watched_figure_is_that_of_the_test(trained):
     assert metrics['mIoU'] == meta_of(path)['selection']['figures']['novel/mIoU']
 
 
+def test_a_test_on_trained_classes_is_refused_unless_it_is_asked_for(trained):
+    config, work_dir, _ = trained
+    (path,) = work_dir.glob('best_mIoU_epoch_*.pth')
+    args = [config, str(path), '--work-dir', str(work_dir / 'test'), '--cfg-options']
+    args += ['test_dataloader.dataset.split=base']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('FOLD', '1')
+        with pytest.raises(ValueError, match='was trained on shapes-5i fold 1.*include tested'):
+            testing.test(args)
+        allowed = 'default_hooks.fold_guard.allow_trained=True'
+        assert 0 <= testing.test([*args, allowed])['mIoU'] <= 100
+
+
 def test_held_out_classes_are_refused_where_they_were_trained_on(trained):
     config, work_dir, _ = trained
     args = [config, '--work-dir', str(work_dir / 'other'), '--cfg-options']

@@ -138,9 +138,8 @@ class EpisodicDataset(Dataset):
         if shuffle is not None and sampler != 'image_list':
             raise ValueError(f"shuffle is for sampler='image_list', not for {sampler!r}; leave it")
         self.sampler, self.shuffle = sampler, training if shuffle is None else shuffle
-        self.label_size = (
-            None if label_size == 'original' else _integer('label_size', label_size, 1)
-        )
+        name = "label_size must be 'original', or it"
+        self.label_size = None if label_size == 'original' else _integer(name, label_size, 1)
         self.scarce_classes, self.class_index_file = scarce_classes, class_index_file
         self.episodes_file = episodes_file and frozen_path(
             episodes_file, fold=self.split.fold, shots=self.shots, seed=self.seed

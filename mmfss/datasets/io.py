@@ -90,7 +90,7 @@ def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.nd
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """Read a label mask: one label value per pixel, palette or 8-bit grey.
+    """Read a label mask: one label value per pixel, palette or grey of up to 8 bits.
 
     Returns:
         uint8 (H, W), the palette indices or grey values as stored.
@@ -100,11 +100,11 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         ValueError: The file is truncated, not an image, or of another mode.
     """
     image, rawmode = _open(path, 'mask')
-    if image.mode not in ('P', 'L'):
+    if image.mode not in ('P', 'L', '1'):
         raise ValueError(
             f"mask {path} must be a palette ('P') or 8-bit grey ('L') image of label values, "
             f'got mode {image.mode!r}; convert colour-coded or 16-bit masks to label values'
         )
-    values = np.array(image)
+    values = np.array(image, np.uint8)  # 0 and 1 of one bit
     step = _GREY_STEP.get(rawmode or '')
     return values if step is None else values // step

@@ -126,6 +126,7 @@ def check_checkpoint(
     resume: bool,
     source: str = 'the checkpoint',
     role: str = 'novel',
+    tested: bool = False,
 ) -> None:
     """Check that a checkpoint may be used on a fold.
 
@@ -136,6 +137,8 @@ def check_checkpoint(
         resume: whether its training is to be continued; then benchmark and fold must be the same.
         source: what messages call it, e.g. 'checkpoint epoch_3.pth'.
         role: which classes of ``split`` the data are of; those of 'base_val' are held out too.
+        tested: the figures are the result, so that it must not have been trained on any of the
+            classes of ``role``.
 
     Raises:
         ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
@@ -159,13 +162,21 @@ def check_checkpoint(
     kind, held_out = 'novel', split.novel_names
     if role == 'base_val':
         kind, held_out = 'held-out', (*held_out, *split.names(role))
+    elif tested and role != 'novel':
+        kind, held_out = 'tested', (*held_out, *split.names(role))
     leaked = [name for name in held_out if canonical(name) in seen]
+    remedy = _remedy(meta, split)
+    if kind == 'tested':
+        remedy = (
+            "Set test_dataloader.dataset.split='novel', or ask for figures of trained classes with "
+            '--cfg-options default_hooks.fold_guard.allow_trained=True'
+        )
     if leaked:
         raise ValueError(
             f'{source} was trained on {trained}, and its classes '
             f"({', '.join(meta['trained_classes'])}) include {kind} classes of {here} "
-            f"({', '.join(held_out)}): {', '.join(leaked)}. The figures would mean "
-            f'nothing. {_remedy(meta, split)}'
+            f"({', '.join(held_out)}): {', '.join(leaked)}. The figures would say nothing of new "
+            f'classes. {remedy}'
         )
     same = (meta['benchmark'], int(meta['fold'])) == (split.benchmark, split.fold)
     if not same and (resume or meta['benchmark'] == split.benchmark):

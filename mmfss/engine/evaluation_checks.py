@@ -64,16 +64,17 @@ def check_guard(cfg: Config, content: Any, path: str) -> None:
     source = f'checkpoint {path}'
     dataset = next(episodic(cfg.test_dataloader))
     meta = recorded_meta(content, source)
-    if meta is not None:
-        split = get_split(dataset['benchmark'], dataset['fold'])
-        # the arch is compared with the model that is built
-        check_checkpoint(meta, split, meta.get('arch', {}), False, source, dataset['split'])
-        return
+    split = get_split(dataset['benchmark'], dataset['fold'])
     for entry in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]:
-        if entry and entry.get('type') in ('FoldGuardHook', FoldGuardHook):
-            guard = HOOKS.build(entry)
-            if not guard.allow_unverified:
-                guard.unverified(source)
+        if not entry or entry.get('type') not in ('FoldGuardHook', FoldGuardHook):
+            continue
+        guard = HOOKS.build(entry)
+        if meta is not None:
+            arch = meta.get('arch', {})  # compared with the model when that is built
+            tested = not guard.allow_trained
+            check_checkpoint(meta, split, arch, False, source, dataset['split'], tested)
+        elif not guard.allow_unverified:
+            guard.unverified(source)
 
 
 def check_outputs(request: Request, jobs: Sequence[Job]) -> None:

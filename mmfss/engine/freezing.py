@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     """
     parser = make_parser(
         'Write the test episodes of a config to a file, which '
-        'test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.'
+        'test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.',
+        runs=False,
     )
     parser.add_argument('file', help='JSON file; {fold}, {shots} and {seed} in it are filled in')
     parser.add_argument('--folds', nargs='+', type=int, help='instead of FOLD')

@@ -107,6 +107,7 @@ class FoldGuardHook(Hook):
 
     Args:
         allow_unverified: take checkpoints without that record, with a warning.
+        allow_trained: let a test be about base classes that the checkpoint was trained on.
 
     Raises:
         ValueError: from ``before_run`` and ``after_load_checkpoint``, with both sides named.
@@ -114,8 +115,8 @@ class FoldGuardHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, allow_unverified: bool = False) -> None:
-        self.allow_unverified = allow_unverified
+    def __init__(self, allow_unverified: bool = False, allow_trained: bool = False) -> None:
+        self.allow_unverified, self.allow_trained = allow_unverified, allow_trained
         self._inherited: set[str] = set()
         self._figures: dict[str, float] = {}
 
@@ -176,7 +177,9 @@ class FoldGuardHook(Hook):
         resume = 'train' in datasets and bool(runner._resume)
         for name, dataset in datasets.items():
             split, role = _split_and_role(name, dataset)
-            check_checkpoint(meta, split, model_arch(bare_model(runner)), resume, source, role)
+            tested = name == 'test' and not self.allow_trained
+            arch = model_arch(bare_model(runner))
+            check_checkpoint(meta, split, arch, resume, source, role, tested)
         lacking = {'epoch', 'iter'} - set(checkpoint['meta']) | {'optimizer'} - set(checkpoint)
         if resume and lacking:
             raise ValueError(

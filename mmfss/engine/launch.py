@@ -75,11 +75,10 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     return runner
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that both tools have."""
+def make_parser(description: str, runs: bool = True) -> argparse.ArgumentParser:
+    """A parser with the arguments that the tools share; ``runs``: and those of a run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -87,8 +86,10 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override entries of the config, e.g. train_dataloader.batch_size=4',
     )
-    parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    if runs:
+        parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+        parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
+        parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 
@@ -107,7 +108,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     fold = os.environ.get('FOLD')
     if fold is not None and not fold.isdecimal():
-        raise ValueError(f'FOLD must be an integer in 0..3, got {fold!r}; e.g. FOLD=0')
+        raise ValueError(f'FOLD must be the number of a fold, 0 or more, got {fold!r}; e.g. FOLD=0')
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f'config file {args.config} does not exist; see configs/')
     cfg = Config.fromfile(args.config)

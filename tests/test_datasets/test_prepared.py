@@ -107,7 +107,9 @@ def test_label_size(prepared):
     item = episodes(root, label_size=7)[0]
     assert item['data_samples'].gt_sem_seg.shape == (7, 7)
     assert item['inputs']['query'].shape == (3, 32, 32)
-    with pytest.raises(ValueError, match='label_size must be an integer >= 1, got 0'):
+    with pytest.raises(
+        ValueError, match="label_size must be 'original', or it must be an integer >= 1, got 0"
+    ):
         episodes(root, label_size=0)
 
 

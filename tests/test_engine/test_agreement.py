@@ -136,6 +136,21 @@ def test_loaders_of_two_benchmarks_are_refused():
         check_loaders(loaders)
 
 
+def test_a_test_on_classes_that_were_trained_on_is_refused():
+    split, meta = get_split('pascal-5i', 0), meta_of(role='base_train')
+    check_checkpoint(meta, split, ARCH, False, role='base')  # validation, of a training
+    with pytest.raises(
+        ValueError, match='include tested classes of pascal-5i fold 0 .*: bus, car.*allow_tr'
+    ):
+        check_checkpoint(meta, split, ARCH, False, role='base', tested=True)
+    with pytest.raises(
+        ValueError, match='include tested classes of coco-to-pascal fold 0 .*: bicycle'
+    ):
+        other = get_split('coco-to-pascal', 0)
+        check_checkpoint(meta_of('coco-20i'), other, ARCH, False, role='base', tested=True)
+    check_checkpoint(meta_of('coco-20i'), other, ARCH, False, role='novel', tested=True)
+
+
 def test_training_on_held_out_classes_is_refused():
     with pytest.raises(ValueError, match="must be 'base' or 'base_train', got 'novel'.*bus, car"):
         check_loaders(dict(train=loader(1, 'novel'), val=loader(1, 'novel')))
