@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
+from mmfss.datasets.episode_source import built, on_first_process
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
@@ -197,15 +197,13 @@ class EpisodicDataset(Dataset):
         """Read the image list and the class index; does nothing the second time."""
         if self.index is not None:
             return
-        dataset = self._source
-        if isinstance(dataset, dict):
-            dataset = DATASETS.build(dataset)
+        dataset = built(self._source)
         dataset.full_init()
         self._check_classes(dataset)
         self._palette = dataset.metainfo.get('palette')
         files = image_files(dataset)
         cache = self._cache_file(dataset)
-        index = _on_first_process(
+        index = on_first_process(
             lambda: build_class_index(
                 {image: paths.masks for image, paths in files.items()},
                 len(self.split.classes),
@@ -301,20 +299,3 @@ class EpisodicDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""
         return self._load(self.episode(index))
-
-
-def _on_first_process(build: Callable[[], ClassIndex]) -> ClassIndex:
-    """What ``build`` gives; among several processes only the first does the work."""
-    rank, world_size = get_dist_info()
-    if world_size == 1:
-        return build()
-    shared: list = [None, None]
-    if rank == 0:
-        try:
-            shared[0] = build()
-        except (ValueError, OSError) as error:  # the others must not wait for ever
-            shared[1] = error
-    broadcast_object_list(shared)
-    if shared[1] is not None:
-        raise shared[1]
-    return shared[0]
