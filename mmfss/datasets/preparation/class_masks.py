@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,35 @@ from mmfss.datasets.preparation.sources import BLACK_WHITE, image_size
 from mmfss.datasets.prepared import Entry, mask_path
 
 Box = tuple[int, int, int, int]
+
+
+def add_instance_arguments(
+    parser: argparse.ArgumentParser, out: str, splits: Sequence[str], cost: str
+) -> None:
+    """Where the download and the output are, which of ``splits`` (``cost``: of the large one),
+    and which classes."""
+    parser.add_argument('root', type=Path, help='holds train2017, val2017 and annotations')
+    parser.add_argument('out', nargs='?', type=Path, default=Path('data') / out)
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        choices=splits,
+        default=['val'],
+        help=f'val is all that tests read; {cost} (default: val)',
+    )
+    parser.add_argument(
+        '--min-images',
+        type=int,
+        default=2,
+        metavar='N',
+        help='classes in so many images of val: K + 1 (default 2)',
+    )
+
+
+def check_min_images(args: argparse.Namespace) -> None:
+    """ValueError where ``--min-images`` leaves classes that no episode can be of."""
+    if args.min_images < 2:
+        raise ValueError(f'--min-images must be at least 2, an episode, got {args.min_images}')
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from pathlib import Path
 from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.class_masks import (
     Job,
+    add_instance_arguments,
     base_classes,
+    check_min_images,
     expect,
     find_annotations,
     fold_lines,
@@ -35,22 +37,7 @@ _IMAGES = 'ROOT must hold train2017 and val2017 of COCO (LVIS val has images of 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, which splits."""
-    parser.add_argument('root', type=Path, help='holds train2017, val2017 and annotations')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/lvis92i'))
-    parser.add_argument(
-        '--splits',
-        nargs='+',
-        choices=SPLITS,
-        default=['val'],
-        help='val is all that tests read; lvis_v1_train.json has 1 GB (default: val)',
-    )
-    parser.add_argument(
-        '--min-images',
-        type=int,
-        default=2,
-        metavar='N',
-        help='classes in so many images of val: K + 1 (default 2)',
-    )
+    add_instance_arguments(parser, 'lvis92i', SPLITS, 'lvis_v1_train.json has 1 GB')
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -62,8 +49,7 @@ def prepare(args: argparse.Namespace) -> str:
     """
     need_pycocotools()
     root = find_folder(args.root, _IMAGES)
-    if args.min_images < 2:
-        raise ValueError(f'--min-images must be at least 2, an episode, got {args.min_images}')
+    check_min_images(args)
     parts = {split: _read(root, split) for split in dict.fromkeys(['val', *args.splits])}
     labels = parts['val'].labels
     if any(part.categories != parts['val'].categories for part in parts.values()):

@@ -15,7 +15,9 @@ from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.class_masks import (
     Box,
     Job,
+    add_instance_arguments,
     base_classes,
+    check_min_images,
     expect,
     find_annotations,
     fold_lines,
@@ -37,24 +39,9 @@ _IMAGES = 'ROOT must hold train2017 and val2017 of COCO (PACO has images of both
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, which splits, whether to cut."""
-    parser.add_argument('root', type=Path, help='holds train2017, val2017 and annotations')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/paco_part'))
-    parser.add_argument(
-        '--splits',
-        nargs='+',
-        choices=SPLITS,
-        default=['val'],
-        help='val is all that tests read; train has 217117 objects (default: val)',
-    )
+    add_instance_arguments(parser, 'paco_part', SPLITS, 'train has 217117 objects')
     parser.add_argument(
         '--whole', action='store_true', help='whole images, not a picture per object'
-    )
-    parser.add_argument(
-        '--min-images',
-        type=int,
-        default=2,
-        metavar='N',
-        help='classes in so many images of val: K + 1 (default 2)',
     )
 
 
@@ -67,8 +54,7 @@ def prepare(args: argparse.Namespace) -> str:
     """
     need_pycocotools()
     root, out = find_folder(args.root, _IMAGES), args.out
-    if args.min_images < 2:
-        raise ValueError(f'--min-images must be at least 2, an episode, got {args.min_images}')
+    check_min_images(args)
     parts = {split: _read(root, split) for split in dict.fromkeys(['train', 'val', *args.splits])}
     if any(part.categories != parts['train'].categories for part in parts.values()):
         raise ValueError(f'the categories of the files of PACO differ; {_REMEDY}')
