@@ -321,7 +321,7 @@ def test_fold_as_an_option_is_refused(config):
 @pytest.mark.parametrize('fold', ['7', 'x', '', '-1', '1.5'])
 def test_fold_out_of_range_is_refused(fold, config, monkeypatch):
     monkeypatch.setenv('FOLD', fold)
-    with pytest.raises(ValueError, match=r'0\.\.3' if fold == '7' else 'FOLD must be the number of a'):
+    with pytest.raises(ValueError, match=r'0\.\.3' if fold == '7' else 'must be the number of a'):
         launch.train([config])
 
 
