@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
-import traceback
-from datetime import timedelta
-
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
+from two_processes import in_two_processes
 
 from mmfss.datasets.folds import get_split
 from mmfss.evaluation import FewShotIoUMetric
@@ -57,41 +52,13 @@ def evaluate(batch_size, csv_file, collect_dir=None):
     return figures, [row.episode for row in metric.counts]
 
 
-def work(rank, port, batch_size, folder, queue):
-    try:
-        dist.init_process_group(
-            'gloo',
-            f'tcp://127.0.0.1:{port}',
-            rank=rank,
-            world_size=2,
-            timeout=timedelta(seconds=30),
-        )
-        queue.put(evaluate(batch_size, f'{folder}/two.csv', f'{folder}/collect'))
-        dist.destroy_process_group()
-    except BaseException:
-        queue.put(traceback.format_exc())
-        raise
-
-
-@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork')
 @pytest.mark.parametrize('batch_size', [1, 4])
 def test_two_processes_equal_one(tmp_path, batch_size):
     expected, episodes = evaluate(1, str(tmp_path / 'one.csv'))
     assert expected['episodes'] == NUMBER and expected['classes'] == 5
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context('fork')
-    queue = context.Queue()
-    processes = [
-        context.Process(target=work, daemon=True, args=(r, port, batch_size, str(tmp_path), queue))
-        for r in range(2)
-    ]
-    for process in processes:
-        process.start()
-    results = [queue.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join(30)
+    folder = str(tmp_path)
+    results = in_two_processes(evaluate, batch_size, f'{folder}/two.csv', f'{folder}/collect')
+    assert all(isinstance(result, tuple) for result in results), results
     assert [figures for figures, _ in results] == [expected, expected]
     # the main process alone has the counts of all episodes
     assert sorted(counted for _, counted in results) == [[], episodes]
