@@ -84,7 +84,7 @@ def test_train_noval_of_sbd_is_the_published_file(lists):
     assert digest == '0b2068f7a359d2907431803e1cd63bf6162da37d7d503b589d3b08c6fd0c2432'
 
 
-@pytest.mark.parametrize(('fold', 'count'), enumerate((4208, 3726, 2752, 4510)))
+@pytest.mark.parametrize(('fold', 'count'), list(enumerate((4208, 3726, 2752, 4510))))
 def test_training_images_of_a_fold(areas, lists, fold, count):
     """A base class of at least 2048 pixels, and not a pixel of a novel one."""
     split = get_split('pascal-5i', fold)
@@ -93,7 +93,7 @@ def test_training_images_of_a_fold(areas, lists, fold, count):
     assert len(pool.images) == count
 
 
-@pytest.mark.parametrize(('fold', 'count'), enumerate((364, 445, 592, 336)))
+@pytest.mark.parametrize(('fold', 'count'), list(enumerate((364, 445, 592, 336))))
 def test_test_images_of_a_fold(areas, lists, fold, count):
     """A novel class of at least 2048 pixels; other classes may be there too."""
     split = get_split('pascal-5i', fold)
@@ -102,7 +102,7 @@ def test_test_images_of_a_fold(areas, lists, fold, count):
     assert len(pool.images) == count
 
 
-@pytest.mark.parametrize(('fold', 'count'), enumerate((3167, 2951, 1793, 3396)))
+@pytest.mark.parametrize(('fold', 'count'), list(enumerate((3167, 2951, 1793, 3396))))
 def test_training_images_without_validation_classes(areas, lists, fold, count):
     """By a loop: no pixel of a novel or validation class, and one of the other base classes."""
     split = get_split('pascal-5i', fold)
