@@ -20,12 +20,13 @@ make the same pixels. Written in the layout of VOC::
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from mmfss.files import atomic
 
 from .shapes_scenes import SPLITS, render_sample
 
@@ -84,10 +85,8 @@ class ShapesSpec:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write under another name, then rename: a reader never sees half a file."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic(path) as part:
+        part.write_bytes(content)
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
+
+from mmfss.files import atomic
 
 from .episodes import draw_episode, stack_rows
 
@@ -162,10 +163,10 @@ class EpisodeVisualizationHook(Hook):
             return
         picture = stack_rows(self._rows)
         self._rows = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
-        if not cv2.imwrite(str(partial), picture[..., ::-1]):
+        done, content = cv2.imencode(path.suffix, picture[..., ::-1])
+        if not done:
             raise OSError(f'could not write a picture to {path}')
-        os.replace(partial, path)
+        with atomic(path) as part:
+            part.write_bytes(content.tobytes())
         runner.visualizer.add_image(path.stem, picture, step=runner.iter)
         print_log(f'Episodes drawn to {path}', logger='current')
