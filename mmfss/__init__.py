@@ -18,6 +18,15 @@ from . import compat  # noqa: E402
 compat.apply()
 
 # The order matters from here on: every part below imports mmseg, which needs the mends.
-from . import datasets, engine, evaluation, models, visualization  # noqa: E402
+from . import apis, datasets, engine, evaluation, models, visualization  # noqa: E402
 
-__all__ = ['__version__', 'compat', 'datasets', 'engine', 'evaluation', 'models', 'visualization']
+__all__ = [
+    '__version__',
+    'apis',
+    'compat',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'visualization',
+]

@@ -21,7 +21,6 @@ _BROKEN = (
     IndexError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 _RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
@@ -41,6 +40,10 @@ def _open(path: str | os.PathLike, kind: str) -> tuple[Image.Image, str | None]:
             image.load()
     except PermissionError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f'{kind} file {path} has too many pixels: {error}. Make it smaller or cut it'
+        ) from error
     except _BROKEN as error:
         raise ValueError(
             f'cannot read {kind} file {path}: it is truncated, damaged or not an '
@@ -75,12 +78,53 @@ def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.nd
         ValueError: The file is truncated, not an image, or of 32-bit or float pixels.
     """
     image, rawmode = _open(path, 'image')
+    return _as_bgr(image, rawmode, exif_orientation, f'{path}')
+
+
+def read_photo(photo: str | os.PathLike | Image.Image, name: str = 'given by Pillow') -> np.ndarray:
+    """Read an image as a viewer shows it: turned upright as its EXIF tag says, still images only.
+
+    Args:
+        photo: The file, or an image of Pillow.
+        name: What messages call an image of Pillow.
+
+    Returns:
+        uint8 (H, W, 3), BGR, C-contiguous.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_image`; also ValueError for animations and
+            files of several pages.
+    """
+    if not isinstance(photo, Image.Image):
+        image, rawmode = _open(photo, 'image')
+        _check_still(image, f'{photo}')
+        return _as_bgr(image, rawmode, True, f'{photo}')
+    _check_still(photo, name)
+    try:
+        photo.load()
+    except _BROKEN as error:
+        raise ValueError(f'image {name} is truncated or damaged ({error})') from error
+    return _as_bgr(photo, photo.mode, True, name)
+
+
+def _check_still(image: Image.Image, name: str) -> None:
+    """Of an animation one frame would be taken silently. A photo with a second picture for depth
+    or preview (MPO) is a still one."""
+    frames = getattr(image, 'n_frames', 1)
+    if frames > 1 and image.format != 'MPO':
+        raise ValueError(
+            f'image {name} has {frames} frames or pages, allowed are still images; save the one '
+            'that you mean'
+        )
+
+
+def _as_bgr(image: Image.Image, rawmode: str | None, upright: bool, name: str) -> np.ndarray:
     is_16_bit = f'{rawmode}'.startswith(_RAW_16_BIT) or image.format == 'PPM'
-    if exif_orientation:
+    if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == 'F' or (image.mode == 'I' and not is_16_bit):
         raise ValueError(
-            f'image {path} has {"float" if image.mode == "F" else "32-bit"} pixels, allowed are '
+            f'image {name} has {"float" if image.mode == "F" else "32-bit"} pixels, allowed are '
             '8 or 16 bits per channel; convert it to 8-bit RGB'
         )
     if image.mode.startswith('I'):

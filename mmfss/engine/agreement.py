@@ -119,6 +119,32 @@ def deciding(arch: Any) -> Any:
     return arch
 
 
+def check_arch(meta: Mapping, arch: dict, source: str) -> None:
+    """Check that a checkpoint is of the configured arch: weights of some archs fit each other in
+    shape.
+
+    Args:
+        meta: its ``meta['mmfss']``.
+        arch: that of the configured model.
+        source: what messages call it, e.g. 'checkpoint epoch_3.pth'.
+
+    Raises:
+        ValueError: entries are missing, or it has another arch.
+    """
+    missing = [key for key in META_ENTRIES if key not in meta]
+    if missing:
+        raise ValueError(
+            f"{source}: meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
+            'version of mmfss. Use a checkpoint as tools/train.py saved it'
+        )
+    if _text(meta['arch']) != _text(arch):
+        raise ValueError(
+            f"{source} is of another arch: it has {meta['arch']}, the configured model has "
+            f'{plain(arch)}. Test with the config that it was trained with, or set '
+            'model.sam2.arch and model.prior_encoder to its'
+        )
+
+
 def check_checkpoint(
     meta: Mapping,
     split: FoldSplit,
@@ -144,18 +170,7 @@ def check_checkpoint(
         ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
             or has another arch.
     """
-    missing = [key for key in META_ENTRIES if key not in meta]
-    if missing:
-        raise ValueError(
-            f"{source}: meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
-            'version of mmfss. Use a checkpoint as tools/train.py saved it'
-        )
-    if _text(meta['arch']) != _text(arch):
-        raise ValueError(
-            f"{source} is of another arch: it has {meta['arch']}, the configured model has "
-            f'{plain(arch)}. Test with the config that it was trained with, or set '
-            'model.sam2.arch and model.prior_encoder to its'
-        )
+    check_arch(meta, arch, source)
     trained = f"{meta['benchmark']} fold {meta['fold']}"
     here = f'{split.benchmark} fold {split.fold}'
     seen = {canonical(name): name for name in meta['trained_classes']}

@@ -5,6 +5,9 @@
 d_model = 128
 mem_dim = 32
 cache_bytes = 2**29
+# Of the object score, below which labelling does not mark a class in an image: chosen on base
+# classes, see docs/labelling.md.
+object_threshold = 0.7
 model = dict(
     type='FSSAM',
     data_preprocessor=dict(type='EpisodeDataPreprocessor'),

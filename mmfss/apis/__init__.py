@@ -1,0 +1,8 @@
+"""What people call on their own images."""
+
+from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.loading import load_model
+from mmfss.apis.prediction import Prediction
+from mmfss.apis.support import Shot, SupportSet
+
+__all__ = ['FewShotInferencer', 'Prediction', 'Shot', 'SupportSet', 'load_model']

@@ -1,0 +1,90 @@
+"""What a person may give as an image, and where images of a folder are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from PIL import Image
+
+from mmfss.datasets.io import read_photo
+
+ImageInput = str | os.PathLike | np.ndarray | Image.Image
+"""A file, a uint8 array (H, W, 3) in BGR or (H, W) in grey, or an image of Pillow."""
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif')
+
+
+def as_bgr(image: ImageInput, name: str | None = None) -> np.ndarray:
+    """An image as uint8 (H, W, 3) BGR. Files are turned upright as their EXIF tag says.
+
+    Args:
+        image: See :data:`ImageInput`. Arrays are BGR, as everywhere in mmseg; a fourth channel
+            (alpha) is dropped, grey ones are copied to three.
+        name: What messages call it; default: its path.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No image, an animation, or an array of another shape or dtype.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_photo(image)
+    name = name or 'the image'
+    if isinstance(image, Image.Image):
+        return read_photo(image, name)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f'{name} must be a path, an array or an image of Pillow, got {type(image).__name__}'
+        )
+    form = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
+    if image.dtype != np.uint8 or not form or 0 in image.shape:
+        raise ValueError(
+            f'{name} must be a uint8 array (H, W, 3) in BGR, or (H, W) in grey, of at least one '
+            f'pixel; got {image.dtype} {image.shape}'
+        )
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def to_model_size(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize (H, W, 3) to (side, side, 3) as ``Resize`` of the test pipelines does: bilinear,
+    without keeping the proportions."""
+    return mmcv.imresize(image, (side, side), interpolation='bilinear')
+
+
+def mask_to_model_size(mask: np.ndarray, side: int) -> np.ndarray:
+    """Resize a mask (H, W) to (side, side) by nearest neighbour, as the test pipelines do."""
+    return mmcv.imresize(mask, (side, side), interpolation='nearest')
+
+
+def files_below(folder: str | os.PathLike) -> list[Path]:
+    """Image files in a folder and below, sorted by their path; hidden ones are left out.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There is no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f'folder of images {root} not found; give an existing folder')
+    found = sorted(path for path in _walk(root) if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(
+            f'folder {root} holds no image; files with these endings are read, in folders below '
+            f'too: {", ".join(SUFFIXES)}'
+        )
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for entry in os.scandir(folder):
+        if entry.name.startswith('.') or entry.name == '__MACOSX':
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)

@@ -1,0 +1,216 @@
+"""Mark classes in images, given a few marked ones of each: what people call on their own images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch import Tensor
+
+from mmfss.apis.images import ImageInput, as_bgr, files_below, to_model_size
+from mmfss.apis.loading import DEFAULT_CONFIG, find_config, load_model
+from mmfss.apis.prediction import Prediction, check_threshold
+from mmfss.apis.support import SupportSet
+from mmfss.models.fssam import FSSAM, ImageFeatures
+from mmfss.models.nway import ClassState, encode_class, segment_classes
+
+FALLBACK_THRESHOLD = 0.5
+
+
+class FewShotInferencer:
+    """Few-shot segmentation of N classes, in the manner of mmseg's inferencers.
+
+    ::
+
+        inferencer = FewShotInferencer('fss_sam2_pascal_1shot', weights='best_mIoU_epoch_20.pth')
+        inferencer.set_support({'cat': [('a.jpg', 'a_mask.png'), ...], 'cup': [...]})
+        result = inferencer('query.jpg')       # result.labels, result.scores, result.present
+
+    The supports are encoded once; an image costs one encoding and a light pass per class.
+
+    Args:
+        config: name or path of a config, one that is loaded, or a model that is built.
+        weights: checkpoint; see :func:`mmfss.apis.loading.load_model`. None with a built model.
+        device: e.g. 'cuda:1'; default: the first GPU, else the CPU.
+        threshold: of the object score, in [0, 1]: a class that scores below it in an image is not
+            marked there. One for all classes or ``{class: threshold}``. Default: the config's
+            ``object_threshold``, which belongs to its prior encoder.
+        amp: run under bfloat16 autocast.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
+            :func:`mmfss.apis.prediction.check_threshold`.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Config | FSSAM = DEFAULT_CONFIG,
+        weights: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        amp: bool = False,
+    ) -> None:
+        default = FALLBACK_THRESHOLD
+        if isinstance(config, FSSAM):
+            if weights is not None:
+                raise ValueError('weights are given with a model that is built; load them into it')
+            self.model = config.eval() if device is None else config.to(device).eval()
+        else:
+            cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
+            default = cfg.get('object_threshold', default)
+            self.model = load_model(cfg, weights, device)
+        self.threshold = default if threshold is None else threshold
+        if not isinstance(self.threshold, Mapping):
+            check_threshold(self.threshold, ('all',))
+        self.amp = amp
+        self._support: SupportSet | None = None
+        self._states: list[ClassState] = []
+
+    # ------------------------------------------------------------------ supports
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square that images are brought to."""
+        return self.model.sam2.image_size
+
+    @property
+    def support(self) -> SupportSet:
+        """What the model was shown.
+
+        Raises:
+            ValueError: Nothing yet.
+        """
+        if self._support is None:
+            raise ValueError(
+                "there is no support yet: call set_support({'cat': [(image, mask), ...]}) or "
+                'load_support(file) first'
+            )
+        return self._support
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels 1..N."""
+        return self.support.classes
+
+    def set_support(
+        self, support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]]
+    ) -> None:
+        """Show the model its classes, in the place of those before; each image is encoded here.
+
+        Args:
+            support: name of a class -> its K (image, mask) pairs, K >= 1 and not the same for all;
+                see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.support.as_mask` for
+                what they may be. Or a :class:`SupportSet`.
+
+        Raises:
+            FileNotFoundError, ValueError: An image or mask that cannot be used; the supports from
+                before are then still there.
+        """
+        if not isinstance(support, SupportSet):
+            support = SupportSet.build(support, self.image_size)
+        if support.image_size != self.image_size:
+            raise ValueError(
+                f'the support set is for models of {support.image_size} x {support.image_size} '
+                f'pixels, this one takes {self.image_size}; make it anew from the images'
+            )
+        if isinstance(self.threshold, Mapping):
+            check_threshold(self.threshold, support.classes)
+        states = []
+        for shots in support.shots.values():
+            features = ImageFeatures.cat([self._encode(shot.image) for shot in shots])
+            masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).to(self._device)
+            with self._context():
+                states.append(encode_class(self.model, features, masks))
+        self._support, self._states = support, states
+
+    def save_support(self, path: str | os.PathLike) -> None:
+        """Write the support set to a small file (safetensors, no pickle) that holds its images and
+        masks at the model's size. Endings are not added."""
+        self.support.save(path)
+
+    def load_support(self, path: str | os.PathLike) -> None:
+        """Take the support set of a file of :meth:`save_support`, with the same results.
+
+        Raises:
+            FileNotFoundError, ValueError: No such file, damaged, or of another format, version or
+                image size.
+        """
+        self.set_support(SupportSet.load(path))
+
+    # ------------------------------------------------------------------ images
+
+    @overload
+    def __call__(self, inputs: ImageInput) -> Prediction: ...
+
+    @overload
+    def __call__(self, inputs: list[ImageInput]) -> list[Prediction]: ...
+
+    def __call__(self, inputs):
+        """Mark the classes.
+
+        Args:
+            inputs: an image (see :func:`mmfss.apis.images.as_bgr`); a list of them; a folder, or
+                any other iterable of images.
+
+        Returns:
+            A :class:`Prediction`; a list of them for a list; an iterator for a folder or iterable,
+            which works as it goes and keeps nothing.
+
+        Raises:
+            FileNotFoundError, ValueError: No support yet, or an image that cannot be read.
+        """
+        _ = self.support
+        if isinstance(inputs, (str, os.PathLike)) and Path(inputs).is_dir():
+            return self._stream(files_below(inputs))
+        if isinstance(inputs, (str, os.PathLike, np.ndarray, Image.Image)):
+            return self._predict(inputs)
+        if isinstance(inputs, (list, tuple)):
+            return [self._predict(one, f'image {i}') for i, one in enumerate(inputs)]
+        if isinstance(inputs, Iterable):
+            return self._stream(inputs)
+        raise ValueError(
+            'inputs must be a path, an array (H, W, 3), an image of Pillow, a list or other '
+            f'iterable of them, or a folder; got {type(inputs).__name__}'
+        )
+
+    def _stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
+        for i, image in enumerate(images):
+            yield self._predict(image, f'image {i}')
+
+    def _predict(self, image: ImageInput, name: str = 'image') -> Prediction:
+        pixels = as_bgr(image, name)
+        source = str(image) if isinstance(image, (str, os.PathLike)) else name
+        features = self._encode(to_model_size(pixels, self.image_size))
+        with self._context():
+            masks = segment_classes(self.model, features, self._states)
+        return Prediction.make(
+            self.classes,
+            masks.scores.cpu().numpy(),
+            check_threshold(self.threshold, self.classes),
+            masks.logits.cpu().numpy(),
+            pixels.shape[:2],
+            source,
+        )
+
+    # ------------------------------------------------------------------ the model
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _context(self) -> AbstractContextManager:
+        return torch.autocast(self._device.type, torch.bfloat16) if self.amp else nullcontext()
+
+    @torch.no_grad()
+    def _encode(self, image: np.ndarray) -> ImageFeatures:
+        """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
+        rgb: Tensor = torch.from_numpy(image[..., ::-1].copy()).to(self._device)
+        with self._context():
+            return self.model.encode_image(rgb.permute(2, 0, 1)[None].float())

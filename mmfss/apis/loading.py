@@ -1,0 +1,120 @@
+"""From the name of a config and a checkpoint to a model that is ready to use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from mmfss.engine.agreement import check_arch
+from mmfss.engine.guards import model_arch, recorded_meta
+from mmfss.models.fssam import FSSAM
+from mmfss.models.weights import check_state_dict
+from mmfss.safe_load import load_checkpoint
+
+DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
+DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
+"""Where ``make demo`` leaves the model of the embedded default."""
+_CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+HOW_TO_GET_WEIGHTS = (
+    'Train one (tools/train.py; the official weights of SAM 2 and DINOv2 are fetched at its '
+    'start), or turn a checkpoint that the authors of FSSAM published into one of mmfss with '
+    'tools/model_converters/fssam.py (docs/checkpoints.md). To try things out, `make demo` trains '
+    f'the embedded default in minutes; it is {DEFAULT_CONFIG} with {DEFAULT_WEIGHTS}'
+)
+
+
+def find_config(config: str | os.PathLike) -> Path:
+    """The file of a config, given its path or its name in ``configs/`` with or without '.py'.
+
+    Raises:
+        FileNotFoundError: There is none; the message lists the names.
+    """
+    path = Path(config)
+    for candidate in (path, _CONFIGS / path, _CONFIGS / f'{path}.py'):
+        if candidate.is_file():
+            return candidate
+    names = sorted(file.stem for file in _CONFIGS.glob('fss_sam2_*.py'))
+    raise FileNotFoundError(
+        f'config {config} not found; give the path of one, or one of these names: '
+        f'{", ".join(names) or "(none: the configs folder is not beside the package)"}'
+    )
+
+
+def load_model(
+    config: str | os.PathLike | Config = DEFAULT_CONFIG,
+    weights: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+) -> FSSAM:
+    """Build an FSSAM and load its weights, every key accounted for, without running code.
+
+    Args:
+        config: path or name of a config, or one that is loaded.
+        weights: checkpoint of tools/train.py or of the converter; None takes the one that
+            ``make demo`` left for the embedded default, and is an error for other configs.
+        device: default: the first GPU, else the CPU.
+
+    Returns:
+        The model in eval mode, on the device.
+
+    Raises:
+        FileNotFoundError: No such config or checkpoint; the message says how to get weights.
+        ValueError: The checkpoint does not fit the model, or there is no such device.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
+    if (cfg.get('model') or {}).get('type') != 'FSSAM':
+        raise ValueError(
+            f'{config if not isinstance(config, Config) else cfg.filename} has no model of type '
+            'FSSAM; use one of configs/fss_sam2_*.py'
+        )
+    path = _weights(cfg, weights)
+    target = _device(device)
+    model = MODELS.build(cfg.model)
+    checkpoint = load_checkpoint(path, map_location='cpu')
+    source = f'checkpoint {path}'
+    meta = recorded_meta(checkpoint, source)
+    if meta is not None:
+        check_arch(meta, model_arch(model), source)
+    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(
+            f'{source} has no state_dict; use one that tools/train.py saved or that '
+            'tools/model_converters/fssam.py made'
+        )
+    check_state_dict(model.state_dict(), state, f'FSSAM from {path}')
+    model.load_state_dict(state)
+    return model.to(target).eval()
+
+
+def _weights(cfg: Config, weights: str | os.PathLike | None) -> str:
+    if weights is not None:
+        if not os.path.isfile(os.path.expanduser(weights)):
+            raise FileNotFoundError(f'weights {weights} not found. {HOW_TO_GET_WEIGHTS}')
+        return os.fspath(weights)
+    if Path(cfg.filename or '').stem != DEFAULT_CONFIG:
+        raise ValueError(
+            f'weights must be given for {cfg.filename}; nothing is published under a licence that '
+            f'would let mmfss fetch them. {HOW_TO_GET_WEIGHTS}'
+        )
+    for root in (Path(), _CONFIGS.parent):
+        if (root / DEFAULT_WEIGHTS).is_file():
+            return str(root / DEFAULT_WEIGHTS)
+    raise FileNotFoundError(
+        f'the embedded default has no weights yet: {DEFAULT_WEIGHTS} is not there. Run `make demo` '
+        'once (it takes about ten minutes on two cores), or give config and weights of your own. '
+        + HOW_TO_GET_WEIGHTS
+    )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f'device {device!s} cannot be used here: {error}') from error
+    return target

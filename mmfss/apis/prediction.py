@@ -1,0 +1,160 @@
+"""What the inferencer says of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from mmfss.datasets.palette import label_palette
+from mmfss.models.nway import decide
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """N classes in one image of H x W pixels.
+
+    Attributes:
+        classes: names of the labels 1..N.
+        scores: (N,) float32 in [0, 1], object scores: is the class there?
+        thresholds: (N,) float32; a class is there from its threshold on.
+        logits: (N, S, S) float32 at the model's size; >= 0 where a class would be if it is there.
+        labels: uint8 (H, W): 0 background, 1..N the classes.
+        source: path of the image, or what it was called.
+    """
+
+    classes: tuple[str, ...]
+    scores: np.ndarray
+    thresholds: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
+    source: str
+
+    @classmethod
+    def make(
+        cls,
+        classes: tuple[str, ...],
+        scores: np.ndarray,
+        thresholds: np.ndarray,
+        logits: np.ndarray,
+        size: tuple[int, int],
+        source: str,
+    ) -> Prediction:
+        """Decide the labels (:func:`mmfss.models.nway.decide`) at ``size`` = (height, width)."""
+        tensors = (torch.from_numpy(x) for x in (logits, scores, thresholds))
+        labels = decide(*tensors, size).numpy()
+        return cls(classes, scores, thresholds, logits, labels, source)
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the classes that are there: score at or above the threshold, and some pixel."""
+        seen = set(np.flatnonzero(np.bincount(self.labels.ravel())).tolist())
+        return tuple(name for label, name in enumerate(self.classes, 1) if label in seen)
+
+    @property
+    def palette(self) -> list[list[int]]:
+        """RGB colours of background and classes."""
+        return label_palette(len(self.classes))
+
+    def mask(self, name: str) -> np.ndarray:
+        """Where a class is: bool (H, W).
+
+        Raises:
+            ValueError: No class of that name.
+        """
+        if name not in self.classes:
+            raise ValueError(f'there is no class {name!r}; there are {", ".join(self.classes)}')
+        return self.labels == self.classes.index(name) + 1
+
+    def confidence(self, name: str) -> float:
+        """Mean probability of the mask of a class before it competes with others, in [0.5, 1];
+        0 where the mask is empty."""
+        logits = self.logits[self.classes.index(name)]
+        inside = logits[logits >= 0].astype(np.float64)
+        return float((1 / (1 + np.exp(-inside))).mean()) if inside.size else 0.0
+
+    @property
+    def certainty(self) -> float:
+        """How sure the result is, in [0, 1]: that of the least sure class.
+
+        A class is unsure where its object score is close to its threshold, on either side, and,
+        if it is there, where the probabilities in its mask are close to one half.
+        """
+        values = []
+        for name, score, threshold in zip(self.classes, self.scores, self.thresholds):
+            room = 1 - threshold if score >= threshold else threshold
+            margin = abs(score - threshold) / max(room, 1e-6)
+            if score >= threshold:
+                margin = min(margin, 2 * max(self.confidence(name) - 0.5, 0))
+            values.append(float(np.clip(margin, 0, 1)))
+        return min(values)
+
+    def with_threshold(self, threshold: float | Mapping[str, float]) -> Prediction:
+        """The same image decided anew; nothing is encoded.
+
+        Raises:
+            ValueError: See :func:`check_threshold`.
+        """
+        thresholds = check_threshold(threshold, self.classes)
+        return Prediction.make(
+            self.classes, self.scores, thresholds, self.logits, self.labels.shape, self.source
+        )
+
+    def draw(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+        """The image with tinted classes and their outlines: uint8 (H, W, 3) BGR.
+
+        Args:
+            image: uint8 (H, W, 3) BGR, the one that was labelled.
+            opacity: of the tint, 0..1.
+
+        Raises:
+            ValueError: The image has another size.
+        """
+        if image.shape[:2] != self.labels.shape:
+            raise ValueError(
+                f'the image is {image.shape[:2]}, the labels are of {self.labels.shape}; give the '
+                'image that was labelled, upright'
+            )
+        colours = np.array(self.palette, np.uint8)[:, ::-1]
+        tinted = cv2.addWeighted(image, 1 - opacity, colours[self.labels], opacity, 0)
+        out = np.where((self.labels > 0)[..., None], tinted, image)
+        width = max(1, round(max(out.shape[:2]) / 400))
+        for label in range(1, len(self.classes) + 1):
+            inside = (self.labels == label).astype(np.uint8)
+            edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(out, edges, -1, colours[label].tolist(), width)
+        return out
+
+    def quiet(self) -> Prediction:
+        """Without logits, for keeping many: then it cannot be decided anew."""
+        return replace(self, logits=np.zeros((0, 0, 0), np.float32))
+
+
+def check_threshold(threshold: float | Mapping[str, float], classes: tuple[str, ...]) -> np.ndarray:
+    """Thresholds of all classes, float32 (N,).
+
+    Args:
+        threshold: one for all, or ``{name: threshold}`` with every class; in [0, 1].
+        classes: names of the classes.
+
+    Raises:
+        ValueError: A value out of [0, 1], a class without one, or an unknown class.
+    """
+    if isinstance(threshold, Mapping):
+        if set(threshold) != set(classes):
+            raise ValueError(
+                f'threshold must name every class, {", ".join(classes)}; got {sorted(threshold)}'
+            )
+        values = [threshold[name] for name in classes]
+    else:
+        values = [threshold] * len(classes)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(
+                f'a threshold of the object score must be a number in 0..1, got {value!r}; 0 marks '
+                'every class in every image'
+            )
+    return np.array(values, np.float32)

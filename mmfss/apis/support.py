@@ -1,0 +1,311 @@
+"""A support set: classes, each with K marked images; and its file.
+
+A support file is safetensors: no code can hide in it. It holds each image and mask at the model's
+size S as PNG bytes, so it is small and independent of weights::
+
+    image.<class>.<shot>   uint8 (n,)  PNG, RGB (S, S)
+    mask.<class>.<shot>    uint8 (n,)  PNG, grey (S, S) of 0, 1, 255
+    metadata               format, version, and JSON: image_size, classes with their shots
+
+S side of the model's images, K shots of a class, N classes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.datasets.io import read_mask
+from mmfss.files import atomic
+
+FORMAT, VERSION = 'mmfss-support', '1'
+MAX_CLASSES = 254
+"""Labels are one byte: 0 background, 255 ignored."""
+MAX_NAME = 100
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A marked image, at the model's size.
+
+    Attributes:
+        image: uint8 (S, S, 3) BGR.
+        mask: uint8 (S, S): 1 the object, 255 unknown, 0 the rest.
+        shape: (height, width) of the original.
+        source: what messages and pictures call it.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    shape: tuple[int, int]
+    source: str
+
+
+@dataclass(frozen=True)
+class SupportSet:
+    """Classes by name, in the order of their labels 1..N, each with its shots.
+
+    Attributes:
+        shots: name of the class -> its K >= 1 shots; K may differ between classes.
+        image_size: S.
+    """
+
+    shots: Mapping[str, tuple[Shot, ...]]
+    image_size: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes 1..N."""
+        return tuple(self.shots)
+
+    @classmethod
+    def build(
+        cls, support: Mapping[str, Sequence[tuple[ImageInput, Any]]], image_size: int
+    ) -> SupportSet:
+        """Read and check images and masks.
+
+        Args:
+            support: name of a class -> its (image, mask) pairs; see :func:`as_bgr` and
+                :func:`as_mask` for what each may be.
+            image_size: S of the model.
+
+        Raises:
+            FileNotFoundError, ValueError: See :func:`make_shot` and :func:`check_classes`.
+        """
+        if not isinstance(support, Mapping):
+            raise ValueError(
+                "support must be a dict {'cat': [(image, mask), ...], ...}, got "
+                f'{type(support).__name__}'
+            )
+        names = check_classes(list(support))
+        shots = {}
+        for name, pairs in zip(names, support.values()):
+            if not isinstance(pairs, Sequence) or isinstance(pairs, (str, bytes)) or not len(pairs):
+                raise ValueError(
+                    f'class {name!r} needs a list of at least one (image, mask), got {pairs!r:.80}'
+                )
+            shots[name] = tuple(
+                make_shot(pair, image_size, f'support {i} of {name!r}')
+                for i, pair in enumerate(pairs, 1)
+            )
+        return cls(shots, image_size)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a support file, whole or not at all.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        tensors, classes = {}, []
+        for c, (name, shots) in enumerate(self.shots.items()):
+            for k, shot in enumerate(shots):
+                tensors[f'image.{c}.{k}'] = _png(np.ascontiguousarray(shot.image[..., ::-1]))
+                tensors[f'mask.{c}.{k}'] = _png(shot.mask)
+            listed = [dict(source=shot.source, shape=list(shot.shape)) for shot in shots]
+            classes.append(dict(name=name, shots=listed))
+        content = json.dumps(dict(image_size=self.image_size, classes=classes))
+        data = to_bytes(tensors, dict(format=FORMAT, version=VERSION, support=content))
+        with atomic(path) as part:
+            part.write_bytes(data)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> SupportSet:
+        """Read a support file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, of another format or of another version.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f'support file {path} not found; make one with save_support or tools/label.py'
+            )
+        try:
+            with safe_open(path, 'pt') as file:
+                metadata = file.metadata() or {}
+                _check_format(metadata, path)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f'{path} is no support file of mmfss, or damaged ({error}); copy it again, or make '
+                'it anew with save_support'
+            ) from error
+        try:
+            return cls._from_content(json.loads(metadata['support']), tensors)
+        except (KeyError, TypeError, OSError, ValueError) as error:
+            raise ValueError(
+                f'support file {path} is damaged ({type(error).__name__}: {error}); copy it again, '
+                'or make it anew with save_support'
+            ) from error
+
+    @classmethod
+    def _from_content(cls, content: dict, tensors: dict[str, torch.Tensor]) -> SupportSet:
+        side, shots = content['image_size'], {}
+        names = check_classes([entry['name'] for entry in content['classes']])
+        for c, (name, entry) in enumerate(zip(names, content['classes'])):
+            shots[name] = tuple(
+                Shot(
+                    _from_png(tensors[f'image.{c}.{k}'], 'RGB', side)[..., ::-1].copy(),
+                    _check_values(_from_png(tensors[f'mask.{c}.{k}'], 'L', side)),
+                    (int(shot['shape'][0]), int(shot['shape'][1])),
+                    str(shot['source']),
+                )
+                for k, shot in enumerate(entry['shots'])
+            )
+            if not shots[name]:
+                raise ValueError(f'class {name!r} has no shot')
+        return cls(shots, side)
+
+
+def check_classes(names: Sequence[str]) -> list[str]:
+    """Names of classes, in Unicode's composed form and without surrounding blanks.
+
+    Raises:
+        ValueError: None or more than 254, an empty or very long name, control characters, the name
+            'background', or two classes of one name (letter case aside).
+    """
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f'there must be 1 to {MAX_CLASSES} classes, got {len(names)}')
+    clean: list[str] = []
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f'names of classes must be text, got {name!r}')
+        text = unicodedata.normalize('NFC', name).strip()
+        odd = any(unicodedata.category(c)[0] == 'C' for c in text)
+        if not text or len(text) > MAX_NAME or odd or text.casefold() == 'background':
+            raise ValueError(
+                f'the name of a class must have 1 to {MAX_NAME} printable characters and not be '
+                f"'background' (label 0, which needs no support), got {name!r:.140}"
+            )
+        if text.casefold() in {other.casefold() for other in clean}:
+            raise ValueError(f'two classes are named {text!r}; rename or join them')
+        clean.append(text)
+    return clean
+
+
+def make_shot(pair: Any, image_size: int, name: str) -> Shot:
+    """Read an (image, mask) pair and bring both to the model's size.
+
+    Args:
+        pair: The two; see :func:`as_bgr` and :func:`as_mask`.
+        image_size: S.
+        name: What messages call it where there is no path.
+
+    Raises:
+        FileNotFoundError, ValueError: One cannot be read, they differ in size, or the mask is
+            empty, marks everything, or vanishes at the model's size.
+    """
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f'{name} must be a pair (image, mask), got {pair!r:.80}')
+    source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
+    image = as_bgr(pair[0], name)
+    mask = as_mask(pair[1], f'the mask of {source}')
+    if mask.shape != image.shape[:2]:
+        turned = mask.shape == image.shape[1::-1]
+        hint = (
+            '; an EXIF tag may turn the photo: masks belong to the upright one, as viewers show it'
+        )
+        raise ValueError(
+            f'the mask of {source} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
+            f'the image {image.shape[1]} x {image.shape[0]}; they must be equal'
+            f'{hint if turned else ""}'
+        )
+    small = mask_to_model_size(mask, image_size)
+    if not (small == 1).any():
+        raise ValueError(
+            f'the object of {source} has {int((mask == 1).sum())} pixels and vanishes at the '
+            f"model's {image_size} x {image_size}; cut out the part of the image around it"
+        )
+    return Shot(to_model_size(image, image_size), small, mask.shape, source)
+
+
+def as_mask(mask: Any, name: str) -> np.ndarray:
+    """A mask as uint8 (H, W): 1 the object, 255 unknown, 0 the rest.
+
+    Args:
+        mask: A palette or grey file of two values; a bool array; a uint8 array of two values; or
+            anything with a ``mask`` attribute that is one (a proposal from a prompt). Where 1
+            occurs, it is the object and 255 is unknown; else 255 is the object, as drawing
+            programs save it.
+        name: What messages call it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Other values, another shape or dtype, an empty mask, or all foreground.
+    """
+    mask = getattr(mask, 'mask', mask) if not isinstance(mask, np.ndarray) else mask
+    if isinstance(mask, (str, os.PathLike)):
+        name, mask = f'{name} ({mask})', read_mask(mask)
+    if isinstance(mask, Image.Image):
+        mask = np.asarray(mask)
+    if isinstance(mask, torch.Tensor):
+        mask = mask.cpu().numpy()
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or 0 in mask.shape:
+        got = f'{mask.dtype} {mask.shape}' if isinstance(mask, np.ndarray) else repr(mask)[:80]
+        raise ValueError(f'{name} must be a path or an array (H, W), got {got}')
+    if mask.dtype != bool and mask.dtype != np.uint8:
+        raise ValueError(f'{name} must be of bool or uint8, got {mask.dtype}; use mask > 0')
+    mask = mask.astype(np.uint8)
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+    if not set(values) <= {0, 1, 255}:
+        raise ValueError(
+            f'{name} has the values {values[:8]}, allowed are 0 with 1 or 255 for the object (0, 1 '
+            'and 255 = unknown); smoothed edges and JPEG leave values in between: save it as PNG '
+            'without smoothing'
+        )
+    if 1 not in values and 255 in values:
+        mask = (mask == 255).astype(np.uint8)
+        values = [1 if v == 255 else v for v in values]
+    if 1 not in values:
+        raise ValueError(f'{name} marks no pixel as object; draw it, or leave the image out')
+    if 0 not in values:
+        raise ValueError(
+            f'{name} marks every pixel; the method compares the object with what is around it. '
+            'Use an image that shows some background, and check that the mask is not inverted'
+        )
+    return mask
+
+
+def _png(array: np.ndarray) -> torch.Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, 'PNG')
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _from_png(data: torch.Tensor, mode: str, side: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data.numpy().tobytes()), formats=('PNG',)) as image:
+        if image.mode != mode or image.size != (side, side):  # before anything is decoded
+            raise ValueError(f'a PNG is {image.mode} {image.size}, not {mode} {(side, side)}')
+        return np.array(image)
+
+
+def _check_values(mask: np.ndarray) -> np.ndarray:
+    if not np.isin(mask, (0, 1, 255)).all() or not (mask == 1).any():
+        raise ValueError('a mask holds other values than 0, 1, 255, or no object')
+    return mask
+
+
+def _check_format(metadata: dict[str, str], path: str | os.PathLike) -> None:
+    kind, version = metadata.get('format'), metadata.get('version')
+    if kind != FORMAT:
+        raise ValueError(
+            f'{path} is of the format {kind!r}, not {FORMAT!r}; it holds something else than a '
+            'support set'
+        )
+    if version != VERSION:
+        raise ValueError(
+            f'support file {path} is of version {version!r}, this mmfss reads {VERSION!r}; make it '
+            'anew with save_support, or use the mmfss that wrote it'
+        )
