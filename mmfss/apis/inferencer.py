@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,13 +146,9 @@ class FewShotInferencer:
 
     # ------------------------------------------------------------------ images
 
-    @overload
-    def __call__(self, inputs: ImageInput) -> Prediction: ...
-
-    @overload
-    def __call__(self, inputs: list[ImageInput]) -> list[Prediction]: ...
-
-    def __call__(self, inputs):
+    def __call__(
+        self, inputs: ImageInput | Iterable[ImageInput]
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
         """Mark the classes.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -44,8 +44,8 @@ class Prediction:
         source: str,
     ) -> Prediction:
         """Decide the labels (:func:`mmfss.models.nway.decide`) at ``size`` = (height, width)."""
-        tensors = (torch.from_numpy(x) for x in (logits, scores, thresholds))
-        labels = decide(*tensors, size).numpy()
+        tensors = [torch.from_numpy(x) for x in (logits, scores, thresholds)]
+        labels = decide(tensors[0], tensors[1], tensors[2], size).numpy()
         return cls(classes, scores, thresholds, logits, labels, source)
 
     @property
@@ -127,10 +127,6 @@ class Prediction:
             edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(out, edges, -1, colours[label].tolist(), width)
         return out
-
-    def quiet(self) -> Prediction:
-        """Without logits, for keeping many: then it cannot be decided anew."""
-        return replace(self, logits=np.zeros((0, 0, 0), np.float32))
 
 
 def check_threshold(threshold: float | Mapping[str, float], classes: tuple[str, ...]) -> np.ndarray:

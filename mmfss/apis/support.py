@@ -92,7 +92,7 @@ class SupportSet:
         names = check_classes(list(support))
         shots = {}
         for name, pairs in zip(names, support.values()):
-            if not isinstance(pairs, Sequence) or isinstance(pairs, (str, bytes)) or not len(pairs):
+            if not isinstance(pairs, (list, tuple)) or not pairs:
                 raise ValueError(
                     f'class {name!r} needs a list of at least one (image, mask), got {pairs!r:.80}'
                 )

@@ -7,6 +7,8 @@ Every formula is that of the method's own constants: 1e-7 in :func:`minmax` and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,16 +51,16 @@ def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
     return dot / (features.norm(dim=-3) * direction.norm(dim=-3) + 1e-7)
 
 
-def up(x: Tensor, size: tuple[int, int]) -> Tensor:
+def up(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize with ``align_corners=True`` of (B, C, H, W) to ``size`` = (height, width)."""
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=True)
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
+def resize_mask(mask: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Tensor:
     """Resize masks (B, K, H, W) to ``size``: soft with ``bilinear`` (:func:`up`) or ``nearest``."""
     if mode == 'bilinear':
         return up(mask, size)
-    return F.interpolate(mask, size=size, mode='nearest')
+    return F.interpolate(mask, size=tuple(size), mode='nearest')
 
 
 def logits_to_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
