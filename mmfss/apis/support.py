@@ -5,7 +5,7 @@ size S as PNG bytes, so it is small and independent of weights::
 
     image.<class>.<shot>   uint8 (n,)  PNG, RGB (S, S)
     mask.<class>.<shot>    uint8 (n,)  PNG, grey (S, S) of 0, 1, 255
-    metadata               format, version, and JSON: image_size, classes with their shots
+    metadata               'mmfss-support': JSON of version, image_size, classes with their shots
 
 S side of the model's images, K shots of a class, N classes.
 """
@@ -30,7 +30,7 @@ from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_s
 from mmfss.datasets.io import read_mask
 from mmfss.files import atomic
 
-FORMAT, VERSION = 'mmfss-support', '1'
+FORMAT, VERSION = 'mmfss-support', 1
 MAX_CLASSES = 254
 """Labels are one byte: 0 background, 255 ignored."""
 MAX_NAME = 100
@@ -115,8 +115,9 @@ class SupportSet:
                 tensors[f'mask.{c}.{k}'] = _png(shot.mask)
             listed = [dict(source=shot.source, shape=list(shot.shape)) for shot in shots]
             classes.append(dict(name=name, shots=listed))
-        content = json.dumps(dict(image_size=self.image_size, classes=classes))
-        data = to_bytes(tensors, dict(format=FORMAT, version=VERSION, support=content))
+        content = dict(version=VERSION, image_size=self.image_size, classes=classes)
+        # one entry: safetensors writes several in any order
+        data = to_bytes(tensors, {FORMAT: json.dumps(content, sort_keys=True)})
         with atomic(path) as part:
             part.write_bytes(data)
 
@@ -143,7 +144,11 @@ class SupportSet:
                 'it anew with save_support'
             ) from error
         try:
-            return cls._from_content(json.loads(metadata['support']), tensors)
+            content = json.loads(metadata[FORMAT])
+            _check_version(content['version'], path)
+            return cls._from_content(content, tensors)
+        except _OtherVersion:
+            raise
         except (KeyError, TypeError, OSError, ValueError) as error:
             raise ValueError(
                 f'support file {path} is damaged ({type(error).__name__}: {error}); copy it again, '
@@ -297,15 +302,22 @@ def _check_values(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
+class _OtherVersion(ValueError):
+    """The file is whole, and not for this mmfss."""
+
+
 def _check_format(metadata: dict[str, str], path: str | os.PathLike) -> None:
-    kind, version = metadata.get('format'), metadata.get('version')
-    if kind != FORMAT:
+    if FORMAT not in metadata:
         raise ValueError(
-            f'{path} is of the format {kind!r}, not {FORMAT!r}; it holds something else than a '
-            'support set'
+            f'{path} is no support file of mmfss: it holds other tensors '
+            f'({", ".join(sorted(metadata)) or "without a description"}); make one with '
+            'save_support or tools/label.py'
         )
+
+
+def _check_version(version: object, path: str | os.PathLike) -> None:
     if version != VERSION:
-        raise ValueError(
-            f'support file {path} is of version {version!r}, this mmfss reads {VERSION!r}; make it '
+        raise _OtherVersion(
+            f'support file {path} is of version {version!r}, this mmfss reads {VERSION}; make it '
             'anew with save_support, or use the mmfss that wrote it'
         )

@@ -26,8 +26,15 @@ _RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
 
-def _open(path: str | os.PathLike, kind: str) -> tuple[Image.Image, str | None]:
+def _open(
+    path: str | os.PathLike, kind: str, still: bool = False
+) -> tuple[Image.Image, str | None]:
     """Open and decode a file wholly; FileNotFoundError or ValueError with its path.
+
+    Args:
+        path: The file.
+        kind: 'image' or 'mask', for messages.
+        still: Refuse animations.
 
     Returns:
         The image, and Pillow's name of the form of pixels in the file.
@@ -37,6 +44,7 @@ def _open(path: str | os.PathLike, kind: str) -> tuple[Image.Image, str | None]:
     try:
         with Image.open(path) as image:
             rawmode = image.tile[0][3] if image.tile else None
+            frames = getattr(image, 'n_frames', 1) if still else 1
             image.load()
     except PermissionError:
         raise
@@ -49,6 +57,8 @@ def _open(path: str | os.PathLike, kind: str) -> tuple[Image.Image, str | None]:
             f'cannot read {kind} file {path}: it is truncated, damaged or not an '
             f'image ({error}); restore the file or leave it out of the list'
         ) from error
+    if still:
+        _check_still(image, frames, f'{path}')
     if isinstance(rawmode, (tuple, list)):  # some decoders take more than the form
         rawmode = rawmode[0] if rawmode else None
     return image, rawmode
@@ -96,10 +106,9 @@ def read_photo(photo: str | os.PathLike | Image.Image, name: str = 'given by Pil
             files of several pages.
     """
     if not isinstance(photo, Image.Image):
-        image, rawmode = _open(photo, 'image')
-        _check_still(image, f'{photo}')
+        image, rawmode = _open(photo, 'image', still=True)
         return _as_bgr(image, rawmode, True, f'{photo}')
-    _check_still(photo, name)
+    _check_still(photo, getattr(photo, 'n_frames', 1), name)
     try:
         photo.load()
     except _BROKEN as error:
@@ -107,10 +116,9 @@ def read_photo(photo: str | os.PathLike | Image.Image, name: str = 'given by Pil
     return _as_bgr(photo, photo.mode, True, name)
 
 
-def _check_still(image: Image.Image, name: str) -> None:
+def _check_still(image: Image.Image, frames: int, name: str) -> None:
     """Of an animation one frame would be taken silently. A photo with a second picture for depth
     or preview (MPO) is a still one."""
-    frames = getattr(image, 'n_frames', 1)
     if frames > 1 and image.format != 'MPO':
         raise ValueError(
             f'image {name} has {frames} frames or pages, allowed are still images; save the one '
