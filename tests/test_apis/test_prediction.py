@@ -1,0 +1,87 @@
+"""What is said of an image."""
+
+import numpy as np
+import pytest
+
+from mmfss.apis.prediction import Prediction, check_threshold
+
+
+def _prediction(scores=(0.8, 0.6), thresholds=(0.5, 0.5), size=(20, 30)):
+    logits = np.full((2, 8, 8), -3.0, np.float32)
+    logits[0, :, :4] = 2.0
+    logits[1, 4:, 2:] = 1.0
+    return Prediction.make(
+        ('cat', 'cup'),
+        np.array(scores, np.float32),
+        np.array(thresholds, np.float32),
+        logits,
+        size,
+        'a.jpg',
+    )
+
+
+def test_labels_masks_and_present():
+    found = _prediction(size=(8, 8))
+    wanted = np.zeros((8, 8), np.uint8)
+    wanted[4:, 2:] = 2
+    wanted[:, :4] = 1  # 0.8 x 2 beats 0.6 x 1
+    assert np.array_equal(found.labels, wanted)
+    assert found.present == ('cat', 'cup')
+    assert np.array_equal(found.mask('cup'), wanted == 2)
+    with pytest.raises(ValueError, match="no class 'dog'; there are cat, cup"):
+        found.mask('dog')
+    assert found.palette == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_threshold_decides_anew():
+    found = _prediction(size=(8, 8))
+    less = found.with_threshold(0.7)
+    assert less.present == ('cat',) and (less.labels[:, :4] == 1).all()
+    assert not (less.labels == 2).any()
+    only_cup = found.with_threshold({'cat': 0.9, 'cup': 0.1})
+    assert only_cup.present == ('cup',) and (only_cup.labels[4:, 2:] == 2).all()
+    assert found.with_threshold(0.0).labels.tolist() == found.labels.tolist()
+    assert found.with_threshold(1.0).present == ()
+
+
+def test_confidence_and_certainty_by_hand():
+    found = _prediction(scores=(0.8, 0.2))
+    sure = 1 / (1 + np.exp(-2.0))
+    assert found.confidence('cat') == pytest.approx(sure)
+    # cat: (0.8 - 0.5) / 0.5 = 0.6 < 2 (sure - 0.5) = 0.76; cup is absent: (0.5 - 0.2) / 0.5 = 0.6
+    assert found.certainty == pytest.approx(0.6)
+    assert _prediction(scores=(0.8, 0.5)).certainty == pytest.approx(0)
+    assert _prediction(scores=(1.0, 0.0)).certainty == pytest.approx(2 * (sure - 0.5))
+    assert _prediction(scores=(0.0, 0.0)).certainty == pytest.approx(1)
+    for threshold in (0.0, 1.0):
+        assert 0 <= _prediction(thresholds=(threshold,) * 2).certainty <= 1
+
+
+def test_drawing_tints_classes_and_leaves_the_rest():
+    found = _prediction(scores=(0.8, 0.2), size=(80, 80))
+    image = np.full((80, 80, 3), 100, np.uint8)
+    picture = found.draw(image, opacity=0.5)
+    assert picture.shape == image.shape and (image == 100).all()
+    assert (picture[:, 60:] == 100).all()
+    assert picture[40, 20].tolist() == [50, 50, 114]  # half of (0, 0, 128) in BGR
+    outside = np.flatnonzero(found.labels[40] == 0)[0]
+    assert picture[40, outside - 1].tolist() == [0, 0, 128]  # the outline
+    with pytest.raises(ValueError, match='the labels are of'):
+        found.draw(image[:40])
+
+
+@pytest.mark.parametrize(
+    'threshold, message',
+    [
+        (1.2, 'number in 0..1, got 1.2'),
+        (float('nan'), 'number in 0..1, got nan'),
+        ('0.5', "number in 0..1, got '0.5'"),
+        (True, 'number in 0..1, got True'),
+        ({'cat': 0.5}, 'must name every class, cat, cup'),
+        ({'cat': 0.5, 'cup': 0.5, 'dog': 1}, 'must name every class'),
+        ({'cat': 0.5, 'cup': -1}, 'number in 0..1, got -1'),
+    ],
+)
+def test_thresholds_that_cannot_be(threshold, message):
+    with pytest.raises(ValueError, match=message):
+        check_threshold(threshold, ('cat', 'cup'))
