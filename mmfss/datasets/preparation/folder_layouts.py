@@ -21,6 +21,7 @@ from mmfss.datasets.preparation.sources import read_names
 LAYOUTS = ('classes', 'values', 'coco')
 PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 IMAGES = (*PHOTOS, '.png')
+PROMPT = '.json'
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
 _FORMS = (
     'expected one of: a folder per class, SRC/<class>/x.jpg with x.png; SRC/images/x.jpg with '
@@ -36,7 +37,7 @@ class Sample:
 
     Args:
         image: Its path in the image folder, with '/'.
-        mask: Its mask file; None for COCO.
+        mask: Its mask file, or a prompt file where those are asked for; None for COCO.
         class_id: Class of a mask of two values; 0 where the mask has class values.
         annotations: Those of COCO.
         shape: (height, width) as COCO's file says; not known for mask files.
@@ -71,7 +72,11 @@ class Source:
 
 
 def find_source(
-    src: Path, layout: str, images: Path | None = None, annotations: Path | None = None
+    src: Path,
+    layout: str,
+    images: Path | None = None,
+    annotations: Path | None = None,
+    prompts: bool = False,
 ) -> Source:
     """List what is in a folder; only COCO's annotations are read.
 
@@ -79,6 +84,7 @@ def find_source(
         src: The folder.
         layout: One of :data:`LAYOUTS`, or 'auto'.
         images, annotations: For COCO, where they are if not SRC/images and SRC/annotations.json.
+        prompts: In the layout 'classes' a file x.json may be in the place of a missing mask.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -96,7 +102,7 @@ def find_source(
     if layout == 'coco':
         source = _find_coco(src, images, annotations)
     else:
-        source = {'classes': _find_classes, 'values': _find_values}[layout](src)
+        source = _find_classes(src, prompts) if layout == 'classes' else _find_values(src)
     if not source.samples:
         raise ValueError(f'{src} has no images (layout {layout}); {_FORMS}')
     _check_names(source)
@@ -138,7 +144,7 @@ def _is_flat(src: Path) -> bool:
     return all(f.is_dir() and not _folders(f) for f in folders)
 
 
-def _find_classes(src: Path) -> Source:
+def _find_classes(src: Path, prompts: bool) -> Source:
     by_kind = (src / 'images').is_dir() and (src / 'masks').is_dir()
     images = src / 'images' if by_kind else src
     names = {p.name for p in _folders(images)}
@@ -156,8 +162,11 @@ def _find_classes(src: Path) -> Source:
             folder, masks = folder / 'images', folder / 'masks'
         photos = _files(folder, PHOTOS if masks == folder else IMAGES)
         drawn = _files(masks, ('.png',) if masks == folder else MASKS)
-        others += _others(src, {folder, masks}, {*photos, *drawn})
-        for photo, mask in _pairs(folder, photos, masks, drawn):
+        asked = _files(masks, (PROMPT,)) if prompts else []
+        others += _others(src, {folder, masks}, {*photos, *drawn, *asked})
+        there = {mask.with_suffix('') for mask in drawn}
+        drawn += [prompt for prompt in asked if prompt.with_suffix('') not in there]
+        for photo, mask in _pairs(folder, photos, masks, drawn, prompts):
             samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
     return Source('classes', images, classes, samples, remarks=_left_out(others))
 
@@ -209,9 +218,9 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
         for image_id, record in records
     ]
     unused = [name for category, name in found.categories.items() if category not in used]
-    listed_files = {sample.image for sample in samples}
-    photos = [p.relative_to(images).as_posix() for p in _files(images, IMAGES)]
-    unlisted = [name for name in photos if name not in listed_files]
+    known = {sample.image for sample in samples}
+    photos = (p.relative_to(images).as_posix() for p in _files(images, IMAGES))
+    unlisted = [name for name in photos if name not in known]
     remarks = [
         (unused, 'categories without annotations left out'),
         (unlisted, f'images that are not in {file.name} left out'),
@@ -227,7 +236,11 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
 
 
 def _pairs(
-    image_folder: Path, photos: list[Path], mask_folder: Path, drawn: list[Path]
+    image_folder: Path,
+    photos: list[Path],
+    mask_folder: Path,
+    drawn: list[Path],
+    prompts: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Images and masks of equal path but for the suffix."""
     by_stem: list[dict[str, Path]] = []
@@ -250,7 +263,7 @@ def _pairs(
             f'{len(lone_images)} images have no mask in {mask_folder}: {listed(lone_images)}; '
             f'{len(lone_masks)} masks have no image in {image_folder}: {listed(lone_masks)}; an '
             f'image and its mask have one name; masks are {", ".join(MASKS)} (JPEG alters values), '
-            f'and .png beside their images'
+            f'and .png beside their images{"; a prompt x.json may replace one" if prompts else ""}'
         )
     return [(images[stem], masks[stem]) for stem in images]
 

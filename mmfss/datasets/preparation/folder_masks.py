@@ -91,7 +91,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     if sample.class_id and values == (0,):
         raise _empty(sample.mask)
     if sample.class_id:
-        _check_palette(sample.mask, values)
+        check_palette(sample.mask, values)
     return Done(result=Found(values))
 
 
@@ -142,8 +142,13 @@ def _read(mask_file: Path, image: Path) -> np.ndarray:
     return mask
 
 
-def _check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
-    """ValueError if colours and values of a palette disagree: which is the object?"""
+def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
+    """ValueError if colours and values of a palette disagree: which is the object?
+
+    Args:
+        mask_file: A mask of two values.
+        values: Its values, ascending.
+    """
     with Image.open(mask_file) as opened:
         palette = opened.getpalette('RGB') if opened.mode == 'P' else None
     if palette is not None:
@@ -220,11 +225,25 @@ def _from_annotations(sample: Sample, rules: Rules) -> Masks:
     shape = sample.shape
     if rules.kind == 'label_maps':
         return {None: paint(sample.annotations, rules.labels, *shape)[0]}
+    return {**annotated_masks(sample, rules.labels)}
+
+
+def annotated_masks(sample: Sample, labels: Mapping[int, int]) -> dict[int, np.ndarray]:
+    """The masks of an image with annotations: ``{class id: uint8 (H, W) of 0, 1, 255 = crowd}``,
+    ascending, of the classes that it shows.
+
+    Args:
+        sample: Of COCO's layout; H, W are its ``shape``.
+        labels: ``{category id: class id}``.
+
+    Raises:
+        ValueError: A malformed annotation.
+    """
     masks: dict[int, np.ndarray] = {}
     for crowd in (True, False):
         for annotation in sample.annotations:
-            class_id = rules.labels[annotation['category_id']]
+            class_id = labels[annotation['category_id']]
             if bool(annotation.get('iscrowd', 0)) is crowd:
-                mask = masks.setdefault(class_id, np.zeros(shape, np.uint8))
-                mask[decode(annotation, *shape)] = CROWD if crowd else 1
+                mask = masks.setdefault(class_id, np.zeros(sample.shape, np.uint8))
+                mask[decode(annotation, *sample.shape)] = CROWD if crowd else 1
     return {class_id: masks[class_id] for class_id in sorted(masks) if (masks[class_id] == 1).any()}
