@@ -124,7 +124,7 @@ class FewShotInferencer:
             check_threshold(self.threshold, support.classes)
         states = []
         for shots in support.shots.values():
-            features = ImageFeatures.cat([self._encode(shot.image) for shot in shots])
+            features = ImageFeatures.cat([self.encode(shot.image) for shot in shots])
             masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).to(self._device)
             with self._context():
                 states.append(encode_class(self.model, features, masks))
@@ -183,7 +183,7 @@ class FewShotInferencer:
     def _predict(self, image: ImageInput, name: str = 'image') -> Prediction:
         pixels = as_bgr(image, name)
         source = str(image) if isinstance(image, (str, os.PathLike)) else name
-        features = self._encode(to_model_size(pixels, self.image_size))
+        features = self.encode(to_model_size(pixels, self.image_size))
         with self._context():
             masks = segment_classes(self.model, features, self._states)
         return Prediction.make(
@@ -205,7 +205,7 @@ class FewShotInferencer:
         return torch.autocast(self._device.type, torch.bfloat16) if self.amp else nullcontext()
 
     @torch.no_grad()
-    def _encode(self, image: np.ndarray) -> ImageFeatures:
+    def encode(self, image: np.ndarray) -> ImageFeatures:
         """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
         rgb: Tensor = torch.from_numpy(image[..., ::-1].copy()).to(self._device)
         with self._context():

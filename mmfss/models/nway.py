@@ -73,12 +73,10 @@ def segment_classes(
         states: of :func:`encode_class`, at least one.
     """
     logits, scores = [], []
-    compared = _compared(features)[0]
     for state in states:
         mask = model.segment(features, state.support).logits[0].float()  # (1, S, S)
-        inside = resize_mask((mask >= 0).float()[None], compared.shape[-2:])[0, 0]
         logits.append(mask)
-        scores.append(object_score(compared, inside, state.prototypes))
+        scores.append(object_score_of(features, mask, state))
     return ClassMasks(torch.cat(logits), torch.stack(scores))
 
 
@@ -101,6 +99,13 @@ def object_score(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor
     """
     mean = masked_average(features, inside)[:, None, None]
     return cosine_map(mean, prototypes).mean().clamp(0, 1)
+
+
+def object_score_of(features: ImageFeatures, logits: Tensor, state: ClassState) -> Tensor:
+    """:func:`object_score` of a class in one image, given its logits (1, S, S) there."""
+    compared = _compared(features)[0]
+    inside = resize_mask((logits >= 0).float()[None], compared.shape[-2:])[0, 0]
+    return object_score(compared, inside, state.prototypes)
 
 
 def _compared(features: ImageFeatures) -> Tensor:

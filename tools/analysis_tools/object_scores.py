@@ -1,0 +1,255 @@
+"""How well object scores tell classes that are there from absent ones, and which threshold to take.
+
+    python tools/analysis_tools/object_scores.py fss_sam2_shapes_1shot CHECKPOINT --shots 1 5
+
+Each class gets K random supports; it is then looked for in all other images of the config's test
+data, most of which do not show it. The threshold of the object score is the one with the largest
+mean of recall and specificity on the classes that the model was trained on (base), all K together.
+At it, recall, specificity, and the precision that follows from how many images show a class are
+given for both kinds. Other scores that could decide are listed beside it by the area
+under their ROC curves. All novel classes at once give the mIoU (background included) of label
+maps, with the threshold and without, for three ways to resolve overlaps, and how much of what is
+wrong lies in the least certain images. FOLD and DATA_ROOT in the environment as for tools/test.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from mmfss.apis.images import as_bgr, mask_to_model_size, to_model_size
+from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.loading import find_config
+from mmfss.apis.prediction import Prediction
+from mmfss.datasets.folds import get_split
+from mmfss.datasets.io import read_mask
+from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
+from mmfss.files import write_text
+from mmfss.models.fssam import ImageFeatures
+from mmfss.models.nway import encode_class, object_score_of
+
+SCORES = ('object score', 'SAM 2 object score', 'predicted IoU', 'mean probability')
+
+
+class Images:
+    """Labelled images, each encoded once.
+
+    Args:
+        inferencer: whose model encodes.
+        data_list: ``img_path`` and ``seg_map_path`` of each.
+    """
+
+    def __init__(self, inferencer: FewShotInferencer, data_list: list[dict]) -> None:
+        self.inferencer = inferencer
+        side = inferencer.image_size
+        self.labels = [read_mask(entry['seg_map_path']) for entry in data_list]
+        self.small = [torch.from_numpy(mask_to_model_size(x, side)) for x in self.labels]
+        self.features = [
+            inferencer.encode(to_model_size(as_bgr(entry['img_path']), side)) for entry in data_list
+        ]
+        self.areas = [np.bincount(x.ravel(), minlength=256) for x in self.labels]
+
+    def showing(self, label: int, at_least: int) -> list[int]:
+        """Images with that many pixels of a class."""
+        return [i for i, areas in enumerate(self.areas) if areas[label] >= at_least]
+
+    def state(self, label: int, chosen: list[int]):
+        """Encoded supports of a class."""
+        masks = torch.stack([(self.small[i] == label).to(torch.uint8) for i in chosen])
+        features = ImageFeatures.cat([self.features[i] for i in chosen])
+        return encode_class(self.inferencer.model, features, masks)
+
+
+@torch.no_grad()
+def look_for(images: Images, state, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (S, S) of a class in an image, and its scores in the order of ``SCORES``."""
+    model, features = images.inferencer.model, images.features[i]
+    found = model.segment(features, state.support)
+    logits = found.logits[0].float()
+    inside = logits[logits >= 0].sigmoid()
+    scores = [
+        float(object_score_of(features, logits, state)),
+        float(found.decoded.object_score[0, 0].sigmoid()),
+        float(found.decoded.ious.max()),
+        float(inside.mean()) if len(inside) else 0.0,
+    ]
+    return logits[0].numpy(), np.array(scores, np.float32)
+
+
+def run_set(images: Images, labels: dict[str, int], shots: int, seed: int, min_area: int) -> dict:
+    """Draw supports of each class, look for it everywhere else.
+
+    Returns:
+        ``there`` (M,), ``scores`` (M, 4) and, by image, ``found`` ``{image: {class: ...}}``.
+    """
+    rng = np.random.default_rng([seed, shots])
+    there, scores, found = [], [], defaultdict(dict)
+    for name, label in labels.items():
+        can = images.showing(label, min_area)
+        if len(can) <= shots:
+            print(f'{name}: only {len(can)} images show it, left out', file=sys.stderr)
+            continue
+        chosen = rng.choice(can, shots, replace=False).tolist()
+        state = images.state(label, chosen)
+        for i in range(len(images.labels)):
+            if i in chosen:
+                continue
+            logits, one = look_for(images, state, i)
+            there.append(bool(images.areas[i][label]))
+            scores.append(one)
+            found[i][name] = (logits, one[0])
+    return dict(there=np.array(there), scores=np.array(scores), found=found)
+
+
+def label_maps(result: dict, images: Images, labels: dict[str, int], threshold: float) -> list:
+    """(image, Prediction, truth) of images in which every class was looked for."""
+    names = tuple(labels)
+    value = np.zeros(256, np.uint8)
+    for n, name in enumerate(names, 1):
+        value[labels[name]] = n
+    value[255] = 255
+    rows = []
+    for i, by_name in sorted(result['found'].items()):
+        if len(by_name) < len(names):
+            continue
+        logits = np.stack([by_name[name][0] for name in names])
+        scores = np.array([by_name[name][1] for name in names], np.float32)
+        thresholds = np.full(len(names), threshold, np.float32)
+        truth = value[images.labels[i]]
+        made = Prediction.make(names, scores, thresholds, logits, truth.shape, str(i))
+        rows.append((i, made, truth))
+    return rows
+
+
+def miou(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> float:
+    """Mean IoU in percent over background and classes, pixels of 255 left out."""
+    matrix = np.zeros((classes + 1, classes + 1))
+    for labels, truth in pairs:
+        valid = truth != 255
+        index = truth[valid].astype(int) * (classes + 1) + labels[valid]
+        matrix += np.bincount(index, minlength=matrix.size).reshape(matrix.shape)
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    return 100 * float(np.mean(np.diag(matrix) / np.maximum(union, 1)))
+
+
+def overlaps(rows: list, threshold: float) -> dict[str, float]:
+    """mIoU of three ways to resolve overlaps: by the product, by score alone, by logit alone."""
+    ways = {'score x logit': [], 'score': [], 'logit': []}
+    for _, made, truth in rows:
+        out = np.where(made.scores[:, None, None] >= threshold, made.logits, -1.0)
+        ones = np.ones_like(made.scores)
+        ways['score x logit'].append((made.labels, truth))
+        for name, logits, scores in (
+            ('score', np.sign(out), made.scores),
+            ('logit', out, ones),
+        ):
+            other = Prediction.make(
+                made.classes, scores, 0 * ones, np.float32(logits), truth.shape, ''
+            )
+            ways[name].append((other.labels, truth))
+    return {name: miou(pairs, len(rows[0][1].classes)) for name, pairs in ways.items()}
+
+
+def in_least_certain(rows: list, part: float) -> float:
+    """Part of the wrong pixels that lies in the least certain ``part`` of the images, percent."""
+    wrong = np.array([((m.labels != t) & (t != 255)).mean() for _, m, t in rows])
+    order = np.argsort([m.certainty for _, m, _ in rows], kind='stable')
+    return 100 * float(wrong[order[: round(part * len(rows))]].sum() / wrong.sum())
+
+
+def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
+    """All figures, printed and returned."""
+    base = [r for (role, _, _), r in results.items() if role == 'base']
+    threshold = best_threshold(
+        np.concatenate([r['scores'][:, 0] for r in base]),
+        np.concatenate([r['there'] for r in base]),
+    )
+    print(f'best threshold on base classes: {threshold:.2f}\n')
+    figures = dict(threshold=threshold, rows=[])
+    print('| classes | K | images with / without | recall | specificity | precision | ROC AUC: '
+          + ' | '.join(SCORES) + ' |')  # fmt: skip
+    print('|' + '---|' * (6 + len(SCORES)))
+    for role, shots in sorted({(role, shots) for role, shots, _ in results}):
+        same = [r for (a, b, _), r in results.items() if (a, b) == (role, shots)]
+        there = np.concatenate([r['there'] for r in same])
+        scores = np.concatenate([r['scores'] for r in same])
+        precision, recall = precision_recall(scores[:, 0], there, threshold)
+        rejected = float((scores[~there, 0] < threshold).mean())
+        areas = [roc_auc(column, there) for column in scores.T]
+        figures['rows'].append(
+            dict(
+                role=role,
+                shots=shots,
+                precision=precision,
+                recall=recall,
+                specificity=rejected,
+                auc=areas,
+            )
+        )
+        print(
+            f'| {role} | {shots} | {there.sum()} / {(~there).sum()} | {recall:.2f} | '
+            f'{rejected:.2f} | {precision:.2f} | ' + ' | '.join(f'{x:.3f}' for x in areas) + ' |'
+        )
+    print('\n| novel classes | K | mIoU, threshold | without | overlaps by score | by logit |'
+          ' wrong pixels in the least certain 20 % |')  # fmt: skip
+    print('|' + '---|' * 7)
+    for shots in sorted({shots for _, shots, _ in results}):
+        same = [r for (a, b, _), r in results.items() if (a, b) == ('novel', shots)]
+        with_it = [row for r in same for row in label_maps(r, images, novel, threshold)]
+        without = [row for r in same for row in label_maps(r, images, novel, 0.0)]
+        ways = overlaps(with_it, threshold)
+        plain = overlaps(without, 0.0)['score x logit']
+        least = in_least_certain(with_it, 0.2)
+        figures['rows'].append(dict(shots=shots, miou=ways, without=plain, least_certain=least))
+        print(
+            f'| {len(novel)} | {shots} | {ways["score x logit"]:.1f} | {plain:.1f} | '
+            f'{ways["score"]:.1f} | {ways["logit"]:.1f} | {least:.0f} % |'
+        )
+    return figures
+
+
+def main(argv: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='name or path of a config with test data of a benchmark')
+    parser.add_argument('weights', nargs='?', help='checkpoint')
+    parser.add_argument('--shots', type=int, nargs='+', default=[1, 5])
+    parser.add_argument('--sets', type=int, default=3, help='draws of supports (novel classes)')
+    parser.add_argument('--base-sets', type=int, default=1, help='the same for base classes')
+    parser.add_argument('--min-area', type=int, default=200, help='pixels of a supported object')
+    parser.add_argument('--images', type=int, help='only the first N images')
+    parser.add_argument('--out', type=Path, help='JSON file for the figures')
+    args = parser.parse_args(argv)
+    cfg = Config.fromfile(find_config(args.config))
+    episodes = cfg.test_dataloader.dataset
+    split = get_split(episodes.benchmark, episodes.fold)
+    data = DATASETS.build(episodes.dataset)
+    inferencer = FewShotInferencer(cfg, args.weights, device='cpu', threshold=0.0)
+    images = Images(inferencer, [data.get_data_info(i) for i in range(len(data))][: args.images])
+    labels = {role: dict(zip(split.names(role), split.ids(role))) for role in ('base', 'novel')}
+    results = {
+        (role, shots, seed): run_set(images, labels[role], shots, seed, args.min_area)
+        for role, sets in (('base', args.base_sets), ('novel', args.sets))
+        for shots in args.shots
+        for seed in range(sets)
+    }
+    print(f'{args.config}, fold {split.fold}, {len(images.labels)} images; FOLD='
+          f'{os.environ.get("FOLD", "not set")}')  # fmt: skip
+    figures = report(results, images, labels['novel'])
+    if args.out is not None:
+        write_text(args.out, json.dumps(figures, indent=1) + '\n')
+    return figures
+
+
+if __name__ == '__main__':
+    main()
