@@ -10,6 +10,7 @@ from mmfss.datasets.preparation import (
     chest_xray,
     coco,
     deepglobe,
+    example,
     folder,
     fss1000,
     isaid5i,
@@ -25,6 +26,7 @@ from mmfss.datasets.preparation.jobs import explained
 COMMANDS = {
     'coco': coco,
     'shapes': shapes,
+    'example': example,
     'voc': voc,
     'folder': folder,
     'fss1000': fss1000,
