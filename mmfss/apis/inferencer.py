@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmfss.apis.images import ImageInput, as_bgr, files_below, to_model_size
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config, load_model
+from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.models.fssam import FSSAM, ImageFeatures
@@ -58,6 +58,7 @@ class FewShotInferencer:
         amp: bool = False,
     ) -> None:
         default = FALLBACK_THRESHOLD
+        self.weights: str | None = None
         if isinstance(config, FSSAM):
             if weights is not None:
                 raise ValueError('weights are given with a model that is built; load them into it')
@@ -65,7 +66,8 @@ class FewShotInferencer:
         else:
             cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
             default = cfg.get('object_threshold', default)
-            self.model = load_model(cfg, weights, device)
+            self.weights = find_weights(cfg, weights)
+            self.model = load_model(cfg, self.weights, device)
         self.threshold = default if threshold is None else threshold
         if not isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, ('all',))

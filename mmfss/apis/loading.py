@@ -70,7 +70,7 @@ def load_model(
             f'{config if not isinstance(config, Config) else cfg.filename} has no model of type '
             'FSSAM; use one of configs/fss_sam2_*.py'
         )
-    path = _weights(cfg, weights)
+    path = find_weights(cfg, weights)
     target = _device(device)
     model = MODELS.build(cfg.model)
     checkpoint = load_checkpoint(path, map_location='cpu')
@@ -89,7 +89,13 @@ def load_model(
     return model.to(target).eval()
 
 
-def _weights(cfg: Config, weights: str | os.PathLike | None) -> str:
+def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str:
+    """The checkpoint that :func:`load_model` loads.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: None is given, and the config is not the embedded default.
+    """
     if weights is not None:
         if not os.path.isfile(os.path.expanduser(weights)):
             raise FileNotFoundError(f'weights {weights} not found. {HOW_TO_GET_WEIGHTS}')

@@ -1,60 +1,164 @@
 """Prompts on support images: box, points and scribbles become a mask, by SAM 2's own prompt encoder
-and mask decoder."""
+and mask decoder.
+
+::
+
+    proposer = Proposer(inferencer)
+    proposal = proposer.propose('cup.jpg', Prompt(box=(40, 30, 210, 160)))
+    cv2.imwrite('look.png', proposal.draw('cup.jpg'))                # before it is used
+    inferencer.set_support({'cup': [('cup.jpg', proposal)]})
+
+As in ``SAM2ImagePredictor`` of the sam2 package a box is two points, the image is brought to the
+model's square, one point gives three candidates and more points, or a box, give one mask.
+"""
 
 from __future__ import annotations
 
-import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
-Point = tuple[float, float]
+from mmfss.apis.images import ImageInput, as_bgr, to_model_size
+from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.marks import Prompt, read_prompt
+from mmfss.models.fssam import FSSAM
+from mmfss.models.prompt_heads import prompt_heads
+from mmfss.models.sam2 import SAM2Features
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a person marks of an object, in pixels (x, y) of the upright image.
-
-    Attributes:
-        box: (x1, y1, x2, y2).
-        points: (x, y) of each.
-        labels: of each point: 1 object, 0 not.
-        scribbles: strokes on the object, each a tuple of points.
-    """
-
-    box: tuple[float, float, float, float] | None = None
-    points: tuple[Point, ...] = ()
-    labels: tuple[int, ...] = ()
-    scribbles: tuple[tuple[Point, ...], ...] = ()
+__all__ = ['Prompt', 'Proposal', 'Proposer', 'read_prompt']
+PROMPT_WEIGHTS = 'prompts.pth'
+"""File of tools/train_prompts.py; taken by itself where it lies beside a model's weights."""
+_MASK, _YES, _NO, _BOX = (255, 144, 30), (60, 200, 20), (40, 40, 230), (0, 220, 255)  # BGR
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mask that a prompt gave: bool (H, W), with its predicted IoU."""
+    """A mask that a prompt gave; it may stand in the place of a mask in ``set_support``.
+
+    Attributes:
+        mask: bool (H, W).
+        score: its predicted IoU, 0..1.
+        prompt: the prompt.
+        others: the other candidates of a single point that are not empty, best first.
+    """
 
     mask: np.ndarray
     score: float
     prompt: Prompt
+    others: tuple[Proposal, ...] = ()
+
+    def draw(self, image: ImageInput, opacity: float = 0.5) -> np.ndarray:
+        """The image with the mask (blue), the prompt's box (yellow), its points and strokes on the
+        object (green) and points off it (red): uint8 (H, W, 3) BGR.
+
+        Raises:
+            ValueError: An image of another size.
+        """
+        out = as_bgr(image).copy()
+        if out.shape[:2] != self.mask.shape:
+            raise ValueError(
+                f'the mask is {self.mask.shape}, the image {out.shape[:2]} (height, width); give '
+                'the image that was prompted'
+            )
+        tint = cv2.addWeighted(out, 1 - opacity, np.full_like(out, _MASK), opacity, 0)
+        out[self.mask] = tint[self.mask]
+        width = max(1, round(max(out.shape[:2]) / 400))
+        inside = self.mask.astype(np.uint8)
+        edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, edges, -1, _MASK, width)
+        if self.prompt.box is not None:
+            x1, y1, x2, y2 = (round(v) for v in self.prompt.box)
+            cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), _BOX, width)
+        for stroke in self.prompt.scribbles:
+            line = np.rint(np.array(stroke)).astype(np.int32)
+            cv2.polylines(out, [line], False, _YES, 2 * width, cv2.LINE_AA)
+        for (x, y), label in zip(self.prompt.points, self.prompt.labels):
+            cv2.circle(out, (int(x), int(y)), 4 * width, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(out, (int(x), int(y)), 3 * width, _YES if label else _NO, -1, cv2.LINE_AA)
+        return out
 
 
 class Proposer:
-    """Masks from prompts."""
+    """Makes masks from prompts. The last image is kept encoded.
 
-    def __init__(self, model, checkpoint: str | None = None) -> None:
-        self.model = model
+    Args:
+        model: an inferencer, which is not changed, or its model.
+        checkpoint: whose prompt encoder and mask decoder are used, since FSSAM trains the decoder
+            for tracking: 'official' or a path of SAM 2's official checkpoint, or a file of
+            tools/train_prompts.py. None takes ``prompts.pth`` beside the inferencer's weights where
+            there is one, else the heads of the model itself.
 
-    def propose(self, image, prompt: Prompt) -> Proposal:
-        raise NotImplementedError
+    Raises:
+        FileNotFoundError, ValueError: see :func:`mmfss.models.prompt_heads.prompt_heads`.
+    """
 
+    def __init__(
+        self, model: FewShotInferencer | FSSAM, checkpoint: str | os.PathLike | None = None
+    ) -> None:
+        amp = False
+        if isinstance(model, FewShotInferencer):
+            amp = model.amp
+            beside = Path(model.weights or '').with_name(PROMPT_WEIGHTS) if model.weights else None
+            if checkpoint is None and beside is not None and beside.is_file():
+                checkpoint = beside
+            model = model.model
+        self._model, self._amp = model, amp
+        self._heads = prompt_heads(model, None if checkpoint is None else str(checkpoint))
+        self._kept: tuple[np.ndarray, SAM2Features] | None = None
 
-def read_prompt(path: str | os.PathLike) -> Prompt:
-    """Read a prompt file."""
-    data = json.loads(open(path, encoding='utf-8').read())
-    points = data.get('points', [])
-    return Prompt(
-        tuple(data['box']) if data.get('box') else None,
-        tuple((p[0], p[1]) for p in points),
-        tuple(p[2] for p in points),
-        tuple(tuple(map(tuple, s)) for s in data.get('scribbles', [])),
-    )
+    @torch.no_grad()
+    def propose(self, image: ImageInput, prompt: Prompt) -> Proposal:
+        """The mask of the object that a prompt marks.
+
+        Args:
+            image: see :func:`mmfss.apis.images.as_bgr`; H x W pixels.
+            prompt: in its pixels.
+
+        Returns:
+            The candidate of the best predicted IoU, (H, W).
+
+        Raises:
+            FileNotFoundError, ValueError: The image cannot be read, the prompt does not fit it (see
+                :meth:`Prompt.check`), or its mask is empty.
+        """
+        pixels = as_bgr(image)
+        height, width = pixels.shape[:2]
+        prompt.check(width, height)
+        side = self._model.sam2.image_size
+        points, labels = prompt.tokens(width, height, side)
+        features = self._encode(to_model_size(pixels, side))
+        device = features.top.device
+        coords = torch.from_numpy(points).to(device)[None]
+        with self._context():
+            logits, ious = self._heads(features, coords, torch.from_numpy(labels).to(device)[None])
+        full = F.interpolate(logits, (height, width), mode='bilinear', align_corners=False)
+        masks = (full[0] > 0).cpu().numpy()
+        order = ious[0].argsort(descending=True).tolist()
+        found = [(masks[i], float(ious[0, i])) for i in order if masks[i].any()]
+        if not found:
+            raise ValueError(
+                'the prompt gives an empty mask; draw a box close around the object, mark more '
+                'points on it, or draw the mask itself'
+            )
+        first, *others = [Proposal(mask, score, prompt) for mask, score in found]
+        return Proposal(first.mask, first.score, prompt, tuple(others))
+
+    def _encode(self, image: np.ndarray) -> SAM2Features:
+        kept = self._kept
+        if kept is None or not np.array_equal(kept[0], image):
+            rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float()
+            rgb = rgb.to(next(self._model.parameters()).device)
+            with self._context():
+                kept = (image, self._model.sam2.encode_image(self._model.normalise(rgb)))
+            self._kept = kept
+        return kept[1]
+
+    def _context(self) -> AbstractContextManager:
+        device = next(self._model.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16) if self._amp else nullcontext()

@@ -284,11 +284,15 @@ def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
         ValueError: keys missing, unexpected or of another shape, or values that are not finite.
         FileNotFoundError: the path is not there.
     """
-    if checkpoint == 'official':
-        if isinstance(arch, dict):
-            raise ValueError(
-                "checkpoint='official' needs an arch by name; an arch of your own (a dict) has "
-                'no official weights. Give a path, or None to start from random weights.'
-            )
-        checkpoint = ARCHS[arch][1]
+    checkpoint = official_url(arch) if checkpoint == 'official' else checkpoint
     load_strict(model, checkpoint, key='model', what=f'SAM 2 ({arch})')
+
+
+def official_url(arch: str | dict) -> str:
+    """Where the official weights of an arch are; ValueError for an arch of your own."""
+    if isinstance(arch, dict):
+        raise ValueError(
+            "checkpoint='official' needs an arch by name; an arch of your own (a dict) has no "
+            'official weights. Give a path, or None for those that the model has.'
+        )
+    return ARCHS[arch][1]

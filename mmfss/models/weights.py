@@ -60,6 +60,26 @@ def _some(names: list[str], limit: int = 8) -> str:
     return ', '.join(names[:limit]) + more
 
 
+def read_state(path: str, what: str, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from a file or URL.
+
+    Args:
+        path: local path or URL (fetched and cached by mmengine).
+        what: name of the model for messages.
+        key: entry under which the file keeps the state dict; a plain state dict is taken too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds no state dict.
+    """
+    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if key is not None and isinstance(state, dict) and key in state:
+        state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
+    return state
+
+
 def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) -> None:
     """Load a state dict from a file or URL into ``model``, every key accounted for.
 
@@ -73,11 +93,7 @@ def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) 
         FileNotFoundError: no such file.
         ValueError: see :func:`check_state_dict`; also where the file holds no state dict.
     """
-    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    if key is not None and isinstance(state, dict) and key in state:
-        state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
+    state = read_state(path, what, key)
     check_state_dict(model.state_dict(), state, f'{what} from {path}')
     with torch.no_grad():
         full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
