@@ -1,0 +1,30 @@
+"""Label a folder of images: ``python tools/label.py SUPPORT IMAGES OUT``, or ``mmfss-label``.
+
+What a run leaves in OUT; N classes, label i is the i-th of them and 0 the background:
+
+=====================  ===========================================================================
+ann_dir/<name>.png     label of ``<name>.<any ending>`` below the folder of images: palette PNG of
+                       0..N in VOC's colours, as large as the upright image (EXIF, as mmcv loads it)
+overlays/<name>.jpg    the image with its classes, long side at most 1600 pixels
+annotations.json       COCO's detection format: per image and class that is there one annotation,
+                       its whole region as run-length code (text); classes of a semantic map have no
+                       instances, so neither are regions split into connected parts.
+                       ``score`` is the object score, ``file_name`` relative to the folder of images
+scores.csv             least certain first: image, certainty, and for each class object score,
+                       present (0 or 1), share of the pixels, confidence (see
+                       :class:`mmfss.apis.Prediction`)
+failed.csv             images that could not be labelled, and why; tried again by the next run
+dataset.py, lists/     config fragment with ``labelled_dataset`` for mmseg; it may be moved with OUT
+support.png            the supports with their masks
+support.safetensors    the same as a support file: SUPPORT of further runs
+run.json               what determines the results; a run goes on only where it is equal
+records/               what is known of each image, see :mod:`mmfss.labelling.records`
+=====================  ===========================================================================
+
+Every file is whole or not there, at any moment. A label that a person has corrected is kept by
+further runs, and annotations.json and scores.csv (present, share) follow it.
+"""
+
+from mmfss.labelling.run import Summary, label_folder
+
+__all__ = ['Summary', 'label_folder']

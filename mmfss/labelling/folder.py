@@ -1,0 +1,153 @@
+"""The output folder: one run at a time, of one set of values, and never over other people's files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmfss.datasets.preparation.jobs import remove_parts
+from mmfss.files import PART_SUFFIX, write_text
+
+ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
+COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'
+SUPPORT, SUPPORT_PICTURE, RUN, LOCK = (
+    'support.safetensors',
+    'support.png',
+    'run.json',
+    '.label.lock',
+)
+_FOLDERS = (ANN_DIR, OVERLAYS, LISTS, RECORDS)
+_FILES = (COCO, SCORES, FAILED, DATASET, SUPPORT, SUPPORT_PICTURE)
+FORMAT = 'mmfss-labels-1'
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Within, no other run can take this folder; it is made.
+
+    A lock ends with its process, however that ends. Where the file system has no locks, there is
+    none.
+
+    Raises:
+        ValueError: Another run has it.
+        OSError: The folder cannot be made or written to.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / LOCK, 'a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f'another run (process {file.read().strip() or "unknown"}) is labelling into '
+                f'{out}; wait for it, end it, or give another output folder'
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def check_run(out: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
+    """Make sure that what is in the folder is of a run with the same settings; else nothing of a
+    run may be there. Removes what a killed run was just writing.
+
+    Args:
+        out: the folder, locked.
+        settings: what determines the results, of JSON types.
+        overwrite: remove what an earlier run left, instead of going on with it.
+
+    Returns:
+        Whether there is a run to go on with.
+
+    Raises:
+        ValueError: Other settings, or files that no run of this command wrote; the message names
+            them.
+    """
+    run = out / RUN
+    if not run.exists():
+        _check_foreign(out)
+    elif overwrite:
+        _read(run)
+        _remove(out)
+    else:
+        _check_same(out, _read(run), dict(settings))
+    _remove_parts(out)
+    return run.exists()
+
+
+def write_run(out: Path, settings: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Write run.json: the settings, and beside them what is only to be known."""
+    content = dict(format=FORMAT, settings=dict(settings), info=dict(info))
+    write_text(out / RUN, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
+
+
+def _read(run: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(run.read_text(encoding='utf-8'))
+        if content['format'] == FORMAT:
+            return dict(content['settings'])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f'{run} is not of the format {FORMAT!r}, so this folder holds something else than labels '
+        'of this version of the command; give another output folder'
+    )
+
+
+def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    now = json.loads(json.dumps(now))
+    changes = [
+        f'{key} was {_short(before.get(key))}, now {_short(now.get(key))}'
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changes:
+        raise ValueError(
+            f'{out} holds labels that were made with other values: {"; ".join(changes)}. Give '
+            'another output folder, the same values to go on there, or --overwrite, which removes '
+            'those labels and starts anew'
+        )
+
+
+def _short(value: Any, limit: int = 70) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else text[:limit] + '...'
+
+
+def _check_foreign(out: Path) -> None:
+    """The support files alone are of a run that stopped for them to be looked at."""
+    found = [name for name in (*_FOLDERS, *_FILES[:4]) if (out / name).exists()]
+    if found:
+        raise ValueError(
+            f'{out} holds {", ".join(found)} but no {RUN}, so it is not of this command and would '
+            'be written over; give another output folder'
+        )
+
+
+def _remove(out: Path) -> None:
+    for name in _FOLDERS:
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for name in (*_FILES, RUN):  # run.json last: until then the folder is known as ours
+        (out / name).unlink(missing_ok=True)
+
+
+def _remove_parts(out: Path) -> None:
+    """Only where this command writes: the folder may hold other things."""
+    for name in _FOLDERS:
+        remove_parts(out / name)
+    for name in (*_FILES, RUN):
+        for part in out.glob(f'.{name}.*{PART_SUFFIX}'):
+            part.unlink(missing_ok=True)
