@@ -1,0 +1,89 @@
+"""What a visitor takes away: masks, scores, supports, and the command that goes on from there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.apis.loading import DEFAULT_CONFIG
+from mmfss.apis.prediction import Prediction
+from mmfss.datasets.preparation.jobs import save_png
+from mmfss.files import atomic
+from mmfss.webui.session import Session
+from mmfss.webui.worker import ModelChoice
+
+MASKS, SCORES, SUPPORT = 'masks.zip', 'scores.csv', 'support.safetensors'
+
+
+def export(session: Session) -> list[Path]:
+    """Write the files of a session into its folder.
+
+    ``masks.zip``: ``ann_dir/<name>.png``, a palette PNG (0 background, 1..N the classes) of each
+    labelled image at its own size, and ``classes.txt``. ``scores.csv``: a row per image, the least
+    certain first. ``support.safetensors``: see :mod:`mmfss.apis.support`. Without a labelled image
+    only the last.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: Nothing is marked yet.
+        OSError: The disk is full.
+    """
+    with session.step():
+        folder = session.folder / 'export'
+        folder.mkdir(exist_ok=True)
+        session.support_set().save(folder / SUPPORT)
+        results = []
+        with atomic(folder / MASKS) as part, zipfile.ZipFile(part, 'w') as archive:
+            for query in session.labelled():
+                result = query.whole()
+                stem = os.path.splitext(query.name)[0]
+                save_png(folder / 'mask.png', result.labels, result.palette)
+                archive.write(folder / 'mask.png', f'ann_dir/{stem}.png')
+                results.append(result)
+            archive.writestr('classes.txt', _class_list(session.classes))
+        if not results:
+            return [folder / SUPPORT]
+        with atomic(folder / SCORES) as part:
+            part.write_text(scores_csv(results), encoding='utf-8')
+        return [folder / MASKS, folder / SCORES, folder / SUPPORT]
+
+
+def _class_list(classes: Sequence[str]) -> str:
+    return ''.join(f'{label} {name}\n' for label, name in enumerate(['background', *classes]))
+
+
+def scores_csv(results: Sequence[Prediction]) -> str:
+    """A row per image, the least certain first, with the columns of tools/label.py: certainty, and
+    of each class its object score, whether it is there, its share of the image and confidence."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    parts = ('score', 'present', 'share', 'confidence')
+    writer.writerow(
+        ['image', 'certainty', *(f'{n} {p}' for n in results[0].classes for p in parts)]
+    )
+    for result in sorted(results, key=lambda one: (one.certainty, one.source)):
+        row = [result.source, f'{result.certainty:.6f}']
+        for name, score in zip(result.classes, result.scores):
+            there, share = int(name in result.present), np.mean(result.mask(name))
+            row += [f'{score:.6f}', str(there), f'{share:.6f}', f'{result.confidence(name):.6f}']
+        writer.writerow(row)
+    return table.getvalue()
+
+
+def command(choice: ModelChoice, threshold: float) -> str:
+    """The command line that labels a folder in the same way."""
+    words = ['python', 'tools/label.py', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
+    if choice.config != DEFAULT_CONFIG:
+        words += ['--config', choice.config]
+    if choice.weights is not None:
+        words += ['--weights', choice.weights]
+    return shlex.join(words)

@@ -1,0 +1,386 @@
+"""The page, in Gradio: three tabs over a :class:`mmfss.webui.session.Session`.
+
+Import this only where Gradio is installed; ``cli`` checks.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from mmfss.webui import texts, views
+from mmfss.webui.export import command, export
+from mmfss.webui.marking import PREVIEW_SIDE
+from mmfss.webui.session import Session
+from mmfss.webui.uploads import Limits
+from mmfss.webui.worker import ModelWorker
+
+BRUSH, BOX, POINT, BESIDE = 'Brush', 'Box', 'Point on it', 'Point beside it'
+_KINDS = {BOX: 'corner', POINT: 'object', BESIDE: 'rest'}
+_WARNING_S = 15
+Updates = dict[Any, Any]
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the visitor's system: nothing is fetched from elsewhere."""
+    fonts = ['system-ui', 'sans-serif']
+    return gr.themes.Default(
+        primary_hue='blue', font=fonts, font_mono=['ui-monospace', 'monospace']
+    )
+
+
+def steps(handler: Callable) -> Callable:
+    """Turn an error into a message on the page; the session stays, and the page as it was."""
+
+    @functools.wraps(handler)
+    def guarded(self: Page, session: Session | None, *args: Any) -> Updates:
+        if session is None:
+            _warn(texts.SESSION_GONE)
+            return {self.session: None}
+        try:
+            updates = handler(self, session, *args)
+        except (ValueError, OSError) as error:
+            _warn(str(error))
+            updates = {}
+        except Exception:  # whatever it is, the others' pages and this one go on
+            logging.getLogger(__name__).exception('a step of the page failed')
+            _warn(texts.UNEXPECTED)
+            updates = {}
+        # given back each time: Gradio counts a session's age from here
+        return {self.session: session, **updates}
+
+    return guarded
+
+
+def _warn(message: str) -> None:
+    gr.Warning(escape(message), duration=_WARNING_S)
+
+
+class Page:
+    """Components and what happens on them.
+
+    Args:
+        worker: the shared model.
+        limits: of each visitor.
+        root: folder for the sessions' files.
+    """
+
+    def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
+        self.worker, self.limits, self.root = worker, limits, root
+        with gr.Blocks(
+            title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
+        ) as self.blocks:
+            self.session = gr.State(None, delete_callback=_close)
+            gr.Markdown(texts.HEAD)
+            if worker.choice.is_default:
+                gr.HTML(texts.DEFAULT_NOTE, padding=False)
+            with gr.Tabs():
+                with gr.Tab('1 Show'):
+                    self._show_tab()
+                with gr.Tab('2 Label') as label_tab:
+                    self._label_tab()
+                with gr.Tab('3 Take away') as take_tab:
+                    self._take_tab()
+            self._wire(label_tab, take_tab)
+
+    # ------------------------------------------------------------------ components
+
+    def _show_tab(self) -> None:
+        gr.Markdown(texts.SHOW)
+        self.photo_files = gr.File(
+            label='Images that show your classes', file_count='multiple', elem_id='photo-files',
+            height=130,
+        )  # fmt: skip
+        self.photos = gr.Gallery(
+            label='Click an image to mark it', columns=8,
+            fit_columns=False, rows=1, height=170, visible=False,
+            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
+            elem_id='photos', buttons=[],
+        )  # fmt: skip
+        with gr.Column(visible=False) as self.marking:
+            self.title = gr.HTML(elem_id='title', padding=False)
+            with gr.Row():
+                with gr.Column(scale=3, min_width=320):
+                    self.editor = gr.ImageEditor(
+                        label='Paint over the object', transforms=(), sources=(), layers=False,
+                        brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
+                        canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
+                        buttons=[],
+                    )  # fmt: skip
+                    self.clickable = gr.Image(
+                        label='Click on the image', interactive=False, format='jpeg',
+                        visible=False, height=520, elem_id='clickable', buttons=[],
+                    )  # fmt: skip
+                with gr.Column(scale=1, min_width=240):
+                    self.class_name = gr.Textbox(
+                        label='Name of the class', placeholder='e.g. cup', max_length=100,
+                        elem_id='class-name',
+                    )  # fmt: skip
+                    self.tool = gr.Radio(
+                        [BRUSH, BOX, POINT, BESIDE], value=BRUSH, label='Mark with',
+                        elem_id='tool',
+                    )  # fmt: skip
+                    self.hint = gr.HTML(texts.HINTS[BRUSH], elem_id='hint', padding=False)
+                    self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
+                    with gr.Row(visible=False) as self.click_buttons:
+                        self.undo = gr.Button('Undo click', size='sm', min_width=80)
+                        self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
+                    self.drop_photo = gr.Button('Take this image off the list', size='sm')
+        self.summary = gr.HTML(elem_id='summary', padding=False)
+        self.shots = gr.Gallery(
+            label='Marked objects', columns=8,
+            fit_columns=False, rows=1, height=170, visible=False, elem_id='shots',
+            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
+            buttons=[],
+        )  # fmt: skip
+        self.chosen_shot = gr.State(None)
+        with gr.Row(visible=False) as self.shot_buttons:
+            self.drop_shot = gr.Button('Remove the chosen one', size='sm', elem_id='drop-shot')
+            self.clear_shots = gr.Button('Remove all', size='sm', elem_id='clear-shots')
+
+    def _label_tab(self) -> None:
+        gr.Markdown(texts.LABEL)
+        self.query_files = gr.File(
+            label='Images to label', file_count='multiple', elem_id='query-files', height=130
+        )
+        with gr.Row():
+            self.run = gr.Button('Label', variant='primary', elem_id='label', min_width=120)
+            self.clear_queries = gr.Button('Remove all', elem_id='clear-queries', min_width=120)
+        self.threshold = gr.Slider(
+            0, 1, value=self.worker.threshold, step=0.01, label='Threshold of the object score',
+            info=texts.THRESHOLD, elem_id='threshold', buttons=['reset'],
+        )  # fmt: skip
+        self.scores = gr.HTML(elem_id='scores', padding=False)
+        self.results = gr.Gallery(
+            label='Results', columns=3, visible=False, interactive=False, elem_id='results',
+            object_fit='contain', format='jpeg', height='auto', buttons=['fullscreen'],
+        )  # fmt: skip
+
+    def _take_tab(self) -> None:
+        gr.Markdown(texts.TAKE)
+        self.files = gr.File(
+            label='Files', file_count='multiple', interactive=False, visible=False,
+            elem_id='files',
+        )  # fmt: skip
+        self.command = gr.Code(
+            label='The same for a folder', language='shell', interactive=False, visible=False,
+            elem_id='command', lines=1, wrap_lines=True,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ what a session shows
+
+    def _show_photos(self, session: Session) -> Updates:
+        return {
+            self.photos: gr.update(
+                value=views.photo_list(session),
+                selected_index=session.current,
+                visible=bool(session.photos),
+            ),
+            self.marking: gr.update(visible=bool(session.photos)),
+            self.title: views.current_title(session),
+        }
+
+    def _show_current(self, session: Session) -> Updates:
+        """The current image, fresh in the editor."""
+        plain = session.current_preview(with_marks=False)
+        if plain is None:
+            return {self.editor: None, self.clickable: None}
+        rgb = plain[..., ::-1]
+        return {
+            self.editor: dict(background=rgb, layers=[], composite=rgb),
+            **self._show_clicks(session),
+        }
+
+    def _show_clicks(self, session: Session) -> Updates:
+        drawn = session.current_preview()
+        return {self.clickable: None if drawn is None else drawn[..., ::-1]}
+
+    def _show_shots(self, session: Session) -> Updates:
+        there = bool(session.shots)
+        return {
+            self.summary: views.support_summary(session),
+            self.shots: gr.update(
+                value=views.shot_list(session), visible=there, selected_index=None
+            ),
+            self.chosen_shot: None,
+            self.shot_buttons: gr.update(visible=there),
+        }
+
+    def _show_results(self, session: Session) -> Updates:
+        return {
+            self.scores: views.score_table(session),
+            self.results: gr.update(
+                value=views.result_list(session), visible=bool(session.queries)
+            ),
+        }
+
+    # ------------------------------------------------------------------ steps
+
+    def start(self) -> Updates:
+        """A new visitor."""
+        session = Session(self.worker, self.limits, self.root)
+        return {self.session: session, self.summary: views.support_summary(session)}
+
+    @steps
+    def add_photos(self, session: Session, files: list[str] | None) -> Updates:
+        for message in session.add_photos(_uploads(files)):
+            _warn(message)
+        return {self.photo_files: None, **self._show_photos(session), **self._show_current(session)}
+
+    @steps
+    def choose_photo(self, session: Session, event: gr.SelectData) -> Updates:
+        session.choose_photo(event.index)
+        return {**self._show_photos(session), **self._show_current(session)}
+
+    @steps
+    def remove_photo(self, session: Session) -> Updates:
+        session.drop_photo()
+        return {**self._show_photos(session), **self._show_current(session)}
+
+    @steps
+    def choose_tool(self, session: Session, tool: str) -> Updates:
+        return {
+            self.editor: gr.update(visible=tool == BRUSH),
+            self.clickable: gr.update(visible=tool != BRUSH),
+            self.click_buttons: gr.update(visible=tool != BRUSH),
+            self.hint: texts.HINTS[tool],
+        }
+
+    @steps
+    def click(self, session: Session, tool: str, event: gr.SelectData) -> Updates:
+        session.click(_KINDS[tool], *event.index)
+        return self._show_clicks(session)
+
+    @steps
+    def undo_click(self, session: Session) -> Updates:
+        session.undo_click()
+        return self._show_clicks(session)
+
+    @steps
+    def clear_clicks(self, session: Session) -> Updates:
+        session.clear_clicks()
+        return self._show_clicks(session)
+
+    @steps
+    def use_mask(self, session: Session, name: str, tool: str, editor: dict | None) -> Updates:
+        session.use_mask(name, (editor or {}) if tool == BRUSH else None)
+        return {
+            **self._show_photos(session),
+            **self._show_current(session),
+            **self._show_shots(session),
+            **self._show_results(session),
+        }
+
+    @steps
+    def choose_shot(self, session: Session, event: gr.SelectData) -> Updates:
+        return {self.chosen_shot: event.index}
+
+    @steps
+    def remove_shot(self, session: Session, index: int | None) -> Updates:
+        session.drop_shot(-1 if index is None else index)
+        return {**self._show_photos(session), **self._show_shots(session)}
+
+    @steps
+    def remove_shots(self, session: Session) -> Updates:
+        session.clear_shots()
+        return {**self._show_photos(session), **self._show_shots(session)}
+
+    @steps
+    def add_queries(self, session: Session, files: list[str] | None) -> Updates:
+        for message in session.add_queries(_uploads(files)):
+            _warn(message)
+        return {self.query_files: None, **self._show_results(session)}
+
+    @steps
+    def label_new(self, session: Session, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+        """After an upload: label, if there is something to label and to label with."""
+        if session.shots and session.queries:
+            session.label(lambda done, of: progress((done, of), unit='images'))
+        return self._show_results(session)
+
+    @steps
+    def label(self, session: Session, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+        session.label(lambda done, of: progress((done, of), unit='images'))
+        return self._show_results(session)
+
+    @steps
+    def remove_queries(self, session: Session) -> Updates:
+        session.clear_queries()
+        return self._show_results(session)
+
+    @steps
+    def set_threshold(self, session: Session, value: float) -> Updates:
+        session.set_threshold(value)
+        return self._show_results(session)
+
+    @steps
+    def refresh(self, session: Session) -> Updates:
+        return self._show_results(session)
+
+    @steps
+    def take(self, session: Session) -> Updates:
+        if not session.shots:
+            raise ValueError(texts.NOTHING_TO_TAKE)
+        files = [str(file) for file in export(session)]
+        line = command(self.worker.choice, session.threshold)
+        return {
+            self.files: gr.update(value=files, visible=True),
+            self.command: gr.update(value=line, visible=True),
+        }
+
+    # ------------------------------------------------------------------ wiring
+
+    def _wire(self, label_tab: gr.Tab, take_tab: gr.Tab) -> None:
+        photos = [self.photo_files, self.photos, self.marking, self.title]
+        current = [self.editor, self.clickable]
+        shots = [self.summary, self.shots, self.chosen_shot, self.shot_buttons]
+        results = [self.query_files, self.scores, self.results]
+        self.blocks.load(self.start, None, [self.session, self.summary], api_name='start')
+        self._on(self.photo_files.upload, self.add_photos, [self.photo_files], photos + current)
+        self._on(self.photos.select, self.choose_photo, [], photos + current)
+        self._on(self.drop_photo.click, self.remove_photo, [], photos + current)
+        tool_parts = [self.editor, self.clickable, self.click_buttons, self.hint]
+        self._on(self.tool.change, self.choose_tool, [self.tool], tool_parts)
+        self._on(self.clickable.select, self.click, [self.tool], [self.clickable])
+        self._on(self.undo.click, self.undo_click, [], [self.clickable])
+        self._on(self.clear.click, self.clear_clicks, [], [self.clickable])
+        marked = [self.class_name, self.tool, self.editor]
+        self._on(self.use.click, self.use_mask, marked, photos + current + shots + results)
+        self._on(self.shots.select, self.choose_shot, [], [self.chosen_shot])
+        self._on(self.drop_shot.click, self.remove_shot, [self.chosen_shot], photos + shots)
+        self._on(self.clear_shots.click, self.remove_shots, [], photos + shots)
+        added = self._on(self.query_files.upload, self.add_queries, [self.query_files], results)
+        self._on(added.then, self.label_new, [], results)
+        self._on(self.run.click, self.label, [], results)
+        self._on(self.clear_queries.click, self.remove_queries, [], results)
+        self._on(
+            self.threshold.change, self.set_threshold, [self.threshold], results,
+            trigger_mode='always_last', show_progress='hidden',
+        )  # fmt: skip
+        self._on(label_tab.select, self.refresh, [], results)
+        self._on(take_tab.select, self.take, [], [self.files, self.command])
+
+    def _on(
+        self,
+        event: Callable,
+        handler: Callable,
+        inputs: list,
+        outputs: list,
+        **options: Any,
+    ) -> Any:
+        return event(handler, [self.session, *inputs], [self.session, *outputs], **options)
+
+
+def _uploads(files: list[str] | None) -> list[tuple[Path, str]]:
+    return [(Path(file), Path(file).name) for file in files or []]
+
+
+def _close(session: Session | None) -> None:
+    if session is not None:
+        session.close()

@@ -1,0 +1,388 @@
+"""What one visitor has done so far. No other visitor's data is reachable from it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmfss.apis.prediction import check_threshold
+from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.webui import marking
+from mmfss.webui.marking import LEAST_SIDE, Click, Kind
+from mmfss.webui.queries import Query, read_query
+from mmfss.webui.uploads import Limits, clean_name, keep_copy, read_upload, unused_name
+from mmfss.webui.worker import ModelWorker
+
+THUMB_SIDE = 320
+PATIENCE_S = 20.0
+"""How long a step waits for the visitor's last one, in seconds."""
+
+Upload = tuple[Path, str]
+"""A file on the server, and what the visitor calls it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An image to mark: name, file, (height, width), thumbnail uint8 (h, w, 3) BGR."""
+
+    name: str
+    path: Path
+    shape: tuple[int, int]
+    thumb: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class MarkedShot:
+    """A support: its class, what the model sees, and its thumbnail with the mask, bool (h, w)."""
+
+    class_name: str
+    shot: Shot
+    thumb: np.ndarray
+    thumb_mask: np.ndarray
+
+
+class Session:
+    """Images, marks, supports and results of one visitor.
+
+    Each public method does one step, under the session's lock; one that raises leaves all as it
+    was. Files live in a folder of the session's own that goes with it.
+
+    Args:
+        worker: the shared model.
+        limits: how much the visitor may bring.
+        root: where the folder is made.
+    """
+
+    def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
+        self.worker, self.limits = worker, limits
+        self.folder = Path(tempfile.mkdtemp(prefix='visitor_', dir=root))
+        # goes when the page forgets the session, whichever way that happens, and at exit
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._lock = threading.Lock()
+        self._number = 0
+        self._inferencer = worker.new_inferencer()
+        self._encoded: tuple[MarkedShot, ...] = ()
+        self.photos: tuple[Photo, ...] = ()
+        self.current: int | None = None
+        self.clicks: tuple[Click, ...] = ()
+        self.proposal: np.ndarray | None = None
+        self.shots: tuple[MarkedShot, ...] = ()
+        self.queries: tuple[Query, ...] = ()
+        self.threshold = worker.threshold
+
+    def close(self) -> None:
+        """Remove the session's files."""
+        self._finalizer()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Within, no other step of this visitor runs.
+
+        Raises:
+            ValueError: The one before does not end.
+        """
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            raise ValueError('the step before is still running; wait for it, then try again')
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # ------------------------------------------------------------------ images to mark
+
+    def add_photos(self, uploads: Sequence[Upload]) -> list[str]:
+        """Take images to mark; the first new one is then the current one.
+
+        Returns:
+            Why which files were left out.
+        """
+        with self.step():
+            known = [photo.name for photo in self.photos]
+            new, refused = self._take(uploads, known, self.limits.max_photos, self._photo)
+            if new:
+                self._choose(len(self.photos))
+                self.photos += tuple(new)
+            return refused
+
+    def _photo(self, path: Path, name: str) -> Photo:
+        image = read_upload(path, name, self.limits)
+        kept = self._keep(path)
+        return Photo(name, kept, image.shape[:2], marking.preview(image, THUMB_SIDE))
+
+    def choose_photo(self, index: int) -> None:
+        """Make another image the current one; clicks and proposal are dropped.
+
+        Raises:
+            ValueError: No image of that number.
+        """
+        with self.step():
+            if not 0 <= index < len(self.photos):
+                raise ValueError(f'there is no image {index + 1}; there are {len(self.photos)}')
+            self._choose(index)
+
+    def _choose(self, index: int | None) -> None:
+        self.current, self.clicks, self.proposal = index, (), None
+
+    def drop_photo(self) -> None:
+        """Take the current image off the list; supports made of it stay."""
+        with self.step():
+            index = self._current_index()
+            self.photos[index].path.unlink(missing_ok=True)
+            self.photos = self.photos[:index] + self.photos[index + 1 :]
+            self._choose(min(index, len(self.photos) - 1) if self.photos else None)
+
+    def _current_index(self) -> int:
+        if self.current is None:
+            raise ValueError('there is no image to mark yet; load one first')
+        return self.current
+
+    def _current_image(self) -> tuple[Photo, np.ndarray]:
+        photo = self.photos[self._current_index()]
+        return photo, read_upload(photo.path, photo.name, self.limits)
+
+    def current_preview(self, with_marks: bool = True) -> np.ndarray | None:
+        """The current image as the page shows it, uint8 (h, w, 3) BGR, or None without one."""
+        if self.current is None:
+            return None
+        photo, image = self._current_image()
+        small = marking.preview(image, least=LEAST_SIDE)
+        if not with_marks:
+            return small
+        return marking.draw_marks(small, self.clicks, photo.shape, self.proposal)
+
+    # ------------------------------------------------------------------ marking
+
+    def click(self, kind: Kind, x: float, y: float) -> None:
+        """A click at a pixel of the preview. When the clicks say enough, the model proposes a mask.
+
+        Raises:
+            ValueError: No image, or the model cannot use the prompt.
+        """
+        with self.step():
+            photo, image = self._current_image()
+            shown = marking.preview(image, least=LEAST_SIDE)
+            place = marking.to_whole(x, y, shown.shape[:2], photo.shape)
+            self._propose(image, marking.add_click(self.clicks, Click(kind, *place)))
+
+    def undo_click(self) -> None:
+        """Take back the last click."""
+        with self.step():
+            _, image = self._current_image()
+            self._propose(image, self.clicks[:-1])
+
+    def clear_clicks(self) -> None:
+        """Take back all clicks."""
+        with self.step():
+            self._choose(self.current)
+
+    def _propose(self, image: np.ndarray, clicks: tuple[Click, ...]) -> None:
+        prompt = marking.as_prompt(clicks)
+        proposal = None if prompt is None else self.worker.propose(image, prompt)
+        self.clicks, self.proposal = clicks, proposal
+
+    def use_mask(self, class_name: str, painted: dict | None = None) -> str:
+        """Add the current image to a class, with the mask that is shown.
+
+        Args:
+            class_name: a new one, or one that is there (letter case aside).
+            painted: of the page's editor, see :func:`mmfss.webui.marking.brush_mask`; None takes
+                the proposal.
+
+        Returns:
+            The name of the class.
+
+        Raises:
+            ValueError: No name, no mask, one that the model cannot use, or too many supports.
+        """
+        with self.step():
+            name = self._class_name(class_name)
+            photo, image = self._current_image()
+            if len(self.shots) >= self.limits.max_shots:
+                raise ValueError(
+                    f'there are {len(self.shots)} marked objects, no more are allowed; remove one'
+                )
+            if painted is not None:
+                mask = marking.brush_mask(painted, photo.shape)
+            elif self.proposal is not None:
+                mask = self.proposal
+            else:
+                raise ValueError(
+                    'there is no mask yet: click two corners of a box around the object, or a '
+                    'point on it; or paint it with the brush'
+                )
+            shot = make_shot((image, mask), self.worker.image_size, photo.name)
+            small = marking.resize_mask(mask, photo.thumb.shape[:2])
+            self.shots += (MarkedShot(name, shot, photo.thumb, small),)
+            self._choose(self._next_unmarked())
+            return name
+
+    def _class_name(self, text: str) -> str:
+        if not (text or '').strip():
+            raise ValueError('the object has no name yet; write the name of its class')
+        (name,) = check_classes([text])
+        known = {other.casefold(): other for other in self.classes}
+        if name.casefold() in known:
+            return known[name.casefold()]
+        check_classes([*self.classes, name])
+        return name
+
+    def _next_unmarked(self) -> int | None:
+        index = self._current_index()
+        later = [*range(index + 1, len(self.photos)), *range(index)]
+        return next((i for i in later if not self.marked_as(i)), index)
+
+    def marked_as(self, index: int) -> list[str]:
+        """Classes that an image of the list was marked as."""
+        name = self.photos[index].name
+        return list(dict.fromkeys(s.class_name for s in self.shots if s.shot.source == name))
+
+    # ------------------------------------------------------------------ supports
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels 1..N, in the order in which they were first marked."""
+        return tuple(dict.fromkeys(shot.class_name for shot in self.shots))
+
+    def sorted_shots(self) -> tuple[MarkedShot, ...]:
+        """All supports, class by class."""
+        order = self.classes
+        return tuple(sorted(self.shots, key=lambda shot: order.index(shot.class_name)))
+
+    def drop_shot(self, index: int) -> None:
+        """Remove one of :meth:`sorted_shots`.
+
+        Raises:
+            ValueError: No support of that number.
+        """
+        with self.step():
+            ordered = self.sorted_shots()
+            if not 0 <= index < len(ordered):
+                raise ValueError('no marked object is chosen; click one in the list first')
+            self.shots = tuple(shot for shot in self.shots if shot is not ordered[index])
+
+    def clear_shots(self) -> None:
+        """Remove all supports."""
+        with self.step():
+            self.shots = ()
+
+    def support_set(self) -> SupportSet:
+        """What the model is shown.
+
+        Raises:
+            ValueError: Nothing is marked yet.
+        """
+        if not self.shots:
+            raise ValueError('no object is marked yet; mark one in step 1 first')
+        grouped = {
+            name: tuple(shot.shot for shot in self.shots if shot.class_name == name)
+            for name in self.classes
+        }
+        return SupportSet(grouped, self.worker.image_size)
+
+    # ------------------------------------------------------------------ images to label
+
+    def add_queries(self, uploads: Sequence[Upload]) -> list[str]:
+        """Take images to label.
+
+        Returns:
+            Why which files were left out.
+        """
+        with self.step():
+            known = [query.name for query in self.queries]
+            new, refused = self._take(uploads, known, self.limits.max_queries, self._query)
+            self.queries += tuple(new)
+            return refused
+
+    def _query(self, path: Path, name: str) -> Query:
+        image = read_upload(path, name, self.limits)
+        return Query.keep(name, self._keep(path), image)
+
+    def clear_queries(self) -> None:
+        """Remove all images to label, and their results."""
+        with self.step():
+            for query in self.queries:
+                query.forget()
+            self.queries = ()
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images have no result of the supports as they are now."""
+        return len(self.queries) - len(self.labelled())
+
+    def label(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Label the images that have no result of the present supports.
+
+        Args:
+            progress: called with how many are done, and of how many.
+
+        Raises:
+            ValueError: No supports, or no images.
+        """
+        with self.step():
+            support = self.support_set()
+            if not self.queries:
+                raise ValueError('there is no image to label yet; load some first')
+            if self._encoded != self.shots:
+                self.worker.run(self._inferencer.set_support, support)
+                self._encoded = self.shots
+                self.queries = tuple(replace(query, prediction=None) for query in self.queries)
+            self._inferencer.threshold = self.threshold
+            for i, query in enumerate(self.queries):
+                if progress is not None:
+                    progress(i, len(self.queries))
+                if query.prediction is None:
+                    labelled = self._label_one(query)
+                    self.queries = (*self.queries[:i], labelled, *self.queries[i + 1 :])
+
+    def _label_one(self, query: Query) -> Query:
+        image = read_query(query, self.limits)
+        prediction = self.worker.run(self._inferencer, image)
+        return query.labelled(prediction)
+
+    def labelled(self) -> tuple[Query, ...]:
+        """Images with a result of the present supports."""
+        if self._encoded != self.shots:
+            return ()
+        return tuple(query for query in self.queries if query.prediction is not None)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Decide all results anew; nothing is encoded.
+
+        Raises:
+            ValueError: Not in [0, 1].
+        """
+        with self.step():
+            check_threshold(threshold, ('all',))
+            self.threshold = float(threshold)
+            self.queries = tuple(query.with_threshold(self.threshold) for query in self.queries)
+
+    # ------------------------------------------------------------------ files
+
+    def _take(
+        self, uploads: Iterable[Upload], known: list[str], limit: int, read: Callable
+    ) -> tuple[list, list[str]]:
+        """Read uploads under names that are not ``known`` yet: results, and what was left out."""
+        taken, refused = [], []
+        for path, given in uploads:
+            name = unused_name(clean_name(given), known)
+            if len(known) >= limit:
+                refused.append(f'{clean_name(given)} was left out: {limit} images are the most')
+                continue
+            try:
+                taken.append(read(path, name))
+                known.append(name)
+            except (ValueError, OSError) as error:
+                refused.append(str(error))
+        return taken, refused
+
+    def _keep(self, path: Path) -> Path:
+        self._number += 1
+        return keep_copy(path, self.folder, self._number)

@@ -1,0 +1,114 @@
+"""How a session looks: pictures, captions and HTML. Names come from visitors and are escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from mmfss.apis.prediction import Prediction
+from mmfss.datasets.palette import label_palette
+from mmfss.webui.marking import tint
+from mmfss.webui.session import Session
+
+Picture = tuple[np.ndarray, str]
+"""An image uint8 (h, w, 3) RGB with its caption."""
+
+
+def photo_list(session: Session) -> list[Picture]:
+    """The images to mark."""
+    pictures = []
+    for i, photo in enumerate(session.photos):
+        marked = session.marked_as(i)
+        caption = f'{photo.name}: {", ".join(marked)}' if marked else photo.name
+        pictures.append((_rgb(photo.thumb), caption))
+    return pictures
+
+
+def shot_list(session: Session) -> list[Picture]:
+    """The supports, class by class, each mask in the colour of its class."""
+    colours = label_palette(len(session.classes))
+    pictures = []
+    for shot in session.sorted_shots():
+        colour = colours[session.classes.index(shot.class_name) + 1]
+        picture = tint(shot.thumb, shot.thumb_mask, colour[::-1])
+        pictures.append((_rgb(picture), f'{shot.class_name} ({shot.shot.source})'))
+    return pictures
+
+
+def result_list(session: Session) -> list[Picture]:
+    """The images to label, with what was found."""
+    labelled = {id(query) for query in session.labelled()}
+    pictures = []
+    for query in session.queries:
+        if id(query) not in labelled or query.prediction is None:
+            pictures.append((_rgb(query.preview()), f'{query.name}: not labelled yet'))
+            continue
+        found = [
+            f'{name} {score:.2f}'
+            for name, score in zip(session.classes, query.prediction.scores)
+            if name in query.prediction.present
+        ]
+        pictures.append((_rgb(query.drawn()), f'{query.name}: {", ".join(found) or "nothing"}'))
+    return pictures
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def current_title(session: Session) -> str:
+    """Which image is being marked."""
+    if session.current is None:
+        return 'No image yet.'
+    name = session.photos[session.current].name
+    return f'Image {session.current + 1} of {len(session.photos)}: <b>{escape(name)}</b>'
+
+
+def support_summary(session: Session) -> str:
+    """How many objects of which class are marked, with the colours."""
+    if not session.shots:
+        return '<p class="note">Nothing marked yet. One object per class is enough to begin.</p>'
+    counts = [
+        (name, sum(shot.class_name == name for shot in session.shots)) for name in session.classes
+    ]
+    items = [f'{swatch(i)}{escape(name)}: {count}' for i, (name, count) in enumerate(counts, 1)]
+    return f'<p class="legend">{"".join(f"<span>{item}</span>" for item in items)}</p>'
+
+
+def swatch(label: int) -> str:
+    """A patch in the colour of a label."""
+    red, green, blue = label_palette(label)[label]
+    return f'<i class="swatch" style="background:rgb({red},{green},{blue})"></i>'
+
+
+def score_table(session: Session) -> str:
+    """Object scores of each image and class; those at or above the threshold are bold."""
+    labelled = session.labelled()
+    waiting = session.unlabelled
+    note = ''
+    if waiting:
+        why = 'press Label' if session.shots else 'mark an object in step 1 first'
+        note = f'<p class="note">{waiting} of {len(session.queries)} not labelled yet: {why}.</p>'
+    if not labelled:
+        return note
+    heads = ''.join(
+        f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(session.classes, 1)
+    )
+    rows = ''.join(
+        f'<tr><td>{escape(query.name)}</td>{_cells(query.prediction)}</tr>'
+        for query in labelled
+        if query.prediction is not None
+    )
+    return (
+        f'{note}<div class="scroll"><table class="scores"><thead><tr><th>image</th>{heads}</tr>'
+        f'</thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _cells(prediction: Prediction) -> str:
+    cells = []
+    for score, threshold in zip(prediction.scores, prediction.thresholds):
+        there = score >= threshold
+        cells.append(f'<td class="{"there" if there else "absent"}">{score:.2f}</td>')
+    return ''.join(cells)

@@ -1,0 +1,108 @@
+"""The one model that all visitors share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from mmfss.apis import FewShotInferencer
+from mmfss.apis.loading import DEFAULT_CONFIG
+from mmfss.apis.prompts import Prompt, Proposer
+
+T = TypeVar('T')
+
+
+class Proposes(Protocol):
+    """What turns a prompt into a mask: :class:`mmfss.apis.prompts.Proposer`."""
+
+    def propose(self, image: np.ndarray, prompt: Prompt) -> Any:
+        """A proposal with ``mask``, bool (H, W), for a uint8 (H, W, 3) BGR image."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model was asked for on the command line; goes into the command that visitors get."""
+
+    config: str = DEFAULT_CONFIG
+    weights: str | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Is it the embedded default, which knows generated shapes only?"""
+        return Path(self.config).stem == DEFAULT_CONFIG
+
+
+class ModelWorker:
+    """Runs the model's jobs one after the other, first come, first served, in a thread of its own:
+    the encoders' memory of images is not made for several threads.
+
+    Args:
+        inferencer: its model and threshold are shared; its support set is not used.
+        proposer: default: SAM 2's own prompts, of the same model.
+        choice: what the model is called.
+    """
+
+    def __init__(
+        self,
+        inferencer: FewShotInferencer,
+        proposer: Proposes | None = None,
+        choice: ModelChoice | None = None,
+    ) -> None:
+        self._inferencer = inferencer
+        self._proposer: Proposes = Proposer(inferencer) if proposer is None else proposer
+        self.choice = choice or ModelChoice()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='mmfss-model')
+
+    @classmethod
+    def load(cls, choice: ModelChoice, device: str | None = None) -> ModelWorker:
+        """Load the model that was chosen.
+
+        Raises:
+            FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model`.
+        """
+        weights = None if choice.weights is None else os.path.expanduser(choice.weights)
+        return cls(FewShotInferencer(choice.config, weights, device), choice=choice)
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square that images are brought to."""
+        return self._inferencer.image_size
+
+    @property
+    def threshold(self) -> float:
+        """Of the object score, as the config has it."""
+        value = self._inferencer.threshold
+        if not isinstance(value, (int, float)):
+            raise ValueError(
+                f'the page needs one threshold for all classes to begin with, got {value!r}'
+            )
+        return float(value)
+
+    def new_inferencer(self) -> FewShotInferencer:
+        """One for a visitor, with supports of its own around the shared model."""
+        return FewShotInferencer(
+            self._inferencer.model, threshold=self.threshold, amp=self._inferencer.amp
+        )
+
+    def run(self, job: Callable[..., T], *args: Any) -> T:
+        """Do a job with the model when those before are done; its errors are raised here."""
+        return self._pool.submit(job, *args).result()
+
+    def propose(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        """The mask that a prompt means: bool (H, W).
+
+        Raises:
+            ValueError: The prompt is not inside the image, or finds nothing.
+        """
+        proposal = self.run(self._proposer.propose, image, prompt)
+        return np.asarray(proposal.mask, bool)
+
+    def close(self) -> None:
+        """Finish the job that runs, drop those that wait."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
