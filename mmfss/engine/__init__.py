@@ -5,6 +5,7 @@ from .hooks import RepeatableNoiseHook, StopWithoutProgressHook
 from .loops import ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
 from .samplers import EpisodeSampler
+from .support_classes import SupportClassesHook
 
 __all__ = [
     'BFloat16OptimWrapper',
@@ -13,5 +14,6 @@ __all__ = [
     'RepeatableNoiseHook',
     'StopWithoutProgressHook',
     'StrictLoadHook',
+    'SupportClassesHook',
     'ValLoopWatchingNovel',
 ]

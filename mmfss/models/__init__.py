@@ -3,6 +3,7 @@
 from .data_preprocessor import EpisodeDataPreprocessor
 from .dinov2 import DINOv2
 from .efficientnet_lite import EfficientNetLitePriorEncoder
+from .few_shot_segmentor import FewShotSegmentor
 from .fssam import FSSAM
 from .losses import SquaredDiceLoss
 from .memory_attention import SAM2MemoryAttention, SupportCalibratedMemoryAttention
@@ -18,6 +19,7 @@ __all__ = [
     'DINOv2',
     'EfficientNetLitePriorEncoder',
     'EpisodeDataPreprocessor',
+    'FewShotSegmentor',
     'IterativeMemoryRefinement',
     'OraclePromptGenerator',
     'PriorEncoder',

@@ -1,0 +1,20 @@
+# The embedded default as an ordinary segmentor of mmseg over background and the classes of a
+# support set (SUPPORT: a support file or a folder). Its weights are those of FSSAM:
+#   SUPPORT=support.safetensors DATA_ROOT=my_data CLASSES=star,ring,cross \
+#       python MMSEG/.mim/tools/test.py configs/few_shot_segmentor_shapes.py epoch_5.pth
+# where MMSEG is the folder of the package: python -c 'import mmseg; print(mmseg.__path__[0])'
+_base_ = ['_base_/models/fssam_shapes.py', '_base_/datasets/few_shot_segmentor.py']
+model = dict(
+    type='FewShotSegmentor',
+    data_preprocessor=dict(_delete_=True, type='SegDataPreProcessor', bgr_to_rgb=True),
+    support='{{$SUPPORT:data/label/support.safetensors}}',
+    threshold={{_base_.object_threshold}},
+    test_cfg=dict(mode='whole'),
+)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 128)),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
