@@ -19,7 +19,7 @@ from mmengine.dist import init_dist
 
 from mmfss import compat
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights
+from mmfss.apis.loading import DEFAULT_CONFIG, find_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.datasets.preparation.jobs import explained
@@ -117,10 +117,13 @@ def _build(
         )
     path = find_config(args.config)
     cfg = Config.fromfile(path)
-    weights = find_weights(cfg, args.weights)
-    inferencer = FewShotInferencer(cfg, weights, args.device, amp=args.amp)
+    inferencer = FewShotInferencer(cfg, args.weights, args.device, amp=args.amp)
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
-    return inferencer, made_with, dict(config=str(path), weights=os.path.abspath(weights))
+    return (
+        inferencer,
+        made_with,
+        dict(config=str(path), weights=os.path.abspath(f'{inferencer.weights}')),
+    )
 
 
 def thresholds_of(
@@ -199,8 +202,9 @@ def _parser() -> argparse.ArgumentParser:
         'corrected by hand too, and start anew')  # fmt: skip
     add('--accept-prompts', action='store_true', help='use masks that came from prompts; look at '
         'OUT/support.png first')  # fmt: skip
-    add('--prompt-weights', metavar='CHECKPOINT', help="official weights of SAM 2 for prompts "
-        "(default: the model's own)")  # fmt: skip
+    add('--prompt-weights', metavar='CHECKPOINT', help="whose heads turn prompts into masks: "
+        "'official', or a file of tools/train_prompts.py (default: prompts.pth beside the weights, "
+        "else the model's own)")  # fmt: skip
     add('--launcher', choices=compat.LAUNCHERS, default='none',
         help='several processes share the images')  # fmt: skip
     add('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

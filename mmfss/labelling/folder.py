@@ -1,4 +1,4 @@
-"""The output folder: one run at a time, of one set of values, and never over other people's files."""
+"""The output folder: one run at a time, of one set of values, never over other files."""
 
 from __future__ import annotations
 
