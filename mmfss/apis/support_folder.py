@@ -25,6 +25,7 @@ from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.apis.support_picture import draw_support
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
@@ -35,6 +36,7 @@ from mmfss.datasets.preparation.folder_layouts import (
 )
 from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
 
+__all__ = ['draw_support', 'read_support']
 UNKNOWN = 255
 
 

@@ -293,6 +293,6 @@ def official_url(arch: str | dict) -> str:
     if isinstance(arch, dict):
         raise ValueError(
             "checkpoint='official' needs an arch by name; an arch of your own (a dict) has no "
-            'official weights. Give a path, or None for those that the model has.'
+            'official weights. Give a path, or None to start from random weights.'
         )
     return ARCHS[arch][1]
