@@ -28,7 +28,8 @@ env_cfg = dict(
 )  # gloo where there is no GPU
 find_unused_parameters = True  # SAM 2's IoU head gets no gradient from the Dice loss
 randomness = dict(seed=0)
-visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+# more backends: dict(type='TensorboardVisBackend'), dict(type='WandbVisBackend')
+visualizer = dict(type='EpisodeVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=True)
 log_level = 'INFO'
 load_from = None

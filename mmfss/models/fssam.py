@@ -269,7 +269,8 @@ class FSSAM(BaseSegmentor):
 
     def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``
-        (1, S, S), and ``pseudo_masks`` (2, S, S) [fg, ae] in [0, 1] where there are any.
+        (1, S, S), and where there are any ``pseudo_masks`` (2, S, S) [fg, ae] and
+        ``refined_prior`` (1, h, w), in [0, 1].
 
         H, W are the size of the label, or ``ori_shape`` for an unlabelled query.
         """
@@ -283,6 +284,8 @@ class FSSAM(BaseSegmentor):
             if result.pseudo_masks is not None:
                 both = torch.cat([result.pseudo_masks.fg[i], result.pseudo_masks.ae[i]])
                 sample.pseudo_masks = PixelData(data=both)
+            if result.refined is not None:
+                sample.refined_prior = PixelData(data=result.refined.prior_ae[i])
         return data_samples
 
     def _forward(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Tensor:

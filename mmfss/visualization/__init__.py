@@ -1,6 +1,13 @@
-"""Pictures of episodes."""
+"""Pictures of episodes and training curves."""
 
 from mmfss.visualization.episodes import draw_episode, stack_rows
 from mmfss.visualization.hook import EpisodeVisualizationHook
+from mmfss.visualization.visualizer import EpisodeVisualizer, draw_sample
 
-__all__ = ['EpisodeVisualizationHook', 'draw_episode', 'stack_rows']
+__all__ = [
+    'EpisodeVisualizationHook',
+    'EpisodeVisualizer',
+    'draw_episode',
+    'draw_sample',
+    'stack_rows',
+]

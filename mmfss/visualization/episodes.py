@@ -1,4 +1,4 @@
-"""Pictures of episodes: supports, query, pseudo masks, prediction and truth in one row.
+"""Pictures of episodes: supports, query, what the model made of them, and its errors in one row.
 
 Pure functions on numpy arrays. Shapes: H, W of an image; P the side of a panel. Images are RGB.
 """
@@ -10,17 +10,27 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from .overlays import (
+    ERROR_LEGEND,
+    IGNORED,
+    PREDICTION_COLOUR,
+    SUPPORT_COLOUR,
+    TRUTH_COLOUR,
+    error_kinds,
+    overlay_errors,
+    overlay_heat,
+    overlay_mask,
+)
+from .text import text_width, write_text
+
 MAX_SUPPORTS = 5
 GAP = 4
-TITLE_HEIGHT = 20
-CAPTION_HEIGHT = 16
+TITLE_HEIGHT = 22
+CAPTION_HEIGHT = 18
 PAPER = (24, 24, 28)
-INK = (235, 235, 235)
-SUPPORT_COLOUR = (40, 100, 255)
-PREDICTION_COLOUR = (255, 60, 40)
-TRUTH_COLOUR = (20, 200, 60)
-IGNORE_COLOUR = (255, 225, 0)
-_OPACITY = 0.55
+_SWATCH = 10  # side of a square of the legend
+
+Panel = tuple[str, np.ndarray]
 
 
 def _check_image(image: np.ndarray, what: str) -> np.ndarray:
@@ -46,41 +56,6 @@ def _check_mask(mask: np.ndarray, what: str, allowed: tuple[int, ...]) -> np.nda
     return mask.astype(np.uint8)
 
 
-def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """Tint an image where the mask is 1, turn it dull elsewhere, and yellow where it is 255.
-
-    Args:
-        image: uint8 (H, W, 3) RGB.
-        mask: (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
-        colour: RGB, 0..255.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
-    size = (image.shape[1], image.shape[0])
-    mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
-    out = 0.3 * image.astype(np.float32) + 0.45 * grey
-    inside = mask == 1
-    out[inside] = (1 - _OPACITY) * image[inside] + _OPACITY * np.array(colour, np.float32)
-    out[mask == 255] = IGNORE_COLOUR
-    return np.rint(out).astype(np.uint8)
-
-
-def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blend a map in 0..1, (h, w), from blue (0) to red (1) over a grey copy of an image.
-
-    Returns:
-        uint8 (H, W, 3), the image's size.
-    """
-    size = (image.shape[1], image.shape[0])
-    heat = cv2.resize(heat.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    return np.rint(0.55 * colours + 0.45 * grey).astype(np.uint8)
-
-
 def _fit(image: np.ndarray, panel: int, shape: tuple[int, int]) -> np.ndarray:
     """Resize so that an image of proportions ``shape`` (H, W) has its longer side at ``panel``."""
     scale = panel / max(shape)
@@ -90,42 +65,53 @@ def _fit(image: np.ndarray, panel: int, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=how)
 
 
-def _write_text(canvas: np.ndarray, text: str, left: int, base: int, room: int) -> None:
-    """Text from a baseline on, shortened with dots until it fits the room."""
-    scale, shown = 0.4, text.encode('ascii', 'replace').decode()
-    while cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] > room:
-        if len(shown) <= 3:
-            return
-        shown = shown.rstrip('.')[:-1] + '..'
-    cv2.putText(canvas, shown, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+def _write_legend(row: np.ndarray, kinds: Sequence[int]) -> int:
+    """The colours of the errors, on the right of the title; returns the pixels it takes."""
+    names = [ERROR_LEGEND[kind] for kind in kinds]
+    needs = sum(_SWATCH + 4 + text_width(name) + 12 for name, _ in names)
+    if needs > row.shape[1] // 2:
+        return 0
+    left = row.shape[1] - GAP - needs + 12
+    top = (TITLE_HEIGHT - _SWATCH) // 2
+    for name, colour in names:
+        row[top : top + _SWATCH, left : left + _SWATCH] = colour
+        left += _SWATCH + 4
+        write_text(row, name, left, TITLE_HEIGHT - 7, text_width(name))
+        left += text_width(name) + 12
+    return needs
 
 
-def _compose(panels: Sequence[tuple[str, np.ndarray]], title: str, panel: int) -> np.ndarray:
+def _compose(
+    panels: Sequence[Panel], title: str, panel: int, legend: Sequence[int] = ()
+) -> np.ndarray:
     top = TITLE_HEIGHT + CAPTION_HEIGHT
     width = len(panels) * (panel + GAP) + GAP
     row = np.empty((top + panel + GAP, width, 3), np.uint8)
     row[:] = PAPER
-    _write_text(row, title, GAP + 2, TITLE_HEIGHT - 6, width - 2 * GAP)
+    taken = _write_legend(row, legend) if legend else 0
+    write_text(row, title, GAP + 2, TITLE_HEIGHT - 7, width - 2 * GAP - 2 - taken)
     for k, (caption, picture) in enumerate(panels):
         left = GAP + k * (panel + GAP)
-        _write_text(row, caption, left + 2, top - 5, panel - 4)
+        write_text(row, caption, left + 2, top - 6, panel - 4)
         y, x = top + (panel - picture.shape[0]) // 2, left + (panel - picture.shape[1]) // 2
         row[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return row
 
 
-def _check_pseudo(pseudo_masks: np.ndarray) -> np.ndarray:
-    pseudo = np.asarray(pseudo_masks)
-    if pseudo.ndim != 3 or pseudo.shape[0] != 2 or 0 in pseudo.shape:
-        raise ValueError(f'pseudo masks must be an array (2, S, S): fg, ae; got {pseudo.shape}')
-    if not np.isfinite(pseudo).all():
-        raise ValueError('pseudo masks must be finite, within 0..1; got NaN or infinity')
-    return pseudo
+def _check_heat(maps: np.ndarray, what: str, shape: str, number: int | None) -> np.ndarray:
+    """``number`` maps, or one without the first axis."""
+    maps = np.asarray(maps)
+    right = maps.ndim == 2 if number is None else maps.ndim == 3 and maps.shape[0] == number
+    if not right or 0 in maps.shape:
+        raise ValueError(f'{what} must be an array {shape}; got {maps.shape}')
+    if not np.isfinite(maps).all():
+        raise ValueError(f'{what} must be finite, within 0..1; got NaN or infinity')
+    return maps
 
 
 def _support_panels(
     supports: Sequence[np.ndarray], masks: Sequence[np.ndarray], panel: int
-) -> list[tuple[str, np.ndarray]]:
+) -> list[Panel]:
     if len(supports) != len(masks) or len(supports) == 0:
         raise ValueError(
             f'there must be one mask for each support, and at least one support; '
@@ -136,7 +122,23 @@ def _support_panels(
         image = _check_image(image, f'support {k + 1}')
         mask = _check_mask(mask, f'mask of support {k + 1}', (0, 1, 255))
         picture = overlay_mask(_fit(image, panel, image.shape[:2]), mask, SUPPORT_COLOUR)
-        panels.append((f'support {k + 1} of {len(supports)}', picture))
+        panels.append((f'support {k + 1}/{len(supports)}', picture))
+    return panels
+
+
+def _heat_panels(
+    image: np.ndarray, pseudo_masks: np.ndarray | None, refined_prior: np.ndarray | None
+) -> list[Panel]:
+    panels = []
+    if pseudo_masks is not None:
+        fg, ae = _check_heat(pseudo_masks, 'pseudo masks', '(2, S, S): fg, ae', 2)
+        panels += [
+            ('pseudo fg', overlay_heat(image, fg)),
+            ('pseudo ae', overlay_heat(image, ae)),
+        ]
+    if refined_prior is not None:
+        refined = _check_heat(refined_prior, 'refined prior', '(h, w)', None)
+        panels.append(('refined prior', overlay_heat(image, refined)))
     return panels
 
 
@@ -147,19 +149,22 @@ def draw_episode(
     prediction: np.ndarray,
     truth: np.ndarray | None = None,
     pseudo_masks: np.ndarray | None = None,
+    refined_prior: np.ndarray | None = None,
     title: str = '',
     panel_size: int = 160,
 ) -> np.ndarray:
-    """One row: supports with masks, query, both pseudo masks, prediction, truth.
+    """One row: supports with masks, query, pseudo masks, refined prior, prediction, truth, errors.
 
     Args:
         query: uint8 (H, W, 3) RGB, as the model saw it.
         supports: K such images; the first ``MAX_SUPPORTS`` are drawn.
         support_masks: K masks (h, w) of 0, 1, 255.
         prediction: (h, w) of 0, 1, of any size: its proportions are those of the query's panels.
-        truth: (h, w) of 0, 1, 255 (shown yellow), or None to leave the panel out.
+        truth: (h, w) of 0, 1, 255 (shown yellow), of the prediction's size; None leaves out the
+            panels of truth and errors.
         pseudo_masks: (2, S, S), fg and ae in 0..1, or None to leave both panels out.
-        title: written above the row, e.g. the class.
+        refined_prior: (g, g) in 0..1, or None to leave the panel out.
+        title: written above the row, e.g. the class; beside it the legend of the errors.
         panel_size: P, pixels, 48 to 1024.
 
     Returns:
@@ -174,17 +179,16 @@ def draw_episode(
     predicted = _check_mask(prediction, 'prediction', (0, 1))
     image = _fit(_check_image(query, 'query'), panel_size, predicted.shape)
     panels.append(('query', image))
-    if pseudo_masks is not None:
-        fg, ae = _check_pseudo(pseudo_masks)
-        panels += [
-            ('pseudo mask fg', overlay_heat(image, fg)),
-            ('pseudo mask ae', overlay_heat(image, ae)),
-        ]
+    panels += _heat_panels(image, pseudo_masks, refined_prior)
     panels.append(('prediction', overlay_mask(image, predicted, PREDICTION_COLOUR)))
+    legend: list[int] = []
     if truth is not None:
         mask = _check_mask(truth, 'truth', (0, 1, 255))
+        kinds = error_kinds(predicted, mask)
         panels.append(('truth', overlay_mask(image, mask, TRUTH_COLOUR)))
-    return _compose(panels, title, panel_size)
+        panels.append(('errors', overlay_errors(image, kinds)))
+        legend = [kind for kind in ERROR_LEGEND if kind != IGNORED or (kinds == IGNORED).any()]
+    return _compose(panels, title, panel_size, legend)
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:

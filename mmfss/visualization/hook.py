@@ -1,4 +1,4 @@
-"""A picture of the first test episodes in the work directory."""
+"""Pictures of test episodes: in the work directory, and in MMEngine's backends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mmseg.structures import SegDataSample
 
 from mmfss.files import atomic
 
-from .episodes import draw_episode, stack_rows
+from .episodes import stack_rows
+from .visualizer import EpisodeVisualizer, draw_sample
 
 
 def _image(tensor: torch.Tensor) -> np.ndarray:
@@ -25,60 +26,19 @@ def _image(tensor: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0)[..., ::-1])
 
 
-def _iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    valid = truth != 255
-    both = (prediction == 1) & (truth == 1)
-    either = ((prediction == 1) | (truth == 1)) & valid
-    return 100.0 * float(both.sum()) / max(float(either.sum()), 1.0)
-
-
-def draw_sample(
-    inputs: dict, index: int, sample: SegDataSample, output: SegDataSample, panel_size: int
-) -> np.ndarray:
-    """The row of one episode of a batch.
-
-    Args:
-        inputs: ``query`` (3, H, W), ``support`` (K, 3, H, W) and ``support_mask`` (K, H, W) of
-            each episode, uint8, BGR; stacked or in a list.
-        index: which of them.
-        sample: its data sample, with ``gt_sem_seg``.
-        output: what the model gave for it: ``pred_sem_seg`` and, if it has any,
-            ``pseudo_masks`` (2, S, S).
-        panel_size: see :func:`draw_episode`.
-
-    Returns:
-        uint8 (height, width, 3) RGB.
-    """
-    prediction = output.pred_sem_seg.data[0].cpu().numpy()
-    title = f'episode {sample.get("episode", index)}: {sample.get("class_name", "?")}'
-    truth = None
-    if 'gt_sem_seg' in sample:
-        truth = sample.gt_sem_seg.data[0].cpu().numpy()
-        title += f', IoU {_iou(prediction, truth):.1f} %'
-    pseudo = None
-    if 'pseudo_masks' in output:
-        pseudo = output.pseudo_masks.data.float().cpu().numpy()
-    return draw_episode(
-        query=_image(inputs['query'][index]),
-        supports=[_image(support) for support in inputs['support'][index]],
-        support_masks=[mask.cpu().numpy() for mask in inputs['support_mask'][index]],
-        prediction=prediction,
-        truth=truth,
-        pseudo_masks=pseudo,
-        title=title,
-        panel_size=panel_size,
-    )
-
-
 @HOOKS.register_module()
 class EpisodeVisualizationHook(Hook):
     """Draws the first episodes of a test into ``<work_dir>/<out_file>``.
 
-    The picture goes to the runner's visualizer too, and with it to TensorBoard and the like.
-    Only the main process draws; it sees its own share of the episodes.
+    The picture goes to the runner's visualizer too, and with it to TensorBoard and the like; with
+    ``interval`` single episodes do as well, as ``episode_00020`` (``val_episode_00020``). A runner
+    with an :class:`EpisodeVisualizer` draws them by it, any other visualizer takes them as they
+    are. Only the main process draws; it sees its own share of the episodes.
 
     Args:
         max_episodes: how many, >= 1.
+        interval: send each episode whose number is a multiple of it to the visualizer as a
+            picture of its own; 0 sends none.
         draw_val: draw at validation as well, into ``<stem>_val<suffix>``.
         out_file: name of the picture; ``.png`` or ``.jpg``.
         panel_size: side of a panel in pixels.
@@ -95,6 +55,7 @@ class EpisodeVisualizationHook(Hook):
         draw_val: bool = False,
         out_file: str = 'episodes.png',
         panel_size: int = 160,
+        interval: int = 0,
     ) -> None:
         if max_episodes < 1:
             raise ValueError(
@@ -104,19 +65,23 @@ class EpisodeVisualizationHook(Hook):
             raise ValueError(f"out_file must end in .png or .jpg, got '{out_file}'")
         if not 48 <= panel_size <= 1024:
             raise ValueError(f'panel_size must be from 48 to 1024 pixels, got {panel_size}')
+        if interval < 0:
+            raise ValueError(f'interval must be >= 0 (0: no single episodes), got {interval}')
         self.max_episodes = max_episodes
+        self.interval = interval
         self.draw_val = draw_val
         self.out_file = out_file
         self.panel_size = panel_size
         self._rows: list[np.ndarray] = []
+        self._seen = 0
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Forget what an earlier test left."""
-        self._rows = []
+        self._rows, self._seen = [], 0
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget what an earlier validation left."""
-        self._rows = []
+        self._rows, self._seen = [], 0
 
     def after_test_iter(
         self,
@@ -126,7 +91,7 @@ class EpisodeVisualizationHook(Hook):
         outputs: Sequence[SegDataSample] | None = None,
     ) -> None:
         """Draw the episodes of a batch until there are enough."""
-        self._collect(data_batch, outputs)
+        self._collect(runner, data_batch, outputs, 'episode')
 
     def after_val_iter(
         self,
@@ -137,7 +102,7 @@ class EpisodeVisualizationHook(Hook):
     ) -> None:
         """As :meth:`after_test_iter`, where ``draw_val`` asks for it."""
         if self.draw_val:
-            self._collect(data_batch, outputs)
+            self._collect(runner, data_batch, outputs, 'val_episode')
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the picture."""
@@ -148,15 +113,39 @@ class EpisodeVisualizationHook(Hook):
         path = Path(runner.work_dir) / self.out_file
         self._write(runner, path.with_name(f'{path.stem}_val{path.suffix}'))
 
-    def _collect(self, data_batch: dict | None, outputs: Sequence[SegDataSample] | None) -> None:
+    def _collect(
+        self,
+        runner: Runner,
+        data_batch: dict | None,
+        outputs: Sequence[SegDataSample] | None,
+        name: str,
+    ) -> None:
         if data_batch is None or outputs is None or not is_main_process():
             return
-        room = self.max_episodes - len(self._rows)
-        for index, output in enumerate(outputs[:room]):
-            sample = data_batch['data_samples'][index]
-            self._rows.append(
-                draw_sample(data_batch['inputs'], index, sample, output, self.panel_size)
-            )
+        for index, output in enumerate(outputs):
+            number = output.get('episode', self._seen)
+            self._seen += 1
+            alone = self.interval > 0 and number % self.interval == 0
+            on_sheet = len(self._rows) < self.max_episodes
+            if not (alone or on_sheet):
+                continue
+            row = self._draw(runner, data_batch['inputs'], index, output)
+            if on_sheet:
+                self._rows.append(row)
+            if alone:
+                runner.visualizer.add_image(f'{name}_{number:05d}', row, step=runner.iter)
+
+    def _draw(self, runner: Runner, inputs: dict, index: int, output: SegDataSample) -> np.ndarray:
+        """The row of one episode of a batch, whose inputs are BGR, stacked or in a list."""
+        own = isinstance(runner.visualizer, EpisodeVisualizer)
+        draw = runner.visualizer.draw_sample if own else draw_sample
+        return draw(
+            _image(inputs['query'][index]),
+            [_image(support) for support in inputs['support'][index]],
+            [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
+            output,
+            self.panel_size,
+        )
 
     def _write(self, runner: Runner, path: Path) -> None:
         if not self._rows:

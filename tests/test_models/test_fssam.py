@@ -182,6 +182,7 @@ def test_predict_at_the_size_of_the_label(published, label_size):
         masks = sample.pseudo_masks.data
         assert torch.equal(masks[0], result.pseudo_masks.fg[b, 0])
         assert torch.equal(masks[1], result.pseudo_masks.ae[b, 0])
+        assert torch.equal(sample.refined_prior.data, result.refined.prior_ae[b])
 
 
 @torch.no_grad()

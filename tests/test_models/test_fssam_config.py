@@ -113,7 +113,9 @@ def test_oracle_without_truth(samples):
 def test_no_pseudo_masks_in_the_prediction_without_a_generator():
     data = episodes()
     (out,) = build(**ABLATIONS['support memory']).predict(inputs_of(data), samples_of(data))
-    assert 'pseudo_masks' not in out and 'pred_sem_seg' in out
+    assert 'pseudo_masks' not in out and 'refined_prior' not in out and 'pred_sem_seg' in out
+    (out,) = build(**ABLATIONS['pseudo prompts']).predict(inputs_of(data), samples_of(data))
+    assert 'pseudo_masks' in out and 'refined_prior' not in out
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
 from mmfss.visualization.episodes import (
     CAPTION_HEIGHT,
     GAP,
-    IGNORE_COLOUR,
     PAPER,
+    TITLE_HEIGHT,
+    draw_episode,
+    stack_rows,
+)
+from mmfss.visualization.overlays import (
+    EXTRA_COLOUR,
+    HIT_COLOUR,
+    IGNORE_COLOUR,
+    MISSED_COLOUR,
     PREDICTION_COLOUR,
     SUPPORT_COLOUR,
-    TITLE_HEIGHT,
     TRUTH_COLOUR,
-    draw_episode,
-    overlay_heat,
-    overlay_mask,
-    stack_rows,
 )
 
 P = 64
@@ -55,6 +57,10 @@ def tint(colour) -> tuple[int, ...]:
     return tuple(int(np.rint(0.45 * 100 + 0.55 * v)) for v in colour)
 
 
+def error(colour) -> tuple[int, ...]:
+    return tuple(int(np.rint(0.2 * 100 + 0.8 * v)) for v in colour)
+
+
 def panels(row: np.ndarray) -> int:
     count, rest = divmod(row.shape[1] - GAP, P + GAP)
     assert rest == 0
@@ -63,43 +69,72 @@ def panels(row: np.ndarray) -> int:
 
 def test_panels_in_order_with_their_colours():
     row = draw()
-    assert row.dtype == np.uint8 and row.shape == (TOP + P + GAP, 4 * (P + GAP) + GAP, 3)
+    assert row.dtype == np.uint8 and row.shape == (TOP + P + GAP, 5 * (P + GAP) + GAP, 3)
     assert spot(row, 0, 0.25) == tint(SUPPORT_COLOUR)
     assert spot(row, 1, 0.25) == spot(row, 1, 0.75) == (100, 100, 100)
     assert spot(row, 2, 0.25) == tint(PREDICTION_COLOUR)
     assert spot(row, 3, 0.25) == tint(TRUTH_COLOUR)
+    assert spot(row, 4, 0.25) == error(HIT_COLOUR) and spot(row, 4, 0.75) == (40, 40, 40)
     for panel in (0, 2, 3):
         assert spot(row, panel, 0.75) == (75, 75, 75)  # dulled: 0.3 of the colour, 0.45 of grey
 
 
 @pytest.mark.parametrize(
-    'shots, pseudo, truth, count',
+    'shots, pseudo, refined, truth, count',
     [
-        (1, True, True, 6),
-        (1, False, True, 4),
-        (1, False, False, 3),
-        (3, True, False, 7),
-        (5, True, True, 10),
-        (7, True, True, 10),
+        (1, True, True, True, 8),
+        (1, True, False, True, 7),
+        (1, False, False, True, 5),
+        (1, False, False, False, 3),
+        (3, True, False, False, 7),
+        (5, True, True, True, 12),
+        (7, True, True, True, 12),
     ],
 )
-def test_number_of_panels(shots, pseudo, truth, count):
+def test_number_of_panels(shots, pseudo, refined, truth, count):
     row = draw(
         supports=[GREY] * shots,
         support_masks=[half()] * shots,
         pseudo_masks=np.zeros((2, 8, 8)) if pseudo else None,
+        refined_prior=np.zeros((4, 4)) if refined else None,
         truth=half() if truth else None,
     )
     assert panels(row) == count
 
 
-def test_pseudo_masks_are_heat_from_blue_to_red_fg_first():
+def test_heat_from_blue_to_red_fg_ae_refined():
     pseudo = np.stack([np.zeros((8, 8)), np.ones((8, 8))])
-    row = draw(pseudo_masks=pseudo)
+    row = draw(pseudo_masks=pseudo, refined_prior=half(size=4).astype(float))
+    assert spot(row, 4, 0.1) == spot(row, 3, 0.5) and spot(row, 4, 0.9) == spot(row, 2, 0.5)
     cold, hot = spot(row, 2, 0.5), spot(row, 3, 0.5)
     assert cold[2] > 100 and cold[2] > cold[0] + 60
     assert hot[0] > 100 and hot[0] > hot[2] + 60
-    assert spot(row, 4, 0.25) == tint(PREDICTION_COLOUR)
+    assert spot(row, 5, 0.25) == tint(PREDICTION_COLOUR)
+
+
+def test_errors_are_the_last_panel():
+    """Quarters: left half predicted, upper half true."""
+    truth = half().T.copy()
+    row = draw(truth=truth)
+    assert spot(row, 4, 0.25, 0.25) == error(HIT_COLOUR)
+    assert spot(row, 4, 0.25, 0.75) == error(EXTRA_COLOUR)
+    assert spot(row, 4, 0.75, 0.25) == error(MISSED_COLOUR)
+    assert spot(row, 4, 0.75, 0.75) == (40, 40, 40)
+    assert spot(draw(truth=half(255)), 4, 0.25) == IGNORE_COLOUR
+
+
+def squares(row: np.ndarray) -> list[tuple[int, ...]]:
+    """Colours of the title's band that are no grey, left to right."""
+    line = [tuple(int(v) for v in pixel) for pixel in row[TITLE_HEIGHT // 2]]
+    return [c for c in dict.fromkeys(line) if max(c) - min(c) > 60]
+
+
+def test_legend_names_what_may_be_there():
+    wide = dict(panel_size=160, title='x' * 400)
+    assert squares(draw(**wide)) == [HIT_COLOUR, EXTRA_COLOUR, MISSED_COLOUR]
+    assert squares(draw(truth=half(255), **wide))[3:] == [IGNORE_COLOUR]
+    assert squares(draw(truth=None, **wide)) == []
+    assert squares(draw(panel_size=48)) == []  # no room
 
 
 def test_ignored_pixels_are_yellow():
@@ -119,7 +154,7 @@ def test_query_takes_the_proportions_of_the_prediction():
     wide = np.zeros((20, 40), np.uint8)
     wide[:, :20] = 1
     row = draw(prediction=wide, truth=wide)
-    for panel in (1, 2, 3):
+    for panel in (1, 2, 3, 4):
         assert spot(row, panel, 0.25, 0.2) == PAPER and spot(row, panel, 0.25, 0.8) == PAPER
     assert spot(row, 2, 0.25, 0.3) == spot(row, 2, 0.25, 0.7) == tint(PREDICTION_COLOUR)
     assert spot(row, 0, 0.25, 0.05) == tint(SUPPORT_COLOUR)
@@ -128,13 +163,13 @@ def test_query_takes_the_proportions_of_the_prediction():
 def test_sizes_may_differ():
     supports = [np.full((10, 30, 3), 100, np.uint8), np.full((300, 200, 3), 100, np.uint8)]
     masks = [np.ones((10, 30), np.uint8), np.ones((300, 200), np.uint8)]
-    row = draw(supports=supports, support_masks=masks, prediction=half(size=301))
+    row = draw(supports=supports, support_masks=masks, prediction=half(size=301), truth=None)
     assert spot(row, 0, 0.5) == spot(row, 1, 0.5) == tint(SUPPORT_COLOUR)
     assert spot(row, 0, 0.5, 0.1) == PAPER and spot(row, 1, 0.05) == PAPER
 
 
 def test_text_is_written_and_stays_in_its_band():
-    blank, titled = draw(title=''), draw(title='episode 3: key ' * 40)
+    blank, titled = draw(title='', truth=None), draw(title='episode 3: key ' * 40, truth=None)
     differs = (blank != titled).any(axis=2)
     assert differs.sum() > 200
     assert not differs[TITLE_HEIGHT:].any()
@@ -146,22 +181,6 @@ def test_inputs_are_not_changed():
     query, mask = GREY.copy(), half()
     draw(query=query, support_masks=[mask], truth=mask)
     assert np.array_equal(query, GREY) and np.array_equal(mask, half())
-
-
-def test_overlay_mask_by_hand():
-    image = np.array([[[20, 40, 60], [20, 40, 60], [20, 40, 60]]], np.uint8)
-    out = overlay_mask(image, np.array([[0, 1, 255]], np.uint8), (100, 0, 0))
-    grey = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0, 0])
-    dull = [round(0.3 * v + 0.45 * grey) for v in (20, 40, 60)]
-    assert out[0].tolist() == [dull, [64, 18, 27], list(IGNORE_COLOUR)]
-
-
-def test_overlay_heat_is_monotonic_from_blue_to_red():
-    heat = np.linspace(0, 1, 32)[None].repeat(32, axis=0)
-    out = overlay_heat(GREY, heat).astype(int)
-    balance = out[16, :, 0] - out[16, :, 2]
-    assert balance[0] < -60 and balance[-1] > 60
-    assert (np.diff(balance[4:-4]) >= 0).all()
 
 
 def test_stack_fills_narrow_rows():
@@ -194,6 +213,11 @@ def test_stack_fills_narrow_rows():
         (dict(truth=half()[None]), r'truth must be an array \(H, W\), got shape \(1, 32, 32\)'),
         (dict(pseudo_masks=np.zeros((8, 8))), r'pseudo masks must be .*\(2, S, S\).*got \(8, 8\)'),
         (dict(pseudo_masks=np.full((2, 4, 4), np.nan)), 'pseudo masks must be finite.*got NaN'),
+        (
+            dict(refined_prior=np.zeros((1, 4, 4))),
+            r'refined prior must be an array \(h, w\).*\(1, 4',
+        ),
+        (dict(truth=half(size=31)), r'must have one size.*got \(32, 32\) and \(31, 31\); resize'),
         (dict(panel_size=8), 'panel_size must be from 48 to 1024 pixels, got 8'),
     ],
 )

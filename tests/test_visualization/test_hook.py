@@ -16,7 +16,8 @@ from mmseg.structures import SegDataSample
 
 from mmfss.visualization import hook as hook_module
 from mmfss.visualization.episodes import CAPTION_HEIGHT, GAP, TITLE_HEIGHT
-from mmfss.visualization.hook import EpisodeVisualizationHook, draw_sample
+from mmfss.visualization.hook import EpisodeVisualizationHook
+from mmfss.visualization.visualizer import EpisodeVisualizer
 
 P, SIDE = 48, 16
 ROW = TITLE_HEIGHT + CAPTION_HEIGHT + P + GAP
@@ -80,7 +81,7 @@ def test_writes_the_first_episodes(tmp_path, stacked):
     run_test(build(max_episodes=3), runner, [make_batch(2, stacked=stacked)] * 3)
     path = tmp_path / 'not' / 'yet' / 'episodes.png'
     picture = cv2.imread(str(path))[..., ::-1]
-    assert picture.shape == (3 * ROW, 6 * (P + GAP) + GAP, 3)
+    assert picture.shape == (3 * ROW, 7 * (P + GAP) + GAP, 3)
     y, x = TITLE_HEIGHT + CAPTION_HEIGHT + P // 2, GAP + P + GAP + P // 2
     assert picture[y, x].tolist() == [0, 0, 255]  # the query: blue, in RGB
     assert [p.name for p in path.parent.iterdir()] == ['episodes.png']
@@ -93,7 +94,7 @@ def test_fewer_episodes_than_asked_and_no_pseudo_masks(tmp_path):
     run_test(
         build(out_file='few.jpg'), make_runner(tmp_path), [make_batch(1, shots=2, pseudo=False)]
     )
-    assert cv2.imread(str(tmp_path / 'few.jpg')).shape == (ROW, 5 * (P + GAP) + GAP, 3)
+    assert cv2.imread(str(tmp_path / 'few.jpg')).shape == (ROW, 6 * (P + GAP) + GAP, 3)
 
 
 def test_second_test_replaces_the_picture(tmp_path):
@@ -110,15 +111,27 @@ def test_interrupted_test_leaves_nothing_behind(tmp_path):
     assert cv2.imread(str(tmp_path / 'episodes.png')).shape[0] == ROW
 
 
-def test_title_names_episode_class_and_iou(monkeypatch):
-    titles = []
-    monkeypatch.setattr(hook_module, 'draw_episode', lambda **k: titles.append(k['title']))
-    batch, outputs = make_batch(1, first=7)
-    outputs[0].pred_sem_seg.data[:] = 1  # twice the truth
-    draw_sample(batch['inputs'], 0, batch['data_samples'][0], outputs[0], P)
-    batch['data_samples'][0].gt_sem_seg.data[..., SIDE // 2 :] = 255  # and the rest ignored
-    draw_sample(batch['inputs'], 0, batch['data_samples'][0], outputs[0], P)
-    assert titles == ['episode 7: key, IoU 50.0 %', 'episode 7: key, IoU 100.0 %']
+def test_single_episodes_at_an_interval(tmp_path):
+    """Episodes 4..9, two a batch, every third one; the sheet has the first two."""
+    runner = make_runner(tmp_path)
+    run_test(build(max_episodes=2, interval=3), runner, [make_batch(2, first=i) for i in (4, 6, 8)])
+    shapes = {name: image.shape[0] for name, image, step in runner.visualizer.got}
+    assert shapes == {'episode_00006': ROW, 'episode_00009': ROW, 'episodes': 2 * ROW}
+    runner = make_runner(tmp_path)
+    run_test(build(interval=1, draw_val=True), runner, [make_batch(1)], stage='val')
+    assert [name for name, *_ in runner.visualizer.got] == ['val_episode_00000', 'episodes_val']
+
+
+def test_another_drawing_by_a_subclass(tmp_path):
+    class Plain(EpisodeVisualizer):
+        def draw_sample(self, query, supports, support_masks, sample, panel_size=160):
+            return np.full((panel_size, 7, 3), len(supports), np.uint8)
+
+    runner = make_runner(tmp_path)
+    runner.visualizer = Plain(name='plain')
+    run_test(build(), runner, [make_batch(2, shots=3)])
+    picture = cv2.imread(str(tmp_path / 'episodes.png'))
+    assert picture.shape == (2 * P, 7, 3) and (picture == 3).all()
 
 
 def test_validation_is_drawn_on_request_only(tmp_path):
@@ -153,6 +166,7 @@ def test_path_is_logged(tmp_path):
             dict(max_episodes=0),
             'max_episodes must be >= 1, got 0; to draw nothing leave the hook out',
         ),
+        (dict(interval=-1), r'interval must be >= 0 \(0: no single episodes\), got -1'),
         (dict(out_file='x.gif'), r"out_file must end in \.png or \.jpg, got 'x\.gif'"),
         (dict(panel_size=5000), 'panel_size must be from 48 to 1024 pixels, got 5000'),
     ],

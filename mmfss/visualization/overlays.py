@@ -1,0 +1,126 @@
+"""Colours laid over images: masks, maps of 0..1, errors of a prediction.
+
+Pure functions on numpy arrays. Images are uint8 (H, W, 3) RGB.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+SUPPORT_COLOUR = (40, 100, 255)
+PREDICTION_COLOUR = (255, 60, 40)
+TRUTH_COLOUR = (20, 200, 60)
+IGNORE_COLOUR = (255, 225, 0)
+# They differ in lightness and in blue against yellow, which people of any colour vision see; a test
+# measures it.
+HIT_COLOUR = (90, 220, 150)
+EXTRA_COLOUR = (225, 95, 0)
+MISSED_COLOUR = (60, 80, 230)
+_OPACITY = 0.55
+_ERROR_OPACITY = 0.8  # high, so that what is below cannot turn one colour into another
+
+NOTHING, HIT, EXTRA, MISSED, IGNORED = range(5)
+#: name and colour of each kind of pixel, for the legend
+ERROR_LEGEND = {
+    HIT: ('hit', HIT_COLOUR),
+    EXTRA: ('extra', EXTRA_COLOUR),
+    MISSED: ('missed', MISSED_COLOUR),
+    IGNORED: ('ignored', IGNORE_COLOUR),
+}
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """float32 (H, W, 1)."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+
+
+def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Tint an image where the mask is 1, turn it dull elsewhere, and yellow where it is 255.
+
+    The outermost pixels of the mask have the bare colour, so that its shape shows on an object
+    of the same colour.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        mask: (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
+        colour: RGB, 0..255.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    mask = cv2.resize(mask, _size(image), interpolation=cv2.INTER_NEAREST)
+    out = 0.3 * image.astype(np.float32) + 0.45 * _grey(image)
+    inside = mask == 1
+    out[inside] = (1 - _OPACITY) * image[inside] + _OPACITY * np.array(colour, np.float32)
+    # beyond the image counts as inside: its border is no border of the object
+    core = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))
+    out[inside & (core == 0)] = colour
+    out[mask == 255] = IGNORE_COLOUR
+    return np.rint(out).astype(np.uint8)
+
+
+def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blend a map in 0..1, (h, w), from blue (0) to red (1) over a grey copy of an image.
+
+    Returns:
+        uint8 (H, W, 3), the image's size.
+    """
+    heat = cv2.resize(heat.astype(np.float32), _size(image), interpolation=cv2.INTER_LINEAR)
+    levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
+    return np.rint(0.55 * colours + 0.45 * _grey(image)).astype(np.uint8)
+
+
+def error_kinds(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What each pixel of a prediction is.
+
+    Args:
+        prediction: (h, w) of 0, 1.
+        truth: (h, w) of 0, 1, 255; 255 is ignored, whatever is predicted there.
+
+    Returns:
+        uint8 (h, w) of ``NOTHING`` (true negative), ``HIT`` (true positive), ``EXTRA`` (false
+        positive), ``MISSED`` (false negative), ``IGNORED``.
+
+    Raises:
+        ValueError: The two have different sizes.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f'prediction and truth must have one size to be compared, got {prediction.shape} and '
+            f'{truth.shape}; resize the prediction to the truth (mmfss.models.functional.'
+            'logits_to_mask)'
+        )
+    kinds = np.zeros(truth.shape, np.uint8)
+    kinds[(prediction == 1) & (truth == 1)] = HIT
+    kinds[(prediction == 1) & (truth == 0)] = EXTRA
+    kinds[(prediction == 0) & (truth == 1)] = MISSED
+    kinds[truth == 255] = IGNORED
+    return kinds
+
+
+def overlay_errors(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Colour the kinds of :func:`error_kinds` over a dark grey copy of an image.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        kinds: uint8 (h, w) of 0..4; brought to (H, W) by nearest neighbour.
+
+    Returns:
+        uint8 (H, W, 3): 0.8 of the kind's colour and 0.2 of grey; 0.4 of grey where there is
+        nothing; ``IGNORE_COLOUR`` where the truth is to be ignored.
+    """
+    kinds = cv2.resize(kinds, _size(image), interpolation=cv2.INTER_NEAREST)
+    grey = _grey(image)
+    out = np.repeat(0.4 * grey, 3, axis=2)
+    for kind in (HIT, EXTRA, MISSED):
+        here = kinds == kind
+        colour = np.array(ERROR_LEGEND[kind][1], np.float32)
+        out[here] = _ERROR_OPACITY * colour + (1 - _ERROR_OPACITY) * grey[here]
+    out[kinds == IGNORED] = IGNORE_COLOUR
+    return np.rint(out).astype(np.uint8)

@@ -1,0 +1,140 @@
+"""Colours of masks, maps and errors, pixel by pixel."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import cv2
+import numpy as np
+import pytest
+
+from mmfss.visualization.overlays import (
+    ERROR_LEGEND,
+    EXTRA,
+    HIT,
+    IGNORE_COLOUR,
+    IGNORED,
+    MISSED,
+    NOTHING,
+    error_kinds,
+    overlay_errors,
+    overlay_heat,
+    overlay_mask,
+)
+
+GREY = np.full((32, 32, 3), 100, np.uint8)
+# Machado, Oliveira and Fernandes (2009), severity 1: what is left of linear RGB
+VISION = {
+    'normal': np.eye(3),
+    'protanopia': np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    'deuteranopia': np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    'tritanopia': np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
+
+
+def test_overlay_mask_by_hand():
+    """A 5 x 5 mask in a 9 x 7 image: tinted core, bare colour on its rim, dull outside."""
+    image = np.full((9, 7, 3), (20, 40, 60), np.uint8)
+    mask = np.zeros((9, 7), np.uint8)
+    mask[2:7, 1:6], mask[8] = 1, 255
+    out = overlay_mask(image, mask, (100, 0, 0))
+    grey = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0, 0])
+    kinds = dict(
+        dull=[round(0.3 * v + 0.45 * grey) for v in (20, 40, 60)],
+        core=[64, 18, 27],
+        rim=[100, 0, 0],
+        ignored=list(IGNORE_COLOUR),
+    )
+    count = {name: int((out == colour).all(axis=2).sum()) for name, colour in kinds.items()}
+    assert count == dict(dull=63 - 25 - 7, core=9, rim=16, ignored=7)
+    assert out[4, 3].tolist() == kinds['core'] and out[2, 3].tolist() == kinds['rim']
+
+
+def test_border_of_the_image_is_no_rim():
+    out = overlay_mask(GREY, np.ones((32, 32), np.uint8), (0, 0, 0))
+    assert (out == 45).all()
+
+
+def test_overlay_heat_is_monotonic_from_blue_to_red():
+    heat = np.linspace(0, 1, 32)[None].repeat(32, axis=0)
+    out = overlay_heat(GREY, heat).astype(int)
+    balance = out[16, :, 0] - out[16, :, 2]
+    assert balance[0] < -60 and balance[-1] > 60
+    assert (np.diff(balance[4:-4]) >= 0).all()
+
+
+def test_error_kinds_against_a_loop():
+    random = np.random.default_rng(0)
+    prediction = random.integers(0, 2, (19, 23)).astype(np.uint8)
+    truth = random.choice(np.array([0, 1, 255], np.uint8), (19, 23))
+    kinds = error_kinds(prediction, truth)
+    table = {
+        (0, 0): NOTHING,
+        (1, 1): HIT,
+        (1, 0): EXTRA,
+        (0, 1): MISSED,
+        (0, 255): IGNORED,
+        (1, 255): IGNORED,
+    }
+    for p, t, kind in zip(prediction.ravel(), truth.ravel(), kinds.ravel()):
+        assert kind == table[int(p), int(t)]
+    assert len(np.unique(kinds)) == 5
+
+
+def test_errors_need_one_size():
+    with pytest.raises(ValueError, match=r'must have one size.*got \(4, 4\) and \(4, 5\); resize'):
+        error_kinds(np.zeros((4, 4), np.uint8), np.zeros((4, 5), np.uint8))
+
+
+def test_colours_of_errors():
+    kinds = np.arange(5, dtype=np.uint8)[None]
+    out = overlay_errors(np.full((1, 5, 3), 100, np.uint8), kinds)[0].tolist()
+    assert out[NOTHING] == [40, 40, 40] and out[IGNORED] == list(IGNORE_COLOUR)
+    for kind in (HIT, EXTRA, MISSED):
+        assert out[kind] == [round(0.8 * v + 20) for v in ERROR_LEGEND[kind][1]]
+
+
+def test_large_errors_shrink_to_the_nearest():
+    kinds = np.repeat(np.array([HIT, EXTRA], np.uint8), 64)[None].repeat(128, axis=0)
+    out = overlay_errors(GREY, kinds)
+    colours, counts = np.unique(out.reshape(-1, 3), axis=0, return_counts=True)
+    assert len(colours) == 2 and counts.tolist() == [512, 512]
+
+
+def lab(colour: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """CIE Lab of an sRGB colour as somebody sees it."""
+    c = colour / 255
+    seen = matrix @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(seen, 0, 1)
+    srgb = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return cv2.cvtColor(srgb.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)[0, 0]
+
+
+@pytest.mark.parametrize('vision', VISION)
+def test_errors_differ_for_everybody(vision):
+    """At least 20 units of Lab (2 is just noticeable) on dark and bright images alike."""
+    kinds = np.arange(5, dtype=np.uint8)[None]
+    seen = []
+    for grey in (20, 128, 235):
+        out = overlay_errors(np.full((1, 5, 3), grey, np.uint8), kinds)[0].astype(float)
+        seen += [(kind, lab(colour, VISION[vision])) for kind, colour in enumerate(out)]
+    apart = [np.linalg.norm(a - b) for (i, a), (j, b) in combinations(seen, 2) if i != j]
+    assert min(apart) > 20
