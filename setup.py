@@ -47,5 +47,5 @@ setup(
     packages=find_packages(include=['mmfss', 'mmfss.*']),
     entry_points={'console_scripts': ['mmfss-label = mmfss.labelling.cli:main']},
     install_requires=requirements('runtime') + requirements('sam2'),
-    extras_require={name: requirements(name) for name in ('tests', 'tools', 'demo')},
+    extras_require={name: requirements(name) for name in ('tests', 'tools', 'demo', 'webui')},
 )

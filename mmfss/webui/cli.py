@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--config', default=DEFAULT_CONFIG, help='name or path (default: %(default)s)')
     add('--weights', help='checkpoint; may be left out for the default config')
+    add('--prompt-weights', help="for masks from boxes and points: 'official' or a file")
     add('--device', help="e.g. cuda:1 (default: the first GPU, else 'cpu')")
     add('--host', default=LOOPBACK, help='address to listen on (default: this machine only)')
     add('--port', type=int, default=7860, help='0: any free one (default: %(default)s)')
@@ -80,7 +81,7 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
         ValueError: The port is taken.
     """
     from mmfss.webui import texts
-    from mmfss.webui.page import theme
+    from mmfss.webui.layout import theme
 
     options: dict[str, Any] = dict(
         server_name=host,
@@ -128,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_gradio()
         limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
-        worker = ModelWorker.load(ModelChoice(args.config, args.weights), args.device)
+        worker = ModelWorker.load(
+            ModelChoice(args.config, args.weights), args.device, args.prompt_weights
+        )
         with tempfile.TemporaryDirectory(prefix='mmfss_webui_') as root:
             page = make_page(worker, limits, Path(root))
             if args.host != LOOPBACK:

@@ -38,9 +38,9 @@ def export(session: Session) -> list[Path]:
         OSError: The disk is full.
     """
     with session.step():
-        folder = session.folder / 'export'
+        folder = session.folder.path / 'export'
         folder.mkdir(exist_ok=True)
-        session.support_set().save(folder / SUPPORT)
+        session.supports.as_set(session.worker.image_size).save(folder / SUPPORT)
         results = []
         with atomic(folder / MASKS) as part, zipfile.ZipFile(part, 'w') as archive:
             for query in session.labelled():
@@ -49,7 +49,7 @@ def export(session: Session) -> list[Path]:
                 save_png(folder / 'mask.png', result.labels, result.palette)
                 archive.write(folder / 'mask.png', f'ann_dir/{stem}.png')
                 results.append(result)
-            archive.writestr('classes.txt', _class_list(session.classes))
+            archive.writestr('classes.txt', _class_list(session.supports.classes))
         if not results:
             return [folder / SUPPORT]
         with atomic(folder / SCORES) as part:

@@ -1,7 +1,7 @@
 """From clicks and brush strokes to prompts and masks, and how they look on the image.
 
-The page shows a preview of the image, :data:`LEAST_SIDE` to :data:`PREVIEW_SIDE` pixels long; prompts and masks are
-those of the whole image.
+The page shows a preview of the image, :data:`LEAST_SIDE` to :data:`PREVIEW_SIDE` pixels long;
+prompts and masks are those of the whole image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from mmfss.apis.prompts import Prompt
 
-PREVIEW_SIDE = 1024
+PREVIEW_SIDE = 800
 LEAST_SIDE = 640
 """Smaller images are enlarged for marking."""
 Kind = Literal['corner', 'object', 'rest']

@@ -16,23 +16,15 @@ import gradio as gr
 
 from mmfss.webui import texts, views
 from mmfss.webui.export import command, export
-from mmfss.webui.marking import PREVIEW_SIDE
+from mmfss.webui.layout import BESIDE, BOX, BRUSH, POINT, Layout
+from mmfss.webui.marking import Kind
 from mmfss.webui.session import Session
 from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelWorker
 
-BRUSH, BOX, POINT, BESIDE = 'Brush', 'Box', 'Point on it', 'Point beside it'
-_KINDS = {BOX: 'corner', POINT: 'object', BESIDE: 'rest'}
+_KINDS: dict[str, Kind] = {BOX: 'corner', POINT: 'object', BESIDE: 'rest'}
 _WARNING_S = 15
 Updates = dict[Any, Any]
-
-
-def theme() -> gr.themes.Base:
-    """Fonts of the visitor's system: nothing is fetched from elsewhere."""
-    fonts = ['system-ui', 'sans-serif']
-    return gr.themes.Default(
-        primary_hue='blue', font=fonts, font_mono=['ui-monospace', 'monospace']
-    )
 
 
 def steps(handler: Callable) -> Callable:
@@ -62,8 +54,8 @@ def _warn(message: str) -> None:
     gr.Warning(escape(message), duration=_WARNING_S)
 
 
-class Page:
-    """Components and what happens on them.
+class Page(Layout):
+    """The components and what happens on them.
 
     Args:
         worker: the shared model.
@@ -73,105 +65,9 @@ class Page:
 
     def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
         self.worker, self.limits, self.root = worker, limits, root
-        with gr.Blocks(
-            title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
-        ) as self.blocks:
-            self.session = gr.State(None, delete_callback=_close)
-            gr.Markdown(texts.HEAD)
-            if worker.choice.is_default:
-                gr.HTML(texts.DEFAULT_NOTE, padding=False)
-            with gr.Tabs():
-                with gr.Tab('1 Show'):
-                    self._show_tab()
-                with gr.Tab('2 Label') as label_tab:
-                    self._label_tab()
-                with gr.Tab('3 Take away') as take_tab:
-                    self._take_tab()
-            self._wire(label_tab, take_tab)
-
-    # ------------------------------------------------------------------ components
-
-    def _show_tab(self) -> None:
-        gr.Markdown(texts.SHOW)
-        self.photo_files = gr.File(
-            label='Images that show your classes', file_count='multiple', elem_id='photo-files',
-            height=130,
-        )  # fmt: skip
-        self.photos = gr.Gallery(
-            label='Click an image to mark it', columns=8,
-            fit_columns=False, rows=1, height=170, visible=False,
-            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
-            elem_id='photos', buttons=[],
-        )  # fmt: skip
-        with gr.Column(visible=False) as self.marking:
-            self.title = gr.HTML(elem_id='title', padding=False)
-            with gr.Row():
-                with gr.Column(scale=3, min_width=320):
-                    self.editor = gr.ImageEditor(
-                        label='Paint over the object', transforms=(), sources=(), layers=False,
-                        brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
-                        canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
-                        buttons=[],
-                    )  # fmt: skip
-                    self.clickable = gr.Image(
-                        label='Click on the image', interactive=False, format='jpeg',
-                        visible=False, height=520, elem_id='clickable', buttons=[],
-                    )  # fmt: skip
-                with gr.Column(scale=1, min_width=240):
-                    self.class_name = gr.Textbox(
-                        label='Name of the class', placeholder='e.g. cup', max_length=100,
-                        elem_id='class-name',
-                    )  # fmt: skip
-                    self.tool = gr.Radio(
-                        [BRUSH, BOX, POINT, BESIDE], value=BRUSH, label='Mark with',
-                        elem_id='tool',
-                    )  # fmt: skip
-                    self.hint = gr.HTML(texts.HINTS[BRUSH], elem_id='hint', padding=False)
-                    self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
-                    with gr.Row(visible=False) as self.click_buttons:
-                        self.undo = gr.Button('Undo click', size='sm', min_width=80)
-                        self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
-                    self.drop_photo = gr.Button('Take this image off the list', size='sm')
-        self.summary = gr.HTML(elem_id='summary', padding=False)
-        self.shots = gr.Gallery(
-            label='Marked objects', columns=8,
-            fit_columns=False, rows=1, height=170, visible=False, elem_id='shots',
-            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
-            buttons=[],
-        )  # fmt: skip
-        self.chosen_shot = gr.State(None)
-        with gr.Row(visible=False) as self.shot_buttons:
-            self.drop_shot = gr.Button('Remove the chosen one', size='sm', elem_id='drop-shot')
-            self.clear_shots = gr.Button('Remove all', size='sm', elem_id='clear-shots')
-
-    def _label_tab(self) -> None:
-        gr.Markdown(texts.LABEL)
-        self.query_files = gr.File(
-            label='Images to label', file_count='multiple', elem_id='query-files', height=130
-        )
-        with gr.Row():
-            self.run = gr.Button('Label', variant='primary', elem_id='label', min_width=120)
-            self.clear_queries = gr.Button('Remove all', elem_id='clear-queries', min_width=120)
-        self.threshold = gr.Slider(
-            0, 1, value=self.worker.threshold, step=0.01, label='Threshold of the object score',
-            info=texts.THRESHOLD, elem_id='threshold', buttons=['reset'],
-        )  # fmt: skip
-        self.scores = gr.HTML(elem_id='scores', padding=False)
-        self.results = gr.Gallery(
-            label='Results', columns=3, visible=False, interactive=False, elem_id='results',
-            object_fit='contain', format='jpeg', height='auto', buttons=['fullscreen'],
-        )  # fmt: skip
-
-    def _take_tab(self) -> None:
-        gr.Markdown(texts.TAKE)
-        self.files = gr.File(
-            label='Files', file_count='multiple', interactive=False, visible=False,
-            elem_id='files',
-        )  # fmt: skip
-        self.command = gr.Code(
-            label='The same for a folder', language='shell', interactive=False, visible=False,
-            elem_id='command', lines=1, wrap_lines=True,
-        )  # fmt: skip
+        super().__init__(worker.threshold, worker.choice.is_default, _close)
+        with self.blocks:
+            self._wire()
 
     # ------------------------------------------------------------------ what a session shows
 
@@ -193,7 +89,7 @@ class Page:
             return {self.editor: None, self.clickable: None}
         rgb = plain[..., ::-1]
         return {
-            self.editor: dict(background=rgb, layers=[], composite=rgb),
+            self.editor: dict(background=rgb, layers=[], composite=None),
             **self._show_clicks(session),
         }
 
@@ -202,7 +98,7 @@ class Page:
         return {self.clickable: None if drawn is None else drawn[..., ::-1]}
 
     def _show_shots(self, session: Session) -> Updates:
-        there = bool(session.shots)
+        there = bool(session.supports)
         return {
             self.summary: views.support_summary(session),
             self.shots: gr.update(
@@ -300,7 +196,7 @@ class Page:
     @steps
     def label_new(self, session: Session, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         """After an upload: label, if there is something to label and to label with."""
-        if session.shots and session.queries:
+        if session.supports and session.queries:
             session.label(lambda done, of: progress((done, of), unit='images'))
         return self._show_results(session)
 
@@ -325,7 +221,7 @@ class Page:
 
     @steps
     def take(self, session: Session) -> Updates:
-        if not session.shots:
+        if not session.supports:
             raise ValueError(texts.NOTHING_TO_TAKE)
         files = [str(file) for file in export(session)]
         line = command(self.worker.choice, session.threshold)
@@ -336,7 +232,7 @@ class Page:
 
     # ------------------------------------------------------------------ wiring
 
-    def _wire(self, label_tab: gr.Tab, take_tab: gr.Tab) -> None:
+    def _wire(self) -> None:
         photos = [self.photo_files, self.photos, self.marking, self.title]
         current = [self.editor, self.clickable]
         shots = [self.summary, self.shots, self.chosen_shot, self.shot_buttons]
@@ -363,8 +259,8 @@ class Page:
             self.threshold.change, self.set_threshold, [self.threshold], results,
             trigger_mode='always_last', show_progress='hidden',
         )  # fmt: skip
-        self._on(label_tab.select, self.refresh, [], results)
-        self._on(take_tab.select, self.take, [], [self.files, self.command])
+        self._on(self.label_tab.select, self.refresh, [], results)
+        self._on(self.take_tab.select, self.take, [], [self.files, self.command])
 
     def _on(
         self,

@@ -51,7 +51,10 @@ class Query:
     def preview(self) -> np.ndarray:
         """The image with its long side at most ``RESULT_SIDE``: uint8 (h, w, 3) BGR."""
         data = np.frombuffer(self._beside('.preview').read_bytes(), np.uint8)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f'the preview of {self.name} is damaged; remove the image')
+        return image
 
     def labelled(self, prediction: Prediction) -> Query:
         """With a result for the whole image; its logits go to disk."""

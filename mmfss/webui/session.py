@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,19 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.apis.prediction import check_threshold
-from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.apis.support import make_shot
 from mmfss.webui import marking
+from mmfss.webui.folder import Upload, VisitorFolder, take
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
 from mmfss.webui.queries import Query, read_query
-from mmfss.webui.uploads import Limits, clean_name, keep_copy, read_upload, unused_name
+from mmfss.webui.supports import MarkedShot, Supports
+from mmfss.webui.uploads import Limits, read_upload
 from mmfss.webui.worker import ModelWorker
 
 THUMB_SIDE = 320
 PATIENCE_S = 20.0
 """How long a step waits for the visitor's last one, in seconds."""
-
-Upload = tuple[Path, str]
-"""A file on the server, and what the visitor calls it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +33,6 @@ class Photo:
     path: Path
     shape: tuple[int, int]
     thumb: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class MarkedShot:
-    """A support: its class, what the model sees, and its thumbnail with the mask, bool (h, w)."""
-
-    class_name: str
-    shot: Shot
-    thumb: np.ndarray
-    thumb_mask: np.ndarray
 
 
 class Session:
@@ -63,24 +49,21 @@ class Session:
 
     def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
         self.worker, self.limits = worker, limits
-        self.folder = Path(tempfile.mkdtemp(prefix='visitor_', dir=root))
-        # goes when the page forgets the session, whichever way that happens, and at exit
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder = VisitorFolder(root)
         self._lock = threading.Lock()
-        self._number = 0
         self._inferencer = worker.new_inferencer()
-        self._encoded: tuple[MarkedShot, ...] = ()
+        self._encoded = Supports()
         self.photos: tuple[Photo, ...] = ()
         self.current: int | None = None
         self.clicks: tuple[Click, ...] = ()
         self.proposal: np.ndarray | None = None
-        self.shots: tuple[MarkedShot, ...] = ()
+        self.supports = self._encoded
         self.queries: tuple[Query, ...] = ()
         self.threshold = worker.threshold
 
     def close(self) -> None:
         """Remove the session's files."""
-        self._finalizer()
+        self.folder.remove()
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -106,7 +89,7 @@ class Session:
         """
         with self.step():
             known = [photo.name for photo in self.photos]
-            new, refused = self._take(uploads, known, self.limits.max_photos, self._photo)
+            new, refused = take(uploads, known, self.limits.max_photos, self._photo)
             if new:
                 self._choose(len(self.photos))
                 self.photos += tuple(new)
@@ -114,7 +97,7 @@ class Session:
 
     def _photo(self, path: Path, name: str) -> Photo:
         image = read_upload(path, name, self.limits)
-        kept = self._keep(path)
+        kept = self.folder.keep(path)
         return Photo(name, kept, image.shape[:2], marking.preview(image, THUMB_SIDE))
 
     def choose_photo(self, index: int) -> None:
@@ -203,11 +186,11 @@ class Session:
             ValueError: No name, no mask, one that the model cannot use, or too many supports.
         """
         with self.step():
-            name = self._class_name(class_name)
+            name = self.supports.name_for(class_name)
             photo, image = self._current_image()
-            if len(self.shots) >= self.limits.max_shots:
+            if len(self.supports) >= self.limits.max_shots:
                 raise ValueError(
-                    f'there are {len(self.shots)} marked objects, no more are allowed; remove one'
+                    f'{len(self.supports)} marked objects are the most; remove one first'
                 )
             if painted is not None:
                 mask = marking.brush_mask(painted, photo.shape)
@@ -220,19 +203,9 @@ class Session:
                 )
             shot = make_shot((image, mask), self.worker.image_size, photo.name)
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
-            self.shots += (MarkedShot(name, shot, photo.thumb, small),)
+            self.supports = self.supports.with_shot(MarkedShot(name, shot, photo.thumb, small))
             self._choose(self._next_unmarked())
             return name
-
-    def _class_name(self, text: str) -> str:
-        if not (text or '').strip():
-            raise ValueError('the object has no name yet; write the name of its class')
-        (name,) = check_classes([text])
-        known = {other.casefold(): other for other in self.classes}
-        if name.casefold() in known:
-            return known[name.casefold()]
-        check_classes([*self.classes, name])
-        return name
 
     def _next_unmarked(self) -> int | None:
         index = self._current_index()
@@ -241,51 +214,17 @@ class Session:
 
     def marked_as(self, index: int) -> list[str]:
         """Classes that an image of the list was marked as."""
-        name = self.photos[index].name
-        return list(dict.fromkeys(s.class_name for s in self.shots if s.shot.source == name))
-
-    # ------------------------------------------------------------------ supports
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the labels 1..N, in the order in which they were first marked."""
-        return tuple(dict.fromkeys(shot.class_name for shot in self.shots))
-
-    def sorted_shots(self) -> tuple[MarkedShot, ...]:
-        """All supports, class by class."""
-        order = self.classes
-        return tuple(sorted(self.shots, key=lambda shot: order.index(shot.class_name)))
+        return self.supports.of_image(self.photos[index].name)
 
     def drop_shot(self, index: int) -> None:
-        """Remove one of :meth:`sorted_shots`.
-
-        Raises:
-            ValueError: No support of that number.
-        """
+        """Remove a support, see :meth:`Supports.without`."""
         with self.step():
-            ordered = self.sorted_shots()
-            if not 0 <= index < len(ordered):
-                raise ValueError('no marked object is chosen; click one in the list first')
-            self.shots = tuple(shot for shot in self.shots if shot is not ordered[index])
+            self.supports = self.supports.without(index)
 
     def clear_shots(self) -> None:
         """Remove all supports."""
         with self.step():
-            self.shots = ()
-
-    def support_set(self) -> SupportSet:
-        """What the model is shown.
-
-        Raises:
-            ValueError: Nothing is marked yet.
-        """
-        if not self.shots:
-            raise ValueError('no object is marked yet; mark one in step 1 first')
-        grouped = {
-            name: tuple(shot.shot for shot in self.shots if shot.class_name == name)
-            for name in self.classes
-        }
-        return SupportSet(grouped, self.worker.image_size)
+            self.supports = Supports()
 
     # ------------------------------------------------------------------ images to label
 
@@ -297,13 +236,13 @@ class Session:
         """
         with self.step():
             known = [query.name for query in self.queries]
-            new, refused = self._take(uploads, known, self.limits.max_queries, self._query)
+            new, refused = take(uploads, known, self.limits.max_queries, self._query)
             self.queries += tuple(new)
             return refused
 
     def _query(self, path: Path, name: str) -> Query:
         image = read_upload(path, name, self.limits)
-        return Query.keep(name, self._keep(path), image)
+        return Query.keep(name, self.folder.keep(path), image)
 
     def clear_queries(self) -> None:
         """Remove all images to label, and their results."""
@@ -327,12 +266,12 @@ class Session:
             ValueError: No supports, or no images.
         """
         with self.step():
-            support = self.support_set()
+            support = self.supports.as_set(self.worker.image_size)
             if not self.queries:
                 raise ValueError('there is no image to label yet; load some first')
-            if self._encoded != self.shots:
+            if self._encoded is not self.supports:
                 self.worker.run(self._inferencer.set_support, support)
-                self._encoded = self.shots
+                self._encoded = self.supports
                 self.queries = tuple(replace(query, prediction=None) for query in self.queries)
             self._inferencer.threshold = self.threshold
             for i, query in enumerate(self.queries):
@@ -344,12 +283,11 @@ class Session:
 
     def _label_one(self, query: Query) -> Query:
         image = read_query(query, self.limits)
-        prediction = self.worker.run(self._inferencer, image)
-        return query.labelled(prediction)
+        return query.labelled(self.worker.run(lambda: self._inferencer(image)))
 
     def labelled(self) -> tuple[Query, ...]:
         """Images with a result of the present supports."""
-        if self._encoded != self.shots:
+        if self._encoded is not self.supports:
             return ()
         return tuple(query for query in self.queries if query.prediction is not None)
 
@@ -363,26 +301,3 @@ class Session:
             check_threshold(threshold, ('all',))
             self.threshold = float(threshold)
             self.queries = tuple(query.with_threshold(self.threshold) for query in self.queries)
-
-    # ------------------------------------------------------------------ files
-
-    def _take(
-        self, uploads: Iterable[Upload], known: list[str], limit: int, read: Callable
-    ) -> tuple[list, list[str]]:
-        """Read uploads under names that are not ``known`` yet: results, and what was left out."""
-        taken, refused = [], []
-        for path, given in uploads:
-            name = unused_name(clean_name(given), known)
-            if len(known) >= limit:
-                refused.append(f'{clean_name(given)} was left out: {limit} images are the most')
-                continue
-            try:
-                taken.append(read(path, name))
-                known.append(name)
-            except (ValueError, OSError) as error:
-                refused.append(str(error))
-        return taken, refused
-
-    def _keep(self, path: Path) -> Path:
-        self._number += 1
-        return keep_copy(path, self.folder, self._number)

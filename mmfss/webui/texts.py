@@ -36,7 +36,8 @@ CSS = """
 .swatch {display: inline-block; width: .9em; height: .9em; margin-right: .4em;
   vertical-align: -.08em; border-radius: 2px; border: 1px solid #0003}
 .scroll {overflow: auto; max-height: 320px}
-.scores {border-collapse: collapse; width: auto !important; margin: 0 !important}
+.scores {border-collapse: collapse; border: 0 !important;
+  width: auto !important; margin: 0 !important}
 .scores th, .scores td {padding: .25em .8em; text-align: left; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid #8884 !important}
 .scores td:first-child {max-width: 24em; overflow: hidden; text-overflow: ellipsis}

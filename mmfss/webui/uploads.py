@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from mmfss.apis.images import as_bgr
 
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')
-"""Pillow's names; MPO comes with JPEG. Others stay closed: some of them start programs, as PostScript does."""
+"""Pillow's names; MPO comes with JPEG. Others stay closed: some of
+them start programs, as PostScript does."""
 MAX_NAME_BYTES = 120
 _WINDOWS_DEVICES = {'con', 'prn', 'aux', 'nul'} | {
     f'{port}{i}' for port in ('com', 'lpt') for i in range(1, 10)
@@ -124,11 +123,3 @@ def read_upload(path: str | os.PathLike, name: str, limits: Limits) -> np.ndarra
         return as_bgr(path)
     except (ValueError, OSError) as error:
         raise ValueError(str(error).replace(str(path), name)) from error
-
-
-def keep_copy(path: str | os.PathLike, folder: Path, number: int) -> Path:
-    """Copy an upload into a visitor's folder; the name there is a number and the ending."""
-    suffix = Path(clean_name(os.path.basename(path))).suffix.lower()
-    kept = folder / f'{number:05d}{suffix}'
-    shutil.copyfile(path, kept)
-    return kept

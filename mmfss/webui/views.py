@@ -27,10 +27,10 @@ def photo_list(session: Session) -> list[Picture]:
 
 def shot_list(session: Session) -> list[Picture]:
     """The supports, class by class, each mask in the colour of its class."""
-    colours = label_palette(len(session.classes))
+    colours = label_palette(len(session.supports.classes))
     pictures = []
-    for shot in session.sorted_shots():
-        colour = colours[session.classes.index(shot.class_name) + 1]
+    for shot in session.supports.by_class():
+        colour = colours[session.supports.classes.index(shot.class_name) + 1]
         picture = tint(shot.thumb, shot.thumb_mask, colour[::-1])
         pictures.append((_rgb(picture), f'{shot.class_name} ({shot.shot.source})'))
     return pictures
@@ -46,7 +46,7 @@ def result_list(session: Session) -> list[Picture]:
             continue
         found = [
             f'{name} {score:.2f}'
-            for name, score in zip(session.classes, query.prediction.scores)
+            for name, score in zip(session.supports.classes, query.prediction.scores)
             if name in query.prediction.present
         ]
         pictures.append((_rgb(query.drawn()), f'{query.name}: {", ".join(found) or "nothing"}'))
@@ -67,10 +67,11 @@ def current_title(session: Session) -> str:
 
 def support_summary(session: Session) -> str:
     """How many objects of which class are marked, with the colours."""
-    if not session.shots:
+    if not session.supports:
         return '<p class="note">Nothing marked yet. One object per class is enough to begin.</p>'
     counts = [
-        (name, sum(shot.class_name == name for shot in session.shots)) for name in session.classes
+        (name, sum(shot.class_name == name for shot in session.supports.shots))
+        for name in session.supports.classes
     ]
     items = [f'{swatch(i)}{escape(name)}: {count}' for i, (name, count) in enumerate(counts, 1)]
     return f'<p class="legend">{"".join(f"<span>{item}</span>" for item in items)}</p>'
@@ -88,12 +89,12 @@ def score_table(session: Session) -> str:
     waiting = session.unlabelled
     note = ''
     if waiting:
-        why = 'press Label' if session.shots else 'mark an object in step 1 first'
+        why = 'press Label' if session.supports else 'mark an object in step 1 first'
         note = f'<p class="note">{waiting} of {len(session.queries)} not labelled yet: {why}.</p>'
     if not labelled:
         return note
     heads = ''.join(
-        f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(session.classes, 1)
+        f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(session.supports.classes, 1)
     )
     rows = ''.join(
         f'<tr><td>{escape(query.name)}</td>{_cells(query.prediction)}</tr>'

@@ -60,14 +60,23 @@ class ModelWorker:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='mmfss-model')
 
     @classmethod
-    def load(cls, choice: ModelChoice, device: str | None = None) -> ModelWorker:
+    def load(
+        cls, choice: ModelChoice, device: str | None = None, prompt_weights: str | None = None
+    ) -> ModelWorker:
         """Load the model that was chosen.
 
+        Args:
+            choice: its config and weights.
+            device: default: the first GPU, else the CPU.
+            prompt_weights: see :class:`mmfss.apis.prompts.Proposer`.
+
         Raises:
-            FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model`.
+            FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
+                :class:`mmfss.apis.prompts.Proposer`.
         """
         weights = None if choice.weights is None else os.path.expanduser(choice.weights)
-        return cls(FewShotInferencer(choice.config, weights, device), choice=choice)
+        inferencer = FewShotInferencer(choice.config, weights, device)
+        return cls(inferencer, Proposer(inferencer, prompt_weights), choice)
 
     @property
     def image_size(self) -> int:

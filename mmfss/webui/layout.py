@@ -1,0 +1,131 @@
+"""The components of the page, in Gradio, and how they are arranged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from mmfss.webui import texts
+from mmfss.webui.marking import PREVIEW_SIDE
+from mmfss.webui.session import Session
+
+BRUSH, BOX, POINT, BESIDE = 'Brush', 'Box', 'Point on it', 'Point beside it'
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the visitor's system: nothing is fetched from elsewhere."""
+    fonts = ['system-ui', 'sans-serif']
+    return gr.themes.Default(
+        primary_hue='blue', font=fonts, font_mono=['ui-monospace', 'monospace']
+    )
+
+
+class Layout:
+    """Three tabs: mark objects, label images, take files away.
+
+    Args:
+        threshold: of the object score, to begin with.
+        note: say that the model knows generated shapes only.
+        close: called with a session that is over.
+    """
+
+    def __init__(
+        self, threshold: float, note: bool, close: Callable[[Session | None], None]
+    ) -> None:
+        with gr.Blocks(
+            title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
+        ) as self.blocks:
+            self.session = gr.State(None, delete_callback=close)
+            gr.Markdown(texts.HEAD)
+            if note:
+                gr.HTML(texts.DEFAULT_NOTE, padding=False)
+            with gr.Tabs():
+                with gr.Tab('1 Show'):
+                    self._show_tab()
+                with gr.Tab('2 Label') as self.label_tab:
+                    self._label_tab(threshold)
+                with gr.Tab('3 Take away') as self.take_tab:
+                    self._take_tab()
+
+    def _show_tab(self) -> None:
+        gr.Markdown(texts.SHOW)
+        self.photo_files = gr.File(
+            label='Images that show your classes', file_count='multiple', elem_id='photo-files',
+            height=130,
+        )  # fmt: skip
+        self.photos = gr.Gallery(
+            label='Click an image to mark it', columns=8,
+            fit_columns=False, rows=1, height=170, visible=False,
+            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
+            elem_id='photos', buttons=[],
+        )  # fmt: skip
+        with gr.Column(visible=False) as self.marking:
+            self.title = gr.HTML(elem_id='title', padding=False)
+            with gr.Row():
+                with gr.Column(scale=3, min_width=320):
+                    self.editor = gr.ImageEditor(
+                        label='Paint over the object', transforms=(), sources=(), layers=False,
+                        brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
+                        canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
+                        buttons=[],
+                    )  # fmt: skip
+                    self.clickable = gr.Image(
+                        label='Click on the image', interactive=False, format='jpeg',
+                        visible=False, height=520, elem_id='clickable', buttons=[],
+                    )  # fmt: skip
+                with gr.Column(scale=1, min_width=240):
+                    self.class_name = gr.Textbox(
+                        label='Name of the class', placeholder='e.g. cup', max_length=100,
+                        elem_id='class-name',
+                    )  # fmt: skip
+                    self.tool = gr.Radio(
+                        [BRUSH, BOX, POINT, BESIDE], value=BRUSH, label='Mark with',
+                        elem_id='tool',
+                    )  # fmt: skip
+                    self.hint = gr.HTML(texts.HINTS[BRUSH], elem_id='hint', padding=False)
+                    self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
+                    with gr.Row(visible=False) as self.click_buttons:
+                        self.undo = gr.Button('Undo click', size='sm', min_width=80)
+                        self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
+                    self.drop_photo = gr.Button('Take this image off the list', size='sm')
+        self.summary = gr.HTML(elem_id='summary', padding=False)
+        self.shots = gr.Gallery(
+            label='Marked objects', columns=8,
+            fit_columns=False, rows=1, height=170, visible=False, elem_id='shots',
+            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
+            buttons=[],
+        )  # fmt: skip
+        self.chosen_shot = gr.State(None)
+        with gr.Row(visible=False) as self.shot_buttons:
+            self.drop_shot = gr.Button('Remove the chosen one', size='sm', elem_id='drop-shot')
+            self.clear_shots = gr.Button('Remove all', size='sm', elem_id='clear-shots')
+
+    def _label_tab(self, threshold: float) -> None:
+        gr.Markdown(texts.LABEL)
+        self.query_files = gr.File(
+            label='Images to label', file_count='multiple', elem_id='query-files', height=130
+        )
+        with gr.Row():
+            self.run = gr.Button('Label', variant='primary', elem_id='label', min_width=120)
+            self.clear_queries = gr.Button('Remove all', elem_id='clear-queries', min_width=120)
+        self.threshold = gr.Slider(
+            0, 1, value=threshold, step=0.01, label='Threshold of the object score',
+            info=texts.THRESHOLD, elem_id='threshold', buttons=['reset'],
+        )  # fmt: skip
+        self.scores = gr.HTML(elem_id='scores', padding=False)
+        self.results = gr.Gallery(
+            label='Results', columns=3, visible=False, interactive=False, elem_id='results',
+            object_fit='contain', format='jpeg', height='auto', buttons=['fullscreen'],
+        )  # fmt: skip
+
+    def _take_tab(self) -> None:
+        gr.Markdown(texts.TAKE)
+        self.files = gr.File(
+            label='Files', file_count='multiple', interactive=False, visible=False,
+            elem_id='files',
+        )  # fmt: skip
+        self.command = gr.Code(
+            label='The same for a folder', language='shell', interactive=False, visible=False,
+            elem_id='command', lines=1, wrap_lines=True,
+        )  # fmt: skip

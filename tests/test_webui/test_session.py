@@ -1,0 +1,216 @@
+"""One visitor's steps, with a tiny model: results are the inferencer's, errors lose nothing."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from webui_steps import box_mask, click_box, marked, pixels
+
+from mmfss.apis import FewShotInferencer
+
+
+def test_results_are_those_of_the_inferencer(new_session, photo, tiny_model):
+    session = new_session()
+    marked(session, photo, ('cup', 'cat'))
+    session.add_queries([photo(f'q{i}.png', 10 + i) for i in range(3)])
+    session.label()
+    direct = FewShotInferencer(tiny_model, threshold=0.3)
+    direct.set_support({name: [(pixels(i)[..., ::-1], box_mask())] for i, name in
+                        enumerate(('cup', 'cat'))})  # fmt: skip
+    for i, query in enumerate(session.queries):
+        expected = direct(pixels(10 + i)[..., ::-1].copy())
+        np.testing.assert_array_equal(query.whole().labels, expected.labels)
+        np.testing.assert_array_equal(query.prediction.scores, expected.scores)
+        assert query.whole().certainty == expected.certainty
+
+
+def test_the_threshold_decides_anew_without_encoding(new_session, photo, tiny_model, monkeypatch):
+    session = new_session()
+    marked(session, photo)
+    session.add_queries([photo('q.png', 10)])
+    session.set_threshold(0)
+    session.label()
+    there = session.queries[0].whole()
+    assert there.present == ('cup',)
+
+    def no_encoding(images):
+        raise AssertionError('an image is encoded')
+
+    monkeypatch.setattr(tiny_model, 'encode_image', no_encoding)
+    session.set_threshold(1)
+    assert session.queries[0].whole().present == ()
+    session.set_threshold(0.0)
+    np.testing.assert_array_equal(session.queries[0].whole().labels, there.labels)
+    with pytest.raises(ValueError, match='must be a number in 0..1, got 2'):
+        session.set_threshold(2)
+    assert session.threshold == 0
+
+
+def test_a_proposal_counts_only_when_it_is_used(new_session, photo, proposer):
+    session = new_session()
+    session.add_photos([photo('a.png')])
+    with pytest.raises(ValueError, match='there is no mask yet'):
+        session.use_mask('cup')
+    click_box(session, (30, 20), (59, 49))
+    assert proposer.prompts[-1].box == (30, 20, 60, 50)
+    np.testing.assert_array_equal(session.proposal, box_mask())
+    assert not session.supports
+    session.undo_click()
+    assert session.proposal is None and len(session.clicks) == 1
+    session.clear_clicks()
+    assert session.clicks == ()
+    click_box(session, (30, 20), (59, 49))
+    assert session.use_mask(' cup ') == 'cup'
+    assert (session.clicks, session.proposal) == ((), None)
+
+
+def test_a_prompt_that_finds_nothing_leaves_the_clicks_before(new_session, photo):
+    session = new_session()
+    session.add_photos([photo('a.png')])
+    session.click('object', 320, 240)
+    before, proposal = session.clicks, session.proposal
+    with pytest.raises(ValueError, match='gives an empty mask'):
+        session.click('rest', 320, 240)
+    assert session.clicks == before and session.proposal is proposal
+
+
+def test_paint_is_a_mask(new_session, photo):
+    session = new_session()
+    session.add_photos([photo('a.png')])
+    layer = np.zeros((160, 192, 4), np.uint8)
+    layer[40:100, 60:120] = 255
+    session.use_mask('cup', {'layers': [layer]})
+    np.testing.assert_array_equal(session.supports.shots[0].thumb_mask, box_mask())
+
+
+@pytest.mark.parametrize(
+    ('name', 'painted', 'message'),
+    [
+        ('', None, 'the object has no name yet'),
+        ('  ', None, 'the object has no name yet'),
+        ('Background', None, "not be 'background'"),
+        ('x' * 101, None, '1 to 100 printable'),
+        ('cup', {'layers': []}, 'nothing is painted yet'),
+        ('cup', {'layers': [np.full((8, 8, 4), 255)]}, 'the mask of a.png marks every pixel'),
+    ],
+)
+def test_what_cannot_be_used_is_said_and_nothing_is_lost(
+    new_session, photo, name, painted, message
+):
+    session = new_session()
+    session.add_photos([photo('a.png')])
+    click_box(session, (30, 20), (59, 49))
+    with pytest.raises(ValueError, match=message):
+        session.use_mask(name, painted)
+    assert session.proposal is not None and len(session.clicks) == 2 and not session.supports
+
+
+def test_one_name_is_one_class_whatever_its_case(new_session, photo):
+    session = new_session()
+    marked(session, photo, ('Cup', 'cat', 'cup'))
+    assert session.supports.classes == ('Cup', 'cat')
+    assert [s.class_name for s in session.supports.by_class()] == ['Cup', 'Cup', 'cat']
+    assert session.marked_as(2) == ['Cup']
+    session.drop_shot(2)
+    assert session.supports.classes == ('Cup',)
+    with pytest.raises(ValueError, match='no marked object is chosen'):
+        session.drop_shot(2)
+    session.clear_shots()
+    assert session.supports.classes == ()
+
+
+def test_after_a_mask_comes_the_next_image_without_one(new_session, photo):
+    session = new_session()
+    session.add_photos([photo(f'{i}.png', i) for i in range(3)])
+    session.choose_photo(1)
+    seen = []
+    for _ in range(3):
+        seen.append(session.current)
+        click_box(session, (30, 20), (59, 49))
+        session.use_mask('cup')
+    assert seen == [1, 2, 0]
+    session.drop_photo()
+    assert [photo.name for photo in session.photos] == ['1.png', '2.png']
+    with pytest.raises(ValueError, match='there is no image 8; there are 2'):
+        session.choose_photo(7)
+
+
+def test_new_supports_make_results_old(new_session, photo):
+    session = new_session()
+    marked(session, photo)
+    session.add_queries([photo('q.png', 10), photo('r.png', 11)])
+    assert session.unlabelled == 2
+    calls = []
+    session.label(lambda done, of: calls.append((done, of)))
+    assert session.unlabelled == 0 and calls == [(0, 2), (1, 2)]
+    marked(session, photo, ('cat',))
+    assert session.unlabelled == 2 and session.labelled() == ()
+    session.label()
+    assert session.queries[0].prediction.classes == ('cup', 'cat')
+
+
+def test_steps_out_of_order_are_explained(new_session, photo):
+    session = new_session()
+    for step in (session.drop_photo, lambda: session.click('corner', 1, 1)):
+        with pytest.raises(ValueError, match='there is no image to mark yet; load one first'):
+            step()
+    with pytest.raises(ValueError, match='no object is marked yet; mark one in step 1 first'):
+        session.label()
+    marked(session, photo)
+    with pytest.raises(ValueError, match='there is no image to label yet; load some first'):
+        session.label()
+
+
+def test_data_is_bounded(new_session, photo):
+    session = new_session(max_photos=1, max_shots=1, max_queries=1)
+    files = [photo(f'{i}.png', i) for i in range(2)]
+    assert session.add_photos(files) == ['1.png was left out: 1 images are the most']
+    assert session.add_queries(files) == ['1.png was left out: 1 images are the most']
+    click_box(session, (30, 20), (59, 49))
+    session.use_mask('cup')
+    click_box(session, (30, 20), (59, 49))
+    with pytest.raises(ValueError, match='1 marked objects are the most; remove one first'):
+        session.use_mask('cup')
+    session.clear_queries()
+    assert session.add_queries(files[:1]) == []
+
+
+def test_visitors_share_the_model_and_nothing_else(new_session, photo):
+    one, other = new_session(), new_session()
+    marked(one, photo, ('cup',))
+    marked(other, photo, ('cat', 'dog'), (5, 5), (25, 25))
+    for session in (one, other):
+        session.add_queries([photo('q.png', 10)])
+    threads = [threading.Thread(target=session.label) for session in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.queries[0].prediction.classes == ('cup',)
+    assert other.queries[0].prediction.classes == ('cat', 'dog')
+    assert not set(one.folder.path.iterdir()) & set(other.folder.path.iterdir())
+
+
+def test_files_go_with_the_session(new_session, worker, photo, tmp_path):
+    from mmfss.webui.session import Session
+    from mmfss.webui.uploads import Limits
+
+    closed = new_session()
+    closed.add_photos([photo('a.png')])
+    assert len(list(closed.folder.path.iterdir())) == 1
+    closed.close()
+    assert not closed.folder.path.exists()
+    forgotten = Session(worker, Limits(), tmp_path)
+    folder = forgotten.folder.path
+    del forgotten
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_step_waits_for_the_one_before(new_session, monkeypatch):
+    session = new_session()
+    monkeypatch.setattr('mmfss.webui.session.PATIENCE_S', 0.01)
+    with session.step(), pytest.raises(ValueError, match='the step before is still running'):
+        session.clear_shots()
+    session.clear_shots()
