@@ -1,0 +1,301 @@
+"""Prompts become masks as SAM 2's own code makes them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+import torch.nn.functional as F
+
+from mmfss.apis import FewShotInferencer
+from mmfss.apis.images import to_model_size
+from mmfss.apis.marks import sample_strokes
+from mmfss.apis.prompts import Prompt, Proposal, Proposer, read_prompt
+from mmfss.models.prompt_heads import PromptHeads, prompt_heads
+
+SIZE = tiny_models.SIZE
+HEIGHT, WIDTH = 48, 96
+IMAGE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+BOX = Prompt(box=(12.0, 6.0, 60.0, 30.0))
+POINT = Prompt(points=((30.0, 15.0),), labels=(1,))
+MANY = Prompt(box=(12.0, 6.0, 60.0, 30.0), points=((30.0, 15.0), (80.0, 40.0)), labels=(1, 0))
+
+
+@pytest.fixture(scope='module', params=['sam2_small', 'sam2.1_small'])
+def model(request):
+    return tiny_models.build(request.param)
+
+
+def oracle(model, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (M, H, W) and predicted IoUs by the steps of SAM2Base for a first frame, which are
+    those of SAM2ImagePredictor; the coordinates are scaled by hand."""
+    sam2 = model.sam2
+    rgb = torch.from_numpy(to_model_size(IMAGE, SIZE)[..., ::-1].copy()).permute(2, 0, 1)[None]
+    out = sam2.forward_image(model.normalise(rgb.float()))
+    _, feats, pos, sizes = sam2._prepare_backbone_features(out)
+    embedding = sam2._prepare_memory_conditioned_features(
+        frame_idx=0,
+        is_init_cond_frame=True,
+        current_vision_feats=feats[-1:],
+        current_vision_pos_embeds=pos[-1:],
+        feat_sizes=sizes[-1:],
+        output_dict={},
+        num_frames=1,
+    )
+    high = [x.permute(1, 2, 0).view(1, -1, *size) for x, size in zip(feats[:-1], sizes[:-1])]
+    corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+    points = [(x / WIDTH * SIZE, y / HEIGHT * SIZE) for x, y in (*corners, *prompt.points)]
+    labels = [2, 3][: len(corners)] + list(prompt.labels)
+    given = dict(point_coords=torch.tensor([points]), point_labels=torch.tensor([labels]).int())
+    sam2.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(1e3)  # "it is there"
+    with torch.no_grad():
+        low, _, ious, *_ = sam2._forward_sam_heads(
+            embedding,
+            point_inputs=given,
+            high_res_features=high,
+            multimask_output=sam2._use_multimask(True, given),
+        )
+    full = F.interpolate(low, (HEIGHT, WIDTH), mode='bilinear', align_corners=False)
+    return full[0].numpy(), ious[0].numpy()
+
+
+@pytest.mark.parametrize('prompt', [BOX, POINT, MANY], ids=['box', 'point', 'box and points'])
+def test_as_sam2_does(model, prompt):
+    proposer = Proposer(model)
+    for part in (proposer._heads, model.sam2):  # the oracle has no fallback to three candidates
+        part.sam_mask_decoder.dynamic_multimask_via_stability = False
+    logits, ious = oracle(model, prompt)
+    assert len(ious) == (3 if prompt is POINT else 1)
+    got = proposer.propose(IMAGE, prompt)
+    order = np.argsort(-ious)
+    wanted = [(logits[i] > 0, ious[i]) for i in order if (logits[i] > 0).any()]
+    assert len(wanted) == 1 + len(got.others)
+    for one, (mask, score) in zip((got, *got.others), wanted):
+        assert one.mask.dtype == bool and one.mask.shape == (HEIGHT, WIDTH)
+        np.testing.assert_array_equal(one.mask, mask)
+        assert one.score == pytest.approx(score, abs=1e-6)
+
+
+def test_an_unstable_single_mask_gives_way_as_in_sam2(model):
+    """The setting of sam2.build_sam.build_sam2, on the oracle too."""
+    sam2 = model.sam2
+    heads = PromptHeads(sam2)
+    for name in ('via_stability', 'stability_delta', 'stability_thresh'):
+        value = getattr(heads.sam_mask_decoder, f'dynamic_multimask_{name}')
+        setattr(sam2.sam_mask_decoder, f'dynamic_multimask_{name}', value)
+    assert sam2.sam_mask_decoder.dynamic_multimask_stability_thresh == 0.98
+    logits, ious = oracle(model, BOX)
+    got = Proposer(model).propose(IMAGE, BOX)
+    np.testing.assert_array_equal(got.mask, logits[0] > 0)
+    assert got.score == pytest.approx(ious[0], abs=1e-6)
+
+
+def test_the_model_is_left_as_it_is(model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    decoder = model.sam2.sam_mask_decoder
+    decoder.dynamic_multimask_via_stability = False
+    Proposer(model).propose(IMAGE, BOX)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert decoder.dynamic_multimask_via_stability is False
+
+
+def test_tokens():
+    """Box corners, points, strokes; x by the width, y by the height."""
+    prompt = Prompt((0, 0, 96, 48), ((48, 12),), (0,), (((24, 24), (24, 24)),))
+    points, labels = prompt.tokens(WIDTH, HEIGHT, 64)
+    assert points.tolist() == [[0, 0], [64, 64], [32, 16], [16, 32]]
+    assert labels.tolist() == [2, 3, 0, 1]
+    assert points.dtype == np.float32 and labels.dtype == np.int32
+
+
+def test_points_of_a_stroke():
+    """As long as the image: 16 points in the middles of 16 equal parts; half of it: 1 + 7."""
+    line = np.array([[0.0, 5.0], [32.0, 5.0]])
+    (whole,) = sample_strokes([line], 32)
+    np.testing.assert_allclose(whole[:, 0], np.arange(16) * 2 + 1)
+    assert set(whole[:, 1]) == {5.0}
+    assert len(sample_strokes([line], 64)[0]) == 1 + 7
+    assert sample_strokes([np.array([[3.0, 4.0]])], 64)[0].tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize('strokes', [1, 2, 5, 16])
+def test_every_stroke_counts_and_sixteen_is_the_most(strokes):
+    rng = np.random.default_rng(strokes)
+    lines = [rng.uniform(0, 500, (6, 2)) for _ in range(strokes - 1)] + [np.array([[1.0, 1.0]])]
+    counts = [len(line) for line in sample_strokes(lines, 100)]
+    assert min(counts) == 1 and sum(counts) <= 16
+
+
+def test_order_of_points_does_not_matter(model):
+    """Points are a set for the attention; a stroke of one place is a point."""
+    proposer = Proposer(model)
+    three = ((30.0, 15.0), (50.0, 20.0), (80.0, 40.0))
+    first = proposer.propose(IMAGE, Prompt(points=three, labels=(1, 1, 0)))
+    second = proposer.propose(IMAGE, Prompt(points=three[::-1], labels=(0, 1, 1)))
+    assert first.score == pytest.approx(second.score, abs=1e-5)
+    assert (first.mask != second.mask).mean() < 0.001
+    dot = proposer.propose(IMAGE, Prompt(scribbles=(((30.0, 15.0),),)))
+    np.testing.assert_array_equal(dot.mask, proposer.propose(IMAGE, POINT).mask)
+
+
+def test_the_last_image_is_kept(model, monkeypatch):
+    proposer, calls = Proposer(model), []
+    encode = model.sam2.encode_image
+    monkeypatch.setattr(model.sam2, 'encode_image', lambda x: calls.append(1) or encode(x))
+    first = proposer.propose(IMAGE, BOX)
+    again = proposer.propose(IMAGE.copy(), BOX)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(first.mask, again.mask)
+    proposer.propose(255 - IMAGE, BOX)
+    assert len(calls) == 2
+
+
+BAD = [
+    (Prompt(), 'nothing tells where the object is: give a box, a point of label 1'),
+    (Prompt(points=((1, 1),), labels=(0,)), 'nothing tells where the object is'),
+    (Prompt(box=(10, 10, 10, 20)), r'x1 < x2 and y1 < y2 within the image of 96 x 48 .*got \(10'),
+    (Prompt(box=(20, 10, 10, 20)), 'draw it from the upper left to the lower right'),
+    (Prompt(box=(10, 10, 97, 20)), 'within the image of 96 x 48 pixels'),
+    (Prompt(box=(-1, 10, 9, 20)), 'within the image of 96 x 48 pixels'),
+    (Prompt(box=(1, float('nan'), 9, 20)), 'the box must be .* of finite numbers'),
+    (Prompt(box=(1, 2, 3)), 'the box must be .* of finite numbers, got'),
+    (Prompt(points=((96, 5),), labels=(1,)), r'point \(96, 5\) lies outside the image of 96 x 48'),
+    (Prompt(points=((5, -1),), labels=(1,)), r'point \(5, -1\) lies outside'),
+    (Prompt(points=((5, float('inf')),), labels=(1,)), 'a point must be .* of finite numbers'),
+    (Prompt(points=(('a', 1),), labels=(1,)), 'a point must be .* of finite numbers'),
+    (Prompt(points=((5, 5),), labels=(2,)), r'labels of points must be 1 .* or 0 .*, got 2'),
+    (Prompt(points=((5, 5),), labels=()), 'each point needs a label.*got 1 points and 0 labels'),
+    (Prompt(points=((5, 5),) * 65, labels=(1,) * 65), 'a prompt may have 64 points, got 65'),
+    (Prompt(scribbles=(((5, 5),),) * 17), 'a prompt may have 16 strokes of a scribble, got 17'),
+    (Prompt(scribbles=((),)), 'a stroke of the scribbles has no point'),
+    (Prompt(scribbles=(((5, 5), (5, 48)),)), r'point \(5, 48\) lies outside'),
+]
+
+
+@pytest.mark.parametrize(('prompt', 'message'), BAD)
+def test_bad_prompts(prompt, message):
+    with pytest.raises(ValueError, match=message):
+        prompt.check(WIDTH, HEIGHT)
+
+
+def test_an_empty_mask(model):
+    proposer = Proposer(model)
+    for layer in proposer._heads.sam_mask_decoder.output_hypernetworks_mlps:
+        layer.layers[-1].weight.data.zero_()
+        layer.layers[-1].bias.data.zero_()
+    with pytest.raises(ValueError, match='the prompt gives an empty mask; draw a box close around'):
+        proposer.propose(IMAGE, BOX)
+
+
+def test_prompt_file(tmp_path):
+    file = tmp_path / 'x.json'
+    file.write_text(
+        '{"box": [1, 2, 30, 40], "points": [[5, 6, 1], [7, 8, 0]], "scribbles": [[[1, 2], [3, 4]]]}'
+    )
+    wanted = Prompt((1, 2, 30, 40), ((5, 6), (7, 8)), (1, 0), (((1, 2), (3, 4)),))
+    assert read_prompt(file) == wanted
+    file.write_text('{"points": [[5.5, 6, 1]]}', encoding='utf-8-sig')
+    assert read_prompt(file) == Prompt(points=((5.5, 6),), labels=(1,))
+    with pytest.raises(FileNotFoundError, match='prompt file .*none.json not found'):
+        read_prompt(tmp_path / 'none.json')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{"box": [1, 2', 'is no prompt'),
+        ('[1, 2]', 'is no prompt'),
+        ('{"boxes": []}', r"unknown entries \['boxes'\]"),
+        ('{"box": [1, 2, 3]}', r'the box must be \[x1, y1, x2, y2\] of finite numbers'),
+        ('{"box": [1, 2, 3, NaN]}', 'of finite numbers'),
+        ('{"points": [[1, 2]]}', r'a point must be \[x, y, label\]'),
+        ('{"points": 5}', 'is no prompt'),
+        ('{"scribbles": [[1, 2]]}', r'a point must be \[x, y\]'),
+        ('{"box": "left"}', 'the box must be'),
+    ],
+)
+def test_bad_prompt_files(tmp_path, text, message):
+    file = tmp_path / 'x.json'
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_prompt(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_proposal_is_a_mask(model):
+    """In the place of its mask it gives the same support set."""
+    inferencer = FewShotInferencer(model, device='cpu')
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[5:40, 10:70] = True
+    inferencer.set_support({'cat': [(IMAGE, Proposal(mask, 0.5, BOX))]})
+    (shot,) = inferencer.support.shots['cat']
+    inferencer.set_support({'cat': [(IMAGE, mask)]})
+    np.testing.assert_array_equal(shot.mask, inferencer.support.shots['cat'][0].mask)
+
+
+def test_draw():
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:20, 40:60] = True
+    grey = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+    prompt = Prompt((2, 2, 90, 45), ((80, 40),), (0,), (((5, 30), (30, 30)),))
+    out = Proposal(mask, 0.5, prompt).draw(grey)
+    assert out.shape == grey.shape and out.dtype == np.uint8 and (grey == 100).all()
+    assert out[15, 50].tolist() == [178, 122, 65]  # half grey, half the mask's colour
+    assert out[2, 50].tolist() == [0, 220, 255] and out[44, 89].tolist() == [0, 220, 255]
+    assert out[40, 80].tolist() == [40, 40, 230] and out[30, 15].tolist() == [60, 200, 20]
+    assert out[35, 50].tolist() == [100] * 3
+    with pytest.raises(ValueError, match=r'the mask is \(48, 96\), the image \(10, 10\)'):
+        Proposal(mask, 0.5, prompt).draw(grey[:10, :10])
+
+
+def test_heads_of_a_file(model, tmp_path):
+    """A file of heads is loaded strictly and changes the masks; one of SAM 2 as well."""
+    heads = PromptHeads(model.sam2)
+    own = heads.state_dict()
+    key = 'sam_prompt_encoder.point_embeddings.2.weight'
+    torch.save({**own, key: own[key] + 1}, tmp_path / 'heads.pth')
+    torch.save({'model': model.sam2.state_dict()}, tmp_path / 'sam2.pt')
+    got = prompt_heads(model, str(tmp_path / 'heads.pth')).state_dict()
+    assert torch.equal(got.pop(key), own[key] + 1)
+    assert all(torch.equal(got[k], own[k]) for k in got)
+    whole = prompt_heads(model, str(tmp_path / 'sam2.pt'))
+    assert all(torch.equal(value, own[k]) for k, value in whole.state_dict().items())
+    assert not whole.training and not any(p.requires_grad for p in whole.parameters())
+
+
+def test_heads_that_do_not_fit(model, tmp_path):
+    own = PromptHeads(model.sam2).state_dict()
+    file = tmp_path / 'heads.pth'
+    torch.save({k: v for k, v in own.items() if k != 'no_mem_embed'}, file)
+    with pytest.raises(ValueError, match='1 missing keys: no_mem_embed'):
+        Proposer(model, file)
+    key = 'sam_mask_decoder.conv_s0.bias'
+    torch.save({**own, key: own[key] + 1}, file)
+    with pytest.raises(ValueError, match=f'belongs to another image encoder: {key} differs'):
+        Proposer(model, file)
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        Proposer(model, tmp_path / 'none.pth')
+    with pytest.raises(ValueError, match="checkpoint='official' needs an arch by name"):
+        Proposer(model, 'official')
+
+
+def test_heads_beside_the_weights_are_found(model, tmp_path):
+    inferencer = FewShotInferencer(model, device='cpu')
+    own = PromptHeads(model.sam2).state_dict()
+    key = 'sam_prompt_encoder.point_embeddings.2.weight'
+    torch.save({**own, key: own[key] + 1}, tmp_path / 'prompts.pth')
+    inferencer.weights = str(tmp_path / 'epoch_5.pth')
+    found = Proposer(inferencer)._heads.state_dict()[key]
+    assert torch.equal(found, own[key] + 1)
+    inferencer.weights = str(tmp_path / 'elsewhere/epoch_5.pth')
+    assert torch.equal(Proposer(inferencer)._heads.state_dict()[key], own[key])
+
+
+def test_bfloat16(model):
+    inferencer = FewShotInferencer(model, device='cpu', amp=True)
+    got = Proposer(inferencer).propose(IMAGE, BOX)
+    assert got.mask.shape == (HEIGHT, WIDTH) and np.isfinite(got.score)
+    json.dumps(got.score)
