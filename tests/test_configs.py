@@ -21,8 +21,11 @@ from mmfss.engine.launch import load_config, train
 from mmfss.engine.options import runner_entries
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+# configs of a FewShotSegmentor have no episodes: tests/test_models/test_few_shot_segmentor_in_mmseg
 SHIPPED = sorted(
-    str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob('*.py')
+    if '_base_' not in path.parts and not path.name.startswith('few_shot_segmentor')
 )
 PUBLISHED = [
     f'fss_sam2_{benchmark}_{shots}shot.py' for benchmark in ('pascal', 'coco') for shots in (1, 5)

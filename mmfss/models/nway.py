@@ -21,8 +21,8 @@ from .functional import cosine_map, masked_average, resize_mask, up
 
 ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
-averaged: a large one would let a window that shows too little of an object veto those that show it
-all (24 mosaics of Shapes-5i, IoU of the three classes: 23.7 with -1e4, 26.7 with -1, 25.2 with 0)."""
+averaged: a large one would let a window that shows too little of an object veto those that show all
+of it (24 mosaics of Shapes-5i, IoU of 3 classes: 23.7 with -1e4, 26.7 with -1, 25.2 with 0)."""
 
 
 @dataclass(frozen=True)
