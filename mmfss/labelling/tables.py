@@ -109,12 +109,16 @@ def _write_scores(
 # ----------------------------------------------------------------------------------- mmseg
 _HEAD = '''\
 # The images and their labels as a dataset of mmseg; written by mmfss (tools/label.py).
-# In a config of mmseg: _base_ = ['<mmseg model>.py', '<this file>'], and
+# In a config of mmseg:
+#   _base_ = ['<model>.py', '<schedule>.py', '<this file>']
 #   train_dataloader = dict(
-#       batch_size=4, num_workers=2, sampler=dict(type='InfiniteSampler', shuffle=True),
-#       dataset=labelled_dataset)   # as '{{_base_.labelled_dataset}}'
-# Label 0 is the background, so decode_head.num_classes is len(labelled_metainfo['classes']) and
-# reduce_zero_label stays False. Put augmentation between the last two steps of the pipeline.
+#       batch_size=8, num_workers=4, sampler=dict(type='InfiniteSampler', shuffle=True),
+#       dataset={{_base_.labelled_dataset}})
+# or, with a pipeline of your own:
+#       dataset=dict(type='ConcatDataset', datasets=[
+#           dict(part, pipeline=train_pipeline) for part in _base_.labelled_dataset.datasets]))
+# Label 0 is the background, so reduce_zero_label stays False and decode_head.num_classes is
+# len(labelled_metainfo['classes']).
 '''
 
 
