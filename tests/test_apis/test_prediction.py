@@ -44,15 +44,34 @@ def test_threshold_decides_anew():
     assert found.with_threshold(1.0).present == ()
 
 
-def test_confidence_and_certainty_by_hand():
-    found = _prediction(scores=(0.8, 0.2))
-    sure = 1 / (1 + np.exp(-2.0))
-    assert found.confidence('cat') == pytest.approx(sure)
-    # cat: (0.8 - 0.5) / 0.5 = 0.6 < 2 (sure - 0.5) = 0.76; cup is absent: (0.5 - 0.2) / 0.5 = 0.6
-    assert found.certainty == pytest.approx(0.6)
-    assert _prediction(scores=(0.8, 0.5)).certainty == pytest.approx(0)
-    assert _prediction(scores=(1.0, 0.0)).certainty == pytest.approx(2 * (sure - 0.5))
-    assert _prediction(scores=(0.0, 0.0)).certainty == pytest.approx(1)
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_confidence_by_hand():
+    assert _prediction().confidence('cat') == pytest.approx(_sigmoid(2.0))
+
+
+@pytest.mark.parametrize('scores', [(0.8, 0.6), (0.8, 0.2), (0.3, 0.1)])
+def test_certainty_by_a_plain_loop(scores):
+    found = _prediction(scores=scores, size=(8, 8))
+    total = 0.0
+    for y in range(8):
+        for x in range(8):
+            own = [
+                _sigmoid((score - 0.5) / 0.1) * _sigmoid(logits[y, x])
+                for score, logits in zip(scores, found.logits)
+            ]
+            label = found.labels[y, x]
+            total += own[label - 1] if label else 1 - max(own)
+    assert found.certainty == pytest.approx(total / 64, abs=1e-5)
+
+
+def test_certainty_falls_towards_the_threshold():
+    values = [_prediction(scores=(score, 0.0)).certainty for score in (1.0, 0.7, 0.55, 0.5)]
+    assert values == sorted(values, reverse=True) and values[-1] < 0.8
+    values = [_prediction(scores=(score, 0.0)).certainty for score in (0.0, 0.3, 0.45, 0.49)]
+    assert values == sorted(values, reverse=True) and values[0] > 0.98
     for threshold in (0.0, 1.0):
         assert 0 <= _prediction(thresholds=(threshold,) * 2).certainty <= 1
 

@@ -7,7 +7,7 @@ mem_dim = 32
 cache_bytes = 2**29
 # Of the object score, below which labelling does not mark a class in an image: chosen on base
 # classes, see docs/labelling.md.
-object_threshold = 0.7
+object_threshold = 0.68
 model = dict(
     type='FSSAM',
     data_preprocessor=dict(type='EpisodeDataPreprocessor'),
