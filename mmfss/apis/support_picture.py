@@ -5,12 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mmfss.apis.captions import PAPER, caption
 from mmfss.apis.support import Shot, SupportSet
 from mmfss.datasets.palette import label_palette
-from mmfss.visualization.episodes import GAP, overlay_mask, stack_rows
+from mmfss.visualization.episodes import GAP, PAPER, stack_rows
+from mmfss.visualization.overlays import overlay_mask
+from mmfss.visualization.text import write_text
 
 PANEL = 176
+CAPTION = 24
 WIDTH = 1280
 MAX_SHOTS = 20
 MAX_CLASSES = 60
@@ -34,13 +36,20 @@ def draw_support(support: SupportSet) -> np.ndarray:
         left_out = len(shots) - len(panels)
         count = f'{len(shots)} image{"s" if len(shots) > 1 else ""}'
         more = f', {left_out} of them not shown' if left_out else ''
-        rows += [caption(f'{label}  {name}  ({count}{more})', WIDTH), *_lines(panels)]
+        rows += [_caption(f'{label}  {name}  ({count}{more})'), *_lines(panels)]
     hidden = len(support.shots) - MAX_CLASSES
     if hidden > 0:
-        rows.append(caption(f'+{hidden} classes that are not shown', WIDTH))
+        rows.append(_caption(f'+{hidden} classes that are not shown'))
     picture = stack_rows(rows)
     used = np.flatnonzero((picture != PAPER).any((0, 2)))[-1] + 1 + GAP
     return np.ascontiguousarray(picture[:, :used, ::-1])
+
+
+def _caption(text: str) -> np.ndarray:
+    row = np.empty((CAPTION, WIDTH, 3), np.uint8)
+    row[:] = PAPER
+    write_text(row, text, GAP + 2, CAPTION - 7, WIDTH - 2 * GAP, size=16)
+    return row
 
 
 def _panel(shot: Shot, colour: list[int]) -> np.ndarray:

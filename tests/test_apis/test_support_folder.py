@@ -11,7 +11,6 @@ import tiny_models
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.captions import caption
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import draw_support, read_support
@@ -296,14 +295,3 @@ def test_many_shots_wrap_and_are_capped():
     support = SupportSet.build({'a': pairs(*[(50, 50)] * 23), 'b': pairs((50, 50))}, S)
     picture = draw_support(support)  # 7 in a line of 1280; 20 of 23 in three lines
     assert picture.shape[:2] == (2 * 24 + 4 * 180, 4 + 7 * 180)
-
-
-def test_captions():
-    """Letters of other alphabets are drawn, each its own; what no font has is told by its code."""
-    cyrillic, latin, other = (caption(text, 300) for text in ('Ж', 'X', 'Я'))
-    assert cyrillic.shape == (24, 300, 3)
-    assert len({picture.tobytes() for picture in (cyrillic, latin, other)}) == 3
-    unknown = caption('\U0010abcd', 300)
-    assert unknown.tobytes() == caption('<U+10ABCD>', 300).tobytes()
-    long = caption('x' * 200, 100)
-    assert long.shape == (24, 100, 3) and (long[:, -6:] == long[0, 0]).all()
