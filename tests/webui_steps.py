@@ -47,7 +47,7 @@ def marked(session, photo, names=('cup',), corner=(30, 20), other=(59, 49)):
 
 def click_box(session, corner, other):
     """Two clicks on the preview at pixels (x, y) of the image."""
-    height, width = session.current_preview().shape[:2]
+    height, width = session.current_marks().shape[:2]
     tall, wide = session.photos[session.current].shape
     for x, y in (corner, other):
         session.click('corner', (x + 0.5) * width / wide, (y + 0.5) * height / tall)

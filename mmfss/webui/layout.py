@@ -55,10 +55,9 @@ class Layout:
             height=130,
         )  # fmt: skip
         self.photos = gr.Gallery(
-            label='Click an image to mark it', columns=8,
-            fit_columns=False, rows=1, height=170, visible=False,
-            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
-            elem_id='photos', buttons=[],
+            label='Click an image to mark it', columns=8, fit_columns=False, rows=1, height=170,
+            visible=False, allow_preview=False, interactive=False, object_fit='contain',
+            format='jpeg', elem_id='photos', buttons=[],
         )  # fmt: skip
         with gr.Column(visible=False) as self.marking:
             self.title = gr.HTML(elem_id='title', padding=False)
@@ -68,11 +67,11 @@ class Layout:
                         label='Paint over the object', transforms=(), sources=(), layers=False,
                         brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
                         canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
-                        buttons=[],
+                        buttons=[], visible=False,
                     )  # fmt: skip
                     self.clickable = gr.Image(
                         label='Click on the image', interactive=False, format='jpeg',
-                        visible=False, height=520, elem_id='clickable', buttons=[],
+                        height=520, elem_id='clickable', buttons=[],
                     )  # fmt: skip
                 with gr.Column(scale=1, min_width=240):
                     self.class_name = gr.Textbox(
@@ -80,21 +79,20 @@ class Layout:
                         elem_id='class-name',
                     )  # fmt: skip
                     self.tool = gr.Radio(
-                        [BRUSH, BOX, POINT, BESIDE], value=BRUSH, label='Mark with',
+                        [BOX, POINT, BESIDE, BRUSH], value=BOX, label='Mark with',
                         elem_id='tool',
                     )  # fmt: skip
-                    self.hint = gr.HTML(texts.HINTS[BRUSH], elem_id='hint', padding=False)
+                    self.hint = gr.HTML(texts.HINTS[BOX], elem_id='hint', padding=False)
                     self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
-                    with gr.Row(visible=False) as self.click_buttons:
+                    with gr.Row() as self.click_buttons:
                         self.undo = gr.Button('Undo click', size='sm', min_width=80)
                         self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
                     self.drop_photo = gr.Button('Take this image off the list', size='sm')
         self.summary = gr.HTML(elem_id='summary', padding=False)
         self.shots = gr.Gallery(
-            label='Marked objects', columns=8,
-            fit_columns=False, rows=1, height=170, visible=False, elem_id='shots',
-            allow_preview=False, interactive=False, object_fit='contain', format='jpeg',
-            buttons=[],
+            label='Marked objects', columns=8, fit_columns=False, rows=1, height=170, visible=False,
+            elem_id='shots', allow_preview=False, interactive=False, object_fit='contain',
+            format='jpeg', buttons=[],
         )  # fmt: skip
         self.chosen_shot = gr.State(None)
         with gr.Row(visible=False) as self.shot_buttons:

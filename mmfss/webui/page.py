@@ -82,19 +82,17 @@ class Page(Layout):
             self.title: views.current_title(session),
         }
 
-    def _show_current(self, session: Session) -> Updates:
-        """The current image, fresh in the editor."""
-        plain = session.current_preview(with_marks=False)
-        if plain is None:
-            return {self.editor: None, self.clickable: None}
-        rgb = plain[..., ::-1]
-        return {
-            self.editor: dict(background=rgb, layers=[], composite=None),
-            **self._show_clicks(session),
-        }
+    def _show_current(self, session: Session, tool: str) -> Updates:
+        """The current image, without paint, in the component of the tool: the editor is slow where
+        a browser has no graphics card, so it gets an image only when it is used."""
+        if tool != BRUSH:
+            return self._show_clicks(session)
+        plain = session.current_preview()
+        rgb = None if plain is None else plain[..., ::-1]
+        return {self.editor: dict(background=rgb, layers=[], composite=rgb)}
 
     def _show_clicks(self, session: Session) -> Updates:
-        drawn = session.current_preview()
+        drawn = session.current_marks()
         return {self.clickable: None if drawn is None else drawn[..., ::-1]}
 
     def _show_shots(self, session: Session) -> Updates:
@@ -124,27 +122,33 @@ class Page(Layout):
         return {self.session: session, self.summary: views.support_summary(session)}
 
     @steps
-    def add_photos(self, session: Session, files: list[str] | None) -> Updates:
+    def add_photos(self, session: Session, tool: str, files: list[str] | None) -> Updates:
         for message in session.add_photos(_uploads(files)):
             _warn(message)
-        return {self.photo_files: None, **self._show_photos(session), **self._show_current(session)}
+        return {
+            self.photo_files: None,
+            **self._show_photos(session),
+            **self._show_current(session, tool),
+        }
 
     @steps
-    def choose_photo(self, session: Session, event: gr.SelectData) -> Updates:
+    def choose_photo(self, session: Session, tool: str, event: gr.SelectData) -> Updates:
         session.choose_photo(event.index)
-        return {**self._show_photos(session), **self._show_current(session)}
+        return {**self._show_photos(session), **self._show_current(session, tool)}
 
     @steps
-    def remove_photo(self, session: Session) -> Updates:
+    def remove_photo(self, session: Session, tool: str) -> Updates:
         session.drop_photo()
-        return {**self._show_photos(session), **self._show_current(session)}
+        return {**self._show_photos(session), **self._show_current(session, tool)}
 
     @steps
     def choose_tool(self, session: Session, tool: str) -> Updates:
+        (shown, value), brush = next(iter(self._show_current(session, tool).items())), tool == BRUSH
+        hidden = self.clickable if brush else self.editor
         return {
-            self.editor: gr.update(visible=tool == BRUSH),
-            self.clickable: gr.update(visible=tool != BRUSH),
-            self.click_buttons: gr.update(visible=tool != BRUSH),
+            shown: gr.update(visible=True, value=value),
+            hidden: gr.update(visible=False),
+            self.click_buttons: gr.update(visible=not brush),
             self.hint: texts.HINTS[tool],
         }
 
@@ -164,11 +168,11 @@ class Page(Layout):
         return self._show_clicks(session)
 
     @steps
-    def use_mask(self, session: Session, name: str, tool: str, editor: dict | None) -> Updates:
+    def use_mask(self, session: Session, tool: str, name: str, editor: dict | None) -> Updates:
         session.use_mask(name, (editor or {}) if tool == BRUSH else None)
         return {
             **self._show_photos(session),
-            **self._show_current(session),
+            **self._show_current(session, tool),
             **self._show_shots(session),
             **self._show_results(session),
         }
@@ -238,15 +242,20 @@ class Page(Layout):
         shots = [self.summary, self.shots, self.chosen_shot, self.shot_buttons]
         results = [self.query_files, self.scores, self.results]
         self.blocks.load(self.start, None, [self.session, self.summary], api_name='start')
-        self._on(self.photo_files.upload, self.add_photos, [self.photo_files], photos + current)
-        self._on(self.photos.select, self.choose_photo, [], photos + current)
-        self._on(self.drop_photo.click, self.remove_photo, [], photos + current)
+        self._on(
+            self.photo_files.upload,
+            self.add_photos,
+            [self.tool, self.photo_files],
+            photos + current,
+        )
+        self._on(self.photos.select, self.choose_photo, [self.tool], photos + current)
+        self._on(self.drop_photo.click, self.remove_photo, [self.tool], photos + current)
         tool_parts = [self.editor, self.clickable, self.click_buttons, self.hint]
         self._on(self.tool.change, self.choose_tool, [self.tool], tool_parts)
         self._on(self.clickable.select, self.click, [self.tool], [self.clickable])
         self._on(self.undo.click, self.undo_click, [], [self.clickable])
         self._on(self.clear.click, self.clear_clicks, [], [self.clickable])
-        marked = [self.class_name, self.tool, self.editor]
+        marked = [self.tool, self.class_name, self.editor]
         self._on(self.use.click, self.use_mask, marked, photos + current + shots + results)
         self._on(self.shots.select, self.choose_shot, [], [self.chosen_shot])
         self._on(self.drop_shot.click, self.remove_shot, [self.chosen_shot], photos + shots)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from mmfss.apis.prediction import check_threshold
+from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import make_shot
 from mmfss.webui import marking
 from mmfss.webui.folder import Upload, VisitorFolder, take
@@ -131,15 +132,18 @@ class Session:
         photo = self.photos[self._current_index()]
         return photo, read_upload(photo.path, photo.name, self.limits)
 
-    def current_preview(self, with_marks: bool = True) -> np.ndarray | None:
-        """The current image as the page shows it, uint8 (h, w, 3) BGR, or None without one."""
+    def current_preview(self) -> np.ndarray | None:
+        """The current image, uint8 (h, w, 3) BGR, or None without one."""
+        return None if self.current is None else marking.preview(self._current_image()[1])
+
+    def current_marks(self) -> np.ndarray | None:
+        """The current image with clicks and proposal, enlarged where it is small: uint8 (h, w, 3)
+        BGR, or None without one."""
         if self.current is None:
             return None
         photo, image = self._current_image()
-        small = marking.preview(image, least=LEAST_SIDE)
-        if not with_marks:
-            return small
-        return marking.draw_marks(small, self.clicks, photo.shape, self.proposal)
+        shown = marking.preview(image, least=LEAST_SIDE)
+        return marking.draw_marks(shown, self.clicks, photo.shape, self.proposal)
 
     # ------------------------------------------------------------------ marking
 
@@ -283,7 +287,7 @@ class Session:
 
     def _label_one(self, query: Query) -> Query:
         image = read_query(query, self.limits)
-        return query.labelled(self.worker.run(lambda: self._inferencer(image)))
+        return query.labelled(cast(Prediction, self.worker.run(self._inferencer, image)))
 
     def labelled(self) -> tuple[Query, ...]:
         """Images with a result of the present supports."""

@@ -27,7 +27,7 @@ class Limits:
 
     Attributes:
         max_pixels: width x height of an image.
-        max_upload_mb: megabytes (10^6 bytes) of a file.
+        max_upload_mb: megabytes (2^20 bytes) of a file.
         max_photos: images to mark.
         max_shots: marked objects, over all classes.
         max_queries: images to label.
@@ -38,6 +38,11 @@ class Limits:
     max_photos: int = 50
     max_shots: int = 50
     max_queries: int = 100
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Of a file."""
+        return self.max_upload_mb * 2**20
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -85,10 +90,11 @@ def check_header(path: str | os.PathLike, name: str, limits: Limits) -> None:
     Raises:
         ValueError: No image, of another format, an animation, too large.
     """
-    if os.path.getsize(path) > limits.max_upload_mb * 1_000_000:
+    size = os.path.getsize(path)
+    if size > limits.max_upload_bytes:
         raise ValueError(
-            f'{name} has {os.path.getsize(path) / 1e6:.0f} MB, allowed are {limits.max_upload_mb} '
-            'MB; make it smaller'
+            f'{name} has {size / 2**20:.1f} MB, allowed are {limits.max_upload_mb} MB; make it '
+            'smaller'
         )
     try:
         with Image.open(path, formats=FORMATS) as image:

@@ -1,0 +1,127 @@
+"""What is taken away is what the page showed, and what the command makes of a folder."""
+
+import csv
+import io
+import shlex
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from PIL import Image
+from webui_steps import marked
+
+from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.apis.loading import find_config
+from mmfss.datasets.palette import label_palette
+from mmfss.webui.export import command, export
+from mmfss.webui.session import Session
+from mmfss.webui.uploads import Limits
+from mmfss.webui.worker import ModelChoice, ModelWorker
+
+
+def masks_in(archive: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(archive) as files:
+        return {
+            name: np.array(Image.open(io.BytesIO(files.read(name))))
+            for name in files.namelist()
+            if name.endswith('.png')
+        }
+
+
+def test_masks_are_palette_pngs_at_full_size_with_the_visitors_names(new_session, photo):
+    session = new_session()
+    marked(session, photo, ('cup', 'Кошка'))
+    names = ('猫 é.jpg', '../x.png', 'x.png', 'wide.png')
+    sizes = ({}, {}, {}, dict(width=1600, height=100))
+    files = [photo(Path(name).name, 10 + i, **size)[0] for i, (name, size) in
+             enumerate(zip(names, sizes))]  # fmt: skip
+    session.add_queries(list(zip(files, names)))
+    session.set_threshold(0)
+    session.label()
+    archive, scores, support = export(session)
+    masks = masks_in(archive)
+    assert list(masks) == [f'ann_dir/{stem}.png' for stem in ('猫 é', 'x', 'x_2', 'wide')]
+    for mask, query in zip(masks.values(), session.queries):
+        np.testing.assert_array_equal(mask, query.whole().labels)
+    assert masks['ann_dir/wide.png'].shape == (100, 1600)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.read('classes.txt').decode() == '0 background\n1 cup\n2 Кошка\n'
+        image = Image.open(opened.open('ann_dir/x.png'))
+        assert image.mode == 'P'
+        colours = np.array(image.getpalette()).reshape(-1, 3)[:3]
+        assert colours.tolist() == label_palette(2)
+    rows = list(csv.DictReader(io.StringIO(scores.read_text(encoding='utf-8'))))
+    assert sorted(row['image'] for row in rows) == sorted(q.name for q in session.queries)
+    certain = [float(row['certainty']) for row in rows]
+    assert certain == sorted(certain)
+    by_name = {row['image']: row for row in rows}
+    first = session.queries[0].whole()
+    assert by_name['猫 é.jpg']['Кошка score'] == f'{first.scores[1]:.6f}'
+    assert by_name['猫 é.jpg']['cup share'] == f'{np.mean(first.labels == 1):.6f}'
+    assert SupportSet.load(support).classes == ('cup', 'Кошка')
+
+
+def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo):
+    session = new_session()
+    with pytest.raises(ValueError, match='no object is marked yet'):
+        export(session)
+    marked(session, photo)
+    assert [file.name for file in export(session)] == ['support.safetensors']
+
+
+def test_the_command_names_what_differs_from_the_default_and_is_quoted():
+    assert command(ModelChoice(), 0.7) == (
+        'python tools/label.py support.safetensors IMAGES OUT --threshold 0.7'
+    )
+    line = command(ModelChoice('my config.py', 'a b.pth'), 0.55)
+    assert shlex.split(line)[5:] == [
+        '--threshold', '0.55', '--config', 'my config.py', '--weights', 'a b.pth'
+    ]  # fmt: skip
+
+
+def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
+    """The embedded default with random weights, labelled by the page and by the command shown."""
+    label = pytest.importorskip('mmfss.labelling.cli').label
+    weights = tmp_path / 'random weights.pth'
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MODELS.build(Config.fromfile(find_config('fss_sam2_shapes_1shot')).model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), weights)
+    choice = ModelChoice(weights=str(weights))
+    worker = ModelWorker(FewShotInferencer(choice.config, weights, 'cpu'), None, choice)
+    session = Session(worker, Limits(), tmp_path)
+    session.add_photos([photo('a.png', 0)])
+    session.click('object', 300, 230)  # SAM 2's own prompts, of random weights
+    layer = np.zeros((80, 96, 4), np.uint8)
+    layer[20:50, 30:60] = 255
+    session.use_mask('cup', {'layers': [layer]})
+    session.use_mask('cat', {'layers': [np.roll(layer, 20, 1)]})
+    images = tmp_path / 'images'
+    images.mkdir()
+    for i in range(3):
+        path, _ = photo(f'q{i}.png', 10 + i, width=90 + 40 * i)
+        path.rename(images / f'q{i}.png')
+    session.set_threshold(0.25)
+    session.add_queries([(path, path.name) for path in sorted(images.iterdir())])
+    session.label()
+    archive, scores, support = export(session)
+
+    words = shlex.split(command(choice, session.threshold))
+    assert words[:2] == ['python', 'tools/label.py']
+    places = {
+        'support.safetensors': str(support),
+        'IMAGES': str(images),
+        'OUT': str(tmp_path / 'o'),
+    }
+    monkeypatch.setattr(sys, 'argv', ['label.py'])
+    assert label([places.get(word, word) for word in words[2:]]) == 0
+    for name, mask in masks_in(archive).items():
+        np.testing.assert_array_equal(mask, np.array(Image.open(tmp_path / 'o' / name)))
+    assert scores.read_text(encoding='utf-8') == (tmp_path / 'o' / 'scores.csv').read_text()
+    worker.close()
+    session.close()
