@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -29,12 +28,11 @@ from mmfss.datasets.palette import label_palette
 from .fssam import FSSAM, ImageFeatures
 from .functional import up
 from .nway import ClassState, class_logits, encode_class, segment_classes
+from .segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from .weights import check_state_dict
 
 if TYPE_CHECKING:
     from mmfss.apis.support import SupportSet
-
-PREPROCESSOR = dict(type='SegDataPreProcessor', bgr_to_rgb=True)
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,9 @@ class FewShotSegmentor(FSSAM):
                 raise ValueError(f'model.{name} must be None for FewShotSegmentor, got {value!r}')
         if data_preprocessor is None:
             data_preprocessor = PREPROCESSOR
-        _check_preprocessor(data_preprocessor)
+        check_preprocessor(data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, **fssam)
-        self.test_cfg = _checked(test_cfg)
+        self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
         self._source = support
         self._support: SupportSet | None = None
@@ -278,37 +276,3 @@ def _as_input(image: Tensor) -> Tensor:
 
 def _is_folder(support: Any) -> bool:
     return isinstance(support, (str, os.PathLike)) and os.path.isdir(support)
-
-
-def _check_preprocessor(cfg: dict | nn.Module) -> None:
-    if not isinstance(cfg, Mapping):
-        return
-    wrong = [key for key in ('mean', 'std', 'rgb_to_bgr') if cfg.get(key)]
-    if cfg.get('type') != PREPROCESSOR['type'] or not cfg.get('bgr_to_rgb') or wrong:
-        raise ValueError(
-            'model.data_preprocessor of FewShotSegmentor must hand on RGB images in 0..255, which '
-            f'the encoders normalise themselves: {PREPROCESSOR}, without mean and std; got '
-            f'{dict(cfg)}. Where it comes from a _base_ config, add _delete_=True'
-        )
-
-
-def _checked(test_cfg: dict | None) -> ConfigDict:
-    """mmseg's ``test_cfg``, checked: it would fail in the middle of a test otherwise."""
-    cfg = ConfigDict(test_cfg or dict(mode='whole'))
-    allowed = "dict(mode='whole') or dict(mode='slide', crop_size=(h, w), stride=(h, w))"
-    if cfg.get('mode') not in ('whole', 'slide'):
-        raise ValueError(f'model.test_cfg must be {allowed}, got {dict(cfg)}')
-    if cfg.mode == 'slide':
-        pairs = [cfg.get('crop_size'), cfg.get('stride')]
-        fits = all(
-            isinstance(pair, (tuple, list))
-            and len(pair) == 2
-            and all(isinstance(value, int) and value > 0 for value in pair)
-            for pair in pairs
-        )
-        if not fits or any(step > side for side, step in zip(*pairs)):
-            raise ValueError(
-                f'model.test_cfg must be {allowed} with whole numbers of pixels, and a stride no '
-                f'larger than the window; got {dict(cfg)}'
-            )
-    return cfg

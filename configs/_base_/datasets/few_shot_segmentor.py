@@ -4,7 +4,8 @@
 #   CLASSES    names of the values 1..N of the masks, in the order of the support set: star,ring
 #   SUFFIX     ending of the images, .png or .jpg
 data_root = '{{$DATA_ROOT:data/label}}'
-classes = ['background', *'{{$CLASSES:star,ring,cross}}'.split(',')]
+names = '{{$CLASSES:star,ring,cross}}'
+classes = ['background', *names.split(',')]
 
 test_dataloader = dict(
     batch_size=1,
