@@ -7,7 +7,7 @@ _base_ = ['_base_/models/fssam_dinov2b.py', '_base_/datasets/few_shot_segmentor.
 model = dict(
     type='FewShotSegmentor',
     data_preprocessor=dict(_delete_=True, type='SegDataPreProcessor', bgr_to_rgb=True),
-    support='{{$SUPPORT:data/label/support.safetensors}}',
+    support='{{$SUPPORT:data/example/support}}',
     threshold={{_base_.object_threshold}},
     test_cfg=dict(mode='whole'),
     # Small objects in large images: windows of 512 px on an image with a long side of 1536, each

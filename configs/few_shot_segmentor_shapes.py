@@ -1,13 +1,13 @@
 # The embedded default as an ordinary segmentor of mmseg over background and the classes of a
-# support set (SUPPORT: a support file or a folder). Its weights are those of FSSAM:
-#   SUPPORT=support.safetensors DATA_ROOT=my_data CLASSES=star,ring,cross \
-#       python MMSEG/.mim/tools/test.py configs/few_shot_segmentor_shapes.py epoch_5.pth
+# support set (SUPPORT: a support file or a folder). Its weights are those of FSSAM. On the example
+# of `tools/prepare.py example`, or on DATA_ROOT=... CLASSES=...:
+#   python MMSEG/.mim/tools/test.py configs/few_shot_segmentor_shapes.py epoch_5.pth
 # where MMSEG is the folder of the package: python -c 'import mmseg; print(mmseg.__path__[0])'
 _base_ = ['_base_/models/fssam_shapes.py', '_base_/datasets/few_shot_segmentor.py']
 model = dict(
     type='FewShotSegmentor',
     data_preprocessor=dict(_delete_=True, type='SegDataPreProcessor', bgr_to_rgb=True),
-    support='{{$SUPPORT:data/label/support.safetensors}}',
+    support='{{$SUPPORT:data/example/support}}',
     threshold={{_base_.object_threshold}},
     test_cfg=dict(mode='whole'),
 )

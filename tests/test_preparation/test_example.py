@@ -35,9 +35,9 @@ def test_supports_are_marked(out):
 
 def test_pictures_and_truth(out):
     names = sorted(path.name for path in (out / 'images').iterdir())
-    assert names == sorted(path.name for path in (out / 'truth').iterdir())
+    assert names == sorted(path.name for path in (out / 'masks').iterdir())
     assert len(names) == 20
-    truths = [read_mask(out / 'truth' / name) for name in names]
+    truths = [read_mask(out / 'masks' / name) for name in names]
     assert set(np.unique(truths)) == {0, 1, 2, 3, 255}
     assert sum(not ((t > 0) & (t < 255)).any() for t in truths) == 6  # 30 %
     assert read_image(out / 'images' / names[0]).shape == (64, 64, 3)

@@ -73,8 +73,8 @@ def ious(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray
 
 def compare_with_truth(example: Path, out: Path) -> None:
     """Print IoU of the labels, and precision and recall of the presence of classes."""
-    names = sorted(path.name for path in (example / 'truth').iterdir())
-    pairs = [(read_mask(out / 'ann_dir' / n), read_mask(example / 'truth' / n)) for n in names]
+    names = sorted(path.name for path in (example / 'masks').iterdir())
+    pairs = [(read_mask(out / 'ann_dir' / n), read_mask(example / 'masks' / n)) for n in names]
     found = ious(pairs, len(SHOTS))
     said = np.array([[(a == c + 1).any() for c in range(len(SHOTS))] for a, _ in pairs])
     there = np.array([[(t == c + 1).any() for c in range(len(SHOTS))] for _, t in pairs])
@@ -99,7 +99,7 @@ def train_fcn(out: Path, example: Path, work_dir: Path, iterations: int) -> None
     norm = dict(type='BN', requires_grad=True)
     test_data = dict(
         type='BaseSegDataset',
-        data_prefix=dict(img_path=str(example / 'images'), seg_map_path=str(example / 'truth')),
+        data_prefix=dict(img_path=str(example / 'images'), seg_map_path=str(example / 'masks')),
         img_suffix='.png',
         metainfo=dict(classes=('background', *SHOTS)),
         pipeline=[

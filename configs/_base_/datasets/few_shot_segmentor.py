@@ -3,8 +3,8 @@
 #   DATA_ROOT  folder with images/*.png or *.jpg and masks/*.png
 #   CLASSES    names of the values 1..N of the masks, in the order of the support set: star,ring
 #   SUFFIX     ending of the images, .png or .jpg
-data_root = '{{$DATA_ROOT:data/label}}'
-names = '{{$CLASSES:star,ring,cross}}'
+data_root = '{{$DATA_ROOT:data/example}}'
+names = '{{$CLASSES:crescent,ring,star}}'
 classes = ['background', *names.split(',')]
 
 test_dataloader = dict(

@@ -5,7 +5,7 @@ trained or tested on. The classes are three that fold 0 holds out of training. W
 
     OUT/support/<class>/images/*.png, masks/*.png    2, 3 and 5 supports
     OUT/images/*.png                                 pictures to label; some show none of the three
-    OUT/truth/*.png                                  their labels: 1..3 in the order of the names
+    OUT/masks/*.png                                  their labels: 1..3 in the order of the names
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def write_example(out: Path, example: Example) -> bool:
         for value, class_id in enumerate(labels, 1):
             truth[label == class_id] = value
         save_png(out / 'images' / f'{number:05d}.png', image[..., ::-1])
-        save_png(out / 'truth' / f'{number:05d}.png', truth)
+        save_png(out / 'masks' / f'{number:05d}.png', truth)
     write_text(manifest, text)
     return True
 
 
 def _others(out: Path) -> bool:
     """Whether there is anything but what an interrupted run leaves."""
-    return not {path.name for path in out.iterdir()} <= {'support', 'images', 'truth'}
+    return not {path.name for path in out.iterdir()} <= {'support', 'images', 'masks'}
 
 
 def _supports(example: Example) -> Iterator[tuple[str, int]]:
