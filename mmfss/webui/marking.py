@@ -141,7 +141,12 @@ def draw_marks(
         shape: (height, width) of the whole image.
         mask: bool (H, W), the proposal.
     """
-    out = image.copy() if mask is None else tint(image, resize_mask(mask, image.shape[:2]), _BLUE)
+    out = image.copy()
+    if mask is not None:
+        small = resize_mask(mask, image.shape[:2])
+        rim = cv2.dilate(small.astype(np.uint8), np.ones((7, 7), np.uint8)) > small
+        out = tint(image, small, _BLUE)
+        out[rim] = _WHITE  # blue alone is hard to see on the sky
     scale = np.array(image.shape[1::-1]) / np.array(shape[::-1])
     places = [tuple(int(v) for v in np.array([c.x, c.y]) * scale) for c in clicks]
     radius = max(3, round(max(out.shape[:2]) / 110))

@@ -38,10 +38,19 @@ CSS = """
 .scroll {overflow: auto; max-height: 320px}
 .scores {border-collapse: collapse; border: 0 !important;
   width: auto !important; margin: 0 !important}
+.scores thead, .scores tbody, .scores tr {border: 0 !important}
 .scores th, .scores td {padding: .25em .8em; text-align: left; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid #8884 !important}
 .scores td:first-child {max-width: 24em; overflow: hidden; text-overflow: ellipsis}
 #clickable img {width: 100%; height: 100%; object-fit: contain; cursor: crosshair}
 .there {font-weight: 700}
 .absent {opacity: .55}
+#photos .grid-wrap, #shots .grid-wrap, #results .grid-wrap {padding-top: 28px}
+#results .grid-wrap {max-height: none}
+#files .label-clear-button {display: none}
+@media (max-width: 640px) {
+  #clickable, #editor {height: 380px !important}
+  .scores td:first-child {max-width: 9em}
+  #results .grid-container {grid-template-columns: 1fr !important}
+}
 """
