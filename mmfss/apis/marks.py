@@ -89,7 +89,8 @@ class Prompt:
         points: list[Point] = []
         labels: list[int] = []
         if self.box is not None:
-            points += [tuple(self.box[:2]), tuple(self.box[2:])]
+            x1, y1, x2, y2 = self.box
+            points += [(x1, y1), (x2, y2)]
             labels += [BOX_START, BOX_END]
         points += self.points
         labels += self.labels
@@ -146,19 +147,27 @@ def read_prompt(path: str | os.PathLike) -> Prompt:
             raise ValueError(f'unknown entries {unknown[:5]}')
         points = [_numbers(p, 3, 'a point', '[x, y, label]') for p in data.get('points') or []]
         box = data.get('box')
+        if box is not None:
+            x1, y1, x2, y2 = _numbers(box, 4, 'the box', '[x1, y1, x2, y2]')
+            box = x1, y1, x2, y2
+        wrong = [label for *_, label in points if label not in (NOT_OBJECT, OBJECT)]
+        if wrong:
+            raise ValueError(f'labels of points must be 1 (object) or 0 (not), got {wrong[0]:g}')
         return Prompt(
-            None if box is None else tuple(_numbers(box, 4, 'the box', '[x1, y1, x2, y2]')),
+            box,
             tuple((x, y) for x, y, _ in points),
-            tuple(int(label) if label in (0, 1) else label for *_, label in points),
-            tuple(
-                tuple(tuple(_numbers(p, 2, 'a point', '[x, y]')) for p in stroke)
-                for stroke in data.get('scribbles') or []
-            ),
+            tuple(int(label) for *_, label in points),
+            tuple(tuple(_pair(p) for p in stroke) for stroke in data.get('scribbles') or []),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f'{path} is no prompt ({error}); a prompt is {form}, with at least one of the three'
         ) from error
+
+
+def _pair(values: Sequence[float]) -> Point:
+    x, y = _numbers(values, 2, 'a point', '[x, y]')
+    return x, y
 
 
 def _numbers(values: Sequence[float], count: int, what: str, form: str) -> list[float]:

@@ -101,15 +101,15 @@ class Proposer:
     def __init__(
         self, model: FewShotInferencer | FSSAM, checkpoint: str | os.PathLike | None = None
     ) -> None:
-        amp = False
+        beside = None
         if isinstance(model, FewShotInferencer):
-            amp = model.amp
-            beside = Path(model.weights or '').with_name(PROMPT_WEIGHTS) if model.weights else None
-            if checkpoint is None and beside is not None and beside.is_file():
-                checkpoint = beside
-            model = model.model
-        self._model, self._amp = model, amp
-        self._heads = prompt_heads(model, None if checkpoint is None else str(checkpoint))
+            self._model, self._amp = model.model, model.amp
+            beside = model.weights and Path(model.weights).with_name(PROMPT_WEIGHTS)
+        else:
+            self._model, self._amp = model, False
+        if checkpoint is None and beside and beside.is_file():
+            checkpoint = beside
+        self._heads = prompt_heads(self._model, None if checkpoint is None else str(checkpoint))
         self._kept: tuple[np.ndarray, SAM2Features] | None = None
 
     @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -52,14 +54,14 @@ def _caption(text: str) -> np.ndarray:
     return row
 
 
-def _panel(shot: Shot, colour: list[int]) -> np.ndarray:
+def _panel(shot: Shot, colour: Sequence[int]) -> np.ndarray:
     """RGB, at the original proportions."""
     height, width = shot.shape
     scale = min(PANEL / height, 2 * PANEL / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = cv2.INTER_AREA if size[1] < shot.image.shape[0] else cv2.INTER_LINEAR
     image = np.ascontiguousarray(cv2.resize(shot.image, size, interpolation=how)[..., ::-1])
-    out = overlay_mask(image, shot.mask, tuple(colour))
+    out = overlay_mask(image, shot.mask, (colour[0], colour[1], colour[2]))
     inside = (cv2.resize(shot.mask, size, interpolation=cv2.INTER_NEAREST) == 1).astype(np.uint8)
     edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(out, edges, -1, colour, 2)

@@ -12,6 +12,7 @@ Shapes: B prompts, P points, M candidates, (h, w) of the mask decoder's logits.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -221,7 +222,11 @@ def train_prompts(
         conv.requires_grad_(False)  # they run in the image encoder
     parameters = [p for p in heads.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, iterations, pct_start=0.05)
+    warm = max(1, iterations // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / iterations)),
+    )
     for step in range(iterations):
         features, masks = objects.pick(rng.integers(0, len(objects.masks), batch_size))
         kind = KINDS[step % len(KINDS)]

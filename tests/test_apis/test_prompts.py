@@ -212,6 +212,7 @@ def test_prompt_file(tmp_path):
         ('{"box": [1, 2, 3]}', r'the box must be \[x1, y1, x2, y2\] of finite numbers'),
         ('{"box": [1, 2, 3, NaN]}', 'of finite numbers'),
         ('{"points": [[1, 2]]}', r'a point must be \[x, y, label\]'),
+        ('{"points": [[1, 2, 0.5]]}', r'labels of points must be 1 .*, got 0\.5'),
         ('{"points": 5}', 'is no prompt'),
         ('{"scribbles": [[1, 2]]}', r'a point must be \[x, y\]'),
         ('{"box": "left"}', 'the box must be'),

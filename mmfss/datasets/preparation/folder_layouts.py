@@ -166,7 +166,7 @@ def _find_classes(src: Path, prompts: bool) -> Source:
         others += _others(src, {folder, masks}, {*photos, *drawn, *asked})
         there = {mask.with_suffix('') for mask in drawn}
         drawn += [prompt for prompt in asked if prompt.with_suffix('') not in there]
-        for photo, mask in _pairs(folder, photos, masks, drawn, prompts):
+        for photo, mask in _pairs((folder, masks), photos, drawn, prompts):
             samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
     return Source('classes', images, classes, samples, remarks=_left_out(others))
 
@@ -189,7 +189,7 @@ def _find_values(src: Path) -> Source:
     others = _others(src, set(folders), {*photos, *drawn})
     samples = [
         Sample(photo.relative_to(folders[0]).as_posix(), mask)
-        for photo, mask in _pairs(folders[0], photos, folders[1], drawn)
+        for photo, mask in _pairs(folders, photos, drawn)
     ]
     return Source('values', folders[0], classes, samples, remarks=_left_out(others))
 
@@ -218,9 +218,8 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
         for image_id, record in records
     ]
     unused = [name for category, name in found.categories.items() if category not in used]
-    known = {sample.image for sample in samples}
-    photos = (p.relative_to(images).as_posix() for p in _files(images, IMAGES))
-    unlisted = [name for name in photos if name not in known]
+    photos = {p.relative_to(images).as_posix() for p in _files(images, IMAGES)}
+    unlisted = sorted(photos - {sample.image for sample in samples})
     remarks = [
         (unused, 'categories without annotations left out'),
         (unlisted, f'images that are not in {file.name} left out'),
@@ -236,15 +235,11 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
 
 
 def _pairs(
-    image_folder: Path,
-    photos: list[Path],
-    mask_folder: Path,
-    drawn: list[Path],
-    prompts: bool = False,
+    folders: tuple[Path, Path], photos: list[Path], drawn: list[Path], prompts: bool = False
 ) -> list[tuple[Path, Path]]:
     """Images and masks of equal path but for the suffix."""
     by_stem: list[dict[str, Path]] = []
-    for folder, files in ((image_folder, photos), (mask_folder, drawn)):
+    for folder, files in zip(folders, (photos, drawn)):
         stems = defaultdict(list)
         for file in files:
             stems[file.relative_to(folder).with_suffix('').as_posix()].append(file)
@@ -260,8 +255,8 @@ def _pairs(
     lone_masks = [masks[stem] for stem in masks if stem not in images]
     if lone_images or lone_masks:
         raise ValueError(
-            f'{len(lone_images)} images have no mask in {mask_folder}: {listed(lone_images)}; '
-            f'{len(lone_masks)} masks have no image in {image_folder}: {listed(lone_masks)}; an '
+            f'{len(lone_images)} images have no mask in {folders[1]}: {listed(lone_images)}; '
+            f'{len(lone_masks)} masks have no image in {folders[0]}: {listed(lone_masks)}; an '
             f'image and its mask have one name; masks are {", ".join(MASKS)} (JPEG alters values), '
             f'and .png beside their images{"; a prompt x.json may replace one" if prompts else ""}'
         )

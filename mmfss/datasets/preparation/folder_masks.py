@@ -225,7 +225,8 @@ def _from_annotations(sample: Sample, rules: Rules) -> Masks:
     shape = sample.shape
     if rules.kind == 'label_maps':
         return {None: paint(sample.annotations, rules.labels, *shape)[0]}
-    return {**annotated_masks(sample, rules.labels)}
+    found = annotated_masks(sample, rules.labels)
+    return {class_id: mask for class_id, mask in found.items()}  # noqa: C416
 
 
 def annotated_masks(sample: Sample, labels: Mapping[int, int]) -> dict[int, np.ndarray]:
