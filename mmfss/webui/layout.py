@@ -60,34 +60,7 @@ class Layout:
             format='jpeg', elem_id='photos', buttons=[],
         )  # fmt: skip
         with gr.Column(visible=False) as self.marking:
-            self.title = gr.HTML(elem_id='title', padding=False)
-            with gr.Row():
-                with gr.Column(scale=3, min_width=320):
-                    self.editor = gr.ImageEditor(
-                        label='Paint over the object', transforms=(), sources=(), layers=False,
-                        brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
-                        canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
-                        buttons=[], visible=False,
-                    )  # fmt: skip
-                    self.clickable = gr.Image(
-                        label='Click on the image', interactive=False, format='jpeg',
-                        height=520, elem_id='clickable', buttons=[],
-                    )  # fmt: skip
-                with gr.Column(scale=1, min_width=240):
-                    self.class_name = gr.Textbox(
-                        label='Name of the class', placeholder='e.g. cup', max_length=100,
-                        elem_id='class-name',
-                    )  # fmt: skip
-                    self.tool = gr.Radio(
-                        [BOX, POINT, BESIDE, BRUSH], value=BOX, label='Mark with',
-                        elem_id='tool',
-                    )  # fmt: skip
-                    self.hint = gr.HTML(texts.HINTS[BOX], elem_id='hint', padding=False)
-                    self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
-                    with gr.Row() as self.click_buttons:
-                        self.undo = gr.Button('Undo click', size='sm', min_width=80)
-                        self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
-                    self.drop_photo = gr.Button('Take this image off the list', size='sm')
+            self._marking()
         self.summary = gr.HTML(elem_id='summary', padding=False)
         self.shots = gr.Gallery(
             label='Marked objects', columns=8, fit_columns=False, rows=1, height=170, visible=False,
@@ -98,6 +71,37 @@ class Layout:
         with gr.Row(visible=False) as self.shot_buttons:
             self.drop_shot = gr.Button('Remove the chosen one', size='sm', elem_id='drop-shot')
             self.clear_shots = gr.Button('Remove all', size='sm', elem_id='clear-shots')
+
+    def _marking(self) -> None:
+        """The current image, and what is done with it."""
+        self.title = gr.HTML(elem_id='title', padding=False)
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                self.editor = gr.ImageEditor(
+                    label='Paint over the object', transforms=(), sources=(), layers=False,
+                    brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
+                    canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
+                    buttons=[], visible=False,
+                )  # fmt: skip
+                self.clickable = gr.Image(
+                    label='Click on the image', interactive=False, format='jpeg',
+                    height=520, elem_id='clickable', buttons=[],
+                )  # fmt: skip
+            with gr.Column(scale=1, min_width=240):
+                self.class_name = gr.Textbox(
+                    label='Name of the class', placeholder='e.g. cup', max_length=100,
+                    elem_id='class-name',
+                )  # fmt: skip
+                self.tool = gr.Radio(
+                    [BOX, POINT, BESIDE, BRUSH], value=BOX, label='Mark with',
+                    elem_id='tool',
+                )  # fmt: skip
+                self.hint = gr.HTML(texts.HINTS[BOX], elem_id='hint', padding=False)
+                self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
+                with gr.Row() as self.click_buttons:
+                    self.undo = gr.Button('Undo click', size='sm', min_width=80)
+                    self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
+                self.drop_photo = gr.Button('Take this image off the list', size='sm')
 
     def _label_tab(self, threshold: float) -> None:
         gr.Markdown(texts.LABEL)

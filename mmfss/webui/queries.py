@@ -14,7 +14,6 @@ import numpy as np
 
 from mmfss.apis.prediction import Prediction
 from mmfss.webui.marking import preview
-from mmfss.webui.uploads import Limits, read_upload
 
 RESULT_SIDE = 768
 
@@ -99,12 +98,3 @@ class Query:
         """Remove its files."""
         for file in (self.path, self._beside('.preview'), self._beside('.npy')):
             file.unlink(missing_ok=True)
-
-
-def read_query(query: Query, limits: Limits) -> np.ndarray:
-    """The whole image: uint8 (H, W, 3) BGR.
-
-    Raises:
-        ValueError: Its copy is gone or damaged.
-    """
-    return read_upload(query.path, query.name, limits)

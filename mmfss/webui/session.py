@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,24 +16,14 @@ from mmfss.apis.support import make_shot
 from mmfss.webui import marking
 from mmfss.webui.folder import Upload, VisitorFolder, take
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
-from mmfss.webui.queries import Query, read_query
-from mmfss.webui.supports import MarkedShot, Supports
+from mmfss.webui.queries import Query
+from mmfss.webui.supports import MarkedShot, Photo, Supports
 from mmfss.webui.uploads import Limits, read_upload
 from mmfss.webui.worker import ModelWorker
 
 THUMB_SIDE = 320
 PATIENCE_S = 20.0
 """How long a step waits for the visitor's last one, in seconds."""
-
-
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """An image to mark: name, file, (height, width), thumbnail uint8 (h, w, 3) BGR."""
-
-    name: str
-    path: Path
-    shape: tuple[int, int]
-    thumb: np.ndarray
 
 
 class Session:
@@ -286,7 +276,7 @@ class Session:
                     self.queries = (*self.queries[:i], labelled, *self.queries[i + 1 :])
 
     def _label_one(self, query: Query) -> Query:
-        image = read_query(query, self.limits)
+        image = read_upload(query.path, query.name, self.limits)
         return query.labelled(cast(Prediction, self.worker.run(self._inferencer, image)))
 
     def labelled(self) -> tuple[Query, ...]:

@@ -1,12 +1,23 @@
-"""The marked objects of one visitor: an immutable list, ordered by class."""
+"""The images to mark and the marked objects of one visitor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mmfss.apis.support import Shot, SupportSet, check_classes
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An image to mark: name, file, (height, width), thumbnail uint8 (h, w, 3) BGR."""
+
+    name: str
+    path: Path
+    shape: tuple[int, int]
+    thumb: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
