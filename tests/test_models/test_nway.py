@@ -75,9 +75,7 @@ def test_score_by_a_plain_loop():
     for y in range(4):
         for x in range(6):
             mean += float(inside[y, x]) * features[:, y, x].numpy()
-    cosines = [
-        mean @ p / np.linalg.norm(mean) / np.linalg.norm(p) for p in prototypes.numpy()
-    ]
+    cosines = [mean @ p / np.linalg.norm(mean) / np.linalg.norm(p) for p in prototypes.numpy()]
     assert float(object_score(features, inside, prototypes)) == pytest.approx(
         np.mean(cosines), abs=1e-5
     )
