@@ -198,7 +198,7 @@ def _objects(dataset: Sequence) -> Iterator[tuple[Tensor, np.ndarray]]:
         for image, label in zip(images, labels):
             mask = largest_object(label.numpy() == 1)
             if mask.sum() >= MIN_PIXELS:
-                yield image, mask
+                yield image.flip(0), mask  # datasets give BGR
 
 
 def train_prompts(

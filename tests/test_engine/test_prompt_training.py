@@ -113,6 +113,22 @@ class Episodes:
         return dict(inputs=inputs, data_samples=tiny_models.samples_of(data)[0])
 
 
+def test_objects_are_encoded_as_the_model_sees_them():
+    """Datasets give BGR, the encoder takes RGB: as Proposer encodes the same image."""
+    model = tiny_models.build()
+    image = Episodes()[0]['inputs']['query'].permute(1, 2, 0).byte().numpy()
+    objects = encode_objects(model, [_whole_pixels(Episodes()[0])], 1, 1)
+    wanted = Proposer(model)._encode(image)
+    torch.testing.assert_close(objects.features.top, wanted.top)
+    swapped = Proposer(model)._encode(np.ascontiguousarray(image[..., ::-1]))
+    assert not torch.allclose(objects.features.top, swapped.top)
+
+
+def _whole_pixels(item: dict) -> dict:
+    images = {key: item['inputs'][key].byte() for key in ('query', 'support')}
+    return dict(item, inputs=dict(item['inputs'], **images))
+
+
 def test_training(tmp_path):
     """The loss falls, the model stays as it is, and the file is taken by a Proposer."""
     model = tiny_models.build()
@@ -128,7 +144,7 @@ def test_training(tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.save(heads.state_dict(), tmp_path / 'prompts.pth')
     item = Episodes()[0]
-    image = np.ascontiguousarray(item['inputs']['query'].permute(1, 2, 0).byte().numpy()[..., ::-1])
+    image = np.ascontiguousarray(item['inputs']['query'].permute(1, 2, 0).byte().numpy())
     prompt = Prompt(box=(10.0, 10.0, 50.0, 50.0))
     proposal = Proposer(model, tmp_path / 'prompts.pth').propose(image, prompt)
     assert proposal.score != Proposer(model).propose(image, prompt).score

@@ -33,7 +33,7 @@ def measure(proposer: Proposer, dataset, objects: int, seed: int) -> dict[str, l
     found: dict[str, list[float]] = {'box as mask': [], **{kind: [] for kind in KINDS}}
     for index in range(objects):
         item = dataset[index]
-        image = np.ascontiguousarray(item['inputs']['query'].permute(1, 2, 0).numpy()[..., ::-1])
+        image = item['inputs']['query'].permute(1, 2, 0).numpy()  # BGR
         truth = largest_object(item['data_samples'].gt_sem_seg.data[0].numpy() == 1)
         rows, columns = (np.flatnonzero(truth.any(axis)) for axis in (1, 0))
         box = np.zeros_like(truth)
