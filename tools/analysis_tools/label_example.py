@@ -120,22 +120,22 @@ def train_fcn(out: Path, example: Path, work_dir: Path, iterations: int) -> None
                     mean=[127.0] * 3, std=[60.0] * 3,
                 ),
                 backbone=dict(
-                    type='ResNetV1c', depth=18, norm_cfg=norm, strides=(1, 1, 2, 1),
-                    dilations=(1, 1, 1, 2),
+                    type='ResNetV1c', depth=18, base_channels=32, stem_channels=32, norm_cfg=norm,
+                    strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
                 ),
                 decode_head=dict(
-                    type='FCNHead', in_channels=512, channels=64, num_convs=1, norm_cfg=norm,
+                    type='FCNHead', in_channels=256, channels=64, num_convs=1, norm_cfg=norm,
                     num_classes=len(SHOTS) + 1,
-                    loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0),
+                    loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.5, 2.0, 2.0, 2.0]),
                 ),
                 test_cfg=dict(mode='whole'),
             ),
             train_dataloader=dict(
-                batch_size=4, num_workers=0, dataset=cfg.labelled_dataset,
+                batch_size=8, num_workers=0, dataset=cfg.labelled_dataset,
                 sampler=dict(type='InfiniteSampler', shuffle=True),
             ),
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
-            optim_wrapper=dict(optimizer=dict(type='Adam', lr=1e-3)),
+            optim_wrapper=dict(optimizer=dict(type='Adam', lr=2e-3)),
             test_dataloader=dict(
                 batch_size=1, num_workers=0, dataset=test_data,
                 sampler=dict(type='DefaultSampler', shuffle=False),
@@ -149,8 +149,13 @@ def train_fcn(out: Path, example: Path, work_dir: Path, iterations: int) -> None
 
     runner = Runner.from_cfg(cfg)
     runner.train()
-    print(f'FCN of mmseg after {iterations} iterations on the labels: mIoU '
-          f'{runner.test()["mIoU"]:.1f} % against the truth')  # fmt: skip
+    truth = runner.test()['mIoU']
+    test_data['data_prefix']['seg_map_path'] = str(out / 'ann_dir')
+    cfg.test_dataloader.dataset = test_data
+    labels = Runner.build_dataloader(cfg.test_dataloader)
+    runner.test_loop.dataloader = labels
+    print(f'FCN of mmseg after {iterations} iterations on the labels, on the same pictures: mIoU '
+          f'{runner.test()["mIoU"]:.1f} % against the labels, {truth:.1f} % against the truth')  # fmt: skip
 
 
 def main() -> None:
