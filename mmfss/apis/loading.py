@@ -97,9 +97,10 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str:
         ValueError: None is given, and the config is not the embedded default.
     """
     if weights is not None:
-        if not os.path.isfile(os.path.expanduser(weights)):
+        path = os.path.expanduser(weights)
+        if not os.path.isfile(path):
             raise FileNotFoundError(f'weights {weights} not found. {HOW_TO_GET_WEIGHTS}')
-        return os.fspath(weights)
+        return path
     if Path(cfg.filename or '').stem != DEFAULT_CONFIG:
         raise ValueError(
             f'weights must be given for {cfg.filename}; nothing is published under a licence that '

@@ -70,7 +70,7 @@ class Prompt:
         ):
             if not (0 <= x < width and 0 <= y < height):
                 raise ValueError(f'point ({x:g}, {y:g}) lies outside {size}')
-        if self.box is None and OBJECT not in self.labels and not self.scribbles:
+        if self.box is None and OBJECT not in self.labels and not len(self.scribbles):
             raise ValueError(
                 'nothing tells where the object is: give a box, a point of label 1 on the object, '
                 'or a scribble'
@@ -92,8 +92,8 @@ class Prompt:
             x1, y1, x2, y2 = self.box
             points += [(x1, y1), (x2, y2)]
             labels += [BOX_START, BOX_END]
-        points += self.points
-        labels += self.labels
+        points += [(x, y) for x, y in self.points]  # arrays are taken too
+        labels += list(self.labels)
         strokes = [np.array(stroke, np.float64) for stroke in self.scribbles]
         for line in sample_strokes(strokes, max(width, height)):
             points += line.tolist()

@@ -70,7 +70,10 @@ class FewShotSegmentor(FSSAM):
             window) is not marked there. One for all classes or ``{class: threshold}``.
         test_cfg: mmseg's: ``dict(mode='whole')``, or ``dict(mode='slide', crop_size=(h, w),
             stride=(h, w))``. Windows, and images of another size, are resized to S x S.
-        data_preprocessor: of mmseg; images must reach the model as RGB 0..255.
+        data_preprocessor: of mmseg; images must reach the model as RGB 0..255, without padding.
+        prompt_checkpoint: whose heads turn the prompts in a folder into masks, see
+            :class:`mmfss.apis.prompts.Proposer`; None for those of the model itself. No file is
+            looked for beside the weights, whose path a model does not know.
         train_cfg, pretrained: None; mmseg's ``init_model`` sets them in every config.
         fssam: arguments of :class:`FSSAM`.
 
@@ -93,6 +96,7 @@ class FewShotSegmentor(FSSAM):
         threshold: float | Mapping[str, float] = 0.5,
         test_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
+        prompt_checkpoint: str | None = None,
         train_cfg: dict | None = None,
         pretrained: str | None = None,
         **fssam: Any,
@@ -106,6 +110,7 @@ class FewShotSegmentor(FSSAM):
         super().__init__(data_preprocessor=data_preprocessor, **fssam)
         self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
+        self.prompt_checkpoint = prompt_checkpoint
         self._source = support
         self._support: SupportSet | None = None
         self._states: list[ClassState] = []
@@ -165,7 +170,7 @@ class FewShotSegmentor(FSSAM):
 
         source, side = self._source, self.sam2.image_size
         if _is_folder(source):
-            return read_support(source, FewShotInferencer(self))[0]
+            return read_support(source, FewShotInferencer(self), self.prompt_checkpoint)[0]
         if isinstance(source, (str, os.PathLike)):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):

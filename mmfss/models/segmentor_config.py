@@ -14,15 +14,17 @@ def check_preprocessor(cfg: dict | nn.Module) -> None:
     """Images must reach the model as RGB 0..255; a module that is built is taken as it is.
 
     Raises:
-        ValueError: Another preprocessor, BGR, or one that normalises.
+        ValueError: Another preprocessor, BGR, or one that normalises or pads: padding would count
+            as a part of the image, and lower all object scores.
     """
     if not isinstance(cfg, Mapping):
         return
-    wrong = [key for key in ('mean', 'std', 'rgb_to_bgr') if cfg.get(key)]
+    wrong = [key for key in ('mean', 'std', 'rgb_to_bgr', 'test_cfg') if cfg.get(key)]
     if cfg.get('type') != PREPROCESSOR['type'] or not cfg.get('bgr_to_rgb') or wrong:
         raise ValueError(
             'model.data_preprocessor of FewShotSegmentor must hand on RGB images in 0..255, which '
-            f'the encoders normalise themselves: {PREPROCESSOR}, without mean and std; got '
+            f'the encoders normalise themselves: {PREPROCESSOR}, without mean, std and test_cfg '
+            '(it pads, and images of any size are taken as they are); got '
             f'{dict(cfg)}. Where it comes from a _base_ config, add _delete_=True'
         )
 

@@ -166,6 +166,12 @@ def test_from_config_and_weights(tiny, model):
     assert not inferencer.model.training
 
 
+def test_weights_below_home(tiny, monkeypatch):
+    config, weights = tiny
+    monkeypatch.setenv('HOME', str(weights.parent))  # as "~" the files beside it are found too
+    assert FewShotInferencer(config, '~/tiny.pth', device='cpu').weights == str(weights)
+
+
 def test_weights_that_are_missing_or_do_not_fit(tiny, tmp_path, model, monkeypatch):
     config, weights = tiny
     with pytest.raises(FileNotFoundError, match='weights .*none.pth not found. Train one'):

@@ -15,7 +15,10 @@ from mmseg.structures import SegDataSample
 from tiny_models import FULL, SIZE, randomised
 
 from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.apis.images import mask_to_model_size
+from mmfss.apis.prompts import Prompt, Proposer
 from mmfss.models.nway import ABSENT, class_logits, decide, encode_class
+from mmfss.models.prompt_heads import PromptHeads
 
 SIZES = ((64, 64), (37, 91), (130, 55))
 
@@ -83,6 +86,28 @@ def test_support_as_dict_file_set_and_folder(shown, tmp_path):
     assert model._support is None  # prompts in a folder would need the weights
     assert model.dataset_meta['classes'] == ('background', 'bar', 'disc')
     assert _predict(model, image).shape == (50, 70)
+
+
+def test_prompts_in_a_folder(tmp_path):
+    """By the model's own heads, or by those of a file: each time the masks of a Proposer."""
+    photo = tmp_path / 'support/disc/0.jpg'
+    (tmp_path / 'support/disc').mkdir(parents=True)
+    cv2.imwrite(str(photo), cases.scene(100, (70, 80), ('disc',))[0])
+    (tmp_path / 'support/disc/0.json').write_text('{"box": [20, 15, 60, 55]}')
+    model = cases.build(str(tmp_path / 'support'))
+    heads = PromptHeads(model.sam2).state_dict()
+    key = 'sam_prompt_encoder.point_embeddings.2.weight'
+    torch.save({**heads, key: -5 * heads[key]}, tmp_path / 'prompts.pth')
+    other = cases.build(str(tmp_path / 'support'), prompt_checkpoint=str(tmp_path / 'prompts.pth'))
+    masks = []
+    for built, checkpoint in ((model, None), (other, tmp_path / 'prompts.pth')):
+        proposal = Proposer(built, checkpoint).propose(photo, Prompt(box=(20, 15, 60, 55)))
+        (shot,) = built.support.shots['disc']
+        np.testing.assert_array_equal(
+            shot.mask, mask_to_model_size(proposal.mask.astype(np.uint8), SIZE)
+        )
+        masks.append(shot.mask)
+    assert (masks[0] != masks[1]).any()
 
 
 def test_weights_are_those_of_fssam_key_by_key(model):
@@ -249,7 +274,15 @@ def test_weights_that_do_not_fit(model):
                     type='SegDataPreProcessor', bgr_to_rgb=True, mean=[123.7] * 3, std=[58.4] * 3
                 )
             ),
-            'without mean and std; got .*123.7',
+            'without mean, std and test_cfg .*got .*123.7',
+        ),
+        (
+            dict(
+                data_preprocessor=dict(
+                    type='SegDataPreProcessor', bgr_to_rgb=True, test_cfg=dict(size_divisor=32)
+                )
+            ),
+            r"\(it pads, and images of any size are taken as they are.*got .*'size_divisor': 32",
         ),
         (dict(pretrained='a.pth'), "model.pretrained must be None for FewShotSegmentor, got 'a.p"),
         (dict(support=dict(background=[])), "not be 'background'"),
