@@ -62,7 +62,8 @@ def mask_to_model_size(mask: np.ndarray, side: int) -> np.ndarray:
 
 
 def files_below(folder: str | os.PathLike) -> list[Path]:
-    """Image files in a folder and below, sorted by their path; hidden ones are left out.
+    """Image files in a folder and below, sorted by their path; links to folders are followed, and
+    hidden ones are left out.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -80,11 +81,20 @@ def files_below(folder: str | os.PathLike) -> list[Path]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def other_files_below(folder: str | os.PathLike) -> list[Path]:
+    """Files that :func:`files_below` leaves out for their ending."""
+    return sorted(path for path in _walk(Path(folder)) if path.suffix.lower() not in SUFFIXES)
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Files and broken links, which are to be reported; links to folders are followed, but for
+    those that lead back."""
+    above = (*above, os.path.realpath(folder))
     for entry in os.scandir(folder):
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        elif entry.is_file():
+        if entry.is_dir():
+            if os.path.realpath(entry.path) not in above:
+                yield from _walk(Path(entry.path), above)
+        elif entry.is_file() or entry.is_symlink():
             yield Path(entry.path)

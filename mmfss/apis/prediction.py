@@ -152,7 +152,8 @@ def check_threshold(threshold: float | Mapping[str, float], classes: tuple[str, 
     else:
         values = [threshold] * len(classes)
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
             raise ValueError(
                 f'a threshold of the object score must be a number in 0..1, got {value!r}; 0 marks '
                 'every class in every image'

@@ -84,10 +84,13 @@ def _told(processes: Processes, text: str, status: int) -> int:
 def _label(args: argparse.Namespace, processes: Processes) -> int:
     if args.config == DEFAULT_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEFAULT_NOTE, file=sys.stderr)
+    _check_out(args.support, args.out)
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
         lambda: read_support(args.support, inferencer, args.prompt_weights)
     )
+    if args.prompt_weights and not prompted and processes.rank == 0:
+        print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
     inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
     inferencer.set_support(support)
     summary = label_folder(
@@ -103,6 +106,15 @@ def _label(args: argparse.Namespace, processes: Processes) -> int:
     if processes.rank == 0:
         print(report(summary, args.out))
     return 1 if summary.failed else 0
+
+
+def _check_out(support: str, out: str) -> None:
+    folder, inner = os.path.realpath(support), os.path.realpath(out)
+    if os.path.isdir(folder) and os.path.commonpath([folder, inner]) == folder:
+        raise ValueError(
+            f'the output {out} lies in the folder of supports {support}, where a further run would '
+            'take it for supports; give an output folder beside it'
+        )
 
 
 def _build(

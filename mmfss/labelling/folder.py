@@ -127,8 +127,9 @@ def _short(value: Any, limit: int = 70) -> str:
 
 
 def _check_foreign(out: Path) -> None:
-    """The support files alone are of a run that stopped for them to be looked at."""
-    found = [name for name in (*_FOLDERS, *_FILES[:4]) if (out / name).exists()]
+    """The picture alone is of a run that stopped for it to be looked at."""
+    names = [name for name in (*_FOLDERS, *_FILES) if name != SUPPORT_PICTURE]
+    found = [name for name in names if (out / name).exists()]
     if found:
         raise ValueError(
             f'{out} holds {", ".join(found)} but no {RUN}, so it is not of this command and would '

@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from mmfss.apis.prediction import Prediction
-from mmfss.datasets.preparation.jobs import read_complete, save_png
+from mmfss.datasets.io import read_image, read_mask
+from mmfss.datasets.palette import label_palette
+from mmfss.datasets.preparation.jobs import save_png
 from mmfss.files import atomic
 
 from .folder import ANN_DIR, OVERLAYS
@@ -104,10 +106,39 @@ def label_state(path: Path) -> tuple[int, int] | None:
 
 
 def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarray | None:
-    """The label uint8 (H, W) that a person has put in the place of the one written: whole, of the
-    size of the image, with labels 0..N; else None."""
-    labels = read_complete(path, (shape[0], shape[1]))
-    return labels if labels is not None and labels.max() <= num_classes else None
+    """The label uint8 (H, W) that a person has put in the place of the one written; None where
+    there is none, or half of one.
+
+    Args:
+        path: of the label.
+        shape: (H, W) of the image.
+        num_classes: N.
+
+    Raises:
+        ValueError: It is a whole image but no label map of this size with labels 0..N in their
+            colours: somebody's work, which is not to be written over.
+    """
+    try:
+        read_image(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    labels = read_mask(path)
+    if labels.shape != tuple(shape):
+        raise ValueError(
+            f'label {path} is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its '
+            f'image {shape[1]} x {shape[0]}'
+        )
+    used = np.flatnonzero(np.bincount(labels.ravel()))
+    if used[-1] > num_classes:
+        raise ValueError(f'label {path} has the value {used[-1]}, allowed are 0..{num_classes}')
+    with Image.open(path) as image:
+        colours = image.getpalette('RGB') if image.mode == 'P' else None
+    ours = label_palette(num_classes)
+    if colours and any(list(colours[3 * v : 3 * v + 3]) != ours[v] for v in used):
+        raise ValueError(
+            f'label {path} has another palette: the drawing program has numbered the colours anew'
+        )
+    return labels
 
 
 def is_done(out: Path, source: Path, name: str, entry: Entry) -> bool:

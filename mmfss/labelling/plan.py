@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from mmfss.apis import support_folder
+from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
@@ -69,20 +70,21 @@ class Plan:
 
 
 def prepare(task: Task, stack: ExitStack) -> Plan:
-    """Check everything, take the lock of the output folder (the stack gives it back), write the
-    supports and run.json, and find what is left.
+    """Check everything, take the lock of the output folder (the stack gives it back), write
+    run.json and the supports, and find what is left.
 
     Raises:
-        PromptsNotAccepted: After the supports were written.
+        PromptsNotAccepted: After the supports were drawn.
         FileNotFoundError, ValueError, OSError: See :func:`mmfss.labelling.label_folder`.
     """
     sources = find_images(task.images, task.out)
     if sources.repeated:
         print(f'{task.images} names images again in {sources.repeated} lines; each counts once')
+    if sources.others:
+        print(f'{task.images}: left out by their ending: {sources.others}')
     settings = settings_of(task.inferencer, sources.root, task.made_with)
     stack.enter_context(locked(task.out))
     goes_on = check_run(task.out, settings, task.overwrite)
-    task.inferencer.save_support(task.out / SUPPORT)
     picture = support_folder.draw_support(task.inferencer.support)
     save_png(task.out / SUPPORT_PICTURE, np.ascontiguousarray(picture[..., ::-1]))
     if task.unconfirmed and not goes_on:
@@ -93,6 +95,7 @@ def prepare(task: Task, stack: ExitStack) -> Plan:
             '--accept-prompts, else change the prompts'
         )
     write_run(task.out, settings, task.info)
+    task.inferencer.save_support(task.out / SUPPORT)
     return _find_pending(task.out, sources, len(task.inferencer.classes))
 
 
@@ -137,28 +140,50 @@ def support_digest(support: SupportSet) -> str:
 
 def _find_pending(out: Path, sources: Sources, num_classes: int) -> Plan:
     records, run = Records(out / RECORDS), next_run(out / RECORDS)
-    pending, edited = [], 0
+    pending, edited, unusable = [], 0, []
     with RecordWriter(out / RECORDS, run, 0) as writer:
         for name in sources.names:
             entry = records.entries.get(name)
             if entry is None or not entry.ok:
                 pending.append(name)
             elif not outputs.is_done(out, sources.root / name, name, entry):
-                changed = _edited(out, name, records, num_classes)
+                try:
+                    changed = _edited(out, sources.root, records.read(name), num_classes)
+                except ValueError as error:
+                    unusable.append(f'{error}')
+                    continue
                 if changed is None:
                     pending.append(name)
                 else:
                     writer.add(changed)
                     edited += 1
+    if unusable:
+        raise ValueError(
+            f'{len(unusable)} labels were changed and cannot be used: {"; ".join(unusable[:5])}. '
+            'Correct them, or remove those that are to be made anew'
+        )
     return Plan(sources, tuple(pending), run + 1, edited)
 
 
-def _edited(out: Path, name: str, records: Records, num_classes: int) -> dict[str, Any] | None:
-    """The record of an image whose label a person has changed since; None for any other."""
-    path, before = out / ANN_DIR / label_name(name), records.read(name)
-    if outputs.label_state(path) == tuple(before['label']):
+def _edited(
+    out: Path, root: Path, before: dict[str, Any], num_classes: int
+) -> dict[str, Any] | None:
+    """The record of an image whose label a person has changed, since or earlier; None for any
+    other, and where another image of other size has taken its place.
+
+    Raises:
+        ValueError: See :func:`.outputs.edited_label`.
+    """
+    path, source = out / ANN_DIR / label_name(before['image']), root / before['image']
+    if outputs.label_state(path) == tuple(before['label']) and not before.get('edited'):
         return None  # it is the image that has changed
-    labels = outputs.edited_label(path, (before['height'], before['width']), num_classes)
+    stat, shape = outputs.image_state(source), (before['height'], before['width'])
+    if stat != tuple(before['stat']):
+        with suppress(FileNotFoundError, ValueError):  # a broken one says nothing of its size
+            if as_bgr(source).shape[:2] != shape:
+                return None
+    labels = outputs.edited_label(path, shape, num_classes)
     if labels is None:
         return None
-    return before | outputs.describe_label(path, labels, num_classes)
+    described = outputs.describe_label(path, labels, num_classes)
+    return before | described | dict(stat=stat or before['stat'], edited=True)

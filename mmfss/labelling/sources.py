@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mmfss.apis.images import files_below
+from mmfss.apis.images import files_below, other_files_below
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Sources:
         root: the folder, absolute.
         names: paths of the images relative to it, with '/', sorted, each once.
         repeated: how many lines of a list named an image again.
+        others: how many files of the folder are not read, for the first 20 endings.
     """
 
     root: Path
     names: tuple[str, ...]
     repeated: int = 0
+    others: str = ''
 
 
 def find_images(images: str | os.PathLike, out: str | os.PathLike) -> Sources:
@@ -39,10 +42,12 @@ def find_images(images: str | os.PathLike, out: str | os.PathLike) -> Sources:
         ValueError: No image; a list that is no text; two images whose results would have one name;
             ``out`` in the folder of images, or images in ``out``.
     """
-    path = Path(os.path.abspath(images))
+    path, others = Path(os.path.abspath(images)), Counter[str]()
     if path.is_dir():
         _check_apart(path, Path(out))
         found, root, listed = files_below(path), path, []
+        _check_none_in(found, Path(out))  # links may lead there
+        others = Counter(file.suffix or 'none' for file in other_files_below(path))
     elif path.is_file():
         listed = _listed(path)
         found = sorted(set(listed))
@@ -54,7 +59,8 @@ def find_images(images: str | os.PathLike, out: str | os.PathLike) -> Sources:
         )
     names = tuple(file.relative_to(root).as_posix() for file in found)
     check_distinct(names)
-    return Sources(root, names, max(0, len(listed) - len(found)))
+    left_out = ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items())[:20])
+    return Sources(root, names, max(0, len(listed) - len(found)), left_out)
 
 
 def label_name(name: str) -> str:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfss.apis.images import as_bgr, files_below, mask_to_model_size, to_model_size
+from mmfss.apis.images import (
+    as_bgr,
+    files_below,
+    mask_to_model_size,
+    other_files_below,
+    to_model_size,
+)
 
 
 @pytest.fixture
@@ -123,3 +129,17 @@ def test_folder_in_order_without_hidden_and_other_files(tmp_path):
         files_below(tmp_path / 'void')
     with pytest.raises(FileNotFoundError, match='folder of images .*nowhere not found'):
         files_below(tmp_path / 'nowhere')
+
+
+def test_links_are_not_passed_over(tmp_path, rgb):
+    (tmp_path / 'photos/below').mkdir(parents=True)
+    (tmp_path / 'elsewhere').mkdir()
+    for name in ('photos/a.png', 'photos/below/b.png', 'elsewhere/c.png'):
+        Image.fromarray(rgb).save(tmp_path / name)
+    (tmp_path / 'photos/linked').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere/back').symlink_to(tmp_path / 'photos')
+    (tmp_path / 'photos/broken.png').symlink_to(tmp_path / 'nowhere.png')
+    (tmp_path / 'photos/d.heic').write_bytes(b'')
+    names = ['a.png', 'below/b.png', 'broken.png', 'linked/c.png']
+    assert files_below(tmp_path / 'photos') == [tmp_path / 'photos' / name for name in names]
+    assert other_files_below(tmp_path / 'photos') == [tmp_path / 'photos/d.heic']

@@ -38,6 +38,7 @@ def test_threshold_decides_anew():
     less = found.with_threshold(0.7)
     assert less.present == ('cat',) and (less.labels[:, :4] == 1).all()
     assert not (less.labels == 2).any()
+    assert found.with_threshold(np.float32(0.7)).present == less.present
     only_cup = found.with_threshold({'cat': 0.9, 'cup': 0.1})
     assert only_cup.present == ('cup',) and (only_cup.labels[4:, 2:] == 2).all()
     assert found.with_threshold(0.0).labels.tolist() == found.labels.tolist()

@@ -139,6 +139,30 @@ def test_wrong_input_is_one_line(case, in_tmp_path, capsys, change, message):
     assert not (in_tmp_path / 'out').exists()
 
 
+def test_output_in_the_folder_of_supports(case, tmp_path, capsys):
+    arguments = case.arguments(tmp_path / 'support/out')
+    (tmp_path / 'support').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'support')
+    for support in ('support', 'link'):
+        arguments[0] = str(tmp_path / support)
+        assert label(arguments) == 2
+        assert 'lies in the folder of supports' in capsys.readouterr().err
+    assert not list((tmp_path / 'support').iterdir())
+
+
+def test_what_has_no_effect_is_said(case, tmp_path, capsys):
+    images = tmp_path / 'images'
+    images.mkdir()
+    (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
+    for name in ('b.heic', 'c.txt', 'd.txt'):
+        (images / name).write_text('')
+    arguments = case.arguments(tmp_path / 'out', '--prompt-weights', 'x.pth', images=images)
+    assert label(arguments) == 0
+    said = capsys.readouterr()
+    assert 'no support has a prompt, so --prompt-weights is not used' in said.err
+    assert 'left out by their ending: 1 .heic, 2 .txt' in said.out
+
+
 def test_the_embedded_default_says_what_it_knows(case, in_tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('mmfss.apis.loading.DEFAULT_WEIGHTS', 'no/such.pth')
     assert label([str(case.support), str(case.images), 'out']) == 2

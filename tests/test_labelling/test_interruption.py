@@ -184,6 +184,88 @@ def test_other_peoples_files_are_not_written_over(case, tmp_path, capsys):
     assert "is not of the format 'mmfss-labels-1'" in capsys.readouterr().err
 
 
+def test_a_support_file_of_somebody_is_not_written_over(case, tmp_path, capsys):
+    (tmp_path / 'support.safetensors').write_text('mine')
+    assert label(case.arguments(tmp_path)) == 2
+    assert 'holds support.safetensors but no run.json' in capsys.readouterr().err
+    assert (tmp_path / 'support.safetensors').read_text() == 'mine'
+
+
+def _correct(path):
+    """Write a label of one block of class 2, in the palette of the one before."""
+    with Image.open(path) as picture:
+        corrected, palette = np.array(picture), picture.getpalette()
+    corrected[:] = 0
+    corrected[3:5, 2:9] = 2
+    by_hand = Image.fromarray(corrected)
+    by_hand.putpalette(palette)
+    by_hand.save(path)
+    return path.read_bytes()
+
+
+def test_a_corrected_label_outlives_new_dates_of_its_image(case, tmp_path, capsys):
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
+    assert label(case.arguments(out, images=images)) == 0
+    kept = _correct(out / 'ann_dir/a.png')
+    for seconds in (10, 20, 30):  # as after copying the images
+        os.utime(images / 'a.jpg', (seconds, seconds))
+        assert label(case.arguments(out, images=images)) == 0
+        assert (out / 'ann_dir/a.png').read_bytes() == kept
+    capsys.readouterr()
+    assert label(case.arguments(out, images=images)) == 0
+    assert capsys.readouterr().out.startswith('0 labelled, 1 done before, 0 failed\nleast')
+    Image.new('RGB', (30, 20)).save(images / 'a.jpg')  # another picture
+    assert label(case.arguments(out, images=images)) == 0
+    assert capsys.readouterr().out.startswith('1 labelled')
+    with Image.open(out / 'ann_dir/a.png') as picture:
+        assert picture.size == (30, 20)
+
+
+def _as_colours(picture):
+    return picture.convert('RGB')
+
+
+def _smaller(picture):
+    return picture.crop((0, 0, 9, 8))
+
+
+def _other_class(picture):
+    picture.putpixel((0, 0), 3)
+    return picture
+
+
+def _numbered_anew(picture):
+    colours = picture.getpalette('RGB')
+    picture.putpalette(colours[3:6] + colours[:3] + colours[6:])
+    return picture
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (_as_colours, "must be a palette ('P') or 8-bit grey ('L') image"),
+        (_smaller, 'is 9 x 8 pixels (width x height), its image 86 x 45'),
+        (_other_class, 'has the value 3, allowed are 0..2'),
+        (_numbered_anew, 'has another palette'),
+    ],
+)
+def test_a_correction_that_cannot_be_used_stays(case, tmp_path, capsys, change, message):
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
+    assert label(case.arguments(out, images=images)) == 0
+    _correct(out / 'ann_dir/a.png')
+    with Image.open(out / 'ann_dir/a.png') as picture:
+        change(picture).save(out / 'ann_dir/a.png')
+    kept = (out / 'ann_dir/a.png').read_bytes()
+    assert label(case.arguments(out, images=images)) == 2
+    said = capsys.readouterr().err
+    assert '1 labels were changed and cannot be used: ' in said and message in said
+    assert (out / 'ann_dir/a.png').read_bytes() == kept
+
+
 def test_corrected_and_damaged_labels_and_changed_images(case, tmp_path, files_of, capsys):
     images, out = tmp_path / 'images', tmp_path / 'out'
     images.mkdir()
@@ -191,14 +273,7 @@ def test_corrected_and_damaged_labels_and_changed_images(case, tmp_path, files_o
         (images / name).write_bytes((case.images / name).read_bytes())
     assert label(case.arguments(out, images=images)) == 0
     before = files_of(out)
-    with Image.open(out / 'ann_dir/01.png') as picture:
-        corrected, palette = np.array(picture), picture.getpalette()
-    corrected[:] = 0
-    corrected[3:5, 2:9] = 2
-    by_hand = Image.fromarray(corrected)
-    by_hand.putpalette(palette)
-    by_hand.save(out / 'ann_dir/01.png')
-    kept = (out / 'ann_dir/01.png').read_bytes()
+    kept = _correct(out / 'ann_dir/01.png')
     (out / 'ann_dir/04.png').write_bytes(before['ann_dir/04.png'][:60])
     os.utime(images / '07.jpg', (0, 0))
     capsys.readouterr()

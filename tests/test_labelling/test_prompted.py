@@ -27,7 +27,7 @@ def test_masks_from_prompts_are_shown_first(case, prompted, tmp_path, files_of, 
     said = capsys.readouterr().err
     assert 'masks of 1 support images came from prompts: photos/7.jpg. Look at' in said
     assert str(out / 'support.png') in said and '--accept-prompts' in said
-    assert set(files_of(out)) == {'support.png', 'support.safetensors'}
+    assert set(files_of(out)) == {'support.png'}
     with Image.open(out / 'support.png') as picture:
         assert picture.mode == 'RGB' and min(picture.size) >= 64
     assert label([*arguments, '--accept-prompts']) == 0
