@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from mmfss.webui.page import Page
 
 LOOPBACK = '127.0.0.1'
+_LOOPBACKS = (LOOPBACK, 'localhost', '::1')
 MAX_SESSIONS = 64
 """Visitors whose data is kept; the one who was idle longest goes first."""
 
@@ -78,14 +82,14 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
     """Serve the page; returns its address, unless it blocks until interrupted.
 
     Raises:
-        ValueError: The port is taken.
+        ValueError: See :func:`free_port`.
     """
     from mmfss.webui import texts
     from mmfss.webui.layout import theme
 
     options: dict[str, Any] = dict(
         server_name=host,
-        server_port=port or _free_port(host),
+        server_port=free_port(host, port),
         share=False,
         inbrowser=False,
         show_error=False,
@@ -101,48 +105,74 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
         quiet=True,
     )
     page.blocks.queue(default_concurrency_limit=16)
-    try:
-        _, url, _ = page.blocks.launch(prevent_thread_lock=True, **options)
-    except OSError as error:
-        raise ValueError(
-            f'cannot listen on {host}:{port} ({error}); is a page open there already? Give another '
-            'port with --port'
-        ) from error
+    _, url, _ = page.blocks.launch(prevent_thread_lock=True, **options)
     print(f'The page is at {url}  (ctrl-C ends it)', flush=True)
     if block:
         page.blocks.block_thread()
     return str(url)
 
 
-def _free_port(host: str) -> int:
-    import socket
+def free_port(host: str, port: int) -> int:
+    """The port, or any free one for 0, after a try whether it can be listened on.
 
+    Raises:
+        ValueError: It is taken, not allowed, not in 0..65535, or the host is not this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f'--port must be in 0..65535, got {port}')
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ValueError(
+            f'cannot listen on {host}:{port} ({error}); is a page open there already? Give another '
+            'port with --port, or an address of this machine with --host'
+        ) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM ends the page as ctrl-C does, so that visitors' files are removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status: 0 when it was stopped while it served, 1 for
+    wrong arguments, 130 when it was stopped before."""
     args = parser().parse_args(arguments)
     try:
-        require_gradio()
-        limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
-        worker = ModelWorker.load(
-            ModelChoice(args.config, args.weights), args.device, args.prompt_weights
-        )
-        with tempfile.TemporaryDirectory(prefix='mmfss_webui_') as root:
-            page = make_page(worker, limits, Path(root))
-            if args.host != LOOPBACK:
-                print(
-                    f'Warning: the page listens on {args.host}. Whoever reaches that address can '
-                    'use it: there is no password and no encryption. Put it behind a server that '
-                    'has both.',
-                    file=sys.stderr,
-                )
-            launch(page, args.host, args.port)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        with _terminable():
+            _serve(args)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _serve(args: argparse.Namespace) -> None:
+    require_gradio()
+    free_port(args.host, args.port)  # before the model is loaded, which takes a while
+    limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
+    choice = ModelChoice(args.config, args.weights)
+    worker = ModelWorker.load(choice, args.device, args.prompt_weights)
+    with tempfile.TemporaryDirectory(prefix='mmfss_webui_', ignore_cleanup_errors=True) as root:
+        page = make_page(worker, limits, Path(root))
+        if args.host not in _LOOPBACKS:
+            print(
+                f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
+                'it: there is no password and no encryption. Put it behind a server that has both.',
+                file=sys.stderr,
+            )
+        try:
+            launch(page, args.host, args.port)
+        finally:
+            worker.close()  # nothing writes any more

@@ -51,8 +51,8 @@ class Layout:
     def _show_tab(self) -> None:
         gr.Markdown(texts.SHOW)
         self.photo_files = gr.File(
-            label='Images that show your classes', file_count='multiple', elem_id='photo-files',
-            height=130,
+            label='Images that show your classes, or a support.safetensors', height=130,
+            file_count='multiple', elem_id='photo-files',
         )  # fmt: skip
         self.photos = gr.Gallery(
             label='Click an image to mark it', columns=8, fit_columns=False, rows=1, height=170,
@@ -123,6 +123,7 @@ class Layout:
 
     def _take_tab(self) -> None:
         gr.Markdown(texts.TAKE)
+        self.take_note = gr.HTML(elem_id='take-note', padding=False)
         self.files = gr.File(
             label='Files', file_count='multiple', interactive=False, visible=False,
             elem_id='files',

@@ -129,6 +129,7 @@ class Page(Layout):
             self.photo_files: None,
             **self._show_photos(session),
             **self._show_current(session, tool),
+            **self._show_shots(session),
         }
 
     @steps
@@ -226,10 +227,13 @@ class Page(Layout):
     @steps
     def take(self, session: Session) -> Updates:
         if not session.supports:
-            raise ValueError(texts.NOTHING_TO_TAKE)
+            note = texts.NOTHING_TO_TAKE
+            hidden = gr.update(visible=False, value=None)
+            return {self.take_note: note, self.files: hidden, self.command: hidden}
         files = [str(file) for file in export(session)]
         line = command(self.worker.choice, session.threshold)
         return {
+            self.take_note: views.unlabelled_note(session),
             self.files: gr.update(value=files, visible=True),
             self.command: gr.update(value=line, visible=True),
         }
@@ -246,7 +250,7 @@ class Page(Layout):
             self.photo_files.upload,
             self.add_photos,
             [self.tool, self.photo_files],
-            photos + current,
+            photos + current + shots,
         )
         self._on(self.photos.select, self.choose_photo, [self.tool], photos + current)
         self._on(self.drop_photo.click, self.remove_photo, [self.tool], photos + current)
@@ -269,7 +273,7 @@ class Page(Layout):
             trigger_mode='always_last', show_progress='hidden',
         )  # fmt: skip
         self._on(self.label_tab.select, self.refresh, [], results)
-        self._on(self.take_tab.select, self.take, [], [self.files, self.command])
+        self._on(self.take_tab.select, self.take, [], [self.take_note, self.files, self.command])
 
     def _on(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,11 +17,10 @@ from mmfss.webui import marking
 from mmfss.webui.folder import Upload, VisitorFolder, take
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
 from mmfss.webui.queries import Query
-from mmfss.webui.supports import MarkedShot, Photo, Supports
+from mmfss.webui.supports import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Supports
 from mmfss.webui.uploads import Limits, read_upload
 from mmfss.webui.worker import ModelWorker
 
-THUMB_SIDE = 320
 PATIENCE_S = 20.0
 """How long a step waits for the visitor's last one, in seconds."""
 
@@ -70,21 +69,27 @@ class Session:
         finally:
             self._lock.release()
 
-    # ------------------------------------------------------------------ images to mark
-
     def add_photos(self, uploads: Sequence[Upload]) -> list[str]:
-        """Take images to mark; the first new one is then the current one.
+        """Take images to mark, and support files with marked ones; the first new image is then
+        the current one.
 
         Returns:
             Why which files were left out.
         """
         with self.step():
+            files = [one for one in uploads if one[1].lower().endswith(SUPPORT_SUFFIX)]
+            refused = take(files, (), self.limits.max_shots, self._add_file)[1]
+            images = [one for one in uploads if one not in files]
             known = [photo.name for photo in self.photos]
-            new, refused = take(uploads, known, self.limits.max_photos, self._photo)
+            new, others = take(images, known, self.limits.max_photos, self._photo)
             if new:
                 self._choose(len(self.photos))
                 self.photos += tuple(new)
-            return refused
+            return refused + others
+
+    def _add_file(self, path: Path, name: str) -> None:
+        size, most = self.worker.image_size, self.limits.max_shots
+        self.supports = self.supports.with_file(path, name, size, most)
 
     def _photo(self, path: Path, name: str) -> Photo:
         image = read_upload(path, name, self.limits)
@@ -135,8 +140,6 @@ class Session:
         shown = marking.preview(image, least=LEAST_SIDE)
         return marking.draw_marks(shown, self.clicks, photo.shape, self.proposal)
 
-    # ------------------------------------------------------------------ marking
-
     def click(self, kind: Kind, x: float, y: float) -> None:
         """A click at a pixel of the preview. When the clicks say enough, the model proposes a mask.
 
@@ -182,10 +185,6 @@ class Session:
         with self.step():
             name = self.supports.name_for(class_name)
             photo, image = self._current_image()
-            if len(self.supports) >= self.limits.max_shots:
-                raise ValueError(
-                    f'{len(self.supports)} marked objects are the most; remove one first'
-                )
             if painted is not None:
                 mask = marking.brush_mask(painted, photo.shape)
             elif self.proposal is not None:
@@ -197,7 +196,8 @@ class Session:
                 )
             shot = make_shot((image, mask), self.worker.image_size, photo.name)
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
-            self.supports = self.supports.with_shot(MarkedShot(name, shot, photo.thumb, small))
+            marked = MarkedShot(name, shot, photo.thumb, small, photo)
+            self.supports = self.supports.with_shots([marked], self.limits.max_shots)
             self._choose(self._next_unmarked())
             return name
 
@@ -208,7 +208,7 @@ class Session:
 
     def marked_as(self, index: int) -> list[str]:
         """Classes that an image of the list was marked as."""
-        return self.supports.of_image(self.photos[index].name)
+        return self.supports.of_image(self.photos[index])
 
     def drop_shot(self, index: int) -> None:
         """Remove a support, see :meth:`Supports.without`."""
@@ -219,8 +219,6 @@ class Session:
         """Remove all supports."""
         with self.step():
             self.supports = Supports()
-
-    # ------------------------------------------------------------------ images to label
 
     def add_queries(self, uploads: Sequence[Upload]) -> list[str]:
         """Take images to label.
@@ -267,16 +265,17 @@ class Session:
                 self.worker.run(self._inferencer.set_support, support)
                 self._encoded = self.supports
                 self.queries = tuple(replace(query, prediction=None) for query in self.queries)
-            self._inferencer.threshold = self.threshold
             for i, query in enumerate(self.queries):
                 if progress is not None:
                     progress(i, len(self.queries))
                 if query.prediction is None:
                     labelled = self._label_one(query)
                     self.queries = (*self.queries[:i], labelled, *self.queries[i + 1 :])
+            self._decide()  # the threshold may have moved meanwhile
 
     def _label_one(self, query: Query) -> Query:
         image = read_upload(query.path, query.name, self.limits)
+        self._inferencer.threshold = self.threshold
         return query.labelled(cast(Prediction, self.worker.run(self._inferencer, image)))
 
     def labelled(self) -> tuple[Query, ...]:
@@ -286,12 +285,15 @@ class Session:
         return tuple(query for query in self.queries if query.prediction is not None)
 
     def set_threshold(self, threshold: float) -> None:
-        """Decide all results anew; nothing is encoded.
+        """Decide all results anew, without encoding; it counts while images are labelled, too.
 
         Raises:
             ValueError: Not in [0, 1].
         """
-        with self.step():
-            check_threshold(threshold, ('all',))
-            self.threshold = float(threshold)
-            self.queries = tuple(query.with_threshold(self.threshold) for query in self.queries)
+        check_threshold(threshold, ('all',))
+        self.threshold = float(threshold)
+        with suppress(ValueError), self.step():  # else the step that runs decides at its end
+            self._decide()
+
+    def _decide(self) -> None:
+        self.queries = tuple(query.with_threshold(self.threshold) for query in self.queries)

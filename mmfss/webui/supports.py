@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from mmfss.apis.support import Shot, SupportSet, check_classes
+from mmfss.apis.support import FORMAT, Shot, SupportSet, check_classes
+
+THUMB_SIDE = 320
+SUPPORT_SUFFIX = '.safetensors'
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +36,23 @@ class MarkedShot:
         shot: at the model's size; its source is the name of the image.
         thumb: uint8 (h, w, 3) BGR.
         thumb_mask: bool (h, w).
+        photo: what was marked; None where it came in a support file.
     """
 
     class_name: str
     shot: Shot
     thumb: np.ndarray
     thumb_mask: np.ndarray
+    photo: Photo | None = None
+
+    @classmethod
+    def of_file(cls, class_name: str, shot: Shot) -> MarkedShot:
+        """One of a support file: its thumbnail is made of what the model sees."""
+        scale = THUMB_SIDE / max(*shot.shape, 1)
+        size = (max(1, round(shot.shape[1] * scale)), max(1, round(shot.shape[0] * scale)))
+        mask = cv2.resize((shot.mask == 1).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        thumb = cv2.resize(shot.image, size, interpolation=cv2.INTER_AREA)
+        return cls(class_name, shot, thumb, mask.astype(bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +74,9 @@ class Supports:
         order = self.classes
         return tuple(sorted(self.shots, key=lambda shot: order.index(shot.class_name)))
 
-    def of_image(self, name: str) -> list[str]:
+    def of_image(self, photo: Photo) -> list[str]:
         """Classes that an image was marked as."""
-        names = (shot.class_name for shot in self.shots if shot.shot.source == name)
+        names = (shot.class_name for shot in self.shots if shot.photo is photo)
         return list(dict.fromkeys(names))
 
     def name_for(self, text: str) -> str:
@@ -76,9 +94,39 @@ class Supports:
             return known[name.casefold()]
         return check_classes([*self.classes, name])[-1]
 
-    def with_shot(self, shot: MarkedShot) -> Supports:
-        """With one more."""
-        return Supports((*self.shots, shot))
+    def with_shots(self, shots: Sequence[MarkedShot], most: int) -> Supports:
+        """With some more.
+
+        Raises:
+            ValueError: There are then more than ``most``.
+        """
+        if len(self.shots) + len(shots) > most:
+            raise ValueError(f'{most} marked objects are the most; remove one first')
+        return Supports((*self.shots, *shots))
+
+    def with_file(self, path: Path, name: str, image_size: int, most: int) -> Supports:
+        """With the marked objects of a support file; classes of the same name are joined.
+
+        Args:
+            path: the file.
+            name: what messages call it.
+            image_size: S of the model.
+            most: marked objects.
+
+        Raises:
+            ValueError: It is no support file, one for another image size S, or there are then more
+                than ``most``.
+        """
+        try:
+            _check_header(path, image_size, most)
+            loaded = SupportSet.load(path)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), name)) from error
+        known = self
+        for text, shots in loaded.shots.items():
+            label = known.name_for(text)
+            known = known.with_shots([MarkedShot.of_file(label, shot) for shot in shots], most)
+        return known
 
     def without(self, index: int) -> Supports:
         """Without one of :meth:`by_class`.
@@ -107,3 +155,21 @@ class Supports:
             for name in self.classes
         }
         return SupportSet(grouped, image_size)
+
+
+def _check_header(path: Path, image_size: int, most: int) -> None:
+    """Before any image of a support file is decoded; what is no support file is said later."""
+    try:
+        with safe_open(path, 'numpy') as file:
+            content = json.loads((file.metadata() or {})[FORMAT])
+        side = content['image_size']
+        count = sum(len(entry['shots']) for entry in content['classes'])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return
+    if side != image_size:
+        raise ValueError(
+            f'{path} is for models of {side} x {side} pixels, this one takes {image_size}; mark '
+            'the images anew'
+        )
+    if count > most:
+        raise ValueError(f'{path} has {count} marked objects, {most} are the most')

@@ -25,7 +25,7 @@ HINTS = {
 
 SESSION_GONE = 'This page was open for too long and its data was removed. Reload the page.'
 UNEXPECTED = 'This step failed for a reason of its own; the log of the server has it. Try again.'
-NOTHING_TO_TAKE = 'there is nothing to take away yet: mark an object in step 1 first'
+NOTHING_TO_TAKE = '<p class="note">Nothing to take away yet: mark an object in step 1 first.</p>'
 
 CSS = """
 .gradio-container {width: 100% !important; max-width: 1180px !important; margin: 0 auto !important}
@@ -41,7 +41,7 @@ CSS = """
 .scores thead, .scores tbody, .scores tr {border: 0 !important}
 .scores th, .scores td {padding: .25em .8em; text-align: left; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid #8884 !important}
-.scores td:first-child {max-width: 24em; overflow: hidden; text-overflow: ellipsis}
+.scores td:first-child, .scores th {max-width: 24em; overflow: hidden; text-overflow: ellipsis}
 #clickable img {width: 100%; height: 100%; object-fit: contain; cursor: crosshair}
 .there {font-weight: 700}
 .absent {opacity: .55}
@@ -50,7 +50,7 @@ CSS = """
 #files .label-clear-button {display: none}
 @media (max-width: 640px) {
   #clickable, #editor {height: 380px !important}
-  .scores td:first-child {max-width: 9em}
+  .scores td:first-child, .scores th {max-width: 9em}
   #results .grid-container {grid-template-columns: 1fr !important}
 }
 """

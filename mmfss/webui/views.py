@@ -83,14 +83,19 @@ def swatch(label: int) -> str:
     return f'<i class="swatch" style="background:rgb({red},{green},{blue})"></i>'
 
 
+def unlabelled_note(session: Session) -> str:
+    """How many images have no result yet, and what to do; nothing where all have one."""
+    waiting = session.unlabelled
+    if not waiting:
+        return ''
+    why = 'press Label in step 2' if session.supports else 'mark an object in step 1 first'
+    return f'<p class="note">{waiting} of {len(session.queries)} not labelled yet: {why}.</p>'
+
+
 def score_table(session: Session) -> str:
     """Object scores of each image and class; those at or above the threshold are bold."""
     labelled = session.labelled()
-    waiting = session.unlabelled
-    note = ''
-    if waiting:
-        why = 'press Label' if session.supports else 'mark an object in step 1 first'
-        note = f'<p class="note">{waiting} of {len(session.queries)} not labelled yet: {why}.</p>'
+    note = unlabelled_note(session)
     if not labelled:
         return note
     heads = ''.join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -118,12 +119,14 @@ def test_the_default_listens_to_this_machine_only():
     [
         (['--weights', 'nowhere.pth'], 'error: weights nowhere.pth not found'),
         (['--config', 'nothing'], 'error: config nothing not found'),
+        (['--port', '70000'], 'error: --port must be in 0..65535, got 70000'),
+        (['--host', '192.0.2.1'], 'error: cannot listen on 192.0.2.1:0'),
         (['--max-pixels', '0'], 'error: max_pixels must be a whole number of at least 1, got 0'),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, message, capsys):
     pytest.importorskip('gradio')
-    assert cli.main(arguments) == 1
+    assert cli.main(['--port', '0', *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -141,7 +144,46 @@ def test_a_port_that_is_taken_and_other_hosts(page, worker, tmp_path, monkeypatc
         cli.launch(second, '127.0.0.1', port, block=False)
     monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
     monkeypatch.setattr(cli, 'launch', lambda *_: None)
-    assert cli.main(['--host', '0.0.0.0']) == 0
+    assert cli.main(['--port', '0', '--host', '0.0.0.0']) == 0
     assert 'Warning: the page listens on 0.0.0.0' in capsys.readouterr().err
-    assert cli.main([]) == 0
+    for host in ('127.0.0.1', 'localhost'):
+        assert cli.main(['--port', '0', '--host', host]) == 0
     assert 'Warning' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_a_signal_ends_the_page_and_its_files(name, worker, tmp_path, monkeypatch):
+    pytest.importorskip('gradio')
+    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
+    monkeypatch.setattr(cli.tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setenv('GRADIO_TEMP_DIR', '')
+    monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', '')
+    seen = []
+
+    def launch(page, *_):
+        seen.append(page.start()[page.session])
+        assert list(tmp_path.glob('mmfss_webui_*/visitor_*'))
+        signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(cli, 'launch', launch)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(['--port', '0']) == 130
+    assert len(seen) == 1 and not list(tmp_path.glob('mmfss_webui_*'))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_was_taken_away_goes_with_the_last_support(page, new_session, photo):
+    from webui_steps import marked
+
+    page, _ = page
+    session = new_session()
+    marked(session, photo)
+    session.add_queries([photo('q.png', 9)])
+    taken = page.take(session)
+    assert '1 of 1 not labelled yet: press Label' in taken[page.take_note]
+    assert taken[page.files]['visible'] and len(taken[page.files]['value']) == 1
+    session.clear_shots()
+    taken = page.take(session)
+    assert 'Nothing to take away yet' in taken[page.take_note]
+    for part in (page.files, page.command):
+        assert taken[part]['visible'] is False and taken[part]['value'] is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from webui_steps import box_mask, click_box, marked, pixels
 
-from mmfss.apis import FewShotInferencer
+from mmfss.apis import FewShotInferencer, SupportSet
 
 
 def test_results_are_those_of_the_inferencer(new_session, photo, tiny_model):
@@ -214,3 +214,67 @@ def test_a_step_waits_for_the_one_before(new_session, monkeypatch):
     with session.step(), pytest.raises(ValueError, match='the step before is still running'):
         session.clear_shots()
     session.clear_shots()
+
+
+def test_the_threshold_moves_while_images_are_labelled(new_session, photo, monkeypatch):
+    monkeypatch.setattr('mmfss.webui.session.PATIENCE_S', 0.01)
+    session = new_session()
+    marked(session, photo)
+    session.add_queries([photo(f'q{i}.png', 10 + i) for i in range(3)])
+    session.label(lambda done, of: session.set_threshold(0 if done < 2 else 1))
+    assert session.threshold == 1
+    assert [query.prediction.thresholds[0] for query in session.queries] == [1, 1, 1]
+    assert all(query.whole().present == () for query in session.queries)
+
+
+def test_another_image_of_the_same_name_is_not_marked(new_session, photo):
+    session = new_session()
+    marked(session, photo)
+    session.drop_photo()
+    session.add_photos([photo('0.png', 7)])
+    assert session.supports.classes == ('cup',) and session.marked_as(0) == []
+
+
+def test_a_support_file_is_loaded_beside_images(new_session, photo, tmp_path):
+    one = new_session()
+    marked(one, photo, ('cup', 'cat', 'Cup'))
+    file = tmp_path / 'support.safetensors'
+    one.supports.as_set(one.worker.image_size).save(file)
+    other = new_session()
+    marked(other, photo, ('CAT',))
+    assert other.add_photos([(file, 'mine.safetensors'), photo('a.png', 4)]) == []
+    assert other.supports.classes == ('CAT', 'cup') and len(other.supports) == 4
+    assert [photo.name for photo in other.photos] == ['0.png', 'a.png']
+    shot, same = other.supports.by_class()[2], one.supports.shots[0]
+    np.testing.assert_array_equal(shot.shot.image, same.shot.image)
+    np.testing.assert_array_equal(shot.shot.mask, same.shot.mask)
+    assert shot.thumb.shape == (267, 320, 3) and shot.thumb_mask.shape == (267, 320)
+    assert abs(shot.thumb_mask.mean() - box_mask().mean()) < 0.02
+    other.add_queries([photo('q.png', 10)])
+    other.label()
+    assert other.queries[0].prediction.classes == ('CAT', 'cup')
+
+
+def test_support_files_that_do_not_fit_are_refused_and_nothing_is_lost(
+    new_session, photo, tmp_path, monkeypatch
+):
+    session = new_session(max_shots=2)
+    marked(session, photo, ('cup', 'cat'))
+    before, size = session.supports, session.worker.image_size
+    file, small, text = (tmp_path / f'{name}.safetensors' for name in 'abc')
+    before.as_set(size).save(file)
+    SupportSet(before.as_set(size).shots, size + 1).save(small)
+    text.write_text('hello')
+    monkeypatch.setattr(SupportSet, '_from_content', None)  # nothing is decoded
+    said = session.add_photos([(small, 'small.safetensors'), (text, 'text.safetensors')])
+    assert f'small.safetensors is for models of {size + 1} x {size + 1} pixels' in said[0]
+    assert 'text.safetensors is no support file of mmfss' in said[1]
+    assert not any(str(tmp_path) in line for line in said)
+    monkeypatch.undo()
+    assert session.add_photos([(file, 'full.safetensors')]) == [
+        '2 marked objects are the most; remove one first'
+    ]
+    assert new_session(max_shots=1).add_photos([(file, 'f.safetensors')]) == [
+        'f.safetensors has 2 marked objects, 1 are the most'
+    ]
+    assert session.supports is before
