@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
 from mmfss.datasets.palette import label_palette
 from mmfss.models.nway import decide
+from mmfss.visualization.overlays import overlay_labels
 
 SCORE_SPREAD = 0.1
 """Distance of an object score from its threshold at which the odds are e : 1."""
@@ -122,15 +122,8 @@ class Prediction:
                 f'the image is {image.shape[:2]}, the labels are of {self.labels.shape}; give the '
                 'image that was labelled, upright'
             )
-        colours = np.array(self.palette, np.uint8)[:, ::-1]
-        tinted = cv2.addWeighted(image, 1 - opacity, colours[self.labels], opacity, 0)
-        out = np.where((self.labels > 0)[..., None], tinted, image)
-        width = max(1, round(max(out.shape[:2]) / 400))
-        for label in range(1, len(self.classes) + 1):
-            inside = (self.labels == label).astype(np.uint8)
-            edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(out, edges, -1, colours[label].tolist(), width)
-        return out
+        colours = [colour[::-1] for colour in self.palette]
+        return overlay_labels(image, self.labels, colours, opacity)
 
 
 def check_threshold(threshold: float | Mapping[str, float], classes: tuple[str, ...]) -> np.ndarray:

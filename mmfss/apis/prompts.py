@@ -30,6 +30,7 @@ from mmfss.apis.marks import Prompt, read_prompt
 from mmfss.models.fssam import FSSAM
 from mmfss.models.prompt_heads import prompt_heads
 from mmfss.models.sam2 import SAM2Features
+from mmfss.visualization.overlays import overlay_labels
 
 __all__ = ['Prompt', 'Proposal', 'Proposer', 'read_prompt']
 PROMPT_WEIGHTS = 'prompts.pth'
@@ -60,18 +61,14 @@ class Proposal:
         Raises:
             ValueError: An image of another size.
         """
-        out = as_bgr(image).copy()
-        if out.shape[:2] != self.mask.shape:
+        pixels = as_bgr(image)
+        if pixels.shape[:2] != self.mask.shape:
             raise ValueError(
-                f'the mask is {self.mask.shape}, the image {out.shape[:2]} (height, width); give '
-                'the image that was prompted'
+                f'the mask is {self.mask.shape}, the image {pixels.shape[:2]} (height, width); '
+                'give the image that was prompted'
             )
-        tint = cv2.addWeighted(out, 1 - opacity, np.full_like(out, _MASK), opacity, 0)
-        out[self.mask] = tint[self.mask]
+        out = overlay_labels(pixels, self.mask.astype(np.uint8), ((0, 0, 0), _MASK), opacity)
         width = max(1, round(max(out.shape[:2]) / 400))
-        inside = self.mask.astype(np.uint8)
-        edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, edges, -1, _MASK, width)
         if self.prompt.box is not None:
             x1, y1, x2, y2 = (round(v) for v in self.prompt.box)
             cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), _BOX, width)

@@ -10,7 +10,7 @@ import numpy as np
 from mmfss.apis.support import Shot, SupportSet
 from mmfss.datasets.palette import label_palette
 from mmfss.visualization.episodes import GAP, PAPER, stack_rows
-from mmfss.visualization.overlays import overlay_mask
+from mmfss.visualization.overlays import outline, overlay_mask
 from mmfss.visualization.text import write_text
 
 PANEL = 176
@@ -62,9 +62,7 @@ def _panel(shot: Shot, colour: Sequence[int]) -> np.ndarray:
     how = cv2.INTER_AREA if size[1] < shot.image.shape[0] else cv2.INTER_LINEAR
     image = np.ascontiguousarray(cv2.resize(shot.image, size, interpolation=how)[..., ::-1])
     out = overlay_mask(image, shot.mask, (colour[0], colour[1], colour[2]))
-    inside = (cv2.resize(shot.mask, size, interpolation=cv2.INTER_NEAREST) == 1).astype(np.uint8)
-    edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(out, edges, -1, colour, 2)
+    outline(out, cv2.resize(shot.mask, size, interpolation=cv2.INTER_NEAREST) == 1, colour, 2)
     return out
 
 

@@ -5,6 +5,8 @@ Pure functions on numpy arrays. Images are uint8 (H, W, 3) RGB.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -62,6 +64,35 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
     out[inside & (core == 0)] = colour
     out[mask == 255] = IGNORE_COLOUR
     return np.rint(out).astype(np.uint8)
+
+
+def overlay_labels(
+    image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float = 0.5
+) -> np.ndarray:
+    """Tint and outline the labels 1..N; what is 0 stays as it is.
+
+    Args:
+        image: uint8 (H, W, 3), of any order of channels.
+        labels: uint8 (H, W) of 0..N.
+        colours: of the labels 0..N, in the order of the image's channels; the first is not used.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        uint8 (H, W, 3), a new array.
+    """
+    table = np.array(colours, np.uint8)
+    tinted = cv2.addWeighted(image, 1 - opacity, table[labels], opacity, 0)
+    out = np.where((labels > 0)[..., None], tinted, image)
+    width = max(1, round(max(out.shape[:2]) / 400))
+    for label in np.flatnonzero(np.bincount(labels[labels > 0])):
+        outline(out, labels == label, table[label].tolist(), width)
+    return out
+
+
+def outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int], width: int) -> None:
+    """Draw the border of a mask, bool (H, W), into an image (H, W, 3) of the same size."""
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, edges, -1, colour, width)
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

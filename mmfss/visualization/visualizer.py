@@ -11,13 +11,12 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from .episodes import draw_episode
+from .overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
 
 
 def _iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    valid = truth != 255
-    both = (prediction == 1) & (truth == 1)
-    either = ((prediction == 1) | (truth == 1)) & valid
-    return 100.0 * float(both.sum()) / max(float(either.sum()), 1.0)
+    counts = np.bincount(error_kinds(prediction, truth).ravel(), minlength=IGNORED + 1)
+    return 100.0 * counts[HIT] / max(counts[HIT] + counts[EXTRA] + counts[MISSED], 1)
 
 
 def draw_sample(

@@ -19,6 +19,7 @@ from mmfss.visualization.overlays import (
     error_kinds,
     overlay_errors,
     overlay_heat,
+    overlay_labels,
     overlay_mask,
 )
 
@@ -138,3 +139,26 @@ def test_errors_differ_for_everybody(vision):
         seen += [(kind, lab(colour, VISION[vision])) for kind, colour in enumerate(out)]
     apart = [np.linalg.norm(a - b) for (i, a), (j, b) in combinations(seen, 2) if i != j]
     assert min(apart) > 20
+
+
+def test_labels_are_tinted_and_outlined_by_a_plain_loop():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    labels = np.zeros((30, 40), np.uint8)
+    labels[4:14, 5:20], labels[10:28, 15:38] = 1, 3
+    colours = ((9, 9, 9), (200, 0, 0), (0, 200, 0), (0, 0, 200))
+    before = image.copy()
+    out = overlay_labels(image, labels, colours, 0.25)
+    for y in range(30):
+        for x in range(40):
+            label = int(labels[y, x])
+            around = labels[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            if label == 0:
+                wanted = image[y, x]
+            elif (around == label).all() and 0 < y < 29 and 0 < x < 39:
+                wanted = np.rint(0.75 * image[y, x] + 0.25 * np.array(colours[label]))
+            else:
+                continue  # outlines, below
+            assert np.abs(out[y, x] - wanted.astype(float)).max() <= 1
+    assert out[4, 5].tolist() == [200, 0, 0] and out[27, 37].tolist() == [0, 0, 200]
+    assert np.array_equal(image, before)
