@@ -26,6 +26,7 @@ from mmengine.runner import Runner
 
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.example import SHOTS, Example, write_example
+from mmfss.evaluation.label_maps import label_ious
 
 LABEL = Path(__file__).resolve().parents[1] / 'label.py'
 
@@ -60,22 +61,11 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
-def ious(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
-    """IoU in percent of background and each class; pixels of 255 in the truth are left out."""
-    matrix = np.zeros((classes + 1, classes + 1))
-    for labels, truth in pairs:
-        valid = truth != 255
-        index = truth[valid].astype(int) * (classes + 1) + labels[valid]
-        matrix += np.bincount(index, minlength=matrix.size).reshape(matrix.shape)
-    both = np.diag(matrix)
-    return 100 * both / np.maximum(matrix.sum(0) + matrix.sum(1) - both, 1)
-
-
 def compare_with_truth(example: Path, out: Path) -> None:
     """Print IoU of the labels, and precision and recall of the presence of classes."""
     names = sorted(path.name for path in (example / 'masks').iterdir())
     pairs = [(read_mask(out / 'ann_dir' / n), read_mask(example / 'masks' / n)) for n in names]
-    found = ious(pairs, len(SHOTS))
+    found = label_ious(pairs, len(SHOTS))
     said = np.array([[(a == c + 1).any() for c in range(len(SHOTS))] for a, _ in pairs])
     there = np.array([[(t == c + 1).any() for c in range(len(SHOTS))] for _, t in pairs])
     print(f'mIoU {found.mean():.1f} %: background {found[0]:.1f}', end='')
@@ -155,7 +145,8 @@ def train_fcn(out: Path, example: Path, work_dir: Path, iterations: int) -> None
     labels = Runner.build_dataloader(cfg.test_dataloader)
     runner.test_loop.dataloader = labels
     print(f'FCN of mmseg after {iterations} iterations on the labels, on the same pictures: mIoU '
-          f'{runner.test()["mIoU"]:.1f} % against the labels, {truth:.1f} % against the truth')  # fmt: skip
+          f'{runner.test()["mIoU"]:.1f} % against the labels, {truth:.1f} % against the '
+          'truth')  # fmt: skip
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from mmfss.apis.loading import find_config
 from mmfss.apis.prediction import Prediction
 from mmfss.datasets.folds import get_split
 from mmfss.datasets.io import read_mask
+from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
 from mmfss.files import write_text
 from mmfss.models.fssam import ImageFeatures
@@ -130,17 +131,6 @@ def label_maps(result: dict, images: Images, labels: dict[str, int], threshold: 
     return rows
 
 
-def miou(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> float:
-    """Mean IoU in percent over background and classes, pixels of 255 left out."""
-    matrix = np.zeros((classes + 1, classes + 1))
-    for labels, truth in pairs:
-        valid = truth != 255
-        index = truth[valid].astype(int) * (classes + 1) + labels[valid]
-        matrix += np.bincount(index, minlength=matrix.size).reshape(matrix.shape)
-    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
-    return 100 * float(np.mean(np.diag(matrix) / np.maximum(union, 1)))
-
-
 def overlaps(rows: list, threshold: float) -> dict[str, float]:
     """mIoU of three ways to resolve overlaps: by the product, by score alone, by logit alone."""
     ways = {'score x logit': [], 'score': [], 'logit': []}
@@ -156,7 +146,8 @@ def overlaps(rows: list, threshold: float) -> dict[str, float]:
                 made.classes, scores, 0 * ones, np.float32(logits), truth.shape, ''
             )
             ways[name].append((other.labels, truth))
-    return {name: miou(pairs, len(rows[0][1].classes)) for name, pairs in ways.items()}
+    classes = len(rows[0][1].classes)
+    return {name: float(np.nanmean(label_ious(pairs, classes))) for name, pairs in ways.items()}
 
 
 def in_least_certain(rows: list, part: float) -> float:
