@@ -147,10 +147,11 @@ def _write_dataset(out: Path, root: Path, names: Sequence[str], classes: tuple[s
             "        type='BaseSegDataset',",
             f'        img_suffix={suffix!r},',
             "        seg_map_suffix='.png',",
-            f"        ann_file='{{{{ fileDirname }}}}/{LISTS}/{_list_name(suffix)}',",
+            # triple quotes: mmengine puts the path there as it is, and it may hold quotes
+            f'        ann_file="""{{{{ fileDirname }}}}/{LISTS}/{_list_name(suffix)}""",',
             '        data_prefix=dict(',
             f'            img_path={str(root)!r},',
-            f"            seg_map_path='{{{{ fileDirname }}}}/{ANN_DIR}',",
+            f'            seg_map_path="""{{{{ fileDirname }}}}/{ANN_DIR}""",',
             '        ),',
             '        metainfo=labelled_metainfo,',
             '        pipeline=labelled_pipeline,',

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -169,3 +170,13 @@ def test_the_embedded_default_says_what_it_knows(case, in_tmp_path, capsys, monk
     note, error = capsys.readouterr().err.splitlines()
     assert 'knows generated shapes and not photos; docs/labelling.md' in note
     assert error.startswith('error: the embedded default has no weights yet')
+
+
+def test_the_dataset_of_a_folder_with_quotes(case, tmp_path):
+    images, out = tmp_path / "Tom's images", tmp_path / """Tom's "labels" ä"""
+    images.mkdir()
+    (images / "it's.jpg").write_bytes((case.images / '01.jpg').read_bytes())
+    assert label(case.arguments(out, images=images)) == 0
+    (part,) = Config.fromfile(out / 'dataset.py').labelled_dataset.datasets
+    assert (part.ann_file, part.data_prefix.img_path) == (f'{out}/lists/jpg.txt', str(images))
+    assert part.data_prefix.seg_map_path == f'{out}/ann_dir'
