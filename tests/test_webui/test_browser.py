@@ -239,7 +239,7 @@ def test_a_large_file_an_empty_mask_and_the_brush(visit, tmp_path):
     one.until(lambda: 'nothing is painted yet' in one.text('body'))
     canvas = one.one('#editor canvas')
     one.driver.execute_script('arguments[0].scrollIntoView({block: "center"})', canvas)
-    stroke = ActionChains(one.driver).move_to_element(canvas).click_and_hold()
+    stroke = ActionChains(one.driver, duration=50).move_to_element(canvas).click_and_hold()
     for step in ((-40, 0), (0, 30), (40, 0)):
         stroke.move_by_offset(*step)
     stroke.release().perform()
