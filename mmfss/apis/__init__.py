@@ -3,6 +3,7 @@
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import load_model
 from mmfss.apis.prediction import Prediction
-from mmfss.apis.support import Shot, SupportSet
+from mmfss.apis.shots import Shot
+from mmfss.apis.support import SupportSet
 
 __all__ = ['FewShotInferencer', 'Prediction', 'Shot', 'SupportSet', 'load_model']

@@ -108,7 +108,7 @@ class FewShotInferencer:
 
         Args:
             support: name of a class -> its K (image, mask) pairs, K >= 1 and not the same for all;
-                see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.support.as_mask` for
+                see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.shots.as_mask` for
                 what they may be. Or a :class:`SupportSet`.
 
         Raises:

@@ -24,7 +24,8 @@ from mmengine.logging import print_log
 from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
-from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.apis.shots import Shot, make_shot
+from mmfss.apis.support import SupportSet, check_classes
 from mmfss.apis.support_picture import draw_support
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.folder_layouts import (

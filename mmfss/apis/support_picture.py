@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mmfss.apis.support import Shot, SupportSet
+from mmfss.apis.shots import Shot
+from mmfss.apis.support import SupportSet
 from mmfss.datasets.palette import label_palette
 from mmfss.visualization.episodes import GAP, PAPER, stack_rows
 from mmfss.visualization.overlays import outline, overlay_mask

@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmfss.apis.support import SupportSet, as_mask, check_classes, make_shot
+from mmfss.apis.shots import as_mask, make_shot
+from mmfss.apis.support import SupportSet, check_classes
 
 SIZE = 32
 
