@@ -53,10 +53,21 @@ def test_made_once_and_never_over_something_else(out, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 
 
+def test_folders_of_the_same_names_may_be_somebodys(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/00000.png').write_text('mine')
+    with pytest.raises(ValueError, match='holds something else'):
+        write_example(tmp_path, Example(images=2, image_size=32))
+    assert (tmp_path / 'images/00000.png').read_text() == 'mine'
+    assert len(list(tmp_path.rglob('*'))) == 2
+
+
 def test_an_interrupted_run_is_made_whole(out):
     manifest = json.loads((out / 'example.json').read_text())
     assert manifest == dict(images=20, seed=4, image_size=64, shots=SHOTS)
-    (out / 'example.json').unlink()
+    (out / 'example.json').rename(out / '.example.begun.json')
+    with pytest.raises(ValueError, match='example of other numbers'):
+        write_example(out, Example(images=21, image_size=64))
     next((out / 'images').iterdir()).unlink()
     assert write_example(out, Example(images=20, image_size=64))
     assert len(list((out / 'images').iterdir())) == 20

@@ -26,7 +26,7 @@ from mmfss.files import write_text
 SEQUENTIAL = True
 SHOTS = {'crescent': 2, 'ring': 3, 'star': 5}
 """Supports of each class, in the order of their labels 1..3."""
-MANIFEST = 'example.json'
+MANIFEST, _BEGUN = 'example.json', '.example.begun.json'
 _MIN_AREA = 0.03
 """Share of the picture that a supported object has at least."""
 _ABSENT = 0.3
@@ -92,11 +92,12 @@ def write_example(out: Path, example: Example) -> bool:
     manifest = out / MANIFEST
     if manifest.is_file() and manifest.read_text(encoding='utf-8') == text:
         return False
-    if out.exists() and (not out.is_dir() or manifest.is_file() or _others(out)):
+    if out.exists() and (not out.is_dir() or manifest.is_file() or _others(out, text)):
         raise ValueError(
             f'{out} holds something else, or an example of other numbers; choose another folder, '
             'or remove it'
         )
+    write_text(out / _BEGUN, text)
     labels = [SHAPES_CLASSES.index(name) + 1 for name in SHOTS]
     for name, index in _supports(example):
         image, label = render_sample(example.seed, 'train', index, example.image_size)
@@ -112,13 +113,16 @@ def write_example(out: Path, example: Example) -> bool:
             truth[label == class_id] = value
         save_png(out / 'images' / f'{number:05d}.png', image[..., ::-1])
         save_png(out / 'masks' / f'{number:05d}.png', truth)
-    write_text(manifest, text)
+    (out / _BEGUN).replace(manifest)
     return True
 
 
-def _others(out: Path) -> bool:
-    """Whether there is anything but what an interrupted run leaves."""
-    return not {path.name for path in out.iterdir()} <= {'support', 'images', 'masks'}
+def _others(out: Path, text: str) -> bool:
+    """Whether there is anything but what an interrupted run of the same numbers leaves."""
+    begun = out / _BEGUN
+    if begun.is_file() and begun.read_text(encoding='utf-8') == text:
+        return False
+    return any(not path.name.startswith(f'.{_BEGUN}.') for path in out.iterdir())
 
 
 def _supports(example: Example) -> Iterator[tuple[str, int]]:
