@@ -28,6 +28,7 @@ from safetensors.torch import save as to_bytes
 
 from mmfss.apis.images import ImageInput
 from mmfss.apis.shots import Shot, make_shot
+from mmfss.datasets.io import BROKEN
 from mmfss.files import atomic
 
 FORMAT, VERSION = 'mmfss-support', 1
@@ -132,7 +133,7 @@ class SupportSet:
             return cls._from_content(content, tensors)
         except _OtherVersion:
             raise
-        except (KeyError, TypeError, OSError, ValueError) as error:
+        except (TypeError, AttributeError, Image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
                 f'support file {path} is damaged ({type(error).__name__}: {error}); copy it again, '
                 'or make it anew with save_support'

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps
 
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
@@ -22,6 +22,7 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
+"""What Pillow raises on files that are truncated, damaged or no images."""
 _RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 
@@ -52,7 +53,7 @@ def _open(
         raise ValueError(
             f'{kind} file {path} has too many pixels: {error}. Make it smaller or cut it'
         ) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(
             f'cannot read {kind} file {path}: it is truncated, damaged or not an '
             f'image ({error}); restore the file or leave it out of the list'
@@ -111,7 +112,7 @@ def read_photo(photo: str | os.PathLike | Image.Image, name: str = 'given by Pil
     _check_still(photo, getattr(photo, 'n_frames', 1), name)
     try:
         photo.load()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(f'image {name} is truncated or damaged ({error})') from error
     return _as_bgr(photo, photo.mode, True, name)
 

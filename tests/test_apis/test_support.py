@@ -109,12 +109,16 @@ def test_a_damaged_description_is_named(support, tmp_path, change):
         SupportSet.load(path)
 
 
-def test_a_picture_of_another_size_is_not_decoded(support, tmp_path):
+def test_a_picture_of_another_size_is_not_decoded(support, tmp_path, monkeypatch):
     path = tmp_path / 's.safetensors'
     support.save(path)
     Image.new('L', (5000, 5000)).save(tmp_path / 'bomb.png')
     data = torch.frombuffer(bytearray((tmp_path / 'bomb.png').read_bytes()), dtype=torch.uint8)
     _rewritten(path, tensors={'mask.0.0': data})
+    with monkeypatch.context() as limits:
+        limits.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+        with pytest.raises(ValueError, match=r'is damaged \(DecompressionBombError'):
+            SupportSet.load(path)
     with pytest.raises(ValueError, match=r'a PNG is L \(5000, 5000\), not L \(32, 32\)'):
         SupportSet.load(path)
 

@@ -189,6 +189,15 @@ def test_prompts(tmp_path, inferencer):
         read_support(root, inferencer)
 
 
+def test_a_png_beside_a_prompt_is_the_photo(tmp_path, inferencer):
+    root = class_folder(tmp_path, cup=1)
+    photo(root / 'cup/2.png', 2)
+    (root / 'cup/2.json').write_text('{"box": [10, 5, 50, 35]}')
+    support, prompted = read_support(root, inferencer)
+    assert prompted == [str(root / 'cup/2.png')]
+    assert [Path(shot.source).name for shot in support.shots['cup']] == ['0.jpg', '2.png']
+
+
 def test_a_support_file(tmp_path, inferencer):
     support, _ = read_support(class_folder(tmp_path / 'in', cup=2, ring=1), inferencer)
     support.save(tmp_path / 'support.safetensors')

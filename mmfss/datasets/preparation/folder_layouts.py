@@ -163,12 +163,21 @@ def _find_classes(src: Path, prompts: bool) -> Source:
         photos = _files(folder, PHOTOS if masks == folder else IMAGES)
         drawn = _files(masks, ('.png',) if masks == folder else MASKS)
         asked = _files(masks, (PROMPT,)) if prompts else []
+        if masks == folder:  # a PNG beside a prompt and without a photo is the photo
+            photos = sorted(photos + _prompted_alone(photos, drawn, asked))
+            drawn = [mask for mask in drawn if mask not in photos]
         others += _others(src, {folder, masks}, {*photos, *drawn, *asked})
         there = {mask.with_suffix('') for mask in drawn}
         drawn += [prompt for prompt in asked if prompt.with_suffix('') not in there]
         for photo, mask in _pairs((folder, masks), photos, drawn, prompts):
             samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
     return Source('classes', images, classes, samples, remarks=_left_out(others))
+
+
+def _prompted_alone(photos: list[Path], drawn: list[Path], asked: list[Path]) -> list[Path]:
+    prompted = {prompt.with_suffix('') for prompt in asked}
+    prompted -= {photo.with_suffix('') for photo in photos}
+    return [image for image in drawn if image.with_suffix('') in prompted]
 
 
 def _find_values(src: Path) -> Source:
