@@ -121,7 +121,8 @@ def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
-def _short(value: Any, limit: int = 70) -> str:
+def _short(value: Any, limit: int = 200) -> str:
+    """Long enough for a path."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else text[:limit] + '...'
 

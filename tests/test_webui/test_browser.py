@@ -83,6 +83,17 @@ class Visitor:
         ignored = [WebDriverException]
         WebDriverWait(self.driver, PATIENCE_S, 0.1, ignored).until(lambda _: condition())
 
+    def comes(self, condition: Callable[[], object], seconds: float) -> bool:
+        """Whether something happens in time."""
+        from selenium.common.exceptions import TimeoutException, WebDriverException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        try:
+            wait = WebDriverWait(self.driver, seconds, 0.1, [WebDriverException])
+            return bool(wait.until(lambda _: condition()))
+        except TimeoutException:
+            return False
+
     def all(self, selector: str) -> list:
         return self.driver.find_elements('css selector', selector)
 
@@ -237,12 +248,17 @@ def test_a_large_file_an_empty_mask_and_the_brush(visit, tmp_path):
     one.until(lambda: one.one('#editor canvas').is_displayed())
     one.press('#use')
     one.until(lambda: 'nothing is painted yet' in one.text('body'))
-    canvas = one.one('#editor canvas')
-    one.driver.execute_script('arguments[0].scrollIntoView({block: "center"})', canvas)
-    stroke = ActionChains(one.driver, duration=50).move_to_element(canvas).click_and_hold()
-    for step in ((-40, 0), (0, 30), (40, 0)):
-        stroke.move_by_offset(*step)
-    stroke.release().perform()
-    one.press('#use')
-    one.until(lambda: 'cup: 1' in one.text('#summary'))
+
+    def painted() -> bool:
+        """Without a graphics card the editor may not be ready for a stroke: then once more."""
+        canvas = one.one('#editor canvas')
+        one.driver.execute_script('arguments[0].scrollIntoView({block: "center"})', canvas)
+        stroke = ActionChains(one.driver, duration=50).move_to_element(canvas).click_and_hold()
+        for step in ((-40, 0), (0, 30), (40, 0)):
+            stroke.move_by_offset(*step)
+        stroke.release().perform()
+        one.press('#use')
+        return one.comes(lambda: 'cup: 1' in one.text('#summary'), seconds=10)
+
+    one.until(painted)
     one.until(lambda: len(one.all('#shots img')) == 1)
