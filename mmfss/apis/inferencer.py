@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
-from torch import Tensor
 
 from mmfss.apis.images import ImageInput, as_bgr, files_below, to_model_size
 from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.models.fssam import FSSAM, ImageFeatures
-from mmfss.models.nway import ClassState, encode_class, segment_classes
+from mmfss.models.nway import ClassState, as_input, encode_classes, segment_classes
 
 FALLBACK_THRESHOLD = 0.5
 
@@ -117,19 +116,14 @@ class FewShotInferencer:
         """
         if not isinstance(support, SupportSet):
             support = SupportSet.build(support, self.image_size)
-        if support.image_size != self.image_size:
-            raise ValueError(
-                f'the support set is for models of {support.image_size} x {support.image_size} '
-                f'pixels, this one takes {self.image_size}; make it anew from the images'
-            )
+        support.check_image_size(self.image_size)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
-        states = []
-        for shots in support.shots.values():
-            features = ImageFeatures.cat([self.encode(shot.image) for shot in shots])
-            masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).to(self._device)
-            with self._context():
-                states.append(encode_class(self.model, features, masks))
+        shots = support.shots.values()
+        with self._context():
+            states = encode_classes(
+                self.model, ([(shot.image, shot.mask) for shot in of_class] for of_class in shots)
+            )
         self._support, self._states = support, states
 
     def save_support(self, path: str | os.PathLike) -> None:
@@ -209,6 +203,5 @@ class FewShotInferencer:
     @torch.no_grad()
     def encode(self, image: np.ndarray) -> ImageFeatures:
         """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
-        rgb: Tensor = torch.from_numpy(image[..., ::-1].copy()).to(self._device)
         with self._context():
-            return self.model.encode_image(rgb.permute(2, 0, 1)[None].float())
+            return self.model.encode_image(as_input(image, self._device))

@@ -86,6 +86,18 @@ class SupportSet:
             )
         return cls(shots, image_size)
 
+    def check_image_size(self, image_size: int) -> None:
+        """Make sure that the set is for models of this size.
+
+        Raises:
+            ValueError: It is for another one.
+        """
+        if self.image_size != image_size:
+            raise ValueError(
+                f'the support set is for models of {self.image_size} x {self.image_size} '
+                f'pixels, this one takes {image_size}; make it anew from the images'
+            )
+
     def save(self, path: str | os.PathLike) -> None:
         """Write a support file, whole or not at all.
 

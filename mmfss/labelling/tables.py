@@ -92,18 +92,35 @@ def _write_scores(
     file: TextIO, names: Sequence[str], classes: Sequence[str], records: Records
 ) -> None:
     rows = csv.writer(file, lineterminator='\n')
-    parts = ('score', 'present', 'share', 'confidence')
-    rows.writerow(('image', 'certainty', *(f'{name} {part}' for name in classes for part in parts)))
+    rows.writerow(score_columns(classes))
     for name in sorted(names, key=lambda name: (records.entries[name].certainty, name)):
         record = records.read(name)
         areas = {one['category_id']: one['area'] for one in record['annotations']}
-        row = [name, f'{record["certainty"]:.6f}']
-        for label, (score, confidence) in enumerate(
-            zip(record['scores'], record['confidence'], strict=True), 1
-        ):
-            share = areas.get(label, 0) / (record['height'] * record['width'])
-            row += [f'{score:.6f}', str(int(label in areas)), f'{share:.6f}', f'{confidence:.6f}']
-        rows.writerow(row)
+        pixels = record['height'] * record['width']
+        measured = [
+            (score, label in areas, areas.get(label, 0) / pixels, confidence)
+            for label, (score, confidence) in enumerate(
+                zip(record['scores'], record['confidence'], strict=True), 1
+            )
+        ]
+        rows.writerow(score_row(name, record['certainty'], measured))
+
+
+def score_columns(classes: Sequence[str]) -> list[str]:
+    """Heads of the columns of scores.csv."""
+    parts = ('score', 'present', 'share', 'confidence')
+    return ['image', 'certainty', *(f'{name} {part}' for name in classes for part in parts)]
+
+
+def score_row(
+    name: str, certainty: float, measured: Sequence[tuple[float, bool, float, float]]
+) -> list[str]:
+    """A row of scores.csv; of each class its object score, whether it is there, its share of the
+    pixels, and its confidence."""
+    row = [name, f'{certainty:.6f}']
+    for score, there, share, confidence in measured:
+        row += [f'{score:.6f}', str(int(there)), f'{share:.6f}', f'{confidence:.6f}']
+    return row
 
 
 # ----------------------------------------------------------------------------------- mmseg

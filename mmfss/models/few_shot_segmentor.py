@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from mmfss.datasets.palette import label_palette
 
-from .fssam import FSSAM, ImageFeatures
+from .fssam import FSSAM
 from .functional import up
-from .nway import ClassState, class_logits, encode_class, segment_classes
+from .nway import ClassState, class_logits, encode_classes, segment_classes
 from .segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from .weights import check_state_dict
 
@@ -175,11 +175,7 @@ class FewShotSegmentor(FSSAM):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):
             return SupportSet.build(source, side)
-        if source.image_size != side:
-            raise ValueError(
-                f'the support set is for models of {source.image_size} x {source.image_size} '
-                f'pixels, this one takes {side}; make it anew from the images'
-            )
+        source.check_image_size(side)
         return source
 
     def _thresholds(self, classes: tuple[str, ...]) -> Tensor:
@@ -201,12 +197,8 @@ class FewShotSegmentor(FSSAM):
         under = torch.get_autocast_dtype(device.type) if cast else None
         if self._states and self._encoded_under == under:
             return self._states
-        states = []
-        for shots in self.support.shots.values():
-            images = [torch.from_numpy(shot.image[..., ::-1].copy()) for shot in shots]
-            parts = [self.encode_image(_as_input(image.to(device))) for image in images]
-            masks = torch.stack([torch.from_numpy(shot.mask) for shot in shots]).to(device)
-            states.append(encode_class(self, ImageFeatures.cat(parts), masks))
+        shots = self.support.shots.values()
+        states = encode_classes(self, ([(s.image, s.mask) for s in of_class] for of_class in shots))
         self._states, self._encoded_under = states, under
         return states
 
@@ -272,11 +264,6 @@ class FewShotSegmentor(FSSAM):
             self.forget_support()
         super().train(mode)
         return self
-
-
-def _as_input(image: Tensor) -> Tensor:
-    """uint8 (S, S, 3) RGB as float (1, 3, S, S)."""
-    return image.permute(2, 0, 1)[None].float()
 
 
 def _is_folder(support: Any) -> bool:

@@ -1,6 +1,6 @@
 """N classes at once, around the one-class model: masks and object scores, and how they compete.
 
-    states = [encode_class(model, features, masks) for each class]      # once per support set
+    states = encode_classes(model, [[(image, mask), ...], ...])         # once per support set
     result = segment_classes(model, features, states)                   # once per image
     labels = decide(result.logits, result.scores, threshold, (H, W))
 
@@ -10,9 +10,10 @@ of the features that are compared, (h, w) their grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,31 @@ def encode_class(model: FSSAM, features: ImageFeatures, masks: Tensor) -> ClassS
     compared = _compared(features)
     inside = resize_mask((masks == 1).float()[None], compared.shape[-2:])[0]
     return ClassState(support, masked_average(compared, inside))
+
+
+@torch.no_grad()
+def encode_classes(
+    model: FSSAM, classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]
+) -> list[ClassState]:
+    """Encode the supports of all classes, one image at a time, on the model's device.
+
+    Args:
+        model: in eval mode.
+        classes: of each its K images uint8 (S, S, 3) BGR with masks uint8 (S, S) of 0, 1, 255.
+    """
+    device = next(model.parameters()).device
+    states = []
+    for shots in classes:
+        parts = [model.encode_image(as_input(image, device)) for image, _ in shots]
+        masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(device)
+        states.append(encode_class(model, ImageFeatures.cat(parts), masks))
+    return states
+
+
+def as_input(image: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (S, S, 3) BGR as :meth:`FSSAM.encode_image` takes it: float (1, 3, S, S) RGB."""
+    rgb = torch.from_numpy(image[..., ::-1].copy()).to(device)
+    return rgb.permute(2, 0, 1)[None].float()
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from mmfss.apis.loading import DEFAULT_CONFIG
 from mmfss.apis.prediction import Prediction
 from mmfss.datasets.preparation.jobs import save_png
 from mmfss.files import atomic
+from mmfss.labelling.tables import score_columns, score_row
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelChoice
 
@@ -66,16 +67,18 @@ def scores_csv(results: Sequence[Prediction]) -> str:
     of each class its object score, whether it is there, its share of the image and confidence."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator='\n')
-    parts = ('score', 'present', 'share', 'confidence')
-    writer.writerow(
-        ['image', 'certainty', *(f'{n} {p}' for n in results[0].classes for p in parts)]
-    )
+    writer.writerow(score_columns(results[0].classes))
     for result in sorted(results, key=lambda one: (one.certainty, one.source)):
-        row = [result.source, f'{result.certainty:.6f}']
-        for name, score in zip(result.classes, result.scores):
-            there, share = int(name in result.present), np.mean(result.mask(name))
-            row += [f'{score:.6f}', str(there), f'{share:.6f}', f'{result.confidence(name):.6f}']
-        writer.writerow(row)
+        measured = [
+            (
+                score,
+                name in result.present,
+                float(np.mean(result.mask(name))),
+                result.confidence(name),
+            )
+            for name, score in zip(result.classes, result.scores)
+        ]
+        writer.writerow(score_row(result.source, result.certainty, measured))
     return table.getvalue()
 
 

@@ -181,7 +181,7 @@ def encoded(monkeypatch):
         calls.append(1)
         return encode_class(*args)
 
-    monkeypatch.setattr('mmfss.models.few_shot_segmentor.encode_class', counted)
+    monkeypatch.setattr('mmfss.models.nway.encode_class', counted)
     return calls
 
 
