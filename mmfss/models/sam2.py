@@ -86,10 +86,25 @@ class SAM2(SAM2Base):
     """SAM 2 with one method for each use that FSSAM makes of it. No parameters added."""
 
     def encode_image(self, images: Tensor) -> SAM2Features:
-        """Image encoder on (N, 3, S, S) normalised images."""
-        out = self.forward_image(images)
-        low, mid, top = out['backbone_fpn']
-        return SAM2Features((low, mid), top, out['vision_pos_enc'][-1])
+        """Image encoder on (N, 3, S, S) normalised images; upstream's ``forward_image``."""
+        return self.encode_neck(self.encode_trunk(images))
+
+    def encode_trunk(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of the trunk, highest resolution first, for (N, 3, S, S) normalised images."""
+        return list(self.image_encoder.trunk(images))
+
+    def encode_neck(self, maps: list[Tensor]) -> SAM2Features:
+        """Neck of the image encoder, and the projections of the mask decoder that belong to it.
+
+        Args:
+            maps: of :meth:`encode_trunk`.
+        """
+        levels, positions = self.image_encoder.neck(maps)
+        scalp = self.image_encoder.scalp  # levels of lowest resolution that SAM 2 leaves out
+        kept = len(levels) - scalp
+        low, mid, top = levels[:kept]
+        high_res = (self.sam_mask_decoder.conv_s0(low), self.sam_mask_decoder.conv_s1(mid))
+        return SAM2Features(high_res, top, positions[kept - 1])
 
     def encode_memory(self, features: SAM2Features, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Memory of an image under a mask prompt.
