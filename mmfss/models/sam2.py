@@ -90,7 +90,7 @@ class SAM2(SAM2Base):
         return self.encode_neck(self.encode_trunk(images))
 
     def encode_trunk(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of the trunk, highest resolution first, for (N, 3, S, S) normalised images."""
+        """Maps of the trunk, highest resolution first, for (N, 3, S, S) normalised images."""
         return list(self.image_encoder.trunk(images))
 
     def encode_neck(self, maps: list[Tensor]) -> SAM2Features:

@@ -1,0 +1,1 @@
+"""Features of frozen encoders, kept: what is stored where, under which key, for which images."""
