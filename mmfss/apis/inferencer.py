@@ -18,7 +18,7 @@ from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_m
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.models.fssam import FSSAM, ImageFeatures
-from mmfss.models.nway import ClassState, as_input, encode_classes, segment_classes
+from mmfss.models.nway import ClassStates, as_input, encode_classes, segment_classes
 
 FALLBACK_THRESHOLD = 0.5
 
@@ -72,7 +72,7 @@ class FewShotInferencer:
             check_threshold(self.threshold, ('all',))
         self.amp = amp
         self._support: SupportSet | None = None
-        self._states: list[ClassState] = []
+        self._states: ClassStates | None = None
 
     # ------------------------------------------------------------------ supports
 
@@ -184,9 +184,9 @@ class FewShotInferencer:
             masks = segment_classes(self.model, features, self._states)
         return Prediction.make(
             self.classes,
-            masks.scores.cpu().numpy(),
+            masks.scores[0].cpu().numpy(),
             check_threshold(self.threshold, self.classes),
-            masks.logits.cpu().numpy(),
+            masks.logits[0].cpu().numpy(),
             pixels.shape[:2],
             source,
         )

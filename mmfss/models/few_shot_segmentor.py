@@ -27,7 +27,7 @@ from mmfss.datasets.palette import label_palette
 
 from .fssam import FSSAM
 from .functional import up
-from .nway import ClassState, class_logits, encode_classes, segment_classes
+from .nway import ClassStates, class_logits, encode_classes, segment_classes
 from .segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from .weights import check_state_dict
 
@@ -113,7 +113,7 @@ class FewShotSegmentor(FSSAM):
         self.prompt_checkpoint = prompt_checkpoint
         self._source = support
         self._support: SupportSet | None = None
-        self._states: list[ClassState] = []
+        self._states: ClassStates | None = None
         self._encoded_under: torch.dtype | None = None
         if not _is_folder(support):
             _ = self.support  # mistakes come to light before anything is loaded
@@ -186,16 +186,16 @@ class FewShotSegmentor(FSSAM):
     def forget_support(self) -> None:
         """Encode the supports anew at the next image. Called when weights are loaded, the model is
         moved or trained; to be called by who changes weights in place."""
-        self._states = []
+        self._states = None
         if _is_folder(self._source):
             self._support = None  # masks from prompts came from the weights
 
     @torch.no_grad()
-    def _class_states(self, device: torch.device) -> list[ClassState]:
+    def _class_states(self, device: torch.device) -> ClassStates:
         """The supports as the model keeps them, encoded once, one image at a time."""
         cast = torch.is_autocast_enabled(device.type)
         under = torch.get_autocast_dtype(device.type) if cast else None
-        if self._states and self._encoded_under == under:
+        if self._states is not None and self._encoded_under == under:
             return self._states
         shots = self.support.shots.values()
         states = encode_classes(self, ([(s.image, s.mask) for s in of_class] for of_class in shots))
@@ -224,7 +224,7 @@ class FewShotSegmentor(FSSAM):
             if size != (side, side):
                 image = F.interpolate(image, (side, side), mode='bilinear', align_corners=False)
             found = segment_classes(self, self.encode_image(image), states)
-            logits = class_logits(found.logits, found.scores, thresholds)[None]
+            logits = class_logits(found.logits[0], found.scores[0], thresholds)[None]
             results.append(logits if size == (side, side) else up(logits, size))
         return torch.cat(results)
 

@@ -1,29 +1,33 @@
 """N classes at once, around the one-class model: masks and object scores, and how they compete.
 
     states = encode_classes(model, [[(image, mask), ...], ...])         # once per support set
-    result = segment_classes(model, features, states)                   # once per image
-    labels = decide(result.logits, result.scores, threshold, (H, W))
+    found = segment_classes(model, features, states)                    # Q images at once
+    labels = decide(found.logits[0], found.scores[0], threshold, (H, W))
 
-Shapes: N classes, K shots (may differ between classes), S side of the model's images, C channels
-of the features that are compared, (h, w) their grid.
+Shapes: Q images, N classes, K shots (may differ between classes), S side of the model's images,
+C channels of the features that are compared, (h, w) their grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .batching import cat, repeat_all, repeat_each, take
 from .fssam import FSSAM, ImageFeatures, SupportState
-from .functional import cosine_map, masked_average, resize_mask, up
+from .functional import masked_average, resize_mask, up
+from .object_score import object_scores
 
 ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
 averaged: a large one would let a window that shows too little of an object veto those that show all
 of it (24 mosaics of Shapes-5i, IoU of 3 classes: 23.7 with -1e4, 26.7 with -1, 25.2 with 0)."""
+PAIRS = 8
+"""Pairs of image and class that go through the model at once, by default."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,62 @@ class ClassState:
 
 
 @dataclass(frozen=True)
-class ClassMasks:
-    """N classes in one image.
+class ClassGroup:
+    """Classes with as many supports each, as one batch.
 
     Attributes:
-        logits: (N, S, S) float32; >= 0 where the class would be if it is there at all.
-        scores: (N,) float32 in [0, 1], the object scores: is the class there?
+        members: their places 0..N-1 among all classes.
+        support: of n = ``len(members)`` episodes.
+        prototypes: (n, K, C).
+    """
+
+    members: tuple[int, ...]
+    support: SupportState
+    prototypes: Tensor
+
+
+@dataclass(frozen=True)
+class ClassStates:
+    """What is kept of the supports of N classes; those of the same K are stacked, once."""
+
+    groups: tuple[ClassGroup, ...]
+
+    def __len__(self) -> int:
+        """N."""
+        return sum(len(group.members) for group in self.groups)
+
+    @staticmethod
+    def stack(states: Sequence[ClassState]) -> ClassStates:
+        """From the states of the classes one by one.
+
+        Raises:
+            ValueError: There is none, or one holds what cannot be batched
+                (:mod:`mmfss.models.batching`).
+        """
+        if not states:
+            raise ValueError('there is no class to look for; give the state of at least one')
+        by_shots: dict[int, list[int]] = {}
+        for place, state in enumerate(states):
+            by_shots.setdefault(len(state.prototypes), []).append(place)
+        return ClassStates(
+            tuple(
+                ClassGroup(
+                    tuple(places),
+                    cat([states[place].support for place in places]),
+                    torch.stack([states[place].prototypes for place in places]),
+                )
+                for places in by_shots.values()
+            )
+        )
+
+
+@dataclass(frozen=True)
+class ClassMasks:
+    """N classes in Q images.
+
+    Attributes:
+        logits: (Q, N, S, S) float32; >= 0 where the class would be if it is there at all.
+        scores: (Q, N) float32 in [0, 1], the object scores: is the class there?
     """
 
     logits: Tensor
@@ -70,7 +124,7 @@ def encode_class(model: FSSAM, features: ImageFeatures, masks: Tensor) -> ClassS
 @torch.no_grad()
 def encode_classes(
     model: FSSAM, classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]
-) -> list[ClassState]:
+) -> ClassStates:
     """Encode the supports of all classes, one image at a time, on the model's device.
 
     Args:
@@ -83,7 +137,7 @@ def encode_classes(
         parts = [model.encode_image(as_input(image, device)) for image, _ in shots]
         masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(device)
         states.append(encode_class(model, ImageFeatures.cat(parts), masks))
-    return states
+    return ClassStates.stack(states)
 
 
 def as_input(image: np.ndarray, device: torch.device) -> Tensor:
@@ -94,49 +148,63 @@ def as_input(image: np.ndarray, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def segment_classes(
-    model: FSSAM, features: ImageFeatures, states: Sequence[ClassState]
+    model: FSSAM,
+    features: ImageFeatures,
+    states: ClassStates | Sequence[ClassState],
+    pairs: int = PAIRS,
 ) -> ClassMasks:
-    """Segment one image for each class; the image is encoded already.
+    """Segment images that are encoded already for each class.
+
+    Classes with as many supports each go through the model together, and so do images where there
+    is room. Results depend on the neighbours in a batch by rounding alone (float32: about 1e-6 of
+    the largest logit). Which classes are neighbours is fixed by the support set and ``pairs``, so
+    what an image gives by itself (Q = 1) is the same each time, bit by bit.
 
     Args:
         model: in eval mode.
-        features: of one image.
-        states: of :func:`encode_class`, at least one.
+        features: of Q images.
+        states: of :func:`encode_classes`, or of :func:`encode_class` for each class.
+        pairs: of image and class that go through the model at once, at most; memory grows with it.
+
+    Raises:
+        ValueError: ``pairs`` is below 1, or there is no class.
     """
-    logits, scores = [], []
-    for state in states:
-        mask = model.segment(features, state.support).logits[0].float()  # (1, S, S)
-        logits.append(mask)
-        scores.append(object_score_of(features, mask, state))
-    return ClassMasks(torch.cat(logits), torch.stack(scores))
+    if pairs < 1:
+        raise ValueError(f'pairs must be at least 1 pair of image and class, got {pairs}')
+    if not isinstance(states, ClassStates):
+        states = ClassStates.stack(states)
+    top, side = features.sam2.top, model.sam2.image_size
+    logits = torch.empty(len(top), len(states), side, side, device=top.device)
+    scores = torch.empty(len(top), len(states), device=top.device)
+    compared = _compared(features)
+    for group in states.groups:
+        members = torch.tensor(group.members, device=top.device)
+        for images, classes in _batches(len(top), len(members), pairs):
+            support = take(group.support, classes)
+            query, count = take(features, images), len(members[classes])
+            found = model.segment(
+                repeat_each(query, count), repeat_all(support, len(query.sam2.top))
+            )
+            masks = found.logits[:, 0].float().unflatten(0, (-1, count))
+            logits[images, members[classes]] = masks
+            scores[images, members[classes]] = object_scores(
+                compared[images], masks, group.prototypes[classes]
+            )
+    return ClassMasks(logits, scores)
 
 
-def object_score(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
-    """Is the class there? How much what lies under its mask resembles the supported objects.
-
-    FSSAM takes for granted that the class is there: its pseudo masks are rescaled in each image,
-    and its mask decoder never sees an image without the object, so neither its logits nor SAM 2's
-    own object score and predicted IoU tell (docs/labelling.md has the figures). What does is the
-    mean feature under the predicted mask, in the frozen encoder that the prompts come from.
-
-    Args:
-        features: (C, h, w) float32 of the image.
-        inside: (h, w) in [0, 1], the predicted mask.
-        prototypes: (K, C).
-
-    Returns:
-        Scalar in [0, 1]: cosine with each shot's mean feature, averaged over shots, negative values
-        as 0; 0 for an empty mask.
-    """
-    mean = masked_average(features, inside)[:, None, None]
-    return cosine_map(mean, prototypes).mean().clamp(0, 1)
+def _batches(images: int, classes: int, pairs: int) -> Iterator[tuple[slice, slice]]:
+    """Cut ``images x classes`` into batches of at most ``pairs``: several images with all classes
+    where these fit, else some classes of one image."""
+    step = max(1, pairs // classes)
+    for image in range(0, images, step):
+        for start in range(0, classes, pairs):
+            yield slice(image, image + step), slice(start, start + pairs)
 
 
 def object_score_of(features: ImageFeatures, logits: Tensor, state: ClassState) -> Tensor:
-    """:func:`object_score` of a class in one image, given its logits (1, S, S) there."""
-    compared = _compared(features)[0]
-    inside = resize_mask((logits >= 0).float()[None], compared.shape[-2:])[0, 0]
-    return object_score(compared, inside, state.prototypes)
+    """:func:`object_scores` of a class in one image, given its logits (1, S, S) there."""
+    return object_scores(_compared(features), logits[None], state.prototypes[None])[0, 0]
 
 
 def _compared(features: ImageFeatures) -> Tensor:
@@ -185,7 +253,7 @@ def decide(
     for label, (one, is_there) in enumerate(zip(weighted, scores >= threshold), 1):
         if not is_there:
             continue
-        value = up(one[None, None], size)[0, 0]
+        value = one if one.shape == size else up(one[None, None], size)[0, 0]
         if best is None:
             labels[value >= 0], best = label, value
             continue

@@ -12,9 +12,9 @@ from mmfss.models.nway import (
     class_logits,
     decide,
     encode_class,
-    object_score,
     segment_classes,
 )
+from mmfss.models.object_score import object_score
 
 
 @pytest.fixture(scope='module')
@@ -47,10 +47,10 @@ def test_one_class_is_the_model_itself(model, images):
     inputs = dict(query=images[3:], support=images[None, :2], support_mask=masks[None])
     with torch.no_grad():
         alone = model.run(inputs).logits[0]
-    torch.testing.assert_close(found.logits, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.logits[0], alone, rtol=0, atol=1e-5)
     size = (37, 91)
-    labels = decide(found.logits, found.scores, 0.0, size)
-    assert torch.equal(labels, logits_to_mask(found.logits[None], size)[0, 0])
+    labels = decide(found.logits[0], found.scores[0], 0.0, size)
+    assert torch.equal(labels, logits_to_mask(found.logits, size)[0, 0])
 
 
 def test_classes_do_not_touch_each_other(model, images):
@@ -61,9 +61,9 @@ def test_classes_do_not_touch_each_other(model, images):
     )
     both = segment_classes(model, query, [one, other])
     turned = segment_classes(model, query, [other, one])
-    assert torch.equal(both.logits, turned.logits.flip(0))
-    assert torch.equal(both.scores, turned.scores.flip(0))
-    assert torch.equal(both.logits[:1], segment_classes(model, query, [one]).logits)
+    assert torch.equal(both.logits, turned.logits.flip(1))
+    assert torch.equal(both.scores, turned.scores.flip(1))
+    assert torch.equal(both.logits[:, :1], segment_classes(model, query, [one]).logits)
 
 
 def test_score_by_a_plain_loop():
@@ -134,4 +134,4 @@ def test_score_without_prior_encoder_is_of_sam2_features(images):
     inside = features.sam2.top[0, :, 1:3, 1:3].mean((1, 2))
     assert torch.cosine_similarity(state.prototypes[0], inside, 0) > 0.9
     found = segment_classes(model, ImageFeatures(features.sam2, None), [state])
-    assert found.logits.shape == (1, SIZE, SIZE) and 0 <= float(found.scores[0]) <= 1
+    assert found.logits.shape == (1, 1, SIZE, SIZE) and 0 <= float(found.scores[0, 0]) <= 1
