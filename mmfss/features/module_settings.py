@@ -1,0 +1,80 @@
+"""Classes and plain attributes of modules: what determines their output beside weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# where weights came from is not what they are
+_IGNORED = frozenset(dir(nn.Module())) - {'training'} | {'init_cfg', '_is_init', 'checkpoint'}
+_NOTHING = object()
+
+
+def settings_of(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
+    """[name, class, extra_repr, {attribute: value}] of each submodule, of JSON types.
+
+    An attribute counts if it is a plain value, a tensor, a function or a class, or a list or dict
+    of these; other objects count by their class alone. Dicts whose keys are no strings are taken
+    for caches, which fill while a module runs.
+    """
+    found = []
+    for name, module in sorted(modules.items()):
+        for path, part in module.named_modules(prefix=name, remove_duplicate=False):
+            kind = f'{type(part).__module__}.{type(part).__qualname__}'
+            values = {
+                key: plain
+                for key, value in vars(part).items()
+                if key not in _IGNORED and (plain := _plain(value)) is not _NOTHING
+            }
+            found.append([path, kind, part.extra_repr(), values])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON types, so that different values give different results."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, torch.dtype | torch.device | torch.memory_format | bytes):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return _of_tensor(value)
+    if isinstance(value, nn.Module):
+        return _NOTHING if isinstance(value, nn.ModuleList) else _name_of(type(value))
+    if isinstance(value, Mapping):
+        return _of_mapping(value)
+    if isinstance(value, list | tuple):
+        return [None if (plain := _plain(item)) is _NOTHING else plain for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(_plain(item)) for item in value)
+    return _of_object(value)
+
+
+def _of_mapping(value: Mapping) -> Any:
+    if not all(isinstance(key, str) for key in value):
+        return _NOTHING
+    return {key: plain for key, item in value.items() if (plain := _plain(item)) is not _NOTHING}
+
+
+def _of_tensor(value: Tensor) -> Any:
+    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    digest = hashlib.blake2b(content.data, digest_size=16).hexdigest()
+    return [str(value.dtype), list(value.shape), digest]
+
+
+def _of_object(value: Any) -> Any:
+    if isinstance(value, functools.partial):
+        return ['partial', *(_plain(part) for part in (value.func, value.args, value.keywords))]
+    if hasattr(value, '__qualname__'):  # functions, methods, classes
+        return _name_of(value)
+    return _name_of(type(value))
+
+
+def _name_of(value: Any) -> str:
+    return f'{getattr(value, "__module__", "")}.{value.__qualname__}'
