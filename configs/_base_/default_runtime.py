@@ -19,6 +19,7 @@ default_hooks = dict(
     fold_guard=dict(type='FoldGuardHook'),
     strict_load=dict(type='StrictLoadHook'),
     noise=dict(type='RepeatableNoiseHook'),
+    warm_up=dict(type='WarmUpHook'),  # of models with model.compile
 )
 
 env_cfg = dict(

@@ -1,7 +1,7 @@
 """Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
 
 from .guards import FoldGuardHook, StrictLoadHook
-from .hooks import RepeatableNoiseHook, StopWithoutProgressHook
+from .hooks import RepeatableNoiseHook, StopWithoutProgressHook, WarmUpHook
 from .loops import ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
 from .samplers import EpisodeSampler
@@ -16,4 +16,5 @@ __all__ = [
     'StrictLoadHook',
     'SupportClassesHook',
     'ValLoopWatchingNovel',
+    'WarmUpHook',
 ]

@@ -1,4 +1,4 @@
-"""Hooks of training: repeatable noise, early stop."""
+"""Hooks: repeatable noise, early stop, warm-up of compiled models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
+from torch.utils.data import DataLoader
 
-from .guards import built_loops
+from mmfss.models.compiling import warm_up
+
+from .guards import built_loops, bare_model
 
 
 @HOOKS.register_module()
@@ -80,3 +83,43 @@ class StopWithoutProgressHook(Hook):
                 f'{epoch - best_epoch} epochs: training ends at epoch {epoch}',
                 'current',
             )
+
+
+@HOOKS.register_module()
+class WarmUpHook(Hook):
+    """Compiles the parts of the model that ``model.compile`` names before the first batch, on
+    noise, and says how long it took. Without it the first batches would be slow silently."""
+
+    def __init__(self) -> None:
+        self._done: set[tuple[bool, int, int]] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Compile forward and backward pass."""
+        runner.model.train()
+        self._warm_up(runner, runner.train_dataloader)
+
+    def before_val(self, runner: Runner) -> None:
+        """Compile the forward pass."""
+        self._warm_up(runner, runner.val_dataloader, training=False)
+
+    def before_test(self, runner: Runner) -> None:
+        """Compile the forward pass."""
+        self._warm_up(runner, runner.test_dataloader, training=False)
+
+    def _warm_up(self, runner: Runner, loader: DataLoader, training: bool = True) -> None:
+        model = bare_model(runner)
+        if not getattr(model, 'compiled_parts', ()):
+            return
+        shape = (training, loader.batch_size or 1, loader.dataset.shots)
+        if shape in self._done:
+            return
+        self._done.add(shape)
+        before = model.training
+        model.train(training)
+        seconds = warm_up(model, *shape[1:])
+        model.train(before)
+        print_log(
+            f'compiled {", ".join(model.compiled_parts)} for '
+            f'{"training" if training else "evaluation"}: {seconds:.1f} s of warm-up',
+            'current',
+        )

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .functional import up
-from .image_memo import ImageMemo
 from .prior_encoders import IMAGENET_MEAN, IMAGENET_STD, PriorEncoder
 from .weights import load_strict
 
@@ -65,36 +64,27 @@ class EfficientNetLiteFeatures(nn.Module):
 
     Args:
         blocks: indices of the blocks whose outputs are wanted, ascending, out of 0..15.
-        cache_bytes: budget of an :class:`ImageMemo`; 0 keeps nothing.
 
     Raises:
         ValueError: a block out of range.
     """
 
-    def __init__(self, blocks: Sequence[int], cache_bytes: int = 0) -> None:
+    def __init__(self, blocks: Sequence[int]) -> None:
         super().__init__()
         if not blocks or not all(0 <= block <= STAGES[-1][0] for block in blocks):
             raise ValueError(f'blocks must be from 0 to {STAGES[-1][0]}, got {list(blocks)}')
         self.net = build_efficientnet_lite0()
         self.net._blocks = self.net._blocks[: max(blocks) + 1]
         self.blocks = tuple(blocks)
-        self.memo = ImageMemo(cache_bytes)
         # from ImageNet-normalised input back to what this network was trained on: (x - 127) / 128
         mean = torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1)
         self.register_buffer('scale', 255 * std / 128, persistent=False)
         self.register_buffer('shift', (255 * mean - 127) / 128, persistent=False)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        self.memo.clear()  # other weights give other features
-        super()._load_from_state_dict(*args, **kwargs)
-
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, S, S) ImageNet-normalised -> outputs of ``blocks``."""
-        return self.memo(self._encode, images)
-
-    def _encode(self, images: Tensor) -> list[Tensor]:
         net = self.net
         x = net._swish(net._bn0(net._conv_stem(images * self.scale + self.shift)))
         outputs = []
@@ -113,8 +103,8 @@ class EfficientNetLiteTrunk(EfficientNetLiteFeatures):
 
     channel_list = [channels for _, channels in reversed(STAGES)]
 
-    def __init__(self, cache_bytes: int = 0) -> None:
-        super().__init__([index for index, _ in STAGES], cache_bytes)
+    def __init__(self) -> None:
+        super().__init__([index for index, _ in STAGES])
 
 
 @MODELS.register_module()
@@ -125,16 +115,13 @@ class EfficientNetLitePriorEncoder(PriorEncoder):
         image_size: side in pixels to which images are resized, a multiple of 32.
         block: index of the block (0..15) whose output is taken; the default is the last one of
             stride 16.
-        cache_bytes: see :class:`EfficientNetLiteFeatures`.
     """
 
-    def __init__(
-        self, image_size: int = 256, block: int = STAGES[2][0], cache_bytes: int = 0
-    ) -> None:
+    def __init__(self, image_size: int = 256, block: int = STAGES[2][0]) -> None:
         super().__init__()
         if image_size < 32 or image_size % 32:
             raise ValueError(f'image_size must be a multiple of 32 pixels, got {image_size!r}')
-        self.features = EfficientNetLiteFeatures([block], cache_bytes)
+        self.features = EfficientNetLiteFeatures([block])
         self.image_size = image_size
 
     def init_weights(self) -> None:

@@ -16,7 +16,6 @@ K is read from the shape of the support; parts that are None in the config are l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmfss.features.images import LazyImages
+
+from .compiling import compile_parts
+from .encoding import FrozenEncoding, all_pixels
 from .functional import logits_to_mask, resize_mask
 from .memory_attention import MemoryFrames, start_at_same_place
 from .memory_refinement import MemoryRefinement, RefinedMemory
@@ -113,6 +116,12 @@ class FSSAM(BaseSegmentor):
         trainable: modules of SAM 2 that are trained, out of ``TRAINABLE``; all else is frozen and
             stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run inside the image
             encoder and are trained only with it.
+        feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
+            the frozen encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
+        encode_batch: images that the frozen encoders take at a time in eval mode, see
+            :class:`mmfss.models.encoding.FrozenEncoding`.
+        compile: ``dict(parts=[...], **options)`` of :func:`mmfss.models.compiling.compile_parts`;
+            None runs everything as it is.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
     Raises:
@@ -128,6 +137,9 @@ class FSSAM(BaseSegmentor):
         memory_attention: dict | None = None,
         loss_decode: dict | None = None,
         trainable: Sequence[str] = ('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+        feature_cache: dict | None = None,
+        encode_batch: int = 1,
+        compile: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -153,18 +165,53 @@ class FSSAM(BaseSegmentor):
         self._check_parts(memory_attention)
         self.trainable = tuple(trainable)
         self._freeze()
+        options = dict(compile or {})
+        self.encoding = FrozenEncoding(
+            self._frozen_encoders(),
+            dict(
+                stage=self._frozen_stage,
+                image_size=self.sam2.image_size,
+                compile={key: str(value) for key, value in options.items()},
+            ),
+            None if feature_cache is None else MODELS.build(feature_cache),
+            encode_batch,
+            fixed=compile is not None,
+        )
+        self.compiled_parts = tuple(options.pop('parts', ()))
+        if compile is not None:
+            compile_parts(self, self.compiled_parts, options)
 
     # ------------------------------------------------------------------ the method
 
-    def encode_image(self, images: Tensor) -> ImageFeatures:
-        """Features of (N, 3, S, S) RGB images 0..255; no gradient where the encoder is frozen."""
-        with nullcontext() if self._trains_encoder else torch.no_grad():
+    def encode_image(self, images: Tensor | LazyImages) -> ImageFeatures:
+        """Features of N images, RGB 0..255: pixels (N, 3, S, S), or images that are read only where
+        the cache has no features of them. No gradient where the encoder is frozen."""
+        if self._frozen_stage == 'none' and isinstance(images, LazyImages):
+            images = all_pixels(images)
+        levels = self.encoding(self._encode_frozen, images, self.training)
+        prior = levels.pop() if self._keeps_prior else None
+        if self._frozen_stage == 'neck':
+            low, mid, top = levels
+            position = self.sam2.image_encoder.neck.position_encoding(top).to(top.dtype)
+            sam2 = SAM2Features((low, mid), top, position)
+        elif self._frozen_stage == 'trunk':
+            sam2 = self.sam2.encode_neck(levels)
+        else:
             sam2 = self.sam2.encode_image(self.normalise(images))
-        prior = None
-        if self.prompt_generator is not None and self.prompt_generator.needs_prior:
+        if self._needs_prior and prior is None:
             with torch.no_grad():
                 prior = self.prior_encoder(images, sam2)
         return ImageFeatures(sam2, prior)
+
+    def _encode_frozen(self, images: Tensor) -> list[Tensor]:
+        """What the frozen encoders give for pixels (n, 3, S, S), with the prior features last."""
+        levels: list[Tensor] = []
+        if self._frozen_stage == 'neck':
+            sam2 = self.sam2.encode_image(self.normalise(images))
+            levels = [*sam2.high_res, sam2.top]
+        elif self._frozen_stage == 'trunk':
+            levels = self.sam2.encode_trunk(self.normalise(images))
+        return [*levels, self.prior_encoder(images, None)] if self._keeps_prior else levels
 
     def encode_support(self, features: ImageFeatures, masks: Tensor) -> SupportState:
         """Encode supports once.
@@ -241,14 +288,16 @@ class FSSAM(BaseSegmentor):
         """All steps for a batch of episodes.
 
         Args:
-            inputs: ``query`` (B, 3, S, S) and ``support`` (B, K, 3, S, S) RGB 0..255, and
+            inputs: ``query`` (B, 3, S, S) and ``support`` (B, K, 3, S, S) RGB 0..255, or each of
+                them images that are read when they must be (the supports episode-major), and
                 ``support_mask`` (B, K, S, S) in {0, 1, 255}.
             data_samples: read only by an oracle prompt generator.
         """
         self._check_size(inputs)
         query = self.encode_image(inputs['query'])
-        supports = self.encode_image(inputs['support'].flatten(0, 1))
-        support = self.encode_support(supports, inputs['support_mask'])
+        supports = inputs['support']
+        flat = supports if isinstance(supports, LazyImages) else supports.flatten(0, 1)
+        support = self.encode_support(self.encode_image(flat), inputs['support_mask'])
         needs_truth = self.prompt_generator is not None and self.prompt_generator.needs_truth
         truth = self._truth(data_samples) if needs_truth else None
         return self.segment(query, support, truth)
@@ -322,8 +371,33 @@ class FSSAM(BaseSegmentor):
     # ------------------------------------------------------------------ checks
 
     @property
-    def _trains_encoder(self) -> bool:
-        return any(name.startswith('image_encoder') for name in self.trainable)
+    def _frozen_stage(self) -> str:
+        """The last stage of SAM 2's image encoder before which nothing is trained."""
+        if 'image_encoder' in self.trainable:
+            return 'none'
+        return 'trunk' if 'image_encoder.neck' in self.trainable else 'neck'
+
+    @property
+    def _needs_prior(self) -> bool:
+        return self.prompt_generator is not None and self.prompt_generator.needs_prior
+
+    @property
+    def _keeps_prior(self) -> bool:
+        """Whether prior features come from the image alone, and not from SAM 2's features."""
+        return self._needs_prior and not self.prior_encoder.reads_sam2
+
+    def _frozen_encoders(self) -> dict[str, nn.Module]:
+        """What :meth:`_encode_frozen` runs."""
+        encoder, decoder = self.sam2.image_encoder, self.sam2.sam_mask_decoder
+        modules: dict[str, nn.Module] = {}
+        if self._frozen_stage == 'neck':
+            own = dict(image_encoder=encoder, conv_s0=decoder.conv_s0, conv_s1=decoder.conv_s1)
+            modules.update(own, normalise=self.normalise)
+        elif self._frozen_stage == 'trunk':
+            modules.update(trunk=encoder.trunk, normalise=self.normalise)
+        if self._keeps_prior:
+            modules['prior_encoder'] = self.prior_encoder
+        return modules
 
     def _freeze(self) -> None:
         unknown = sorted(set(self.trainable) - set(TRAINABLE))
@@ -333,7 +407,7 @@ class FSSAM(BaseSegmentor):
         for name in self.trainable:
             self.sam2.get_submodule(name).requires_grad_(True)
         for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
-            conv.requires_grad_(self._trains_encoder)
+            conv.requires_grad_(self._frozen_stage != 'neck')
 
     def _check_parts(self, memory_attention: dict | None) -> None:
         generator = self.prompt_generator
@@ -358,6 +432,8 @@ class FSSAM(BaseSegmentor):
     def _check_size(self, inputs: dict) -> None:
         side = self.sam2.image_size
         for name in ('query', 'support', 'support_mask'):
+            if isinstance(inputs[name], LazyImages):
+                continue  # checked when they are read
             if tuple(inputs[name].shape[-2:]) != (side, side):
                 raise ValueError(
                     f'{name} is {tuple(inputs[name].shape[-2:])} pixels, but the model takes '

@@ -32,21 +32,28 @@ class ImageNetNormalise(nn.Module):
 class PriorEncoder(BaseModule):
     """Interface: ``forward(images, sam2_features) -> (N, C, h, w)``.
 
-    ``images`` are (N, 3, S, S) RGB 0..255; ``sam2_features`` are SAM 2's of the same images, for
-    an encoder that re-uses them. ``init_weights`` loads the pretrained weights.
+    ``images`` are (N, 3, S, S) RGB 0..255. ``init_weights`` loads the pretrained weights.
+
+    Attributes:
+        reads_sam2: whether ``sam2_features``, SAM 2's of the same images, are read; they are None
+            otherwise.
     """
+
+    reads_sam2 = False
 
     def __init__(self) -> None:
         super().__init__()
         self.normalise = ImageNetNormalise()
 
-    def forward(self, images: Tensor, sam2_features: SAM2Features) -> Tensor:
+    def forward(self, images: Tensor, sam2_features: SAM2Features | None) -> Tensor:
         raise NotImplementedError
 
 
 @MODELS.register_module()
 class SAM2PriorEncoder(PriorEncoder):
     """SAM 2's own stride-16 features as prior features: no second encoder."""
+
+    reads_sam2 = True
 
     def init_weights(self) -> None:
         """Nothing of its own to load."""

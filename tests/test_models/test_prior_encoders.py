@@ -77,7 +77,8 @@ def test_fssam_with_resnet():
     model = build(prior_encoder=BACKBONE)
     data = inputs_of(episodes(2, 2))
     features = model.encode_image(data['query'])
-    assert torch.equal(features.prior, model.prior_encoder(data['query'], None))
+    alone = [model.prior_encoder(image, None) for image in data['query'].split(1)]
+    assert torch.equal(features.prior, torch.cat(alone))  # whatever batch it comes in
     assert torch.isfinite(model.run(data).logits).all()
     model.train()
     assert not any(module.training for module in model.prior_encoder.modules())  # batch norm too

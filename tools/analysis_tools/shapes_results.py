@@ -18,7 +18,6 @@ import platform
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -78,20 +77,6 @@ def train_missing(jobs: list[tuple[str, int]], at_a_time: int, threads: int) -> 
             running.result()
 
 
-@dataclass
-class Encoder:
-    """Features of images, each encoded once for a model."""
-
-    model: torch.nn.Module
-    known: dict[str, ImageFeatures] = field(default_factory=dict)
-
-    def __call__(self, paths: list[str], images: torch.Tensor) -> ImageFeatures:
-        for path, image in zip(paths, images):
-            if path not in self.known:
-                self.known[path] = self.model.encode_image(image[None])
-        return ImageFeatures.cat([self.known[path] for path in paths])
-
-
 def episodes(config: str, shots: int, seed: int, count: int):
     """Episodic dataset of the novel classes."""
     cfg = Config.fromfile(config).test_dataloader.dataset
@@ -110,16 +95,15 @@ class Trained:
     """Predictions of a model, its encoders run once per image."""
 
     def __init__(self, model) -> None:
-        self.model, self.encode = model, Encoder(model)
+        self.model = model
 
-    def features(self, inputs: dict, samples: list) -> tuple[ImageFeatures, ImageFeatures]:
-        """Of the B queries and of the B K supports."""
-        query = self.encode([sample.img_path for sample in samples], inputs['query'])
-        paths = [path for sample in samples for path in sample.support_paths]
-        return query, self.encode(paths, inputs['support'].flatten(0, 1))
+    def features(self, inputs: dict) -> tuple[ImageFeatures, ImageFeatures]:
+        """Of the B queries and of the B K supports; the model's cache encodes an image once."""
+        supports = inputs['support'].flatten(0, 1)
+        return self.model.encode_image(inputs['query']), self.model.encode_image(supports)
 
     def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
-        query, supports = self.features(inputs, samples)
+        query, supports = self.features(inputs)
         state = self.model.encode_support(supports, inputs['support_mask'])
         generator = self.model.prompt_generator
         truth = None
@@ -136,7 +120,7 @@ class PseudoMask(Trained):
     """The pseudo mask ``prior_ae`` itself, cut at one half."""
 
     def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
-        query, supports = self.features(inputs, samples)
+        query, supports = self.features(inputs)
         generator, masks = self.model.prompt_generator, (inputs['support_mask'] == 1).float()
         prior = supports.prior.unflatten(0, masks.shape[:2])
         prototypes = generator.encode_support(prior, masks)

