@@ -1,0 +1,123 @@
+"""Frozen encoders, run once per image: in chunks, and only for images that no cache knows.
+
+``encode`` below is a function (n, 3, S, S) -> list of (n, ...) tensors, without gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmfss.features.cache import FeatureCache
+from mmfss.features.fingerprint import Fingerprint, fingerprint, weights_version
+from mmfss.features.images import LazyImages, content_key
+
+Encode = Callable[[Tensor], list[Tensor]]
+
+
+class FrozenEncoding:
+    """Runs frozen encoders for a model.
+
+    In eval mode images are encoded ``chunk`` at a time. With the default of 1 what an image gives
+    does not depend on the batch that it came in, and so features from the cache are bit for bit
+    those that are computed. Larger chunks keep a GPU busy; they give each image's numbers the
+    rounding of its chunk.
+
+    Args:
+        modules: what ``encode`` runs, by name; all of it frozen. Without any, it is not called.
+        settings: what else decides about its output, of JSON types.
+        cache: None encodes always.
+        chunk: images at a time in eval mode, >= 1.
+        fixed: fill up the last chunk, so that a compiled encoder sees one shape only.
+
+    Raises:
+        ValueError: ``chunk`` below 1.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        settings: Mapping[str, Any],
+        cache: FeatureCache | None = None,
+        chunk: int = 1,
+        fixed: bool = False,
+    ) -> None:
+        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f'model.encode_batch must be an integer >= 1, got {chunk!r}')
+        self.modules, self.settings = dict(modules), dict(settings)
+        self.cache, self.chunk, self.fixed = cache, chunk, fixed
+        self._keys: dict[str | None, str] = {}
+        self._version: tuple | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self, encode: Encode, images: Tensor | LazyImages, training: bool = False
+    ) -> list[Tensor]:
+        """Outputs of ``encode`` for all images.
+
+        Args:
+            encode: see above; always the same one.
+            images: (N, 3, S, S) RGB 0..255, or images that are read where they must be.
+            training: pixels are then encoded in one batch, and kept only where the cache is told
+                to; images that come as files are kept all the same.
+        """
+        if not self.modules:
+            return []
+        lazy = isinstance(images, LazyImages)
+        if self.cache is None or (training and not lazy and not self.cache.training):
+            pixels = all_pixels(images) if lazy else images
+            return encode(pixels) if training else _joined(self._chunks(encode, pixels))
+        names = images.keys if lazy else [content_key(image) for image in images]
+        device = self._device()
+        key = self._encoder_key(device)
+        found = {name: self.cache.get(key, name, device) for name in dict.fromkeys(names)}
+        missing = [name for name, features in found.items() if features is None]
+        for start in range(0, len(missing), self.chunk):
+            some = missing[start : start + self.chunk]
+            places = [names.index(name) for name in some]
+            pixels = [images.pixels(i) if lazy else images[i : i + 1] for i in places]
+            encoded = self._chunk(encode, torch.cat(pixels))
+            for row, name in enumerate(some):
+                found[name] = [level[row : row + 1].clone() for level in encoded]
+                self.cache.put(key, name, found[name])
+        return _joined([found[name] for name in names])
+
+    def _chunks(self, encode: Encode, images: Tensor) -> list[list[Tensor]]:
+        return [self._chunk(encode, some) for some in images.split(self.chunk)]
+
+    def _chunk(self, encode: Encode, images: Tensor) -> list[Tensor]:
+        count = len(images)
+        if self.fixed and count < self.chunk:
+            images = torch.cat([images, images[-1:].expand(self.chunk - count, -1, -1, -1)])
+        return [level[:count] for level in encode(images)]
+
+    def _device(self) -> torch.device:
+        modules = self.modules.values()
+        return next(x for m in modules for x in (*m.parameters(), *m.buffers())).device
+
+    def _encoder_key(self, device: torch.device) -> str:
+        """Key of the encoders as they are now; a new one when their weights change."""
+        version = weights_version(self.modules)
+        if version != self._version:
+            self._keys, self._version = {}, version
+        cast = torch.is_autocast_enabled(device.type)
+        dtype = str(torch.get_autocast_dtype(device.type)) if cast else None
+        if dtype not in self._keys:
+            settings = {**self.settings, 'autocast': dtype, 'encode_batch': self.chunk}
+            found: Fingerprint = fingerprint(self.modules, settings)
+            self.cache.open(found.key, found.about)
+            self._keys[dtype] = found.key
+        return self._keys[dtype]
+
+
+def all_pixels(images: LazyImages) -> Tensor:
+    """Read all of them: (N, 3, S, S)."""
+    return torch.cat([images.pixels(i) for i in range(len(images))])
+
+
+def _joined(rows: list[list[Tensor]]) -> list[Tensor]:
+    """Outputs of several calls along N; nothing is copied where there is one."""
+    return rows[0] if len(rows) == 1 else [torch.cat(level) for level in zip(*rows)]
