@@ -12,10 +12,13 @@ import torch
 from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
 
+from mmfss.datasets.deferring import image_steps, without_pixels
 from mmfss.datasets.folds import FoldSplit
+from mmfss.datasets.packing import pack_episode
 from mmfss.datasets.sampling import Episode
 from mmfss.datasets.segmentation import ImageFiles
-from mmfss.datasets.transforms import pack_episode
+from mmfss.datasets.transforms import check_reduced
+from mmfss.features.images import ImageFile, ImageSteps
 
 _AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the samplers
 _REDRAWS = 10
@@ -38,8 +41,14 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def compose(transforms: Sequence) -> Compose:
-    """A pipeline of configs or transforms."""
-    return Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
+    """A pipeline of configs or transforms.
+
+    Raises:
+        ValueError: As :func:`mmfss.datasets.transforms.check_reduced`.
+    """
+    pipeline = Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
+    check_reduced(pipeline.transforms)
+    return pipeline
 
 
 class EpisodeLoader:
@@ -52,8 +61,11 @@ class EpisodeLoader:
         seed: Of the augmentation.
         label_size: Side of the square that query labels are resized to (nearest), None to keep
             what the pipeline gives.
+        defer_images: Read sizes and labels only; pixels are left to
+            :class:`~mmfss.features.images.ImageFile`.
 
     Raises:
+        ValueError: A pipeline that cannot be deferred is to be.
         ValueError, FileNotFoundError: When called: whatever goes wrong, with the file's path.
     """
 
@@ -65,9 +77,19 @@ class EpisodeLoader:
         support_pipeline: Compose,
         seed: int,
         label_size: int | None = None,
+        defer_images: bool = False,
     ) -> None:
         self.files, self.split, self.seed, self.label_size = files, split, seed, label_size
         self.query_pipeline, self.support_pipeline = query_pipeline, support_pipeline
+        self._steps: dict[Compose, ImageSteps] = {}  # of a pipeline whose images are left unread
+        if defer_images:
+            steps = (
+                image_steps(query_pipeline, 'query_pipeline'),
+                image_steps(support_pipeline, 'support_pipeline'),
+            )
+            self.query_pipeline = without_pixels(query_pipeline)
+            self.support_pipeline = without_pixels(support_pipeline)
+            self._steps = {self.query_pipeline: steps[0], self.support_pipeline: steps[1]}
 
     def __call__(self, episode: Episode) -> dict:
         """Read, transform and pack an episode (see :func:`pack_episode`)."""
@@ -107,7 +129,10 @@ class EpisodeLoader:
         path = self.files[image].image
         mask, value = self.files[image].mask_of(class_id)
         start = dict(img_path=path, seg_map_path=mask, label_value=value, seg_fields=[])
+        steps = self._steps.get(pipeline)
         try:
+            # before anything is read: a file that changes now is found out when it is read
+            key = None if steps is None else ImageFile.key_of(path, steps)
             results = pipeline(start)
         except Exception as error:
             if any(name in str(error) for name in (path, mask)):
@@ -122,6 +147,9 @@ class EpisodeLoader:
                 'LoadLabel and BinarizeLabel, and no transform that returns None: episodes '
                 'are never skipped'
             )
+        if steps is not None and key is not None:
+            shape = results['img'].shape[:2]
+            results['image_file'] = ImageFile(path, key, steps, shape)
         return results
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
+from mmfss.datasets.arguments import integer, one_of, optional
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
+from mmfss.datasets.deferring import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
 from mmfss.datasets.episode_source import built, on_first_process
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
@@ -29,21 +30,6 @@ from mmfss.datasets.sampling import (
 from mmfss.datasets.segmentation import image_files
 
 _MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
-
-
-def _integer(name: str, value: object, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
-    return int(value)
-
-
-def _optional(name: str, value: object, low: int = 1) -> int | None:
-    return None if value is None else _integer(name, value, low)
-
-
-def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ValueError(f'{name} must be one of {list(allowed)}, got {value!r}')
 
 
 @DATASETS.register_module()
@@ -85,6 +71,9 @@ class EpisodicDataset(Dataset):
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
             folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
+        defer_images: Give for each image an :class:`~mmfss.features.images.ImageFile` in the
+            place of pixels, for a model with a feature cache, which reads only what it does not
+            know. For pipelines without random transforms.
 
     Raises:
         ValueError: An argument out of range; classes that are not the benchmark's; no image
@@ -114,10 +103,11 @@ class EpisodicDataset(Dataset):
         episodes_file: str | None = None,
         class_index_file: str | None = 'auto',
         lazy_init: bool = False,
+        defer_images: bool = False,
     ) -> None:
-        _one_of('split', split, ROLES)
-        _one_of('scarce_classes', scarce_classes, ('error', 'drop'))
-        _one_of('sampler', sampler, tuple(SAMPLERS))
+        one_of('split', split, ROLES)
+        one_of('scarce_classes', scarce_classes, ('error', 'drop'))
+        one_of('sampler', sampler, tuple(SAMPLERS))
         self.split = get_split(benchmark, fold)
         self.role = split
         if not self.split.ids(split):
@@ -125,12 +115,12 @@ class EpisodicDataset(Dataset):
                 f'{self.split.benchmark} fold {self.split.fold} has no {split} classes; choose '
                 f'another split than {split!r}, or a benchmark that has them'
             )
-        self.shots = _integer('shots', shots, 1)
-        self.seed = _integer('seed', seed, 0)
+        self.shots = integer('shots', shots, 1)
+        self.seed = integer('seed', seed, 0)
         default_area = get_benchmark(benchmark).min_area
-        self.min_area = _optional('min_area', min_area) or default_area
-        self.support_min_area = _optional('support_min_area', support_min_area) or self.min_area
-        self.num_episodes = _optional('num_episodes', num_episodes)
+        self.min_area = optional('min_area', min_area) or default_area
+        self.support_min_area = optional('support_min_area', support_min_area) or self.min_area
+        self.num_episodes = optional('num_episodes', num_episodes)
         training = split in ('base', 'base_train')
         self.exclude_novel_images = (
             training if exclude_novel_images is None else exclude_novel_images
@@ -139,12 +129,16 @@ class EpisodicDataset(Dataset):
             raise ValueError(f"shuffle is for sampler='image_list', not for {sampler!r}; leave it")
         self.sampler, self.shuffle = sampler, training if shuffle is None else shuffle
         name = "label_size must be 'original', or it"
-        self.label_size = None if label_size == 'original' else _integer(name, label_size, 1)
+        self.label_size = None if label_size == 'original' else integer(name, label_size, 1)
         self.scarce_classes, self.class_index_file = scarce_classes, class_index_file
         self.episodes_file = episodes_file and frozen_path(
             episodes_file, fold=self.split.fold, shots=self.shots, seed=self.seed
         )
         self._pipelines = compose(query_pipeline), compose(support_pipeline)
+        self.defer_images = defer_images
+        if defer_images:
+            for name, pipeline in zip(('query_pipeline', 'support_pipeline'), self._pipelines):
+                check_deferrable(pipeline, name)
         self._source = dataset
         self.index: ClassIndex | None = None
         if not lazy_init:
@@ -216,7 +210,8 @@ class EpisodicDataset(Dataset):
             self._draw = self._frozen(index)
         else:
             self._draw = SAMPLERS[self.sampler](self._pool, self.shots, self.seed, self.shuffle)
-        self._load = EpisodeLoader(files, self.split, *self._pipelines, self.seed, self.label_size)
+        options = self.seed, self.label_size, self.defer_images
+        self._load = EpisodeLoader(files, self.split, *self._pipelines, *options)
         self.index, self._source = index, dataset
 
     def _check_classes(self, dataset: Dataset) -> None:

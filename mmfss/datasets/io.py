@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -25,28 +27,23 @@ BROKEN = (
 """What Pillow raises on files that are truncated, damaged or no images."""
 _RAW_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
+_SIZE_IN_HEADER = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'GIF')  # as large as it is when decoded
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
 
 
-def _open(
-    path: str | os.PathLike, kind: str, still: bool = False
-) -> tuple[Image.Image, str | None]:
-    """Open and decode a file wholly; FileNotFoundError or ValueError with its path.
+@contextmanager
+def _reading(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
+    """A file opened by Pillow; FileNotFoundError or ValueError with its path.
 
     Args:
         path: The file.
         kind: 'image' or 'mask', for messages.
-        still: Refuse animations.
-
-    Returns:
-        The image, and Pillow's name of the form of pixels in the file.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'{kind} file not found: {path}')
     try:
         with Image.open(path) as image:
-            rawmode = image.tile[0][3] if image.tile else None
-            frames = getattr(image, 'n_frames', 1) if still else 1
-            image.load()
+            yield image
     except PermissionError:
         raise
     except Image.DecompressionBombError as error:
@@ -58,6 +55,34 @@ def _open(
             f'cannot read {kind} file {path}: it is truncated, damaged or not an '
             f'image ({error}); restore the file or leave it out of the list'
         ) from error
+
+
+def _open(
+    path: str | os.PathLike,
+    kind: str,
+    still: bool = False,
+    reduce_to: tuple[int, int] | None = None,
+    upright: bool = False,
+) -> tuple[Image.Image, str | None]:
+    """Open and decode a file wholly.
+
+    Args:
+        path: The file.
+        kind: 'image' or 'mask', for messages.
+        still: Refuse animations.
+        reduce_to: (w, h) that decoding may come close to, not below, where the codec can.
+        upright: ``reduce_to`` is of the image as its EXIF tag turns it.
+
+    Returns:
+        The image, and Pillow's name of the form of pixels in the file.
+    """
+    with _reading(path, kind) as image:
+        rawmode = image.tile[0][3] if image.tile else None
+        frames = getattr(image, 'n_frames', 1) if still else 1
+        if reduce_to is not None and image.format in ('JPEG', 'MPO'):
+            turned = upright and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            image.draft(image.mode, reduce_to[::-1] if turned else reduce_to)
+        image.load()
     if still:
         _check_still(image, frames, f'{path}')
     if isinstance(rawmode, (tuple, list)):  # some decoders take more than the form
@@ -70,7 +95,11 @@ def _high_byte(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike,
+    exif_orientation: bool = False,
+    reduce_to: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Read an image as 8-bit BGR.
 
     Grey is copied to three channels, 16-bit channels keep their high byte, alpha is dropped,
@@ -80,6 +109,9 @@ def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.nd
         path: The file.
         exif_orientation: Turn the image upright as its EXIF tag says. Off by default: label
             masks are drawn on the stored pixels.
+        reduce_to: (w, h): a JPEG that is 2, 4 or 8 times as large, or more, is decoded at a half,
+            quarter or eighth of its sides, which is never below (w, h). Faster; the pixels are
+            averages of blocks, rounded a little differently from those of a later resize.
 
     Returns:
         uint8 (H, W, 3), BGR, C-contiguous.
@@ -88,8 +120,24 @@ def read_image(path: str | os.PathLike, exif_orientation: bool = False) -> np.nd
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, not an image, or of 32-bit or float pixels.
     """
-    image, rawmode = _open(path, 'image')
+    image, rawmode = _open(path, 'image', reduce_to=reduce_to, upright=exif_orientation)
     return _as_bgr(image, rawmode, exif_orientation, f'{path}')
+
+
+def image_shape(path: str | os.PathLike, exif_orientation: bool = False) -> tuple[int, int]:
+    """(H, W) of what :func:`read_image` gives without ``reduce_to``, from the header where its
+    form tells.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not an image.
+    """
+    with _reading(path, 'image') as image:
+        if image.format not in _SIZE_IN_HEADER:
+            image.load()
+        turned = exif_orientation and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if turned else image.size
+        return height, width
 
 
 def read_photo(photo: str | os.PathLike | Image.Image, name: str = 'given by Pillow') -> np.ndarray:

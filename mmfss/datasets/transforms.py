@@ -1,4 +1,4 @@
-"""Transforms of one image of an episode that mmcv and mmseg do not have, and the packing.
+"""Transforms of one image of an episode that mmcv and mmseg do not have.
 
 Resizing, flipping and rotating are mmcv's and mmseg's (``Resize``, ``RandomResize``,
 ``RandomFlip``, ``RandomRotate``). A training pipeline is, in this order: ``LoadImage``,
@@ -16,17 +16,18 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
+from mmcv import transforms as mmcv_transforms
 from mmcv.transforms import BaseTransform
-from mmengine.structures import PixelData
+from mmseg.datasets.transforms import Resize
 from mmseg.registry import TRANSFORMS
-from mmseg.structures import SegDataSample
 
-from mmfss.datasets.io import read_image, read_mask
+from mmfss.datasets.io import image_shape, read_image, read_mask
 
 IGNORE = 255
 IMAGENET_MEAN_BGR = (104, 116, 124)
 """ImageNet mean in 0..255: what images are padded with."""
+RESIZE = (Resize, mmcv_transforms.Resize)
+"""Classes that resize image and label to what their arguments say."""
 
 
 @TRANSFORMS.register_module()
@@ -35,18 +36,47 @@ class LoadImage(BaseTransform):
 
     Args:
         exif_orientation: Turn the image upright as its EXIF tag says.
+        reduce_to: Side or (w, h) >= 1 that large JPEGs may be decoded close to, which saves most
+            of their time, see :func:`mmfss.datasets.io.read_image`; None decodes them whole.
+            The pixels then differ a little. It belongs before a ``Resize`` to a fixed ``scale``
+            that is no larger, see :func:`check_reduced`. ``ori_shape`` stays that of the file,
+            ``img_shape`` is what came.
 
     Raises:
-        FileNotFoundError, ValueError: As :func:`mmfss.datasets.io.read_image`.
+        FileNotFoundError, ValueError: As :func:`mmfss.datasets.io.read_image`; ``reduce_to`` out
+            of range.
     """
 
-    def __init__(self, exif_orientation: bool = False) -> None:
+    def __init__(
+        self,
+        exif_orientation: bool = False,
+        reduce_to: int | Sequence[int] | None = None,
+    ) -> None:
         self.exif_orientation = exif_orientation
+        sides = (reduce_to, reduce_to) if isinstance(reduce_to, int) else reduce_to
+        if sides is not None and (
+            len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides)
+        ):
+            raise ValueError(
+                f'reduce_to of LoadImage must be None, a side or (width, height) >= 1, got '
+                f'{reduce_to!r}'
+            )
+        self.reduce_to = None if sides is None else (sides[0], sides[1])
+
+    def shape_of(self, path: str) -> tuple[int, int]:
+        """``ori_shape`` of a file, from its header.
+
+        Raises:
+            FileNotFoundError, ValueError: As :func:`mmfss.datasets.io.image_shape`.
+        """
+        return image_shape(path, self.exif_orientation)
 
     def transform(self, results: dict) -> dict:
         """Adds the image to the results."""
-        image = read_image(results['img_path'], self.exif_orientation)
-        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        path = results['img_path']
+        image = read_image(path, self.exif_orientation, self.reduce_to)
+        whole = image.shape[:2] if self.reduce_to is None else self.shape_of(path)
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=whole)
         return results
 
 
@@ -216,51 +246,30 @@ class RandomCropKeepObject(BaseTransform):
         return best
 
 
-def _image_tensor(results: dict) -> torch.Tensor:
-    """BGR image (H, W, 3) as a uint8 tensor (3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))
-
-
-def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
-    """Put the transformed images of an episode into the form that the model takes.
+def check_reduced(transforms: Sequence) -> None:
+    """Check that images decoded at a reduced size go into a resize that does not need to know it.
 
     Args:
-        query: Results of the query's pipeline, with its label (the truth, not an input).
-        supports: Results of the K supports' pipelines, all of one size.
-        meta: Further metainfo of the data sample: class, episode number.
-
-    Returns:
-        ``inputs``: ``query`` uint8 (3, H, W) BGR, ``support`` uint8 (K, 3, H, W), and
-        ``support_mask`` uint8 (K, H, W) of {0, 1, 255}; ``data_samples``: a SegDataSample with
-        ``gt_sem_seg`` uint8 (1, h, w) and the metainfo.
+        transforms: The transforms of a pipeline.
 
     Raises:
-        ValueError: Supports of different sizes, or a support label unlike its image.
+        ValueError: ``LoadImage(reduce_to=...)`` is not followed by a ``Resize`` to a fixed scale
+            of at most that size: a label would be resized by another ratio than its image, or
+            the image be enlarged again.
     """
-    shapes = [s['img'].shape[:2] for s in supports]
-    shapes += [s['gt_seg_map'].shape for s in supports]
-    if len(set(shapes)) != 1:
-        raise ValueError(
-            f'support images and masks of an episode must have one size, got '
-            f'{shapes} for {[s["img_path"] for s in supports]}; end the support '
-            'pipeline with Resize(scale=(S, S)) or RandomCropKeepObject(S)'
-        )
-    sample = SegDataSample(
-        metainfo=dict(
-            img_path=query['img_path'],
-            seg_map_path=query['seg_map_path'],
-            ori_shape=tuple(query['ori_shape']),
-            img_shape=tuple(query['img'].shape[:2]),
-            shots=len(supports),
-            support_paths=[s['img_path'] for s in supports],
-            **meta,
-        )
+    load = next((t for t in transforms if isinstance(t, LoadImage)), None)
+    if load is None or load.reduce_to is None:
+        return
+    after = [t for t in transforms if not isinstance(t, (LoadImage, LoadLabel, BinarizeLabel))]
+    first = after[0] if after else None
+    fixed = type(first) in RESIZE and first.scale is not None and not first.keep_ratio
+    if fixed and all(want <= got for want, got in zip(first.scale, load.reduce_to, strict=True)):
+        return
+    got = 'nothing' if first is None else f'{type(first).__name__}'
+    if type(first) in RESIZE:
+        got += f'(scale={first.scale}, keep_ratio={first.keep_ratio})'
+    raise ValueError(
+        f'LoadImage(reduce_to={load.reduce_to}) must be followed by a Resize to a fixed scale of '
+        f'at most that size, got {got}: the label, which keeps its full size, would no longer '
+        'fit its image. Set Resize(scale=(w, h), keep_ratio=False), or leave out reduce_to'
     )
-    sample.gt_sem_seg = PixelData(data=torch.from_numpy(query['gt_seg_map'][None].copy()))
-    masks = torch.stack([torch.from_numpy(s['gt_seg_map'].copy()) for s in supports])
-    inputs = dict(
-        query=_image_tensor(query),
-        support_mask=masks,
-        support=torch.stack([_image_tensor(s) for s in supports]),
-    )
-    return dict(inputs=inputs, data_samples=sample)

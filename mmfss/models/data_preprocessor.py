@@ -12,6 +12,8 @@ from mmengine.model import BaseDataPreprocessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmfss.features.images import ImageFiles, LazyImages
+
 _KEYS = ('query', 'support', 'support_mask')
 _NDIM = {'query': 3, 'support': 4, 'support_mask': 3}
 _FORM = {'query': '(3, S, S)', 'support': '(K, 3, S, S)', 'support_mask': '(K, S, S)'}
@@ -42,16 +44,20 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs`` with ``query``, ``support`` and ``support_mask``: uint8 tensors per
                 episode in a list, or stacked: (B, 3, S, S), (B, K, 3, S, S), (B, K, S, S);
-                mask values 0, 1 and 255. ``data_samples``: list of B samples, or absent.
+                mask values 0, 1 and 255. Where the dataset defers images, ``query`` and
+                ``support`` are lists of B :class:`~mmfss.features.images.ImageFiles`.
+                ``data_samples``: list of B samples, or absent.
             training: Has no effect.
 
         Returns:
             ``inputs``: ``query`` float32 (B, 3, S, S) and ``support`` float32 (B, K, 3, S, S),
-            RGB 0..255; ``support_mask`` uint8 (B, K, S, S). ``data_samples`` as given.
+            RGB 0..255; deferred images as :class:`~mmfss.features.images.LazyImages`, B and
+            B K episode-major. ``support_mask`` uint8 (B, K, S, S). ``data_samples`` as given.
 
         Raises:
             ValueError: Wrong keys, sizes, dtypes or mask values, a mask without foreground,
-                or episodes of different sizes; the message names the image.
+                or episodes of different sizes; the message names the image. The pixels of
+                deferred images are checked when they are read.
         """
         samples = data.get('data_samples')
         inputs = data.get('inputs')
@@ -62,19 +68,27 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
                 'come from EpisodicDataset'
             )
         check_episodes(inputs, samples, self.image_size)
-        stacked = {
-            key: value if isinstance(value, Tensor) else torch.stack(tuple(value))
-            for key, value in inputs.items()
-        }
+        return dict(
+            inputs={key: self._prepared(key, inputs[key]) for key in inputs},
+            data_samples=self.cast_data(samples),
+        )
+
+    def _prepared(
+        self, key: str, value: Sequence[Tensor | ImageFiles] | Tensor
+    ) -> Tensor | LazyImages:
+        """One entry of the inputs, stacked, on the device, in the form that the model takes."""
+        files = [file for item in value if isinstance(item, ImageFiles) for file in item]
+        if files:
+            return LazyImages(files, self.bgr_to_rgb, self.device, self._non_blocking)
+        stacked = value if isinstance(value, Tensor) else torch.stack(tuple(value))  # type: ignore
         moved = self.cast_data(stacked)
-        for key in ('query', 'support'):
-            image = moved[key].flip(-3) if self.bgr_to_rgb else moved[key]
-            moved[key] = image.float()
-        return dict(inputs=moved, data_samples=self.cast_data(samples))
+        if key == 'support_mask':
+            return moved
+        return (moved.flip(-3) if self.bgr_to_rgb else moved).float()
 
 
 def check_episodes(
-    inputs: Mapping[str, Sequence[Tensor] | Tensor],
+    inputs: Mapping[str, Sequence[Tensor | ImageFiles] | Tensor],
     samples: Sequence | None = None,
     image_size: int | None = None,
 ) -> None:
@@ -97,7 +111,7 @@ def check_episodes(
         name = getattr(sample, 'img_path', None) or f'number {i} of the batch'
         episode = {key: inputs[key][i] for key in _KEYS}
         _check_form(episode, name, image_size)
-        sizes = tuple(episode['support'].shape)
+        sizes = _shape(episode['support'])
         if first is not None and sizes != first[0]:
             raise ValueError(
                 f'episodes of a batch must have one (K, 3, S, S), got {first[0]} for the query '
@@ -105,21 +119,45 @@ def check_episodes(
             )
         first = first or (sizes, name)
         paths = getattr(sample, 'support_paths', None)
-        _check_masks(episode['support_mask'], name, paths)
+        _check_masks(inputs['support_mask'][i], name, paths)
+    _check_unmixed(inputs)
 
 
-def _check_form(episode: Mapping[str, Tensor], name: str, image_size: int | None) -> None:
-    for key, tensor in episode.items():
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.uint8:
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+def _check_unmixed(inputs: Mapping[str, Sequence[Tensor | ImageFiles] | Tensor]) -> None:
+    """All images of a batch are deferred, or none."""
+    deferred = {isinstance(value, ImageFiles) for key in _KEYS[:2] for value in inputs[key]}
+    if len(deferred) > 1:
+        raise ValueError(
+            'a batch has some images as pixels and others as files; take all its episodes from '
+            'datasets with the same defer_images'
+        )
+
+
+def _shape(images: Tensor | ImageFiles) -> tuple[int, ...]:
+    """Shape of a tensor, or of what the K files of an episode are going to be."""
+    if isinstance(images, Tensor):
+        return tuple(images.shape)
+    return (len(images), 3, *images[0].shape)
+
+
+def _check_form(
+    episode: Mapping[str, Tensor | ImageFiles], name: str, image_size: int | None
+) -> None:
+    shapes = {}
+    for key, value in episode.items():
+        if isinstance(value, ImageFiles) and key != 'support_mask':
+            _check_files(value, key, name)
+            shapes[key] = _shape(value) if key == 'support' else _shape(value)[1:]
+            continue
+        if not isinstance(value, Tensor) or value.dtype != torch.uint8:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
                 f'{key} of the query {name} must be a torch.uint8 tensor, got '
                 f'{got}; pass pixels as 0..255 and labels as 0, 1, 255'
             )
-        shape = tuple(tensor.shape)
-        if tensor.ndim != _NDIM[key] or (key != 'support_mask' and shape[-3] != 3):
+        shape = shapes[key] = tuple(value.shape)
+        if value.ndim != _NDIM[key] or (key != 'support_mask' and shape[-3] != 3):
             raise ValueError(f'{key} of the query {name} must be {_FORM[key]}, got {shape}')
-    shapes = {key: tuple(tensor.shape) for key, tensor in episode.items()}
     side = {shape[-2:] for shape in shapes.values()}
     shots = {shapes['support'][0], shapes['support_mask'][0]}
     if len(side) != 1 or len(shots) != 1 or not min(shots):
@@ -133,6 +171,21 @@ def _check_form(episode: Mapping[str, Tensor], name: str, image_size: int | None
         raise ValueError(
             f'images of the query {name} must be {wanted}, got {height} x {width}; '
             'use Resize(scale=(S, S)) or RandomCropKeepObject(S) last'
+        )
+
+
+def _check_files(files: ImageFiles, key: str, name: str) -> None:
+    """One file for a query, at least one for supports, all of one size to come."""
+    if not len(files) or (key == 'query' and len(files) != 1):
+        raise ValueError(
+            f'{key} of the query {name} must be {"1 file" if key == "query" else "K >= 1 files"}, '
+            f'got {len(files)}; the data must come from EpisodicDataset'
+        )
+    sizes = {file.path: file.shape for file in files}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(
+            f'supports of the query {name} must have one size, got {sizes}; end the support '
+            'pipeline with Resize(scale=(S, S))'
         )
 
 
