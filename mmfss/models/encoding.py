@@ -81,8 +81,8 @@ class FrozenEncoding:
             pixels = [images.pixels(i) if lazy else images[i : i + 1] for i in places]
             encoded = self._chunk(encode, torch.cat(pixels))
             for row, name in enumerate(some):
-                found[name] = [level[row : row + 1].clone() for level in encoded]
-                self.cache.put(key, name, found[name])
+                features = [level[row : row + 1] for level in encoded]
+                found[name] = self.cache.put(key, name, features)
         return _joined([found[name] for name in names])
 
     def _chunks(self, encode: Encode, images: Tensor) -> list[list[Tensor]]:

@@ -14,4 +14,13 @@ model = dict(
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
     trainable=('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+    # What the two encoders give for a validation or test image is computed once and kept, here and
+    # for later runs: about 9 MB an image, half of that under bf16. See docs/performance.md;
+    # feature_cache=None encodes every image of every episode.
+    feature_cache=dict(
+        type='FeatureCache',
+        directory='work_dirs/feature_cache',
+        memory_bytes=2**30,  # of the device's memory
+        disk_bytes=2**35,
+    ),
 )
