@@ -76,8 +76,8 @@ class Prediction:
         """Mean probability of the mask of a class before it competes with others, in [0.5, 1];
         0 where the mask is empty."""
         logits = self.logits[self.classes.index(name)]
-        inside = logits[logits >= 0].astype(np.float64)
-        return float((1 / (1 + np.exp(-inside))).mean()) if inside.size else 0.0
+        inside = torch.from_numpy(logits[logits >= 0]).sigmoid_()
+        return float(inside.mean(dtype=torch.float64)) if len(inside) else 0.0
 
     @property
     def certainty(self) -> float:
@@ -88,13 +88,15 @@ class Prediction:
         embedded default it ranks images nearly as the errors do (docs/labelling.md).
         """
         margin = (self.scores - self.thresholds).astype(np.float64) / SCORE_SPREAD
-        there = 1 / (1 + np.exp(-margin))
-        pixel = 1 / (1 + np.exp(-self.logits.astype(np.float64)))
-        tensors = [torch.from_numpy(x) for x in (self.logits, self.scores, self.thresholds)]
-        labels = decide(tensors[0], tensors[1], tensors[2], self.logits.shape[-2:]).numpy()
-        own = there[:, None, None] * pixel
-        chosen = np.concatenate([1 - own.max(0, keepdims=True), own])
-        return float(np.take_along_axis(chosen, labels[None].astype(np.int64), 0).mean())
+        there = torch.from_numpy((1 / (1 + np.exp(-margin))).astype(np.float32))
+        logits, scores, thresholds = (
+            torch.from_numpy(x) for x in (self.logits, self.scores, self.thresholds)
+        )
+        labels = decide(logits, scores, thresholds, tuple(logits.shape[-2:])).long()[None]
+        own = logits.sigmoid().mul_(there[:, None, None])
+        chosen = own.gather(0, (labels - 1).clamp_(min=0))
+        likely = torch.where(labels > 0, chosen, 1 - own.amax(0, keepdim=True))
+        return float(likely.mean(dtype=torch.float64))
 
     def with_threshold(self, threshold: float | Mapping[str, float]) -> Prediction:
         """The same image decided anew; nothing is encoded.

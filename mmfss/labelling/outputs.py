@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from PIL import Image
@@ -55,16 +56,18 @@ def annotations_of(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]
     from pycocotools import mask as coco_mask
 
     found = []
-    counts = np.bincount(labels.ravel(), minlength=num_classes + 1)
+    by_columns = cv2.transpose(labels).T  # the order of pycocotools, brought about once
     for label in range(1, num_classes + 1):
-        if not counts[label]:
+        mask = by_columns == label
+        area = int(np.count_nonzero(mask))
+        if not area:
             continue
-        code = coco_mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+        code = coco_mask.encode(mask.view(np.uint8))
         found.append(
             dict(
                 category_id=label,
                 segmentation=dict(size=list(labels.shape), counts=code['counts'].decode()),
-                area=int(counts[label]),
+                area=area,
                 bbox=[int(side) for side in coco_mask.toBbox(code)],
             )
         )

@@ -26,6 +26,8 @@ ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
 averaged: a large one would let a window that shows too little of an object veto those that show all
 of it (24 mosaics of Shapes-5i, IoU of 3 classes: 23.7 with -1e4, 26.7 with -1, 25.2 with 0)."""
+_BELOW_ZERO = -1e-45
+"""The float32 next to 0."""
 PAIRS = 8
 """Pairs of image and class that go through the model at once, by default."""
 
@@ -228,8 +230,7 @@ def class_logits(logits: Tensor, scores: Tensor, threshold: Tensor | float) -> T
         (N + 1, H, W): 0 for the background (less 1e-30), and ``score x logit``, or ``ABSENT``.
     """
     present = scores >= threshold
-    weight = scores.clamp(min=1e-6)  # a score of 0 keeps the signs of the logits
-    weighted = torch.where(present[:, None, None], weight[:, None, None] * logits, ABSENT)
+    weighted = torch.where(present[:, None, None], _weights(scores)[:, None, None] * logits, ABSENT)
     return torch.cat([torch.full_like(logits[:1], -1e-30), weighted])
 
 
@@ -247,16 +248,22 @@ def decide(
     Returns:
         (height, width) uint8: 0 background, 1..N the classes.
     """
-    weighted = class_logits(logits, scores, threshold)[1:]
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     best: Tensor | None = None
-    for label, (one, is_there) in enumerate(zip(weighted, scores >= threshold), 1):
-        if not is_there:
-            continue
+    for place in (scores >= threshold).nonzero()[:, 0].tolist():
+        one = _weights(scores)[place] * logits[place]
+        if one.amax() < -1e-30:
+            continue  # so is what is interpolated; nothing to write at the size of a photo
         value = one if one.shape == size else up(one[None, None], size)[0, 0]
         if best is None:
-            labels[value >= 0], best = label, value
-            continue
-        labels[(value >= 0) & (value > best)] = label
-        best = torch.maximum(best, value)
+            labels.masked_fill_(value >= 0, place + 1)
+            best = value.clamp_(min=_BELOW_ZERO)  # what is larger is >= 0 too
+        else:
+            labels.masked_fill_(value > best, place + 1)
+            torch.maximum(best, value, out=best)
     return labels
+
+
+def _weights(scores: Tensor) -> Tensor:
+    """Factors of the logits; a score of 0 keeps their signs."""
+    return scores.clamp(min=1e-6)

@@ -135,3 +135,35 @@ def test_score_without_prior_encoder_is_of_sam2_features(images):
     assert torch.cosine_similarity(state.prototypes[0], inside, 0) > 0.9
     found = segment_classes(model, ImageFeatures(features.sam2, None), [state])
     assert found.logits.shape == (1, 1, SIZE, SIZE) and 0 <= float(found.scores[0, 0]) <= 1
+
+
+def _plain_decision(logits, scores, threshold, size):
+    """The rule, spelled out over all pixels at full size."""
+    weighted = class_logits(logits, scores, threshold)[1:]
+    full = torch.nn.functional.interpolate(
+        weighted[None], size, mode='bilinear', align_corners=True
+    )[0]
+    full[scores < threshold] = -np.inf
+    labels = torch.where(full.amax(0) >= 0, full.argmax(0) + 1, 0)
+    return labels.to(torch.uint8)
+
+
+@pytest.mark.parametrize('size', [(8, 8), (37, 91), (5, 3), (1, 1), (1, 40), (300, 200)])
+def test_decision_is_that_of_the_whole_stack_byte_for_byte(size):
+    generator = torch.Generator().manual_seed(size[0])
+    logits = torch.randn(7, 8, 8, generator=generator)
+    logits[3] = -logits[3].abs() - 0.1  # a class that is there, and nowhere
+    logits[4] = 0.0  # on the border between it and the background
+    logits[5, :3] = -0.0
+    logits[6] = -torch.rand(8, 8, generator=generator) * 1e-31
+    scores = torch.tensor([0.9, 0.4, 0.6, 0.8, 0.7, 0.7, 0.9])
+    for threshold in (0.5, 0.65, 0.95):
+        expected = _plain_decision(logits, scores, threshold, size)
+        assert torch.equal(decide(logits, scores, threshold, size), expected)
+
+
+def test_decision_leaves_the_logits_as_they_are():
+    logits, scores = torch.randn(2, 8, 8), torch.tensor([1.0, 1.0])
+    before = logits.clone()
+    decide(logits, scores, 0.5, (8, 8))
+    assert torch.equal(logits, before)
