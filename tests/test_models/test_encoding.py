@@ -179,7 +179,7 @@ def test_a_copy_of_a_model_has_an_encoding_of_its_own():
 
 @pytest.mark.parametrize('chunk', [0, -1, True, 2.0])
 def test_wrong_chunk(chunk):
-    with pytest.raises(ValueError, match=f'model.encode_batch must be an integer >= 1, got {chunk}'):
+    with pytest.raises(
+        ValueError, match=f'model.encode_batch must be an integer >= 1, got {chunk}'
+    ):
         MODELS.build(config(encode_batch=chunk))
-
-
