@@ -13,6 +13,7 @@ Keys: ``img`` uint8 (H, W, 3) BGR; ``gt_seg_map`` uint8 (h, w); ``ori_shape`` (h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -240,9 +241,10 @@ class RandomCropKeepObject(BaseTransform):
         if total and best_kept == 0:
             points = np.argwhere(inside)
             nearest = points[np.abs(points - points.mean(axis=0)).sum(axis=1).argmin()]
-            best = tuple(
+            top, left = (
                 int(np.clip(p - size // 2, 0, r)) for p, r in zip(nearest, room, strict=True)
             )
+            best = top, left
         return best
 
 
@@ -261,7 +263,7 @@ def check_reduced(transforms: Sequence) -> None:
     if load is None or load.reduce_to is None:
         return
     after = [t for t in transforms if not isinstance(t, (LoadImage, LoadLabel, BinarizeLabel))]
-    first = after[0] if after else None
+    first: Any = after[0] if after else None
     fixed = type(first) in RESIZE and first.scale is not None and not first.keep_ratio
     if fixed and all(want <= got for want, got in zip(first.scale, load.reduce_to, strict=True)):
         return

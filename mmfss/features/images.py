@@ -196,5 +196,5 @@ def content_key(image: Tensor) -> str:
     """Key of pixels by their content: hash of bytes, dtype and shape; any device."""
     content = image.detach().cpu().contiguous()
     digest = hashlib.blake2b(f'{content.dtype} {tuple(content.shape)}'.encode(), digest_size=32)
-    digest.update(content.reshape(-1).view(torch.uint8).numpy())
+    digest.update(content.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ B episodes, K supports, S side of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -80,7 +81,7 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
         files = [file for item in value if isinstance(item, ImageFiles) for file in item]
         if files:
             return LazyImages(files, self.bgr_to_rgb, self.device, self._non_blocking)
-        stacked = value if isinstance(value, Tensor) else torch.stack(tuple(value))  # type: ignore
+        stacked = value if isinstance(value, Tensor) else torch.stack(tuple(value))  # type: ignore[arg-type]
         moved = self.cast_data(stacked)
         if key == 'support_mask':
             return moved
@@ -109,7 +110,7 @@ def check_episodes(
     for i in range(counts['query']):
         sample = samples[i] if samples is not None else None
         name = getattr(sample, 'img_path', None) or f'number {i} of the batch'
-        episode = {key: inputs[key][i] for key in _KEYS}
+        episode: dict[str, Any] = {key: inputs[key][i] for key in _KEYS}
         _check_form(episode, name, image_size)
         sizes = _shape(episode['support'])
         if first is not None and sizes != first[0]:
@@ -119,7 +120,7 @@ def check_episodes(
             )
         first = first or (sizes, name)
         paths = getattr(sample, 'support_paths', None)
-        _check_masks(inputs['support_mask'][i], name, paths)
+        _check_masks(episode['support_mask'], name, paths)
     _check_unmixed(inputs)
 
 

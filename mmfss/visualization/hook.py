@@ -15,14 +15,16 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
+from mmfss.features.images import ImageFile, ImageFiles
 from mmfss.files import atomic
 
 from .episodes import stack_rows
 from .visualizer import EpisodeVisualizer, draw_sample
 
 
-def _image(tensor: torch.Tensor) -> np.ndarray:
-    """uint8 (3, H, W) BGR -> uint8 (H, W, 3) RGB."""
+def _image(image: torch.Tensor | ImageFile) -> np.ndarray:
+    """uint8 (3, H, W) BGR, or the file that has it -> uint8 (H, W, 3) RGB."""
+    tensor = image.read() if isinstance(image, ImageFile) else image
     return np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0)[..., ::-1])
 
 
@@ -136,11 +138,13 @@ class EpisodeVisualizationHook(Hook):
                 runner.visualizer.add_image(f'{name}_{number:05d}', row, step=runner.iter)
 
     def _draw(self, runner: Runner, inputs: dict, index: int, output: SegDataSample) -> np.ndarray:
-        """The row of one episode of a batch, whose inputs are BGR, stacked or in a list."""
+        """The row of one episode of a batch, whose inputs are BGR, stacked or in a list, or files
+        that are read now."""
         own = isinstance(runner.visualizer, EpisodeVisualizer)
         draw = runner.visualizer.draw_sample if own else draw_sample
+        query = inputs['query'][index]
         return draw(
-            _image(inputs['query'][index]),
+            _image(query[0] if isinstance(query, ImageFiles) else query),
             [_image(support) for support in inputs['support'][index]],
             [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
             output,

@@ -14,6 +14,9 @@ from mmengine.structures import PixelData
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
+from mmfss.datasets.deferring import image_steps
+from mmfss.datasets.episode_loading import compose
+from mmfss.features.images import ImageFile, ImageFiles
 from mmfss.visualization import hook as hook_module
 from mmfss.visualization.episodes import CAPTION_HEIGHT, GAP, TITLE_HEIGHT
 from mmfss.visualization.hook import EpisodeVisualizationHook
@@ -88,6 +91,23 @@ def test_writes_the_first_episodes(tmp_path, stacked):
     ((name, image, step),) = runner.visualizer.got
     assert (name, step) == ('episodes', 12)
     assert np.array_equal(image, picture)
+
+
+@pytest.mark.parametrize('shots', [1, 2])
+def test_deferred_images_are_read(tmp_path, shots):
+    blue = np.zeros((SIDE, SIDE, 3), np.uint8)
+    blue[..., 0] = 255
+    cv2.imwrite(str(tmp_path / 'blue.png'), blue)
+    steps = image_steps(compose([dict(type='LoadImage')]))
+    path = str(tmp_path / 'blue.png')
+    file = ImageFile(path, ImageFile.key_of(path, steps), steps, (SIDE, SIDE))
+    for name, deferred in (('read.png', False), ('deferred.png', True)):
+        batch, outputs = make_batch(2, shots=shots)
+        if deferred:
+            files = dict(query=[ImageFiles((file,))] * 2, support=[ImageFiles((file,) * shots)] * 2)
+            batch['inputs'].update(files)
+        run_test(build(out_file=name), make_runner(tmp_path), [(batch, outputs)])
+    assert (tmp_path / 'read.png').read_bytes() == (tmp_path / 'deferred.png').read_bytes()
 
 
 def test_fewer_episodes_than_asked_and_no_pseudo_masks(tmp_path):
