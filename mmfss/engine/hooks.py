@@ -110,7 +110,7 @@ class WarmUpHook(Hook):
         model = bare_model(runner)
         if not getattr(model, 'compiled_parts', ()):
             return
-        shape = (training, loader.batch_size or 1, loader.dataset.shots)
+        shape = (training, loader.batch_size or 1, getattr(loader.dataset, 'shots', 1))
         if shape in self._done:
             return
         self._done.add(shape)

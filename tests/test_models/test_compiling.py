@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import pytest
 import torch
-from mmseg.registry import MODELS
+from mmseg.registry import HOOKS, MODELS
 
 from mmfss.models.compiling import PARTS, warm_up
 
@@ -78,3 +81,29 @@ def test_a_part_that_is_not_there():
     )
     with pytest.raises(ValueError, match="names 'prior_encoder', and model.prior_encoder is None"):
         MODELS.build(config(**changes))
+
+
+def test_hook_warms_up_once_for_each_kind_of_batch():
+    model = build(compile=dict(parts=['prior_encoder'], backend=Graphs()))
+    loader = SimpleNamespace(batch_size=2, dataset=SimpleNamespace(shots=1))
+    runner = SimpleNamespace(
+        model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader
+    )
+    hook = HOOKS.build(dict(type='WarmUpHook'))
+    said = []
+    with patch('mmfss.engine.hooks.print_log', lambda text, logger: said.append(text)):
+        hook.before_train(runner)
+        assert model.training
+        for _ in range(2):
+            hook.before_val(runner)
+            hook.before_test(runner)
+    assert [text.split(':')[0] for text in said] == [
+        'compiled prior_encoder for training',
+        'compiled prior_encoder for evaluation',
+    ]
+    assert model.training
+
+
+def test_hook_leaves_other_models_alone():
+    runner = SimpleNamespace(model=build(), test_dataloader=None)
+    HOOKS.build(dict(type='WarmUpHook')).before_test(runner)
