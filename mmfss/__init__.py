@@ -18,7 +18,7 @@ from . import compat  # noqa: E402
 compat.apply()
 
 # The order matters from here on: every part below imports mmseg, which needs the mends.
-from . import apis, datasets, engine, evaluation, models, visualization  # noqa: E402
+from . import apis, datasets, engine, evaluation, features, models, visualization  # noqa: E402
 
 __all__ = [
     '__version__',
@@ -27,6 +27,7 @@ __all__ = [
     'datasets',
     'engine',
     'evaluation',
+    'features',
     'models',
     'visualization',
 ]

@@ -55,6 +55,13 @@ class Fingerprint:
     about: dict[str, Any]
 
 
+class _Version(tuple):
+    """A copy, or what another process gets of it, equals no version: it is of other tensors."""
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return tuple, ()
+
+
 def fingerprint(modules: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> Fingerprint:
     """Key and description of modules as they are now.
 
@@ -112,8 +119,9 @@ def weights_version(modules: Mapping[str, nn.Module]) -> tuple:
                 # an id may be used again; the reference to a tensor that is gone, which is
                 # compared after its id, equals no other
                 version.append(weakref.ref(tensor))
-        stack += [child for child in module._modules.values() if child is not None]
-    return tuple(version)
+        if module._modules:
+            stack += [child for child in module._modules.values() if child is not None]
+    return _Version(version)
 
 
 def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ def settings_of(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
 
     An attribute counts if it is a plain value, a tensor, a function or a class, or a list or dict
     of these; other objects count by their class alone. Dicts whose keys are no strings are taken
-    for caches, which fill while a module runs.
+    for caches, which fill while a module runs, and so are empty ones.
     """
     found = []
     for name, module in sorted(modules.items()):
@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 
 def _of_mapping(value: Mapping) -> Any:
-    if not all(isinstance(key, str) for key in value):
+    if not value or not all(isinstance(key, str) for key in value):
         return _NOTHING
     return {key: plain for key, item in value.items() if (plain := _plain(item)) is not _NOTHING}
 
