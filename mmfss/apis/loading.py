@@ -48,6 +48,8 @@ def load_model(
     config: str | os.PathLike | Config = DEFAULT_CONFIG,
     weights: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
+    feature_cache: str | os.PathLike | None = None,
+    encode_batch: int = 1,
 ) -> FSSAM:
     """Build an FSSAM and load its weights, every key accounted for, without running code.
 
@@ -56,6 +58,9 @@ def load_model(
         weights: checkpoint of tools/train.py or of the converter; None takes the one that
             ``make demo`` left for the embedded default, and is an error for other configs.
         device: default: the first GPU, else the CPU.
+        feature_cache: folder to keep the features of images in; None keeps none. It takes the
+            place of the config's, which belongs to the images of a benchmark.
+        encode_batch: images that the encoders take at a time, in the place of the config's.
 
     Returns:
         The model in eval mode, on the device.
@@ -72,7 +77,9 @@ def load_model(
         )
     path = find_weights(cfg, weights)
     target = _device(device)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(
+        {**cfg.model, 'feature_cache': _cache(feature_cache), 'encode_batch': encode_batch}
+    )
     checkpoint = load_checkpoint(path, map_location='cpu')
     source = f'checkpoint {path}'
     meta = recorded_meta(checkpoint, source)
@@ -114,6 +121,13 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str:
         'once (it takes about ten minutes on two cores), or give config and weights of your own. '
         + HOW_TO_GET_WEIGHTS
     )
+
+
+def _cache(directory: str | os.PathLike | None) -> dict | None:
+    """Nothing is kept in memory: an image is asked for once in a run."""
+    if directory is None:
+        return None
+    return dict(type='FeatureCache', directory=os.fspath(directory), memory_bytes=0)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

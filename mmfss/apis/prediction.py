@@ -92,7 +92,8 @@ class Prediction:
         logits, scores, thresholds = (
             torch.from_numpy(x) for x in (self.logits, self.scores, self.thresholds)
         )
-        labels = decide(logits, scores, thresholds, tuple(logits.shape[-2:])).long()[None]
+        height, width = logits.shape[-2:]
+        labels = decide(logits, scores, thresholds, (height, width)).long()[None]
         own = logits.sigmoid().mul_(there[:, None, None])
         chosen = own.gather(0, (labels - 1).clamp_(min=0))
         likely = torch.where(labels > 0, chosen, 1 - own.amax(0, keepdim=True))

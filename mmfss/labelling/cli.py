@@ -24,6 +24,7 @@ from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.datasets.preparation.jobs import explained
 from mmfss.engine.launch import Distributed
+from mmfss.models.nway import PAIRS
 
 from .folder import FAILED, SCORES
 from .plan import PromptsNotAccepted
@@ -129,8 +130,18 @@ def _build(
         )
     path = find_config(args.config)
     cfg = Config.fromfile(path)
-    inferencer = FewShotInferencer(cfg, args.weights, args.device, amp=args.amp)
+    inferencer = FewShotInferencer(
+        cfg,
+        args.weights,
+        args.device,
+        amp=args.amp,
+        batch_size=args.batch_size,
+        pairs=args.pairs,
+        feature_cache=args.feature_cache,
+    )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
+    for name in ('feature_cache', 'encode_batch'):  # the options above take their place
+        made_with['model'].pop(name, None)
     return (
         inferencer,
         made_with,
@@ -208,6 +219,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the object score, for all classes or one; may be repeated (default: the "
         "config's)")  # fmt: skip
     add('--amp', action='store_true', help='bfloat16 autocast')
+    add('--batch-size', type=int, default=1, metavar='IMAGES', help='that go through the model '
+        'together; more of them keep a GPU busy. With 1 neither interruptions nor the number of '
+        'processes change a byte; with more, last digits of scores and single pixels on borders '
+        'may differ then (default: %(default)s)')  # fmt: skip
+    add('--pairs', type=int, default=PAIRS, metavar='NUMBER', help='of image and class that are '
+        'segmented at once, at most; more take more memory (default: %(default)s)')  # fmt: skip
+    add('--feature-cache', metavar='DIR', help='keep the features of all images there, about 9 MB '
+        'an image at 512 pixels, to label them again with other supports or thresholds without '
+        'encoding them; changes no byte of the results')  # fmt: skip
     add('--no-overlays', dest='overlays', action='store_false', help='write no overlays; images '
         'that are labelled already get none later')  # fmt: skip
     add('--overwrite', action='store_true', help='remove what an earlier run left in OUT, labels '

@@ -1,9 +1,12 @@
 """Label all images of a folder: plan, work, tables.
 
-One process plans what is left to do, every process does its share, one writes the tables. What an
-image gives depends on the image, the model and the supports alone, so neither the number of
-processes nor interruptions change a byte (as long as each process has as many threads: sums of
-floats depend on that).
+One process plans what is left to do, every process does its share, one writes the tables. With an
+inferencer of ``batch_size=1`` what an image gives depends on the image, the model and the supports
+alone, so neither the number of processes nor interruptions change a byte (as long as each process
+has as many threads: sums of floats depend on that). In larger batches it depends on the images
+beside it by rounding: a run that is not interrupted gives the same bytes each time, one that is
+resumed or shared by another number of processes may differ in the last digits of scores and in
+single pixels on the border of a region.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +30,7 @@ from tqdm import tqdm
 from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import Prediction
+from mmfss.apis.reading import read_ahead
 from mmfss.datasets.preparation.instances import need_pycocotools
 
 from . import outputs
@@ -118,6 +122,7 @@ def label_folder(
 class _Loaded:
     """An image uint8 (H, W, 3) BGR with its state before it was read; or why it cannot be used."""
 
+    name: str
     pixels: np.ndarray | None
     stat: tuple[int, int] | None
     error: str = ''
@@ -132,25 +137,29 @@ def _work(
     title = 'label' if processes.world == 1 else f'label (1 of {processes.world} shares)'
     with (
         RecordWriter(out / RECORDS, plan.run, processes.rank) as writer,
-        tqdm(share, title, unit='image', disable=processes.rank > 0, mininterval=0.5) as bar,
+        tqdm(None, title, len(share), unit='image', disable=processes.rank > 0) as bar,
     ):
-        for name, loaded in zip(bar, _read_ahead(plan.sources.root, share)):
-            record = _label(inferencer, name, loaded, out, overlays)
+        for record in _labelled(inferencer, plan.sources.root, share, out, overlays):
             writer.add(record)
             counts['labelled' if record['ok'] else 'failed'] += 1
             if not record['ok']:
                 tqdm.write(f'failed: {record["error"]}', file=sys.stderr)
+            bar.update()
     return counts
 
 
-def _read_ahead(root: Path, names: Sequence[str]) -> Iterator[_Loaded]:
-    """The images; one is decoded while the model works on the one before."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(_read, root, name) for name in names[:1]]
-        for i in range(len(names)):
-            loaded = coming.pop().result()
-            coming += [pool.submit(_read, root, name) for name in names[i + 1 : i + 2]]
-            yield loaded
+def _labelled(
+    inferencer: FewShotInferencer, root: Path, names: Sequence[str], out: Path, overlays: bool
+) -> Iterator[dict[str, Any]]:
+    """The records of images in order, each once its files are written."""
+    for batch in read_ahead(partial(_read, root), names, inferencer.batch_size):
+        images = [one.result() for one in batch]
+        predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
+        for image in images:
+            if image.pixels is None:
+                yield dict(image=image.name, ok=False, error=image.error)
+            else:
+                yield _write(image, next(predictions), out, overlays)
 
 
 def _read(root: Path, name: str) -> _Loaded:
@@ -158,27 +167,45 @@ def _read(root: Path, name: str) -> _Loaded:
     stat = outputs.image_state(path)
     try:
         check_name(name)
-        return _Loaded(as_bgr(path), stat)
+        return _Loaded(name, as_bgr(path), stat)
     except _MEMORY:
-        return _Loaded(None, stat, f'image {path} does not fit into memory; make it smaller')
+        return _Loaded(name, None, stat, f'image {path} does not fit into memory; make it smaller')
     except Exception as error:  # decoders of broken files raise what they like
         kind = type(error).__name__
-        return _Loaded(None, stat, f'{error}' or f'image {path} cannot be read ({kind})')
+        return _Loaded(name, None, stat, f'{error}' or f'image {path} cannot be read ({kind})')
 
 
-def _label(
-    inferencer: FewShotInferencer, name: str, loaded: _Loaded, out: Path, overlays: bool
+def _predict(
+    inferencer: FewShotInferencer, images: Sequence[_Loaded]
+) -> Iterator[Prediction | Exception]:
+    """What each image gives, or why it does not fit into memory; where a batch does not, each by
+    itself."""
+    if not images:
+        return
+    try:
+        pixels = [cast(np.ndarray, image.pixels) for image in images]
+        yield from inferencer.predict(pixels, [image.name for image in images])
+    except _MEMORY as error:
+        if len(images) == 1:
+            yield error
+            return
+        for image in images:
+            yield from _predict(inferencer, [image])
+
+
+def _write(
+    image: _Loaded, prediction: Prediction | Exception, out: Path, overlays: bool
 ) -> dict[str, Any]:
     """Write what one image gives; its record, which is to be added after that."""
-    if loaded.pixels is None:
-        return dict(image=name, ok=False, error=loaded.error)
+    name, pixels = image.name, cast(np.ndarray, image.pixels)
     try:
-        prediction = cast(Prediction, inferencer(loaded.pixels))
+        if isinstance(prediction, Exception):
+            raise prediction
         if overlays:
-            outputs.write_overlay(out, name, loaded.pixels, prediction)
+            outputs.write_overlay(out, name, pixels, prediction)
         written = outputs.write_label(out, name, prediction)
     except _MEMORY as error:
-        height, width = loaded.pixels.shape[:2]
+        height, width = pixels.shape[:2]
         reason = f'does not fit into memory ({width} x {height} pixels: {error}); make it smaller'
         return dict(image=name, ok=False, error=f'image {name} {reason}')
     except OSError as error:
@@ -187,4 +214,4 @@ def _label(
         reason = f'is too long for the file system of {out}; rename the image'
         return dict(image=name, ok=False, error=f'the name of image {name} {reason}')
     scores = outputs.scores_of(prediction)
-    return dict(image=name, ok=True, stat=loaded.stat, **written, **scores)
+    return dict(image=name, ok=True, stat=image.stat, **written, **scores)

@@ -3,7 +3,7 @@
 Call chain; the parts marked (mmseg) are those of mmseg's EncoderDecoder, as they are:
 
     predict (mmseg) -> inference (mmseg) -> whole_inference or slide_inference (mmseg)
-      encode_decode(images)       per image or window: encode, segment each class, compete
+      encode_decode(images)       per image or window: encode, segment all classes, compete
     postprocess_result (mmseg)    resize to the original size, largest logit wins
 
 Shapes: B images of H x W, S side of the model's images, N classes.
@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from mmfss.datasets.palette import label_palette
 
+from .batching import checked_count
 from .fssam import FSSAM
 from .functional import up
-from .nway import ClassStates, class_logits, encode_classes, segment_classes
+from .nway import PAIRS, ClassStates, class_logits, encode_classes, segment_classes
 from .segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from .weights import check_state_dict
 
@@ -74,6 +75,10 @@ class FewShotSegmentor(FSSAM):
         prompt_checkpoint: whose heads turn the prompts in a folder into masks, see
             :class:`mmfss.apis.prompts.Proposer`; None for those of the model itself. No file is
             looked for beside the weights, whose path a model does not know.
+        batch_size: images of a batch (or windows at one place of them) that go together; by
+            default each by itself, so that a result does not depend on the batch, bit by bit. The
+            encoders have an ``encode_batch`` of their own.
+        pairs: of image and class that go through the model at once, at most.
         train_cfg, pretrained: None; mmseg's ``init_model`` sets them in every config.
         fssam: arguments of :class:`FSSAM`.
 
@@ -97,6 +102,8 @@ class FewShotSegmentor(FSSAM):
         test_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         prompt_checkpoint: str | None = None,
+        batch_size: int = 1,
+        pairs: int = PAIRS,
         train_cfg: dict | None = None,
         pretrained: str | None = None,
         **fssam: Any,
@@ -111,6 +118,8 @@ class FewShotSegmentor(FSSAM):
         self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
         self.prompt_checkpoint = prompt_checkpoint
+        self.batch_size = checked_count('model.batch_size', batch_size)
+        self.pairs = checked_count('model.pairs', pairs)
         self._source = support
         self._support: SupportSet | None = None
         self._states: ClassStates | None = None
@@ -220,11 +229,13 @@ class FewShotSegmentor(FSSAM):
         states = self._class_states(inputs.device)
         thresholds = self._thresholds(self.support.classes).to(inputs.device)
         results = []
-        for image in inputs.split(1):  # by itself, so that a result does not depend on its batch
+        for images in inputs.split(self.batch_size):
             if size != (side, side):
-                image = F.interpolate(image, (side, side), mode='bilinear', align_corners=False)
-            found = segment_classes(self, self.encode_image(image), states)
-            logits = class_logits(found.logits[0], found.scores[0], thresholds)[None]
+                images = F.interpolate(images, (side, side), mode='bilinear', align_corners=False)
+            found = segment_classes(self, self.encode_image(images), states, self.pairs)
+            logits = torch.stack(
+                [class_logits(*one, thresholds) for one in zip(found.logits, found.scores)]
+            )
             results.append(logits if size == (side, side) else up(logits, size))
         return torch.cat(results)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batching import cat, repeat_all, repeat_each, take
+from .batching import cat, checked_count, repeat_all, repeat_each, take
 from .fssam import FSSAM, ImageFeatures, SupportState
 from .functional import masked_average, resize_mask, up
 from .object_score import object_scores
@@ -171,8 +171,7 @@ def segment_classes(
     Raises:
         ValueError: ``pairs`` is below 1, or there is no class.
     """
-    if pairs < 1:
-        raise ValueError(f'pairs must be at least 1 pair of image and class, got {pairs}')
+    checked_count('pairs', pairs)
     if not isinstance(states, ClassStates):
         states = ClassStates.stack(states)
     top, side = features.sam2.top, model.sam2.image_size

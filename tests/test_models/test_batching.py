@@ -141,7 +141,7 @@ def test_no_batch_is_larger_than_asked_and_supports_are_stacked_once(monkeypatch
 
 def test_pairs_below_one():
     model, queries, states = _case(shots=(1,))
-    with pytest.raises(ValueError, match='pairs must be at least 1 pair of image and class, got 0'):
+    with pytest.raises(ValueError, match='pairs must be an integer >= 1, got 0'):
         segment_classes(model, queries, states, 0)
 
 
