@@ -2,7 +2,7 @@
 
 from .guards import FoldGuardHook, StrictLoadHook
 from .hooks import RepeatableNoiseHook, StopWithoutProgressHook, WarmUpHook
-from .loops import ValLoopWatchingNovel
+from .loops import EpisodeTestLoop, EpisodeValLoop, ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
 from .samplers import EpisodeSampler
 from .support_classes import SupportClassesHook
@@ -10,6 +10,8 @@ from .support_classes import SupportClassesHook
 __all__ = [
     'BFloat16OptimWrapper',
     'EpisodeSampler',
+    'EpisodeTestLoop',
+    'EpisodeValLoop',
     'FoldGuardHook',
     'RepeatableNoiseHook',
     'StopWithoutProgressHook',

@@ -25,8 +25,11 @@ META_ENTRIES = ('benchmark', 'fold', 'trained_classes', 'arch')
 
 #: benchmark that is only tested on -> that of its checkpoints
 _TRAINED_ON = {'coco-to-pascal': 'coco-20i'}
-#: entries of an arch that only cost or save time
-_WITHOUT_EFFECT_ON_WEIGHTS = ('cache_bytes',)
+#: entries of configs that only cost or save time, memory or disk
+_WITHOUT_EFFECT = (
+    'cache_bytes', 'feature_cache', 'defer_images', 'num_workers', 'persistent_workers',
+    'pin_memory', 'prefetch_factor',
+)  # fmt: skip
 
 
 def plain(value: Any) -> Any:
@@ -107,12 +110,11 @@ def describe_run(
 
 
 def deciding(arch: Any) -> Any:
-    """An arch as :func:`plain` values, without entries that no weight depends on."""
+    """An arch or another part of a config as :func:`plain` values, without entries that no weight
+    and no result depends on."""
     if isinstance(arch, Mapping):
         return {
-            str(key): deciding(entry)
-            for key, entry in arch.items()
-            if key not in _WITHOUT_EFFECT_ON_WEIGHTS
+            str(key): deciding(entry) for key, entry in arch.items() if key not in _WITHOUT_EFFECT
         }
     if isinstance(arch, (list, tuple)):
         return [deciding(entry) for entry in arch]

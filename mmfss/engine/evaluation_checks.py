@@ -13,7 +13,7 @@ from mmfss.files import check_writable
 
 from .agreement import check_checkpoint
 from .guards import FoldGuardHook, recorded_meta
-from .launch import episodic
+from .preparation import episodic
 
 if TYPE_CHECKING:
     from .evaluation_plan import Job, Request

@@ -18,7 +18,7 @@ from mmseg.registry import METRICS
 
 from mmfss.evaluation.metrics import FewShotIoUMetric
 
-from .agreement import plain
+from .agreement import deciding
 from .checkpoint_patterns import labels, resolve
 from .evaluation_checks import (
     ENTRIES,
@@ -27,7 +27,8 @@ from .evaluation_checks import (
     check_guard,
     check_outputs,
 )
-from .launch import check_folds, episodic, load_config
+from .launch import check_folds, load_config
+from .preparation import episodic, set_evaluation_amp
 from .provenance import read_checkpoint
 
 
@@ -47,6 +48,9 @@ class Request:
         out: Results go to OUT.json, OUT.md and OUT.txt; a suffix of these is dropped.
         cfg_options: Overrides, ``{'test_dataloader.batch_size': 4}``.
         work_dir: Folder of logs; of several folds each gets its own in it.
+        feature_cache: Folder of the model's feature cache, 'none' for no cache; None takes the
+            config's.
+        amp: Test under bfloat16 autocast.
         launcher, local_rank: For distributed runs.
     """
 
@@ -61,6 +65,8 @@ class Request:
     out: str | None = None
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
     work_dir: str | None = None
+    feature_cache: str | None = None
+    amp: bool = False
     launcher: str = 'none'
     local_rank: int = 0
 
@@ -79,7 +85,8 @@ class Job:
         shots, fold, seed: What to test.
         path: The checkpoint.
         dataloader, evaluator: Their configs.
-        settings: Digest of the configs of model, data and metric.
+        settings: Digest of the configs of model, data, loop and metric, without what only costs
+            time.
         csv_file: Where its episodes go, or None.
     """
 
@@ -193,12 +200,15 @@ def read_configs(request: Request) -> dict[int, Config]:
             config=request.config,
             cfg_options=dict(request.cfg_options),
             work_dir=work_dir,
+            feature_cache=request.feature_cache,
             launcher=request.launcher,
             local_rank=request.local_rank,
         )
         with fold_in_environment(asked):
             cfg = load_config(args, 'tools/test.py')
             configs[check_folds(cfg)] = cfg
+        if request.amp:
+            set_evaluation_amp(cfg, 'test')
         episodes = list(episodic(cfg.get('test_dataloader')))
         if len(episodes) != 1:
             raise ValueError(
@@ -237,7 +247,7 @@ def _job(
     next(episodic(dataloader)).update(shots=shots, seed=seed)
     metric = metric_entry(evaluator)
     csv_file = metric.pop('csv_file', None)
-    parts = plain([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
+    parts = deciding([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     if request.csv is not None:
         start = f'{re.sub("[^A-Za-z0-9.-]+", "_", label)}_' if len(request.checkpoints) > 1 else ''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from mmengine.runner import Runner
 
 from mmfss import compat
 from mmfss.datasets.folds import BENCHMARKS, get_split
-from mmfss.models.sam2 import ARCHS
+from mmfss.models.sam2_archs import ARCHS
 
 from .agreement import check_loaders
+from .caching import log_loaders, set_feature_cache, set_loaders
 from .options import check_options
 from .preparation import (
     check_start,
+    episodic,
     set_amp,
+    set_evaluation_amp,
     set_guards,
     set_resume,
     warn_batch_size,
@@ -53,7 +56,6 @@ def train(argv: Sequence[str] | None = None) -> Runner:
         help='go on from this checkpoint; without a path from the latest one in the work dir, '
         'if there is one (give it after CONFIG)',
     )
-    parser.add_argument('--amp', action='store_true', help='train under bfloat16 autocast')
     args = parser.parse_args(argv)
     cfg = load_config(args, 'tools/train.py')
     if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
@@ -63,12 +65,14 @@ def train(argv: Sequence[str] | None = None) -> Runner:
         )
     if args.amp:
         set_amp(cfg)
+        set_evaluation_amp(cfg, 'val')
     set_resume(cfg, args.resume)
     check_start(cfg, args.config)
     warn_schedulers(cfg)
     with Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
+        log_loaders(cfg)
         _check_epoch(runner)
         warn_batch_size(cfg, runner.world_size)
         runner.train()
@@ -88,6 +92,16 @@ def make_parser(description: str, runs: bool = True) -> argparse.ArgumentParser:
     )
     if runs:
         parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+        parser.add_argument(
+            '--feature-cache',
+            metavar='DIR',
+            help='keep there what the frozen encoders give for an image; none: keep nothing',
+        )
+        parser.add_argument(
+            '--amp',
+            action='store_true',
+            help='run under bfloat16 autocast, as the published code trains and validates',
+        )
         parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
         parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
@@ -98,7 +112,8 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     """Read the config, check and merge the overrides, check the fold, set the work dir.
 
     Args:
-        args: config, cfg_options, work_dir, launcher and local_rank.
+        args: config, cfg_options, work_dir, launcher and local_rank; feature_cache where there
+            is such an option.
         tool: for messages.
 
     Raises:
@@ -124,6 +139,8 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
         name = '_'.join([Path(args.config).stem, *variables, *prepared_folders(cfg)])
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
+    set_feature_cache(cfg, getattr(args, 'feature_cache', None))
+    set_loaders(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)
     return cfg
@@ -187,19 +204,6 @@ def check_folds(cfg: Config) -> int:
             "config with fold = '{{$FOLD:0}}'"
         )
     return fold
-
-
-def episodic(node: Any) -> Iterator[Mapping]:
-    """Dataset configs that state a benchmark and a fold, wrapped or not."""
-    if isinstance(node, Mapping):
-        if 'benchmark' in node and 'fold' in node:
-            yield node
-        else:
-            for entry in node.values():
-                yield from episodic(entry)
-    elif isinstance(node, (list, tuple)):
-        for entry in node:
-            yield from episodic(entry)
 
 
 def _check_epoch(runner: Runner) -> None:

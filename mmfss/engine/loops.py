@@ -1,17 +1,85 @@
-"""Validation on the classes that choose the checkpoint, with the novel ones watched beside."""
+"""Loops of validation and testing: under bfloat16, and with the novel classes watched beside."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
+from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner, ValLoop
+from mmengine.runner import Runner, TestLoop, ValLoop
 from mmseg.registry import LOOPS
 from torch.utils.data import DataLoader
 
 
+def _autocast(bf16: bool) -> AbstractContextManager:
+    """mmengine's autocast of evaluation takes the dtype of the one around it; alone it would take
+    float16 on CUDA."""
+    return torch.autocast(get_device(), dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def _check_precision(fp16: bool, bf16: bool) -> None:
+    if fp16 and bf16:
+        raise ValueError('fp16 and bf16 of a loop cannot both be True; keep one of them')
+
+
 @LOOPS.register_module()
-class ValLoopWatchingNovel(ValLoop):
+class EpisodeValLoop(ValLoop):
+    """mmengine's ``ValLoop``, with bfloat16.
+
+    Args:
+        runner, dataloader, evaluator, fp16: As of mmengine's ``ValLoop``.
+        bf16: Run the model under bfloat16 autocast, on CPU and CUDA alike.
+
+    Raises:
+        ValueError: Both ``fp16`` and ``bf16``.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        bf16: bool = False,
+    ) -> None:
+        _check_precision(fp16, bf16)
+        super().__init__(runner, dataloader, evaluator, fp16 or bf16)
+        self.bf16 = bf16
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One batch."""
+        with _autocast(self.bf16):
+            super().run_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class EpisodeTestLoop(TestLoop):
+    """mmengine's ``TestLoop``, with bfloat16. Arguments and errors as of
+    :class:`EpisodeValLoop`."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        bf16: bool = False,
+    ) -> None:
+        _check_precision(fp16, bf16)
+        super().__init__(runner, dataloader, evaluator, fp16 or bf16)
+        self.bf16 = bf16
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One batch."""
+        with _autocast(self.bf16):
+            super().run_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class ValLoopWatchingNovel(EpisodeValLoop):
     """Validates on its own episodes, then on the novel classes, whose figures get 'novel/'.
 
     One training then gives both figures: that of the checkpoint chosen on held-out base classes
@@ -22,7 +90,7 @@ class ValLoopWatchingNovel(ValLoop):
     ``test_evaluator``.
 
     Args:
-        runner, dataloader, evaluator, fp16: As of mmengine's ``ValLoop``.
+        runner, dataloader, evaluator, fp16, bf16: As of :class:`EpisodeValLoop`.
 
     Raises:
         ValueError: The config has nothing to test with.
@@ -34,15 +102,18 @@ class ValLoopWatchingNovel(ValLoop):
         dataloader: DataLoader | dict,
         evaluator: Evaluator | dict | list,
         fp16: bool = False,
+        bf16: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        test = [runner.cfg.get(f'test_{part}') for part in ('dataloader', 'evaluator')]
+        super().__init__(runner, dataloader, evaluator, fp16, bf16)
+        test = [
+            copy.deepcopy(runner.cfg.get(f'test_{part}')) for part in ('dataloader', 'evaluator')
+        ]
         if None in test:
             raise ValueError(
                 'ValLoopWatchingNovel watches the episodes of test_dataloader, and the config has '
                 'no test_dataloader or no test_evaluator; add them, or use ValLoop'
             )
-        self.watched = ValLoop(runner, *copy.deepcopy(test), fp16)
+        self.watched = EpisodeValLoop(runner, test[0], test[1], fp16, bf16)
 
     def run(self) -> dict[str, float]:
         """One pass over both; hooks see one validation with all figures."""

@@ -122,7 +122,7 @@ def _check_nested(cfg: Config, key: str, value: Any) -> None:
     path: list[str] = []
     for name in key.split('.'):
         if isinstance(node, Mapping) and name not in node:
-            allowed = _ARGUMENTS_AT.get('.'.join(path)) or _arguments(node.get('type'))
+            allowed = _ARGUMENTS_AT.get('.'.join(path)) or arguments_of(node.get('type'))
             if allowed is not None and name not in allowed | _TAKEN_BEFORE:
                 owner = node.get('type', '.'.join(path))
                 raise ValueError(
@@ -142,7 +142,7 @@ def _hint(name: str, allowed: set[str]) -> str:
     return f'did you mean {close[0]}?' if close else f'allowed: {", ".join(sorted(allowed))}'
 
 
-def _arguments(kind: Any) -> set[str] | None:
+def arguments_of(kind: Any) -> set[str] | None:
     """Arguments of a registered class and its bases; None where they cannot be told."""
     cls = kind
     if isinstance(kind, str):

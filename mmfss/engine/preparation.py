@@ -7,16 +7,34 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
+from .options import arguments_of
+
 #: hooks that every run has, under these names of default_hooks
 GUARDS = {'fold_guard': 'FoldGuardHook', 'strict_load': 'StrictLoadHook'}
 _AMP = 'BFloat16OptimWrapper'
+#: loops of mmengine -> those of mmfss that can run under bfloat16
+_LOOPS = {'ValLoop': 'EpisodeValLoop', 'TestLoop': 'EpisodeTestLoop'}
 _DECAYING = ('PolyLR', 'CosineAnnealingLR')
 _OF_A_RUN = re.compile(r'work_dirs/(?P<name>[^/]+)/fold(?P<fold>\d+)/epoch_\d+\.pth$')
+
+
+def episodic(node: Any) -> Iterator[Mapping]:
+    """Dataset configs that state a benchmark and a fold, wrapped or not."""
+    if isinstance(node, Mapping):
+        if 'benchmark' in node and 'fold' in node:
+            yield node
+        else:
+            for entry in node.values():
+                yield from episodic(entry)
+    elif isinstance(node, (list, tuple)):
+        for entry in node:
+            yield from episodic(entry)
 
 
 def set_guards(cfg: Config) -> None:
@@ -51,6 +69,25 @@ def set_amp(cfg: Config) -> None:
             'out --amp or change the config'
         )
     cfg.optim_wrapper.type = _AMP
+
+
+def set_evaluation_amp(cfg: Config, name: str) -> None:
+    """Validate ('val') or test ('test') under bfloat16 autocast, if the config does it at all.
+
+    Raises:
+        ValueError: the config has a loop that cannot do so.
+    """
+    if cfg.get(f'{name}_dataloader') is None:
+        return
+    loop = cfg.get(f'{name}_cfg') or {}
+    kind = loop.get('type') or f'{name.capitalize()}Loop'
+    kind = _LOOPS.get(kind, kind) if isinstance(kind, str) else kind
+    if 'bf16' not in (arguments_of(kind) or ()) or loop.get('fp16'):
+        raise ValueError(
+            f'--amp needs a loop that takes bf16 as {name}_cfg, {" or ".join(_LOOPS)} or one of '
+            f'mmfss, and no fp16=True, got {dict(loop)}; leave out --amp or change the config'
+        )
+    cfg[f'{name}_cfg'] = dict(loop, type=kind, bf16=True)
 
 
 # ------------------------------------------------------------------------------- checkpoints

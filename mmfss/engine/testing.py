@@ -20,6 +20,7 @@ from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
 
+from .caching import log_loaders
 from .evaluation_plan import Job, Plan, Request, make_plan, metric_entry
 from .evaluation_results import Results
 from .guards import check_absent
@@ -118,8 +119,15 @@ def _header(request: Request, plan: Plan) -> dict[str, Any]:
         role=dataset.get('split', 'novel'),
         config=request.config,
         cfg_options={key: str(value) for key, value in request.cfg_options.items()},
+        autocast=_precision(plan),
         environment=environment(),
     )
+
+
+def _precision(plan: Plan) -> str:
+    """Under which autocast the model is run."""
+    loop = next(iter(plan.configs.values())).get('test_cfg') or {}
+    return 'bfloat16' if loop.get('bf16') else 'float16' if loop.get('fp16') else 'none'
 
 
 def protocol_of(job: Job) -> dict[str, Any]:
@@ -151,6 +159,7 @@ def _run_jobs(
     """Evaluate the jobs of one fold and checkpoint with one model."""
     cfg = _runner_config(request, plan, jobs[0], number)
     runner = Runner.from_cfg(cfg)
+    log_loaders(cfg)
     for place, job in enumerate(jobs):
         if place:
             set_test_loop(runner, cfg, job)
