@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import segmentor_cases
 import tiny_models
 import torch
 
@@ -150,3 +151,18 @@ def test_memory_frames_are_kept_by_a_registered_attention():
     assert isinstance(states[0].support.attention, MemoryFrames)
     group = ClassStates.stack(states).groups[1]
     assert group.support.attention.spatial.shape[:2] == (2, 3)  # classes, shots
+
+
+@pytest.mark.parametrize('batch_size, pairs', [(2, 8), (3, 2), (8, 1)])
+def test_segmentor_takes_images_of_a_batch_together(tmp_path, batch_size, pairs):
+    shown = segmentor_cases.support(tmp_path)
+    alone = segmentor_cases.build(shown)
+    options = dict(batch_size=batch_size, pairs=pairs, encode_batch=batch_size)
+    images = [segmentor_cases.scene(i, (48, 80))[0][..., ::-1].copy() for i in range(3)]
+    batch = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() for image in images])
+    wanted = alone.encode_decode(batch)
+    found = segmentor_cases.build(shown, **options).encode_decode(batch)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
+    assert torch.equal(found.argmax(1), wanted.argmax(1)) and wanted.argmax(1).any()
+    with pytest.raises(ValueError, match='model.batch_size must be an integer >= 1, got 0'):
+        segmentor_cases.build(shown, batch_size=0)
