@@ -13,11 +13,32 @@ from mmengine.logging import MMLogger
 
 import mmfss  # noqa: F401  (registers all parts)
 
-from . import episode, report
+from . import (
+    curves,
+    episode,
+    evaluation,
+    fold,
+    labelling,
+    loading,
+    profile,
+    report,
+    start,
+    training,
+)
 from .common import add_options, settings_of
 from .timing import load
 
-SUBCOMMANDS = {'episode': episode}
+SUBCOMMANDS = {
+    'episode': episode,
+    'evaluation': evaluation,
+    'training': training,
+    'fold': fold,
+    'labelling': labelling,
+    'loading': loading,
+    'start': start,
+    'curves': curves,
+    'profile': profile,
+}
 
 
 def make_parser() -> argparse.ArgumentParser:

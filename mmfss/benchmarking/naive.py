@@ -38,13 +38,7 @@ from .plain import (
     resized,
 )
 
-FAST_ONLY = (
-    'feature_cache',
-    'encode_batch',
-    'compile',
-    'channels_last',
-    'activation_checkpointing',
-)
+FAST_ONLY = ('feature_cache', 'encode_batch', 'compile', 'channels_last')
 """Options of FSSAM that the baseline does without."""
 
 
@@ -53,7 +47,8 @@ def naive_config(cfg: dict) -> dict:
     cfg = {k: copy.deepcopy(v) for k, v in cfg.items() if k not in (*FAST_ONLY, 'type')}
     attention = cfg.get('memory_attention')
     if attention and attention.get('type') == 'SupportCalibratedMemoryAttention':
-        cfg['memory_attention'] = dict(attention, type=PlainCalibratedMemoryAttention)
+        kept = {k: v for k, v in attention.items() if k == 'strength'}
+        cfg['memory_attention'] = dict(kept, type=PlainCalibratedMemoryAttention)
     return cfg
 
 

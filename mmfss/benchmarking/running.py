@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Outcome:
         logits: (1, S, S) of the first ``KEPT_LOGITS`` episodes.
         masks: packed bits of the predicted masks of all.
         figures: of the metric. counts: of each episode.
+        cache: counters of the model's feature cache, empty without one.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Outcome:
     masks: list[np.ndarray] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     counts: tuple[EpisodeCounts, ...] = ()
+    cache: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -99,6 +101,8 @@ class Episodes:
             out.stages = dict(self.stages.spent)
         out.figures = dict(evaluator.evaluate(number))
         out.counts = evaluator.metrics[0].counts
+        if self.model.encoding.cache is not None:
+            out.cache = asdict(self.model.encoding.cache.stats)
         return out
 
     def _walk(self, batches: Any, evaluator: Evaluator, out: Outcome) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.evaluator import Evaluator
 from torch.utils.data import Dataset
 
-from mmfss.features import cache, images
+from mmfss.features import cache, fingerprint, images
 from mmfss.models import functional
 from mmfss.models.fssam import FSSAM
 
@@ -27,6 +27,7 @@ Rule = str | Mapping[str, str]
 OTHER = 'other'
 READ, SAM2, PRIOR = 'read + resize', 'SAM 2 encoder', 'prior encoder'
 KEPT = 'feature cache'
+FINGERPRINT = 'fingerprint of the encoders'
 ENCODERS = (SAM2, PRIOR)
 _SUPPORT = 'prototypes, keys'
 
@@ -43,6 +44,7 @@ def rules_of(model: FSSAM, dataset: Dataset | None = None) -> dict[CodeType, Rul
         code_of(images.ImageFile.read): READ,
         code_of(cache.FeatureCache.get): KEPT,
         code_of(cache.FeatureCache.put): KEPT,
+        code_of(fingerprint.fingerprint): FINGERPRINT,
         code_of(type(model.data_preprocessor).forward): 'check + stack',
         code_of(kind.encode_support): _SUPPORT,
         code_of(type(model.sam2.memory_attention).forward): 'attention',

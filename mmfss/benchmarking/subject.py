@@ -6,7 +6,7 @@ import copy
 import inspect
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,13 +16,13 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmfss.apis.loading import find_config
+from mmfss.models.compiling import PARTS
 from mmfss.models.fssam import FSSAM
 
 from .naive import FAST_ONLY, NaiveFSSAM, naive_config
 
 ARCHS = {'full': 'fss_sam2_pascal_1shot', 'small': 'fss_sam2_shapes_1shot'}
 _PATCH = 14
-COMPILED = ('trunk', 'prior_encoder', 'memory_encoder', 'memory_attention', 'mask_decoder')
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Subject:
         threads: of torch, on the CPU.
         seed: of the weights.
         amp: run under bfloat16 autocast.
-        compile: ``torch.compile`` for all parts that can be.
+        compile: ``torch.compile`` of the encoders.
         channels_last: memory format, where the model has it.
-        checkpointing: activation checkpointing in training, where the model has it.
+        checkpointing: activation checkpointing of the memory attention in training.
 
     Raises:
         ValueError: See :func:`checked_device`; a model of another type, or one without an option
@@ -114,28 +114,27 @@ class Subject:
         if encode_batch != 1:
             options['encode_batch'] = encode_batch
         if self.compile:
-            parts = [p for p in COMPILED if p != 'prior_encoder' or cfg.get('prior_encoder')]
+            parts = [p for p in PARTS if p != 'prior_encoder' or cfg.get('prior_encoder')]
             options['compile'] = dict(parts=parts)
         if self.channels_last:
             options['channels_last'] = True
         if self.checkpointing:
-            options['activation_checkpointing'] = True
+            attention = cfg.get('memory_attention') or dict(type='SAM2MemoryAttention')
+            cfg['memory_attention'] = dict(attention, checkpoint=True)
         known = inspect.signature(FSSAM.__init__).parameters
         for name in options:
             if name not in known:
                 raise ValueError(f'this FSSAM has no option {name!r}; leave it out')
-        return self._seeded({**cfg, **options})
+        return self._seeded(lambda: MODELS.build({**cfg, **options}))
 
     def build_naive(self) -> NaiveFSSAM:
-        """The baseline with the same weights."""
-        model = NaiveFSSAM(**naive_config(self.model_config()))
-        model.load_state_dict(self._seeded(self.model_config()).state_dict())
-        return model.to(self.target).eval()
+        """The baseline with the same weights: they are drawn in the same order."""
+        return self._seeded(lambda: NaiveFSSAM(**naive_config(self.model_config())))
 
-    def _seeded(self, cfg: dict[str, Any]) -> FSSAM:
+    def _seeded(self, make: Callable[[], FSSAM]) -> FSSAM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = MODELS.build(cfg)
+            model = make()
             model.init_weights()
         return model.to(self.target).eval()
 
