@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import shlex
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from .stats import CacheStats
 
 _RESCAN_SECONDS = 60.0
 _NAMED = 5  # folders named in a message
+_RESERVE_BYTES, _RESERVE_SHARE = 2**30, 0.02  # of a disk, whichever is less, is left to others
 
 
 class DiskStore:
@@ -70,14 +72,20 @@ class DiskStore:
 
     def read(self, encoder: str, image: str) -> list[Tensor] | None:
         """The features on the CPU, bit for bit as written, or None where there are none that are
-        whole. A damaged file is removed."""
+        whole. A damaged file is removed; one that cannot be read now is left, and replaced
+        by the next :meth:`write`."""
         path = self.path_of(encoder, image)
         try:
             features = self._read(path, encoder, image)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (entries.DamagedEntry, OSError) as error:
-            self._set_aside(path, error)
+        except entries.DamagedEntry as error:
+            self._set_aside(path, f'is damaged ({error})')
+            with suppress(OSError):
+                path.unlink()
+            return None
+        except OSError as error:
+            self._set_aside(path, f'cannot be read ({error.strerror or error})')
             return None
         self.stats.bytes_read += sum(t.numel() * t.element_size() for t in features)
         return features
@@ -108,16 +116,13 @@ class DiskStore:
         self.stats.written += 1
         self.stats.bytes_written += len(content)
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, path: Path, problem: str) -> None:
         self.stats.damaged += 1
-        reason = (error.strerror or error) if isinstance(error, OSError) else error
         self._say(
             'damaged',
-            f'Feature cache: {path} is damaged ({reason}). Its features are computed again. '
-            'Further damaged files of this run are counted, not named.',
+            f'Feature cache: {path} {problem}. Its features are computed again. Further such '
+            'files of this run are counted, not named.',
         )
-        with suppress(OSError):
-            path.unlink()
 
     def _stop_writing(self, error: OSError) -> None:
         self.writes = False
@@ -131,6 +136,27 @@ class DiskStore:
     # ------------------------------------------------------------------ budget, other encoders
 
     def _has_room(self, size: int) -> bool:
+        return self._disk_has_room(size) and self._budget_has_room(size)
+
+    def _disk_has_room(self, size: int) -> bool:
+        """A cache must not take the room that checkpoints and results of the run need."""
+        try:
+            disk = shutil.disk_usage(self.directory)
+        except OSError:
+            return True  # writing will tell
+        reserve = min(_RESERVE_BYTES, int(_RESERVE_SHARE * disk.total))
+        if disk.free - size >= reserve:
+            return True
+        self._say(
+            'full disk',
+            f'Feature cache: only {folders.in_words(disk.free)} are free on the disk of '
+            f'{self.directory}, and {folders.in_words(reserve)} are left for other things. No '
+            'more features are written there until there is room; they are computed when needed. '
+            "Make room, or give another 'directory'.",
+        )
+        return False
+
+    def _budget_has_room(self, size: int) -> bool:
         if self.budget is None:
             return True
         # scanning takes 2 % of the time at most

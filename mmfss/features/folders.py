@@ -82,12 +82,16 @@ def _scan_folder(path: Path) -> Folder:
     about = known.get('about')
     files = size = 0
     for item in _items(path):
-        if item.name.endswith(SUFFIX):
-            with suppress(OSError):
-                size += item.stat().st_size
-                files += 1
-        elif item.name.startswith('.') and item.name.endswith(PART_SUFFIX):
-            _remove_if_old(item)
+        part = item.name.startswith('.') and item.name.endswith(PART_SUFFIX)
+        if not part and not item.name.endswith(SUFFIX):
+            continue
+        with suppress(OSError):
+            found = item.stat()
+            if part and time.time() - found.st_mtime > OLD_PART_SECONDS:
+                os.unlink(item.path)
+                continue
+            size += found.st_size
+            files += not part
     about = about if isinstance(about, dict) else {}
     return Folder(path, known.get('encoder'), about, known.get('format'), files, size)
 
@@ -107,12 +111,6 @@ def _listed(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(items)
     except OSError:
         return []
-
-
-def _remove_if_old(item: os.DirEntry[str]) -> None:
-    with suppress(OSError):
-        if time.time() - item.stat().st_mtime > OLD_PART_SECONDS:
-            os.unlink(item.path)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], most: int = 4) -> str:
