@@ -5,22 +5,26 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 # where weights came from is not what they are
 _IGNORED = frozenset(dir(nn.Module())) - {'training'} | {'init_cfg', '_is_init', 'checkpoint'}
+_BY_REPR = (torch.dtype, torch.device, torch.memory_format, bytes, complex, range, slice)
 _NOTHING = object()
 
 
 def settings_of(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
     """[name, class, extra_repr, {attribute: value}] of each submodule, of JSON types.
 
-    An attribute counts if it is a plain value, a tensor, a function or a class, or a list or dict
-    of these; other objects count by their class alone. Dicts whose keys are no strings are taken
-    for caches, which fill while a module runs, and so are empty ones.
+    An attribute counts if it is a plain value, a tensor or array, a function or a class, or a
+    list, dict or dataclass of these; other objects count by their class alone. Dicts that are
+    empty or whose keys are no strings are taken for caches, which fill while a module runs.
     """
     found = []
     for name, module in sorted(modules.items()):
@@ -41,12 +45,10 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value.hex()
-    if isinstance(value, torch.dtype | torch.device | torch.memory_format | bytes):
+    if isinstance(value, _BY_REPR):
         return repr(value)
-    if isinstance(value, Tensor):
-        return _of_tensor(value)
-    if isinstance(value, nn.Module):
-        return _NOTHING if isinstance(value, nn.ModuleList) else _name_of(type(value))
+    if isinstance(value, Tensor | np.ndarray):
+        return _of_array(value)
     if isinstance(value, Mapping):
         return _of_mapping(value)
     if isinstance(value, list | tuple):
@@ -62,15 +64,23 @@ def _of_mapping(value: Mapping) -> Any:
     return {key: plain for key, item in value.items() if (plain := _plain(item)) is not _NOTHING}
 
 
-def _of_tensor(value: Tensor) -> Any:
-    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    digest = hashlib.blake2b(content.data, digest_size=16).hexdigest()
+def _of_array(value: Tensor | np.ndarray) -> Any:
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    else:
+        content = repr(value.tolist()).encode()
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return [str(value.dtype), list(value.shape), digest]
 
 
 def _of_object(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return ['partial', *(_plain(part) for part in (value.func, value.args, value.keywords))]
+    if isinstance(value, Enum):
+        return [_name_of(type(value)), value.name]
+    if is_dataclass(value) and not isinstance(value, type):
+        items = [[field.name, _plain(getattr(value, field.name, None))] for field in fields(value)]
+        return [_name_of(type(value)), [item for item in items if item[1] is not _NOTHING]]
     if hasattr(value, '__qualname__'):  # functions, methods, classes
         return _name_of(value)
     return _name_of(type(value))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-import pickle
 import re
 import sys
 import time
+from dataclasses import dataclass
+from enum import Enum
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmfss.features import fingerprint as module
 from mmfss.features import module_code
-from mmfss.features.fingerprint import fingerprint, weights_version
+from mmfss.features.fingerprint import fingerprint
 from mmfss.models import DINOv2
 from mmfss.models.prior_encoders import ImageNetNormalise
 
@@ -27,6 +30,16 @@ class Encoder(nn.Module):
     def forward(self, x):
         return scale(x)
 '''
+
+
+@dataclass
+class Config:
+    depth: int
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
 
 
 class Net(nn.Module):
@@ -42,6 +55,8 @@ class Net(nn.Module):
         self.register_buffer('nothing', None)
         self.bf16 = nn.Linear(2, 2).to(torch.bfloat16)
         self.act, self._scale, self.plain = act(), 3, torch.ones(2)
+        self.array, self.resize = np.zeros(3), functools.partial(torch.amax, dim=0)
+        self.config, self.colour = Config(3), Colour.RED
         self.seen: dict = {}
         for name, value in attributes.items():
             setattr(self, name, value)
@@ -91,6 +106,10 @@ CHANGES = {
     'plain tensor': lambda net: setattr(net, 'plain', torch.zeros(2)),
     'function': lambda net: setattr(net, 'pool', torch.amax),
     'options': lambda net: setattr(net, 'options', dict(a=[1, (2.5, None)])),
+    'array': lambda net: setattr(net, 'array', np.ones(3)),
+    'partial': lambda net: setattr(net, 'resize', functools.partial(torch.amax, dim=1)),
+    'dataclass': lambda net: setattr(net, 'config', Config(4)),
+    'enum': lambda net: setattr(net, 'colour', Colour.BLUE),
     'mode': lambda net: net.train(),
     'swapped weights': lambda net: net.bf16.weight.data.copy_(net.bf16.weight.data.flip(0)),
 }
@@ -220,68 +239,3 @@ def test_speed_of_hashing():
     fingerprint(dict(net=net), {})
     assert time.perf_counter() - start < 1.0
     assert module._raw(net.weight).ctypes.data == net.weight.data_ptr()
-
-
-# -------------------------------------------------------------------------- weights_version
-def replace_parameter(net):
-    net.conv.weight = nn.Parameter(net.conv.weight.detach().clone())
-
-
-def replace_module(net):
-    del net.conv  # its memory is free for the next one
-    net.conv = nn.Conv2d(3, 4, 3)
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda net: net.scalar.add_(1),
-        lambda net: net.table.zero_(),
-        lambda net: net.load_state_dict(net.state_dict()),
-        lambda net: net.half() if net.scalar.dtype == torch.float32 else net.float(),
-        lambda net: setattr(net, 'table', net.table.clone()),
-        replace_parameter,
-        replace_module,
-    ],
-    ids=['in place', 'buffer', 'load', 'to', 'buffer replaced', 'replaced', 'module'],
-)
-def test_version_changes_with_the_weights(change):
-    net = Net()
-    before = weights_version(dict(net=net))
-    assert before == weights_version(dict(net=net))
-    for _ in range(3):
-        with torch.no_grad():
-            change(net)
-        after = weights_version(dict(net=net))
-        assert after != before
-        before = after
-
-
-def test_version_does_not_change_by_use():
-    net = Net().eval()
-    before = weights_version(dict(net=net))
-    net(torch.ones(1, 3, 5, 5)).sum().backward()
-    assert weights_version(dict(net=net.requires_grad_(False))) == before
-
-
-def test_version_of_a_copy_is_another():
-    net = Net()
-    before = weights_version(dict(net=net))
-    assert weights_version(dict(net=copy.deepcopy(net))) != before
-    assert copy.deepcopy(before) != before and pickle.loads(pickle.dumps(before)) != before
-
-
-def test_version_with_tensors_of_inference_mode():
-    with torch.inference_mode():
-        net = nn.Linear(2, 2)
-    assert weights_version(dict(net=net)) == weights_version(dict(net=net))
-
-
-def test_version_is_cheap():
-    net = nn.Sequential(*[nn.Sequential(nn.Linear(2, 2)) for _ in range(300)])  # 600 tensors
-    times = []
-    for _ in range(30):
-        start = time.perf_counter()
-        weights_version(dict(net=net))
-        times.append(time.perf_counter() - start)
-    assert min(times) < 3e-3  # 0.5 ms on a quiet machine
