@@ -237,5 +237,5 @@ def test_speed_of_hashing():
     net = nn.Linear(4000, 4000)  # 64 MB
     start = time.perf_counter()
     fingerprint(dict(net=net), {})
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 3.0  # 0.13 s on a quiet machine
     assert module._raw(net.weight).ctypes.data == net.weight.data_ptr()
