@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .functional import up
+from .kept_tables import KeptTables
 from .prior_encoders import PriorEncoder
 from .weights import load_strict
 
@@ -163,6 +164,7 @@ class DINOv2ViT(nn.Module):
         if num_register_tokens:
             self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim))
         self.num_register_tokens = num_register_tokens
+        self._tables = KeptTables()
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # in the checkpoints, unused
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.blocks = nn.ModuleList(
@@ -173,7 +175,7 @@ class DINOv2ViT(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     def resized_pos_embed(self, height: int, width: int) -> Tensor:
-        """Position table (1, 1 + height width, C) for a grid of patches.
+        """Position table (1, 1 + height width, C) for a grid of patches; kept for each size.
 
         Bicubic with ``scale_factor = (side + offset) / trained side`` as the official code does;
         resizing by ``size`` gives other numbers.
@@ -181,19 +183,23 @@ class DINOv2ViT(nn.Module):
         grid = round((self.pos_embed.shape[1] - 1) ** 0.5)
         if (height, width) == (grid, grid):
             return self.pos_embed
-        table = self.pos_embed.float()
-        patches = table[:, 1:].transpose(1, 2).unflatten(-1, (grid, grid))
-        offset = self.interpolate_offset
-        target = (
-            dict(scale_factor=((height + offset) / grid, (width + offset) / grid))
-            if offset
-            else dict(size=(height, width))
-        )
-        patches = F.interpolate(
-            patches, mode='bicubic', antialias=self.interpolate_antialias, **target
-        )
-        patches = patches.flatten(2).transpose(1, 2)
-        return torch.cat([table[:, :1], patches], 1).to(self.pos_embed.dtype)
+
+        def make() -> Tensor:
+            table = self.pos_embed.float()
+            patches = table[:, 1:].transpose(1, 2).unflatten(-1, (grid, grid))
+            offset = self.interpolate_offset
+            target = (
+                dict(scale_factor=((height + offset) / grid, (width + offset) / grid))
+                if offset
+                else dict(size=(height, width))
+            )
+            patches = F.interpolate(
+                patches, mode='bicubic', antialias=self.interpolate_antialias, **target
+            )
+            patches = patches.flatten(2).transpose(1, 2)
+            return torch.cat([table[:, :1], patches], 1).to(self.pos_embed.dtype)
+
+        return self._tables.get((height, width), make, self.pos_embed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Patch tokens of the last block after the final norm.

@@ -271,11 +271,13 @@ class FSSAM(BaseSegmentor):
     ) -> tuple[MemoryFrames, RefinedMemory | None]:
         """Memory of the query under its pseudo masks, refined; position and pointer are those
         that came with ``pseudo.ae`` before refinement."""
-        memory, pos = self.sam2.encode_memory(query, pseudo.ae)
         pointer = self.sam2.encode_pointer(query, pseudo.ae)
         refined = None
-        if self.memory_refinement is not None:
-            memory_fg, _ = self.sam2.encode_memory(query, pseudo.fg)
+        if self.memory_refinement is None:
+            memory, pos = self.sam2.encode_memory(query, pseudo.ae)
+        else:
+            both = self.sam2.encode_memory(query, torch.cat([pseudo.ae, pseudo.fg]))
+            (memory, memory_fg), (pos, _) = (x.chunk(2) for x in both)
             refined = self.memory_refinement(
                 memory_fg, memory, pseudo.fg, pseudo.ae, support.refinement
             )

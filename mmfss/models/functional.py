@@ -35,20 +35,28 @@ def masked_average(features: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (..., C): ``sum(F m) / (sum(m) + 0.0005)``; about zero for an empty mask.
     """
-    weight = mask.unsqueeze(-3)
-    total = (features * weight).sum(dim=(-2, -1))
-    return total / (weight.sum(dim=(-2, -1)) + 0.0005)
+    total = _product('...chw,...hw->...c', features, mask)
+    return total / (mask.sum(dim=(-2, -1)) + 0.0005).unsqueeze(-1)
 
 
 def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
     """Cosine of ``features`` (..., C, H, W) with ``vector`` (..., C) at each position.
 
+    The leading dimensions are broadcast: (B, 1, C, H, W) with (B, K, C) are K maps of each sample,
+    and nothing of K times the size of the features is made for them.
+
     Returns:
         (..., H, W) in [-1, 1]: ``<F, v> / (|F| |v| + 1e-7)``.
     """
-    direction = vector[..., None, None]
-    dot = (features * direction).sum(dim=-3)
-    return dot / (features.norm(dim=-3) * direction.norm(dim=-3) + 1e-7)
+    dot = _product('...chw,...c->...hw', features, vector)
+    return dot / (features.norm(dim=-3) * vector.norm(dim=-1)[..., None, None] + 1e-7)
+
+
+def _product(terms: str, one: Tensor, other: Tensor) -> Tensor:
+    """``einsum`` in float32 at least: autocast would round the sums to half precision."""
+    dtype = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+    with torch.autocast(one.device.type, enabled=False):
+        return torch.einsum(terms, one.to(dtype), other.to(dtype))
 
 
 def up(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -7,24 +7,20 @@ Both are subclasses that add no parameter, put in place of sam2's classes throug
     out = attention(curr, curr_pos, query_frames, state)       # once per query
 
 Shapes: B episodes, K shots, n = h w positions of the stride-16 grid, D channels of the image
-features (256), M channels of the memory (64), P = D / M tokens per object pointer,
-N heads, d channels per head.
+features (256), M channels of the memory (64), P = D / M tokens per object pointer.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2.modeling.position_encoding import apply_rotary_enc
-from sam2.modeling.sam.transformer import RoPEAttention
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .functional import cosine_map, masked_average, minmax
+from .calibrated_attention import LayerSupport, SupportCalibratedAttention
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,47 @@ class MemoryFrames:
         return tokens, pos, self.pointers.shape[1] * self.pointers.shape[2]
 
 
-@MODELS.register_module()
-class SAM2MemoryAttention(MemoryAttention):
-    """SAM 2's own memory attention over all tokens of supports and query, unchanged."""
+class LayerwiseMemoryAttention(MemoryAttention):
+    """sam2's memory attention, batch first, with layers that may be checkpointed.
+
+    Args:
+        checkpoint: in training keep only the input of each layer, and run it again in the backward
+            pass: less memory for more time, the same gradients (dropout is repeated as it fell).
+        *args, **kwargs: of :class:`sam2.modeling.memory_attention.MemoryAttention`.
+    """
+
+    def __init__(self, *args, checkpoint: bool = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.checkpoint = checkpoint
 
     @classmethod
-    def retarget(cls, cfg: dict) -> None:
-        """Point sam2's ``memory_attention`` configuration at this class, in place."""
+    def retarget(cls, cfg: dict, checkpoint: bool = False) -> None:
+        """Point sam2's ``memory_attention`` configuration at this class, in place.
+
+        Raises:
+            ValueError: ``checkpoint`` is no bool.
+        """
+        if not isinstance(checkpoint, bool):
+            raise ValueError(
+                f'memory_attention.checkpoint must be True or False, got {checkpoint!r}'
+            )
         cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
+        cfg['checkpoint'] = checkpoint
+
+    def first(self, curr: Tensor, curr_pos: Tensor) -> Tensor:
+        """Input (B, n, D) of the first layer."""
+        return curr + 0.1 * curr_pos if self.pos_enc_at_input else curr
+
+    def run(self, layer: nn.Module, *inputs) -> Tensor:
+        """Output (B, n, D) of a layer."""
+        if self.checkpoint and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+@MODELS.register_module()
+class SAM2MemoryAttention(LayerwiseMemoryAttention):
+    """SAM 2's own memory attention over all tokens of supports and query."""
 
     def encode_support(self, frames: MemoryFrames, masks: Tensor) -> MemoryFrames:
         """Keep the frames; the masks (B, K, h, w) are already in the memories."""
@@ -92,144 +121,10 @@ class SAM2MemoryAttention(MemoryAttention):
         """
         frames = support if query is None else MemoryFrames.concat([support, query])
         tokens, pos, num_pointers = frames.tokens()
-        # upstream takes sequence-first tensors
-        out = super().forward(
-            curr=curr.transpose(0, 1),
-            curr_pos=curr_pos.transpose(0, 1),
-            memory=tokens.transpose(0, 1),
-            memory_pos=pos.transpose(0, 1),
-            num_obj_ptr_tokens=num_pointers,
-        )
-        return out.transpose(0, 1)
-
-
-@dataclass(frozen=True)
-class LayerSupport:
-    """What one cross-attention keeps of a support set; only the pointers grow with K.
-
-    Attributes:
-        k, v: (B, N, n, d) rotated keys and values, mean over the K supports.
-        prototypes: (B, N, K, d) mean rotated key under each support's mask.
-        pointer_k, pointer_v: (B, N, K P, d).
-    """
-
-    k: Tensor
-    v: Tensor
-    prototypes: Tensor
-    pointer_k: Tensor
-    pointer_v: Tensor
-
-
-class SupportCalibratedAttention(RoPEAttention):
-    """Cross-attention in which query memory that does not look like the support is turned down.
-
-    Args:
-        strength: factor of the bias (paper: 10).
-        *args, **kwargs: of :class:`sam2.modeling.sam.transformer.RoPEAttention`.
-    """
-
-    def __init__(self, *args, strength: float = 10.0, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        if strength < 0:
-            raise ValueError(f'strength must be >= 0, got {strength}')
-        self.strength = strength
-
-    def encode_support(
-        self, k: Tensor, v: Tensor, pointer_k: Tensor, pointer_v: Tensor, masks: Tensor
-    ) -> LayerSupport:
-        """Project the support memories and average them over shots.
-
-        Args:
-            k, v: (B, K, n, M) spatial memories with and without position encoding.
-            pointer_k, pointer_v: (B, K P, M).
-            masks: (B, K, h, w) in {0, 1}, h w = n.
-        """
-        shots, (height, width) = k.shape[1], masks.shape[-2:]
-        keys = self._rotate(self._heads(self.k_proj(k.flatten(0, 1))))
-        keys = keys.unflatten(0, (-1, shots))  # (B, K, N, n, d)
-        values = self._heads(self.v_proj(v.flatten(0, 1))).unflatten(0, (-1, shots))
-        as_maps = keys.transpose(-2, -1).unflatten(-1, (height, width))
-        prototypes = masked_average(as_maps, masks.unsqueeze(2).to(keys.dtype))
-        return LayerSupport(
-            k=keys.mean(1),
-            v=values.mean(1),
-            prototypes=prototypes.transpose(1, 2),
-            pointer_k=self._heads(self.k_proj(pointer_k)),
-            pointer_v=self._heads(self.v_proj(pointer_v)),
-        )
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pointer_k: Tensor,
-        pointer_v: Tensor,
-        support: LayerSupport,
-    ) -> Tensor:
-        """Attend to supports, query memory and pointers at once.
-
-        Args:
-            q: (B, n, D) image features of the query.
-            k, v: (B, n, M) memory of the query with and without position encoding.
-            pointer_k, pointer_v: (B, P, M) pointer of the query.
-            support: of :meth:`encode_support`.
-
-        Returns:
-            (B, n, D).
-        """
-        q = self._rotate(self._heads(self.q_proj(q)))
-        k = self._rotate(self._heads(self.k_proj(k)))
-        keys = torch.cat(
-            [support.k, k, support.pointer_k, self._heads(self.k_proj(pointer_k))], dim=2
-        )
-        values = torch.cat(
-            [
-                support.v,
-                self._heads(self.v_proj(v)),
-                support.pointer_v,
-                self._heads(self.v_proj(pointer_v)),
-            ],
-            dim=2,
-        )
-        scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        start = support.k.shape[2]
-        block = slice(start, start + k.shape[2])  # the query memory's columns
-        bias = self.bias(scores[..., block], k, support.prototypes)
-        scores = torch.cat(
-            [scores[..., :start], scores[..., block] + bias, scores[..., block.stop :]], dim=-1
-        )
-        weights = F.dropout(scores.softmax(-1), self.dropout_p, self.training)
-        return self.out_proj(self._recombine_heads(weights @ values))
-
-    @torch.no_grad()
-    def bias(self, scores: Tensor, k: Tensor, prototypes: Tensor) -> Tensor:
-        """Calibration bias, never positive, without gradient.
-
-        Args:
-            scores: (B, N, n, n) scaled scores of the query-memory columns.
-            k: (B, N, n, d) rotated keys of the query memory.
-            prototypes: (B, N, K, d).
-
-        Returns:
-            (B, N, n, n): ``strength * min(g + c - 1, 0)``.
-        """
-        g = minmax(scores, dims=(-1,))
-        as_rows = k.transpose(-2, -1).unsqueeze(2).unsqueeze(-2)  # (B, N, 1, d, 1, n)
-        similarity = minmax(cosine_map(as_rows, prototypes)).squeeze(-2)  # (B, N, K, n)
-        c = similarity.mean(2).unsqueeze(-2)
-        return self.strength * (g + c - 1).clamp(max=0)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return self._separate_heads(x, self.num_heads)
-
-    def _rotate(self, x: Tensor) -> Tensor:
-        """Rotary position encoding of (B, N, n, d) on a square grid."""
-        freqs = self.freqs_cis
-        if freqs.shape[0] != x.shape[-2]:
-            side = math.isqrt(x.shape[-2])
-            freqs = self.compute_cis(end_x=side, end_y=side)
-        return apply_rotary_enc(x, x[:, :, :0], freqs_cis=freqs.to(x.device))[0]
+        out = self.first(curr, curr_pos)
+        for layer in self.layers:
+            out = self.run(layer, out, tokens, pos, curr_pos, num_pointers)
+        return self.norm(out)
 
 
 class SupportCalibratedLayer(MemoryAttentionLayer):
@@ -270,15 +165,16 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
 
 
 @MODELS.register_module()
-class SupportCalibratedMemoryAttention(MemoryAttention):
+class SupportCalibratedMemoryAttention(LayerwiseMemoryAttention):
     """SAM 2's memory attention with calibrated cross-attention (SCMA of the paper)."""
 
     @classmethod
-    def retarget(cls, cfg: dict, strength: float = 10.0) -> None:
+    def retarget(cls, cfg: dict, checkpoint: bool = False, strength: float = 10.0) -> None:
         """Point sam2's ``memory_attention`` configuration at the calibrated classes, in place.
 
         Args:
             cfg: the ``memory_attention`` node of a sam2 YAML.
+            checkpoint: of :class:`LayerwiseMemoryAttention`.
             strength: factor of the calibration bias (paper: 10).
 
         Raises:
@@ -288,10 +184,13 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
             raise ValueError(
                 f'memory_attention.strength must be >= 0 (paper: 10), got {strength!r}'
             )
-        cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
-        cfg['layer']['_target_'] = f'{cls.__module__}.{SupportCalibratedLayer.__name__}'
+        super().retarget(cfg, checkpoint)
+        cfg['layer']['_target_'] = (
+            f'{SupportCalibratedLayer.__module__}.{SupportCalibratedLayer.__name__}'
+        )
         attention = cfg['layer']['cross_attention']
-        attention['_target_'] = f'{cls.__module__}.{SupportCalibratedAttention.__name__}'
+        kind = SupportCalibratedAttention
+        attention['_target_'] = f'{kind.__module__}.{kind.__name__}'
         attention['strength'] = strength
 
     def encode_support(self, frames: MemoryFrames, masks: Tensor) -> list[LayerSupport]:
@@ -321,9 +220,9 @@ class SupportCalibratedMemoryAttention(MemoryAttention):
                 'there is none without a prompt_generator. Set one, or use '
                 "memory_attention=dict(type='SAM2MemoryAttention')."
             )
-        out = curr + 0.1 * curr_pos if self.pos_enc_at_input else curr
+        out = self.first(curr, curr_pos)
         for layer, layer_support in zip(self.layers, support):
-            out = layer(out, curr_pos, query, layer_support)
+            out = self.run(layer, out, curr_pos, query, layer_support)
         return self.norm(out)
 
 

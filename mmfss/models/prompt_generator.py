@@ -24,21 +24,70 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
+class ShotMaps:
+    """Similarity to each support on the prior encoder's grid, before the mean over shots.
+
+    Attributes:
+        fg, bg: (B, K, h, w) float32 in [0, 1], to its foreground and background.
+        image_size: S.
+    """
+
+    fg: Tensor
+    bg: Tensor
+    image_size: int
+
+    def up(self, maps: Tensor) -> Tensor:
+        """Maps (B, K, h, w) at the size of the image, (B, K, S, S)."""
+        return up(maps, (self.image_size, self.image_size))
+
+    def mean_fg(self) -> Tensor:
+        """(B, 1, S, S). Resizing is linear, so the mean over shots comes first."""
+        return self.up(self.fg.mean(1, keepdim=True))
+
+    def mean_ae(self) -> Tensor:
+        """(B, 1, S, S), a shot at a time: only one map of the size of the image is held."""
+        batch, shots = self.fg.shape[:2]
+        total = self.fg.new_zeros(batch, 1, self.image_size, self.image_size)
+        for difference in (self.fg - self.bg).split(1, dim=1):
+            ae = self.up(difference).relu_()
+            low, high = ae.amin((-2, -1), keepdim=True), ae.amax((-2, -1), keepdim=True)
+            scale = 1 / (high - low + 1e-7)
+            total.addcmul_(ae, scale).sub_(low * scale)  # minmax and sum in one
+        return total.div_(shots)
+
+
+@dataclass(frozen=True)
 class PseudoMasks:
     """Pseudo masks of a query, float32 in [0, 1].
 
     Attributes:
         fg: (B, 1, S, S) similarity to the support's foreground, mean over shots.
         ae: (B, 1, S, S) foreground not explained by the support's background, mean over shots.
-        fg_per_shot, bg_per_shot, ae_per_shot: (B, K, S, S) the same before the mean;
-            None where a generator has no notion of shots.
+        shots: what they are the mean of; None where a generator has no notion of shots.
     """
 
     fg: Tensor
     ae: Tensor
-    fg_per_shot: Tensor | None = None
-    bg_per_shot: Tensor | None = None
-    ae_per_shot: Tensor | None = None
+    shots: ShotMaps | None = None
+
+    # made when they are read: K maps of the size of the image are many bytes for many shots
+
+    @property
+    def fg_per_shot(self) -> Tensor | None:
+        """(B, K, S, S) or None."""
+        return None if self.shots is None else self.shots.up(self.shots.fg)
+
+    @property
+    def bg_per_shot(self) -> Tensor | None:
+        """(B, K, S, S) similarity to the support's background, or None."""
+        return None if self.shots is None else self.shots.up(self.shots.bg)
+
+    @property
+    def ae_per_shot(self) -> Tensor | None:
+        """(B, K, S, S) or None."""
+        if self.shots is None:
+            return None
+        return minmax(F.relu(self.shots.up(self.shots.fg - self.shots.bg)))
 
 
 class PromptGenerator(nn.Module):
@@ -104,17 +153,9 @@ class PseudoPromptGenerator(PromptGenerator):
             truth: not used here; part of the interface for :class:`OraclePromptGenerator`.
         """
         query = features.float().unsqueeze(1)
-        size = (image_size, image_size)
-        fg = up(minmax(cosine_map(query, prototypes.fg)), size)
-        bg = up(minmax(cosine_map(query, prototypes.bg)), size)
-        ae = minmax(F.relu(fg - bg))
-        return PseudoMasks(
-            fg=fg.mean(1, keepdim=True),
-            ae=ae.mean(1, keepdim=True),
-            fg_per_shot=fg,
-            bg_per_shot=bg,
-            ae_per_shot=ae,
-        )
+        similarity = minmax(cosine_map(query, torch.cat([prototypes.fg, prototypes.bg], 1)))
+        shots = ShotMaps(*similarity.chunk(2, 1), image_size)
+        return PseudoMasks(shots.mean_fg(), shots.mean_ae(), shots)
 
 
 @MODELS.register_module()

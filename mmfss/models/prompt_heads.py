@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .fssam import FSSAM
-from .sam2 import SAM2, SAM2Features, official_url
+from .sam2 import SAM2, SAM2Features
+from .sam2_archs import official_url
 from .weights import check_state_dict, read_state
 
 NOT_OBJECT, OBJECT, BOX_START, BOX_END = 0, 1, 2, 3

@@ -8,34 +8,21 @@ h = w = S / 16.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import sam2
 import torch
 import torch.nn.functional as F
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from mmseg.registry import MODELS
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
+from .kept_tables import keep_tables
 from .memory_attention import MemoryFrames
+from .sam2_archs import arch_config, official_url
 from .weights import load_strict
-
-_URL = 'https://dl.fbaipublicfiles.com/segment_anything_2'
-# name: (YAML in the sam2 package, official checkpoint)
-ARCHS = {
-    f'{version}_{size}': (
-        f'configs/{version}/{version}_hiera_{letter}.yaml',
-        f'{_URL}/{date}/{version}_hiera_{size}.pt',
-    )
-    for version, date in (('sam2', '072824'), ('sam2.1', '092824'))
-    for size, letter in (('tiny', 't'), ('small', 's'), ('base_plus', 'b+'), ('large', 'l'))
-}
 
 
 @dataclass(frozen=True)
@@ -107,31 +94,59 @@ class SAM2(SAM2Base):
         return SAM2Features(high_res, top, positions[kept - 1])
 
     def encode_memory(self, features: SAM2Features, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Memory of an image under a mask prompt.
+        """Memory of images under mask prompts.
 
         Args:
             features: of N images.
-            masks: (N, 1, S, S) float in [0, 1].
+            masks: (m N, 1, S, S) float in [0, 1]: the first mask of each image, then the second of
+                each, and so on.
 
         Returns:
-            memory (N, M, h, w), and its position encoding (N, M, h, w) with the temporal
+            memory (m N, M, h, w), and its position encoding (m N, M, h, w) with the temporal
             encoding of a conditioning frame.
         """
-        top = features.top
+        top = features.top.repeat(len(masks) // len(features.top), 1, 1, 1)
         memory, pos = self._encode_new_memory(
             current_vision_feats=[top.flatten(2).permute(2, 0, 1)],
             feat_sizes=[top.shape[-2:]],
             pred_masks_high_res=masks * 20.0 - 10.0,
             # present or absent is decided by the mask, as upstream does for mask prompts
-            object_score_logits=masks.flatten(1).gt(0).any(1, keepdim=True) * 20.0 - 10.0,
+            object_score_logits=appears(masks) * 20.0 - 10.0,
             is_mask_from_pts=False,
         )
         temporal = self.maskmem_tpos_enc[self.num_maskmem - 1]
         return memory, pos[-1] + temporal.reshape(1, -1, 1, 1)
 
     def encode_pointer(self, features: SAM2Features, masks: Tensor) -> Tensor:
-        """Object pointer (N, D) of N images under mask prompts (N, 1, S, S) in [0, 1]."""
-        return self._use_mask_as_output(features.top, list(features.high_res), masks)[5]
+        """Object pointer (N, D) of N images under mask prompts (N, 1, S, S) in [0, 1].
+
+        That of upstream's ``_use_mask_as_output``, without the masks that nobody reads there: only
+        the tokens that come out of the mask decoder's transformer are needed.
+        """
+        top, decoder = features.top, self.sam_mask_decoder
+        if not self.use_obj_ptrs_in_encoder:
+            return top.new_zeros(len(top), self.hidden_dim)
+        sparse, dense = self.sam_prompt_encoder(
+            points=_no_points(top), boxes=None, masks=self.mask_downsample(masks.float())
+        )
+        learned = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        if self.pred_obj_scores:
+            learned.insert(0, decoder.obj_score_token.weight)
+        tokens = torch.cat([torch.cat(learned).expand(len(top), -1, -1), sparse], 1)
+        position = self.sam_prompt_encoder.get_dense_pe().expand(len(top), -1, -1, -1)
+        tokens, _ = decoder.transformer(top + dense, position, tokens)
+        pointer = self.obj_ptr_proj(tokens[:, len(learned) - 1])  # token of the single mask
+        if not self.pred_obj_scores:
+            return pointer
+        score = decoder.pred_obj_score_head(tokens[:, 0])
+        pointer = self._gate(pointer, score.sigmoid() if self.soft_no_obj_ptr else (score > 0))
+        return self._gate(pointer, appears(masks))
+
+    def _gate(self, pointer: Tensor, present: Tensor) -> Tensor:
+        """Mix ``no_obj_ptr`` into pointers (N, D) where ``present`` (N, 1), in [0, 1], is not 1."""
+        present = present.float()
+        kept = present * pointer if self.fixed_no_obj_ptr else pointer
+        return kept + (1 - present) * self.no_obj_ptr
 
     def memory_frames(
         self, memory: Tensor, pos: Tensor, pointers: Tensor, frames: int
@@ -175,12 +190,7 @@ class SAM2(SAM2Base):
             top: (N, D, h, w) features after memory attention.
             high_res: of :class:`SAM2Features`.
         """
-        n, device = top.shape[0], top.device
-        empty = (
-            torch.zeros(n, 1, 2, device=device),
-            -torch.ones(n, 1, dtype=torch.int32, device=device),
-        )
-        sparse, dense = self.sam_prompt_encoder(points=empty, boxes=None, masks=None)
+        sparse, dense = self.sam_prompt_encoder(points=_no_points(top), boxes=None, masks=None)
         candidates, ious, tokens, object_score = self.sam_mask_decoder(
             image_embeddings=top,
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
@@ -192,10 +202,23 @@ class SAM2(SAM2Base):
         )
         candidates = candidates.float()
         best = ious.argmax(-1)
-        low_res = candidates[torch.arange(n, device=device), best].unsqueeze(1)
+        low_res = candidates[torch.arange(len(top), device=top.device), best].unsqueeze(1)
         side = (self.image_size, self.image_size)
         logits = F.interpolate(low_res, size=side, mode='bilinear', align_corners=False)
         return DecodedMasks(logits, low_res, candidates, ious, tokens, best, object_score)
+
+
+def appears(masks: Tensor) -> Tensor:
+    """Whether masks (N, 1, S, S) have a positive pixel: (N, 1) bool."""
+    return masks.flatten(1).gt(0).any(1, keepdim=True)
+
+
+def _no_points(top: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates and labels of the empty prompt for each of (N, D, h, w) features: one point of
+    label -1."""
+    n = len(top)
+    labels = -torch.ones(n, 1, dtype=torch.int32, device=top.device)
+    return torch.zeros(n, 1, 2, device=top.device), labels
 
 
 def build_sam2(
@@ -220,7 +243,7 @@ def build_sam2(
         raise ValueError(
             f'image_size must be a multiple of 32 and at least 64 pixels, got {image_size!r}'
         )
-    cfg = _arch_config(arch)
+    cfg = arch_config(arch)
     grid = image_size // 16
     cfg['_target_'] = f'{SAM2.__module__}.{SAM2.__name__}'
     cfg['image_size'] = image_size
@@ -235,56 +258,8 @@ def build_sam2(
             f"dict(type='SAM2MemoryAttention'), or a registered class like them, got {kind!r}"
         )
     cls.retarget(cfg['memory_attention'], **options)
+    keep_tables(cfg)
     return instantiate(OmegaConf.create(cfg), _recursive_=True)
-
-
-def _arch_config(arch: str | dict) -> dict:
-    """The ``model`` section of a packaged YAML with the overrides of ``arch`` merged in."""
-    overrides = _plain(arch) if isinstance(arch, dict) else {}
-    name = overrides.pop('base', None) if isinstance(arch, dict) else arch
-    if name not in ARCHS:
-        raise ValueError(
-            f'model.sam2.arch must be one of {sorted(ARCHS)}, or a dict whose "base" is one of '
-            f'them, got {arch!r}'
-        )
-    if 'image_size' in overrides:
-        raise ValueError('set the side of the images in model.sam2.image_size, not in its arch')
-    path = Path(sam2.__file__).parent / ARCHS[name][0]
-    cfg = OmegaConf.to_container(OmegaConf.load(path).model)
-    _merge(cfg, overrides, ARCHS[name][0], 'model')
-    return cfg
-
-
-def _plain(value: Any) -> Any:
-    """A copy with plain dicts and lists: OmegaConf refuses mmengine's ConfigDict."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value
-
-
-def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
-    allowed = _options(cfg)
-    for key, value in overrides.items():
-        if key not in allowed:
-            raise ValueError(
-                f'model.sam2.arch sets {where}.{key}, which {source} of the sam2 package does '
-                f'not have; allowed there: {sorted(allowed)}'
-            )
-        if isinstance(value, dict) and isinstance(cfg.get(key), dict) and '_target_' not in value:
-            _merge(cfg[key], value, source, f'{where}.{key}')
-        else:
-            cfg[key] = value
-
-
-def _options(cfg: dict) -> set[str]:
-    """What a node of the YAML may set: its entries and the arguments of its ``_target_``."""
-    names = set(cfg)
-    for cls in inspect.getmro(get_class(cfg['_target_'])) if '_target_' in cfg else ():
-        named = inspect.signature(cls.__init__).parameters.values()
-        names |= {p.name for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return names - {'self', 'weights_path'}  # the latter is read without the checks of load_sam2
 
 
 def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
@@ -301,13 +276,3 @@ def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
     """
     checkpoint = official_url(arch) if checkpoint == 'official' else checkpoint
     load_strict(model, checkpoint, key='model', what=f'SAM 2 ({arch})')
-
-
-def official_url(arch: str | dict) -> str:
-    """Where the official weights of an arch are; ValueError for an arch of your own."""
-    if isinstance(arch, dict):
-        raise ValueError(
-            "checkpoint='official' needs an arch by name; an arch of your own (a dict) has no "
-            'official weights. Give a path, or None to start from random weights.'
-        )
-    return ARCHS[arch][1]

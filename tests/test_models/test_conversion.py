@@ -11,7 +11,8 @@ from mmfss.files import sha256_of
 from mmfss.models import conversion
 from mmfss.models.dinov2 import ARCHS as DINOV2_ARCHS
 from mmfss.models.dinov2 import DINOv2ViT
-from mmfss.models.sam2 import ARCHS, build_sam2
+from mmfss.models.sam2 import build_sam2
+from mmfss.models.sam2_archs import ARCHS
 
 SOURCE = 'checkpoint best.pth'
 

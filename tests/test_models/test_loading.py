@@ -13,7 +13,8 @@ from tiny_models import DIM, SIZE, TINY_DINO, build, tiny_arch
 from torch import nn
 
 from mmfss.models.dinov2 import DINOv2
-from mmfss.models.sam2 import ARCHS, build_sam2, load_sam2
+from mmfss.models.sam2 import build_sam2, load_sam2
+from mmfss.models.sam2_archs import ARCHS
 from mmfss.models.weights import check_state_dict, load_strict
 
 

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from tiny_models import DIM, MEM, SIZE, randomised, tiny_arch
 
-from mmfss.models.sam2 import ARCHS, build_sam2
+from mmfss.models.sam2 import build_sam2
+from mmfss.models.sam2_archs import ARCHS
 
 VERSIONS = ['sam2_small', 'sam2.1_small']
 GRID = SIZE // 16

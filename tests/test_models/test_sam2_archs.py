@@ -14,7 +14,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from omegaconf import OmegaConf
 from tiny_models import tiny_arch
 
-from mmfss.models.sam2 import ARCHS, build_sam2
+from mmfss.models.sam2 import build_sam2
+from mmfss.models.sam2_archs import ARCHS
 
 #: entries of the state dict, parameters
 COUNTS = {

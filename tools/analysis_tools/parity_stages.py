@@ -19,8 +19,8 @@ class Recorder:
         self.calls: dict[str, list] = defaultdict(list)
         sam2 = model.sam2
         modules = {
-            'encoder': sam2.image_encoder,
-            'decoder': sam2.sam_mask_decoder,
+            'neck': sam2.image_encoder.neck,
+            'object_score': sam2.sam_mask_decoder.pred_obj_score_head,
             'memory': sam2.memory_encoder,
         }
         for i, layer in enumerate(sam2.memory_attention.layers):
@@ -59,7 +59,9 @@ def run_case(model, ref: Reference, name: str) -> dict[str, Tensor]:
         fg_pointer = model.sam2.encode_pointer(query.sam2, result.pseudo_masks.fg)
     recorder.close()
     masks = (s_y == 1).float()
-    stages = image_stages(query, supports, recorder)
+    positions = recorder.calls['neck'][0][1][: len(query.sam2.high_res) + 1]
+    positions = [pos[:1].expand(len(x), -1, -1, -1) for pos in positions]
+    stages = image_stages(query, supports, positions)
     stages.update(memory_stages(result, support, masks, fg_pointer, recorder))
     stages.update(attention_stages(result, support, masks, recorder))
     stages.update(decoder_stages(result))
@@ -76,12 +78,11 @@ def run_case(model, ref: Reference, name: str) -> dict[str, Tensor]:
     return {key: value.detach() for key, value in stages.items()}
 
 
-def image_stages(query, supports, recorder: Recorder) -> dict[str, Tensor]:
+def image_stages(query, supports, positions: list[Tensor]) -> dict[str, Tensor]:
     stages = {'dino.query_last': query.prior, 'dino.support_last': supports.prior}
     for who, features in (('query', query), ('support', supports)):
         levels = (*features.sam2.high_res, features.sam2.top)
         stages.update({f'sam2.{who}.feat{i}': level for i, level in enumerate(levels)})
-    positions = recorder.calls['encoder'][0]['vision_pos_enc']
     stages.update({f'sam2.pos{i}': pos for i, pos in enumerate(positions)})
     return stages
 
@@ -91,7 +92,7 @@ def memory_stages(
 ) -> dict[str, Tensor]:
     pseudo, grid = result.pseudo_masks, result.attended.shape[-2:]
     memory_fg, memory_ae = recorder.calls['refine'][0][:2]
-    scores = [call[3] for call in recorder.calls['decoder']]  # support, ae, final, fg
+    scores = recorder.calls['object_score']  # support, ae, final, fg
     side = pseudo.fg.shape[-1]
     stages = {
         'mem.support.mask_in': masks.flatten(0, 1).unsqueeze(1),

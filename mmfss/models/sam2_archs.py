@@ -1,0 +1,81 @@
+"""Architectures of SAM 2: the YAML files of the sam2 package, with overrides."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import sam2
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+_URL = 'https://dl.fbaipublicfiles.com/segment_anything_2'
+# name: (YAML in the sam2 package, official checkpoint)
+ARCHS = {
+    f'{version}_{size}': (
+        f'configs/{version}/{version}_hiera_{letter}.yaml',
+        f'{_URL}/{date}/{version}_hiera_{size}.pt',
+    )
+    for version, date in (('sam2', '072824'), ('sam2.1', '092824'))
+    for size, letter in (('tiny', 't'), ('small', 's'), ('base_plus', 'b+'), ('large', 'l'))
+}
+
+
+def official_url(arch: str | dict) -> str:
+    """Where the official weights of an arch are; ValueError for an arch of your own."""
+    if isinstance(arch, dict):
+        raise ValueError(
+            "checkpoint='official' needs an arch by name; an arch of your own (a dict) has no "
+            'official weights. Give a path, or None to start from random weights.'
+        )
+    return ARCHS[arch][1]
+
+
+def arch_config(arch: str | dict) -> dict:
+    """The ``model`` section of a packaged YAML with the overrides of ``arch`` merged in."""
+    overrides = _plain(arch) if isinstance(arch, dict) else {}
+    name = overrides.pop('base', None) if isinstance(arch, dict) else arch
+    if name not in ARCHS:
+        raise ValueError(
+            f'model.sam2.arch must be one of {sorted(ARCHS)}, or a dict whose "base" is one of '
+            f'them, got {arch!r}'
+        )
+    if 'image_size' in overrides:
+        raise ValueError('set the side of the images in model.sam2.image_size, not in its arch')
+    path = Path(sam2.__file__).parent / ARCHS[name][0]
+    cfg = OmegaConf.to_container(OmegaConf.load(path).model)
+    _merge(cfg, overrides, ARCHS[name][0], 'model')
+    return cfg
+
+
+def _plain(value: Any) -> Any:
+    """A copy with plain dicts and lists: OmegaConf refuses mmengine's ConfigDict."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
+    allowed = _options(cfg)
+    for key, value in overrides.items():
+        if key not in allowed:
+            raise ValueError(
+                f'model.sam2.arch sets {where}.{key}, which {source} of the sam2 package does '
+                f'not have; allowed there: {sorted(allowed)}'
+            )
+        if isinstance(value, dict) and isinstance(cfg.get(key), dict) and '_target_' not in value:
+            _merge(cfg[key], value, source, f'{where}.{key}')
+        else:
+            cfg[key] = value
+
+
+def _options(cfg: dict) -> set[str]:
+    """What a node of the YAML may set: its entries and the arguments of its ``_target_``."""
+    names = set(cfg)
+    for cls in inspect.getmro(get_class(cfg['_target_'])) if '_target_' in cfg else ():
+        named = inspect.signature(cls.__init__).parameters.values()
+        names |= {p.name for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names - {'self', 'weights_path'}  # the latter is read without the checks of load_sam2
