@@ -22,7 +22,7 @@ from mmfss.apis.reading import read_ahead
 from mmfss.apis.support import SupportSet
 from mmfss.models.batching import checked_count
 from mmfss.models.fssam import FSSAM, ImageFeatures
-from mmfss.models.nway import PAIRS, ClassStates, as_input, encode_classes, segment_classes
+from mmfss.models.nway import ClassStates, as_input, encode_classes, segment_classes
 
 FALLBACK_THRESHOLD = 0.5
 
@@ -54,6 +54,7 @@ class FewShotInferencer:
             together; the next ones are read meanwhile. A model that is built encodes as many at a
             time as its own ``encode_batch`` says.
         pairs: of image and class that go through the model at once, at most; bounds the memory.
+            None takes what suits the device, see :func:`mmfss.models.nway.segment_classes`.
         feature_cache: folder where the features of all images are kept, to label them again with
             other supports, classes or thresholds: about 9 MB an image at full size in float32, half
             of it under ``amp``. Results are equal to the last bit. None keeps none, whatever the
@@ -72,11 +73,11 @@ class FewShotInferencer:
         threshold: float | Mapping[str, float] | None = None,
         amp: bool = False,
         batch_size: int = 1,
-        pairs: int = PAIRS,
+        pairs: int | None = None,
         feature_cache: str | os.PathLike | None = None,
     ) -> None:
         self.batch_size = checked_count('batch_size', batch_size)
-        self.pairs = checked_count('pairs', pairs)
+        self.pairs = None if pairs is None else checked_count('pairs', pairs)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
         if isinstance(config, FSSAM):

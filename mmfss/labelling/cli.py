@@ -24,7 +24,6 @@ from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.datasets.preparation.jobs import explained
 from mmfss.engine.launch import Distributed
-from mmfss.models.nway import PAIRS
 
 from .folder import FAILED, SCORES
 from .plan import PromptsNotAccepted
@@ -223,8 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         'together; more of them keep a GPU busy. With 1 neither interruptions nor the number of '
         'processes change a byte; with more, last digits of scores and single pixels on borders '
         'may differ then (default: %(default)s)')  # fmt: skip
-    add('--pairs', type=int, default=PAIRS, metavar='NUMBER', help='of image and class that are '
-        'segmented at once, at most; more take more memory (default: %(default)s)')  # fmt: skip
+    add('--pairs', type=int, metavar='NUMBER', help='of image and class that are '
+        'segmented at once, at most; more take more memory (default: 1 on a CPU, 16 elsewhere)'
+        )  # fmt: skip
     add('--feature-cache', metavar='DIR', help='keep the features of all images there, about 9 MB '
         'an image at 512 pixels, to label them again with other supports or thresholds without '
         'encoding them; changes no byte of the results')  # fmt: skip

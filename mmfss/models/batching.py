@@ -37,7 +37,7 @@ def cat(parts: Sequence[Kept]) -> Kept:
     Raises:
         ValueError: Something in them is no tensor, or they are not of one form.
     """
-    return parts[0] if len(parts) == 1 else _mapped(torch.cat, parts)
+    return parts[0] if len(parts) == 1 else _mapped(lambda tensors: torch.cat(list(tensors)), parts)
 
 
 def take(kept: Kept, rows: slice) -> Kept:

@@ -28,7 +28,7 @@ from mmfss.datasets.palette import label_palette
 from .batching import checked_count
 from .fssam import FSSAM
 from .functional import up
-from .nway import PAIRS, ClassStates, class_logits, encode_classes, segment_classes
+from .nway import ClassStates, class_logits, encode_classes, segment_classes
 from .segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from .weights import check_state_dict
 
@@ -78,7 +78,8 @@ class FewShotSegmentor(FSSAM):
         batch_size: images of a batch (or windows at one place of them) that go together; by
             default each by itself, so that a result does not depend on the batch, bit by bit. The
             encoders have an ``encode_batch`` of their own.
-        pairs: of image and class that go through the model at once, at most.
+        pairs: of image and class that go through the model at once, at most; None takes what suits
+            the device, see :func:`mmfss.models.nway.segment_classes`.
         train_cfg, pretrained: None; mmseg's ``init_model`` sets them in every config.
         fssam: arguments of :class:`FSSAM`.
 
@@ -103,7 +104,7 @@ class FewShotSegmentor(FSSAM):
         data_preprocessor: dict | nn.Module | None = None,
         prompt_checkpoint: str | None = None,
         batch_size: int = 1,
-        pairs: int = PAIRS,
+        pairs: int | None = None,
         train_cfg: dict | None = None,
         pretrained: str | None = None,
         **fssam: Any,
@@ -119,7 +120,7 @@ class FewShotSegmentor(FSSAM):
         self.threshold = threshold
         self.prompt_checkpoint = prompt_checkpoint
         self.batch_size = checked_count('model.batch_size', batch_size)
-        self.pairs = checked_count('model.pairs', pairs)
+        self.pairs = None if pairs is None else checked_count('model.pairs', pairs)
         self._source = support
         self._support: SupportSet | None = None
         self._states: ClassStates | None = None

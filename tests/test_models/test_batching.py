@@ -111,7 +111,7 @@ def test_batches_of_any_size_equal_one_by_one(changes):
 
 def test_twenty_shots_and_twenty_classes():
     model, queries, states = _case(shots=(20,) * 2 + (1,) * 20, images=1)
-    found = segment_classes(model, queries, states)
+    found = segment_classes(model, queries, states, 16)
     for place in (0, 1, 2, 21):
         one = segment_classes(model, queries, [states[place]])
         torch.testing.assert_close(found.logits[:, place], one.logits[:, 0], rtol=0, atol=TOLERANCE)
