@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from mmfss.models.compiling import warm_up
 
-from .guards import built_loops, bare_model
+from .guards import bare_model, built_loops
 
 
 @HOOKS.register_module()

@@ -13,7 +13,8 @@ from types import ModuleType
 from torch import nn
 
 _HELPERS = tuple(
-    f'mmfss.models.{name}' for name in ('encoding', 'functional', 'prior_encoders', 'sam2')
+    f'mmfss.models.{name}'
+    for name in ('encoding', 'functional', 'image_encoding', 'prior_encoders', 'sam2')
 )
 """Modules with functions through which images pass on their way to and from an encoder."""
 

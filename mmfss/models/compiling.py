@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 PARTS = {'trunk': 'sam2.image_encoder.trunk', 'prior_encoder': 'prior_encoder'}
 
 
-def compile_parts(model: nn.Module, parts: Sequence[str], options: Mapping[str, Any]) -> None:
+def compile_parts(model: nn.Module, cfg: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Compile parts of a model in place; names in its state dict stay.
 
     They see one shape, since chunks of images are filled up, and are compiled for it. The parts
@@ -21,14 +21,20 @@ def compile_parts(model: nn.Module, parts: Sequence[str], options: Mapping[str, 
 
     Args:
         model: an FSSAM.
-        parts: out of ``PARTS``.
-        options: of ``torch.compile``, e.g. ``dict(mode='max-autotune')``.
+        cfg: ``parts`` out of ``PARTS``, and arguments of ``torch.compile``, e.g.
+            ``dict(parts=['trunk'], mode='max-autotune')``; None compiles nothing.
+
+    Returns:
+        Names of the compiled parts.
 
     Raises:
-        ValueError: Unknown part, or one that the model does not have.
+        ValueError: Unknown part, none at all, or one that the model does not have.
     """
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown or not parts:
+    if cfg is None:
+        return ()
+    parts = tuple(cfg.get('parts', ()))
+    options = {key: value for key, value in cfg.items() if key != 'parts'}
+    if not parts or set(parts) - set(PARTS):
         raise ValueError(f'model.compile.parts must be out of {list(PARTS)}, got {list(parts)}')
     for name in parts:
         module = model
@@ -37,6 +43,7 @@ def compile_parts(model: nn.Module, parts: Sequence[str], options: Mapping[str, 
         if module is None:
             raise ValueError(f'model.compile.parts names {name!r}, and model.{name} is None')
         module.compile(**{'dynamic': False, **options})
+    return parts
 
 
 def warm_up(model: nn.Module, batch: int, shots: int) -> float:

@@ -16,26 +16,26 @@ K is read from the shape of the support; parts that are None in the config are l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfss.features.images import LazyImages
 
 from .compiling import compile_parts
-from .encoding import FrozenEncoding, all_pixels
 from .functional import logits_to_mask, resize_mask
+from .image_encoding import ImageEncoding, frozen_stage
 from .memory_attention import MemoryFrames, start_at_same_place
 from .memory_refinement import MemoryRefinement, RefinedMemory
+from .parts import build_part, check_parts
 from .prior_encoders import ImageNetNormalise, PriorEncoder
-from .prompt_generator import PromptGenerator, Prototypes, PseudoMasks
-from .sam2 import DecodedMasks, SAM2Features, build_sam2, load_sam2
+from .prompt_generator import PromptGenerator, PseudoMasks
+from .sam2 import SAM2Features, build_sam2, load_sam2
+from .structures import ImageFeatures, Segmentation, SupportState
 
 TRAINABLE = (
     'image_encoder',
@@ -44,57 +44,6 @@ TRAINABLE = (
     'memory_encoder',
     'memory_attention',
 )
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Features of N images: SAM 2's, and (N, C, h, w) of the prior encoder (None without one)."""
-
-    sam2: SAM2Features
-    prior: Tensor | None
-
-    @staticmethod
-    def cat(parts: list[ImageFeatures]) -> ImageFeatures:
-        """Join the features of several images along N."""
-        sam2 = SAM2Features.cat([part.sam2 for part in parts])
-        priors = [part.prior for part in parts]
-        return ImageFeatures(sam2, None if priors[0] is None else torch.cat(priors))
-
-
-@dataclass(frozen=True)
-class SupportState:
-    """All that a query needs to know of the K supports of B episodes.
-
-    Attributes:
-        prototypes: of the prompt generator.
-        refinement: (B, K, M) memory prototypes, None without refinement.
-        frames: memories and pointers of the supports, for whoever wants to look at them.
-        attention: what the memory attention keeps of them.
-    """
-
-    prototypes: Prototypes | None
-    refinement: Tensor | None
-    frames: MemoryFrames
-    attention: Any
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Result for B queries.
-
-    Attributes:
-        logits: (B, 1, S, S).
-        decoded: all outputs of the mask decoder.
-        pseudo_masks, query_frames, refined: what led there; None where the part is absent.
-        attended: (B, D, h, w) query features after memory attention.
-    """
-
-    logits: Tensor
-    decoded: DecodedMasks
-    attended: Tensor
-    pseudo_masks: PseudoMasks | None = None
-    query_frames: MemoryFrames | None = None
-    refined: RefinedMemory | None = None
 
 
 @MODELS.register_module()
@@ -120,8 +69,7 @@ class FSSAM(BaseSegmentor):
             the frozen encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch: images that the frozen encoders take at a time in eval mode, see
             :class:`mmfss.models.encoding.FrozenEncoding`.
-        compile: ``dict(parts=[...], **options)`` of :func:`mmfss.models.compiling.compile_parts`;
-            None runs everything as it is.
+        compile: of :func:`mmfss.models.compiling.compile_parts`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
     Raises:
@@ -158,60 +106,34 @@ class FSSAM(BaseSegmentor):
             )
         self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
         self.normalise = ImageNetNormalise()
-        self.prior_encoder = _build('prior_encoder', prior_encoder, PriorEncoder)
-        self.prompt_generator = _build('prompt_generator', prompt_generator, PromptGenerator)
-        self.memory_refinement = _build('memory_refinement', memory_refinement, MemoryRefinement)
+        self.prior_encoder = build_part('prior_encoder', prior_encoder, PriorEncoder)
+        self.prompt_generator = build_part('prompt_generator', prompt_generator, PromptGenerator)
+        self.memory_refinement = build_part(
+            'memory_refinement', memory_refinement, MemoryRefinement
+        )
         self.loss_decode = MODELS.build(loss_decode or dict(type='SquaredDiceLoss'))
-        self._check_parts(memory_attention)
+        check_parts(
+            self.prompt_generator, self.prior_encoder, self.memory_refinement, memory_attention
+        )
         self.trainable = tuple(trainable)
         self._freeze()
-        options = dict(compile or {})
-        self.encoding = FrozenEncoding(
-            self._frozen_encoders(),
-            dict(
-                stage=self._frozen_stage,
-                image_size=self.sam2.image_size,
-                compile={key: str(value) for key, value in options.items()},
-            ),
+        self.encoding = ImageEncoding(
+            self.sam2,
+            self.normalise,
+            self.prior_encoder if self._needs_prior else None,
+            self.trainable,
             None if feature_cache is None else MODELS.build(feature_cache),
             encode_batch,
-            fixed=compile is not None,
+            compile,
         )
-        self.compiled_parts = tuple(options.pop('parts', ()))
-        if compile is not None:
-            compile_parts(self, self.compiled_parts, options)
+        self.compiled_parts = compile_parts(self, compile)
 
     # ------------------------------------------------------------------ the method
 
     def encode_image(self, images: Tensor | LazyImages) -> ImageFeatures:
         """Features of N images, RGB 0..255: pixels (N, 3, S, S), or images that are read only where
         the cache has no features of them. No gradient where the encoder is frozen."""
-        if self._frozen_stage == 'none' and isinstance(images, LazyImages):
-            images = all_pixels(images)
-        levels = self.encoding(self._encode_frozen, images, self.training)
-        prior = levels.pop() if self._keeps_prior else None
-        if self._frozen_stage == 'neck':
-            low, mid, top = levels
-            position = self.sam2.image_encoder.neck.position_encoding(top).to(top.dtype)
-            sam2 = SAM2Features((low, mid), top, position)
-        elif self._frozen_stage == 'trunk':
-            sam2 = self.sam2.encode_neck(levels)
-        else:
-            sam2 = self.sam2.encode_image(self.normalise(images))
-        if self._needs_prior and prior is None:
-            with torch.no_grad():
-                prior = self.prior_encoder(images, sam2)
-        return ImageFeatures(sam2, prior)
-
-    def _encode_frozen(self, images: Tensor) -> list[Tensor]:
-        """What the frozen encoders give for pixels (n, 3, S, S), with the prior features last."""
-        levels: list[Tensor] = []
-        if self._frozen_stage == 'neck':
-            sam2 = self.sam2.encode_image(self.normalise(images))
-            levels = [*sam2.high_res, sam2.top]
-        elif self._frozen_stage == 'trunk':
-            levels = self.sam2.encode_trunk(self.normalise(images))
-        return [*levels, self.prior_encoder(images, None)] if self._keeps_prior else levels
+        return self.encoding.image_features(images, self.training)
 
     def encode_support(self, features: ImageFeatures, masks: Tensor) -> SupportState:
         """Encode supports once.
@@ -373,33 +295,8 @@ class FSSAM(BaseSegmentor):
     # ------------------------------------------------------------------ checks
 
     @property
-    def _frozen_stage(self) -> str:
-        """The last stage of SAM 2's image encoder before which nothing is trained."""
-        if 'image_encoder' in self.trainable:
-            return 'none'
-        return 'trunk' if 'image_encoder.neck' in self.trainable else 'neck'
-
-    @property
     def _needs_prior(self) -> bool:
         return self.prompt_generator is not None and self.prompt_generator.needs_prior
-
-    @property
-    def _keeps_prior(self) -> bool:
-        """Whether prior features come from the image alone, and not from SAM 2's features."""
-        return self._needs_prior and not self.prior_encoder.reads_sam2
-
-    def _frozen_encoders(self) -> dict[str, nn.Module]:
-        """What :meth:`_encode_frozen` runs."""
-        encoder, decoder = self.sam2.image_encoder, self.sam2.sam_mask_decoder
-        modules: dict[str, nn.Module] = {}
-        if self._frozen_stage == 'neck':
-            own = dict(image_encoder=encoder, conv_s0=decoder.conv_s0, conv_s1=decoder.conv_s1)
-            modules.update(own, normalise=self.normalise)
-        elif self._frozen_stage == 'trunk':
-            modules.update(trunk=encoder.trunk, normalise=self.normalise)
-        if self._keeps_prior:
-            modules['prior_encoder'] = self.prior_encoder
-        return modules
 
     def _freeze(self) -> None:
         unknown = sorted(set(self.trainable) - set(TRAINABLE))
@@ -409,27 +306,7 @@ class FSSAM(BaseSegmentor):
         for name in self.trainable:
             self.sam2.get_submodule(name).requires_grad_(True)
         for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
-            conv.requires_grad_(self._frozen_stage != 'neck')
-
-    def _check_parts(self, memory_attention: dict | None) -> None:
-        generator = self.prompt_generator
-        if generator is not None and generator.needs_prior and self.prior_encoder is None:
-            raise ValueError(
-                f'{type(generator).__name__} needs a prior_encoder, and it is None. Set '
-                "prior_encoder=dict(type='DINOv2') or dict(type='SAM2PriorEncoder')."
-            )
-        if generator is not None:
-            return
-        kind = (memory_attention or {}).get('type')
-        idle = {
-            'memory_refinement': self.memory_refinement is not None,
-            'memory_attention': kind == 'SupportCalibratedMemoryAttention',
-        }
-        for name in (name for name, is_set in idle.items() if is_set):
-            raise ValueError(
-                f'{name} works on the memory of the pseudo masks, and there is none without a '
-                f'prompt_generator. Set {name}=None too, or a prompt_generator.'
-            )
+            conv.requires_grad_(frozen_stage(self.trainable) != 'neck')
 
     def _check_size(self, inputs: dict) -> None:
         side = self.sam2.image_size
@@ -450,22 +327,3 @@ class FSSAM(BaseSegmentor):
         labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
         device = next(self.parameters()).device
         return torch.cat([resize_mask(x.to(device), side, mode='nearest') for x in labels])
-
-
-def _build(name: str, cfg: dict | None, base: type[nn.Module]):
-    """Build a part of the model, which is None or a subclass of ``base``."""
-    if cfg is None:
-        return None
-    kind = cfg.get('type')
-    cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        known = {k: v for k, v in MODELS.module_dict.items() if isinstance(v, type)}
-        hint = (
-            "; put a backbone of mmseg into dict(type='BackbonePriorEncoder', backbone=dict(...))"
-        )
-        raise ValueError(
-            f'model.{name} must be None or a dict whose type is one of '
-            f'{sorted(k for k, v in known.items() if issubclass(v, base))} or a registered '
-            f'subclass of {base.__name__}, got {kind!r}{hint if base is PriorEncoder else ""}'
-        )
-    return MODELS.build(cfg)

@@ -35,8 +35,8 @@ class PriorEncoder(BaseModule):
     ``images`` are (N, 3, S, S) RGB 0..255. ``init_weights`` loads the pretrained weights.
 
     Attributes:
-        reads_sam2: whether ``sam2_features``, SAM 2's of the same images, are read; they are None
-            otherwise.
+        reads_sam2: whether it works on ``sam2_features``, SAM 2's of the same images. ``images``
+            are then None, and may not even have been read; otherwise ``sam2_features`` are None.
     """
 
     reads_sam2 = False
@@ -45,7 +45,7 @@ class PriorEncoder(BaseModule):
         super().__init__()
         self.normalise = ImageNetNormalise()
 
-    def forward(self, images: Tensor, sam2_features: SAM2Features | None) -> Tensor:
+    def forward(self, images: Tensor | None, sam2_features: SAM2Features | None) -> Tensor:
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class SAM2PriorEncoder(PriorEncoder):
     def init_weights(self) -> None:
         """Nothing of its own to load."""
 
-    def forward(self, images: Tensor, sam2_features: SAM2Features) -> Tensor:
+    def forward(self, images: Tensor | None, sam2_features: SAM2Features) -> Tensor:
         """Returns ``sam2_features.top`` (N, D, h, w)."""
         return sam2_features.top
 
