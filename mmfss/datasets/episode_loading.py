@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import cv2
 import numpy as np
@@ -109,6 +110,24 @@ class EpisodeLoader:
         )
         return pack_episode(query, supports, meta)
 
+    def unread_images(
+        self, episodes: Iterable[Episode]
+    ) -> dict[tuple[str, str], Callable[[], ImageFile]]:
+        """The distinct images of episodes, where images are deferred; opens no file.
+
+        Returns:
+            (path, digest of the image transforms) -> what makes the
+            :class:`~mmfss.features.images.ImageFile`, which opens the file for its size.
+        """
+        found: dict[tuple[str, str], Callable[[], ImageFile]] = {}
+        query, support = self.query_pipeline, self.support_pipeline
+        for episode in episodes:
+            images = [(query, episode.query), *((support, image) for image in episode.supports)]
+            for pipeline, image in images:
+                path, steps = self.files[image].image, self._steps[pipeline]
+                found.setdefault((path, steps.digest), partial(_unread, path, steps))
+        return found
+
     def _load(
         self, pipeline: Compose, episode: Episode, image: str, place: int, needs_object: bool
     ) -> dict:
@@ -151,6 +170,13 @@ class EpisodeLoader:
             shape = results['img'].shape[:2]
             results['image_file'] = ImageFile(path, key, steps, shape)
         return results
+
+
+def _unread(path: str, steps: ImageSteps) -> ImageFile:
+    """An image without label."""
+    key = ImageFile.key_of(path, steps)
+    results = without_pixels(Compose(list(steps.transforms)))(dict(img_path=path, seg_fields=[]))
+    return ImageFile(path, key, steps, results['img'].shape[:2])
 
 
 def _too_thin(error: Exception, results: dict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from mmfss.datasets.sampling import (
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
+from mmfss.features.images import ImageFile
 
 _MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
 
@@ -71,9 +72,8 @@ class EpisodicDataset(Dataset):
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
             folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
-        defer_images: Give for each image an :class:`~mmfss.features.images.ImageFile` in the
-            place of pixels, for a model with a feature cache, which reads only what it does not
-            know. For pipelines without random transforms.
+        defer_images: Give :class:`~mmfss.features.images.ImageFiles` in the place of pixels, for
+            a model with a feature cache; the pipelines must not be random.
 
     Raises:
         ValueError: An argument out of range; classes that are not the benchmark's; no image
@@ -117,14 +117,12 @@ class EpisodicDataset(Dataset):
             )
         self.shots = integer('shots', shots, 1)
         self.seed = integer('seed', seed, 0)
-        default_area = get_benchmark(benchmark).min_area
-        self.min_area = optional('min_area', min_area) or default_area
+        self.min_area = optional('min_area', min_area) or get_benchmark(benchmark).min_area
         self.support_min_area = optional('support_min_area', support_min_area) or self.min_area
         self.num_episodes = optional('num_episodes', num_episodes)
         training = split in ('base', 'base_train')
-        self.exclude_novel_images = (
-            training if exclude_novel_images is None else exclude_novel_images
-        )
+        excluded = training if exclude_novel_images is None else exclude_novel_images
+        self.exclude_novel_images = excluded
         if shuffle is not None and sampler != 'image_list':
             raise ValueError(f"shuffle is for sampler='image_list', not for {sampler!r}; leave it")
         self.sampler, self.shuffle = sampler, training if shuffle is None else shuffle
@@ -136,8 +134,8 @@ class EpisodicDataset(Dataset):
         )
         self._pipelines = compose(query_pipeline), compose(support_pipeline)
         self.defer_images = defer_images
-        if defer_images:
-            for name, pipeline in zip(('query_pipeline', 'support_pipeline'), self._pipelines):
+        for name, pipeline in zip(('query_pipeline', 'support_pipeline'), self._pipelines):
+            if defer_images:
                 check_deferrable(pipeline, name)
         self._source = dataset
         self.index: ClassIndex | None = None
@@ -210,8 +208,8 @@ class EpisodicDataset(Dataset):
             self._draw = self._frozen(index)
         else:
             self._draw = SAMPLERS[self.sampler](self._pool, self.shots, self.seed, self.shuffle)
-        options = self.seed, self.label_size, self.defer_images
-        self._load = EpisodeLoader(files, self.split, *self._pipelines, *options)
+        load = *self._pipelines, self.seed, self.label_size, self.defer_images
+        self._load = EpisodeLoader(files, self.split, *load)
         self.index, self._source = index, dataset
 
     def _check_classes(self, dataset: Dataset) -> None:
@@ -290,6 +288,11 @@ class EpisodicDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f'episode must be in 0..{len(self) - 1}, got {index}')
         return self._draw(int(index))
+
+    def unread_images(self) -> dict[tuple[str, str], Callable[[], ImageFile]]:
+        """Distinct images of all episodes, see :meth:`EpisodeLoader.unread_images`."""
+        self.full_init()
+        return self._load.unread_images(map(self.episode, range(len(self))))
 
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""

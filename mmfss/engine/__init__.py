@@ -1,5 +1,7 @@
 """Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
 
+from mmfss.features.prefill import PrefillFeaturesHook
+
 from .guards import FoldGuardHook, StrictLoadHook
 from .hooks import RepeatableNoiseHook, StopWithoutProgressHook, WarmUpHook
 from .loops import EpisodeTestLoop, EpisodeValLoop, ValLoopWatchingNovel
@@ -13,6 +15,7 @@ __all__ = [
     'EpisodeTestLoop',
     'EpisodeValLoop',
     'FoldGuardHook',
+    'PrefillFeaturesHook',
     'RepeatableNoiseHook',
     'StopWithoutProgressHook',
     'StrictLoadHook',

@@ -17,6 +17,7 @@ from mmfss.datasets.episodes import EpisodicDataset
 from .options import arguments_of
 from .preparation import episodic
 
+_PREFILL = dict(type='PrefillFeaturesHook')
 _LOADERS = ('train', 'val', 'test')
 
 
@@ -61,6 +62,8 @@ def set_loaders(cfg: Config) -> None:
     for _, episodes in _datasets(cfg):
         if 'defer_images' not in episodes and reason_to_read(cfg, episodes) is None:
             episodes['defer_images'] = True
+            # of several processes each encodes its share before an evaluation
+            cfg.setdefault('default_hooks', {}).setdefault('prefill', dict(_PREFILL))
 
 
 def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:

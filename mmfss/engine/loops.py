@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import Runner, TestLoop, ValLoop, autocast
+from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import LOOPS
 from torch.utils.data import DataLoader
 
@@ -18,6 +20,13 @@ def _autocast(bf16: bool) -> AbstractContextManager:
     """mmengine's autocast of evaluation takes the dtype of the one around it; alone it would take
     float16 on CUDA."""
     return torch.autocast(get_device(), dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def autocast_of(loop: BaseLoop) -> Iterator[None]:
+    """The autocast that a loop of validation or testing runs the model under."""
+    with _autocast(getattr(loop, 'bf16', False)), autocast(enabled=getattr(loop, 'fp16', False)):
+        yield
 
 
 def _check_precision(fp16: bool, bf16: bool) -> None:

@@ -13,7 +13,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmfss.features.images import ImageFiles, LazyImages
+from mmfss.features.images import ImageFile, ImageFiles, LazyImages
 
 _KEYS = ('query', 'support', 'support_mask')
 _NDIM = {'query': 3, 'support': 4, 'support_mask': 3}
@@ -74,13 +74,17 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
             data_samples=self.cast_data(samples),
         )
 
+    def unread(self, files: Sequence[ImageFile]) -> LazyImages:
+        """What the model takes in the place of the pixels of files."""
+        return LazyImages(files, self.bgr_to_rgb, self.device, self._non_blocking)
+
     def _prepared(
         self, key: str, value: Sequence[Tensor | ImageFiles] | Tensor
     ) -> Tensor | LazyImages:
         """One entry of the inputs, stacked, on the device, in the form that the model takes."""
         files = [file for item in value if isinstance(item, ImageFiles) for file in item]
         if files:
-            return LazyImages(files, self.bgr_to_rgb, self.device, self._non_blocking)
+            return self.unread(files)
         stacked = value if isinstance(value, Tensor) else torch.stack(tuple(value))  # type: ignore[arg-type]
         moved = self.cast_data(stacked)
         if key == 'support_mask':

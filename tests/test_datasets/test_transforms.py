@@ -6,7 +6,13 @@ import pytest
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmfss.datasets.transforms import RandomBlur, RandomCropKeepObject
+from mmfss.datasets.episode_loading import compose
+from mmfss.datasets.transforms import (
+    LoadImage,
+    RandomBlur,
+    RandomCropKeepObject,
+    check_reduced,
+)
 
 
 def results(image, label):
@@ -196,3 +202,83 @@ def test_crop_of_a_label_of_another_size():
     data = results(np.zeros((9, 9, 3), np.uint8), np.zeros((8, 9), np.uint8))
     with pytest.raises(ValueError, match=r'one size, got \(9, 9\) and \(8, 9\) for a\.jpg'):
         RandomCropKeepObject(4)(data)
+
+
+# ------------------------------------------------------------------------------- reduced size
+def write_photo(path, size=(800, 600), orientation=1):
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8)).save(path, exif=exif)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    'reduce_to, shape',
+    [
+        (None, (600, 800)),
+        (600, (600, 800)),
+        (301, (600, 800)),
+        (300, (300, 400)),
+        ((200, 150), (150, 200)),
+        ((100, 76), (150, 200)),
+        ((100, 75), (75, 100)),
+        (10, (75, 100)),
+        ((800, 10), (600, 800)),
+    ],
+)
+def test_decoded_at_a_reduced_size_never_below_the_target(tmp_path, reduce_to, shape):
+    path = write_photo(tmp_path / 'a.jpg')
+    found = LoadImage(reduce_to=reduce_to)(dict(img_path=path))
+    assert found['img'].shape[:2] == found['img_shape'] == shape
+    assert found['ori_shape'] == (600, 800)
+
+
+def test_reduced_size_is_that_of_the_image_turned_upright(tmp_path):
+    path = write_photo(tmp_path / 'a.jpg', orientation=6)
+    load = LoadImage(reduce_to=(150, 300), exif_orientation=True)
+    found = load(dict(img_path=path))
+    assert found['ori_shape'] == (800, 600) and found['img_shape'] == (400, 300)
+
+
+def test_reduced_images_and_their_labels(tmp_path):
+    """Smooth photos come out nearly alike, labels not at all different."""
+    path, mask = write_photo(tmp_path / 'a.jpg'), tmp_path / 'a.png'
+    Image.fromarray(np.tile(np.arange(800) // 8, (600, 1)).astype(np.uint8)).save(mask)
+    found = []
+    for reduce_to in (None, 64):
+        pipeline = [dict(type='LoadImage', reduce_to=reduce_to), dict(type='LoadLabel')]
+        start = dict(img_path=path, seg_map_path=str(mask), seg_fields=[])
+        found.append(compose([*pipeline, dict(type='Resize', scale=(64, 64))])(start))
+    assert abs(found[0]['img'].astype(int) - found[1]['img']).mean() < 1.5
+    np.testing.assert_array_equal(found[0]['gt_seg_map'], found[1]['gt_seg_map'])
+
+
+def test_other_forms_than_jpeg_are_decoded_whole(tmp_path):
+    Image.new('RGB', (800, 600)).save(tmp_path / 'a.png')
+    found = LoadImage(reduce_to=8)(dict(img_path=str(tmp_path / 'a.png')))
+    assert found['img_shape'] == (600, 800)
+
+
+@pytest.mark.parametrize(
+    'after, got',
+    [
+        ([], 'nothing'),
+        ([dict(type='RandomFlip', prob=0.5)], 'RandomFlip'),
+        ([dict(type='Resize', scale_factor=0.5)], r'Resize\(scale=None, keep_ratio=False\)'),
+        ([dict(type='Resize', scale=(64, 64), keep_ratio=True)],
+         r'Resize\(scale=\(64, 64\), keep_ratio=True\)'),
+        ([dict(type='Resize', scale=(65, 64))], r'Resize\(scale=\(65, 64\), keep_ratio=False\)'),
+    ],
+)  # fmt: skip
+def test_reduced_images_go_into_a_fixed_resize(after, got):
+    load = [dict(type='LoadImage', reduce_to=64), dict(type='LoadLabel')]
+    message = rf'LoadImage\(reduce_to=\(64, 64\)\) must be followed by a Resize .*, got {got}: the'
+    with pytest.raises(ValueError, match=message):
+        check_reduced([TRANSFORMS.build(transform) for transform in [*load, *after]])
+
+
+@pytest.mark.parametrize('reduce_to', [0, (64,), (64, 0), 'a', (1.5, 2)])
+def test_wrong_reduced_size(reduce_to):
+    with pytest.raises(ValueError, match='reduce_to of LoadImage must be None, a side or'):
+        LoadImage(reduce_to=reduce_to)
