@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfss.models.compiling import warm_up
+from mmfss.models.fssam import FSSAM
 
 from .common import fold_spec, machine_of, subject_of, tolerance_of
 from .pictures import FoldSpec, episodes_of, write_fold
@@ -172,32 +173,30 @@ class Ways:
         found = {}
         for name, options, size, limit in ways:
             note(f'{self.shots}-shot: {name}')
-            found[name] = self._run(name, options, size, limit)
+            model = self._model(name, options, size)
+            found[name] = self._run(model, size, limit)
             if not turn:
-                kept = apart if name in (COLD, WARM) else options
-                some = self._run(name, kept, size, min(4 * size, self.args.episodes), True)
+                if options is not None:  # a cold one has to be empty, a warm one to be opened
+                    model = self._model(name, apart if name in (COLD, WARM) else options, size)
+                some = self._run(model, size, min(4 * size, self.args.episodes), staged=True)
                 self.fixed[name] = some.stages.pop(FINGERPRINT, 0.0)
                 parts[name] = {k: v / some.episodes for k, v in some.stages.items()}
         return found
 
-    def _run(
-        self,
-        name: str,
-        cache: dict[str, Any] | None,
-        batch: int,
-        limit: int | None,
-        staged: bool = False,
-    ) -> Outcome:
-        """Episodes through a model of their own, so that nothing is in memory. The first call of
-        an operation costs more: without cache, an episode is run before that does not count."""
+    def _model(self, name: str, cache: dict[str, Any] | None, batch: int) -> FSSAM:
+        """A new model, so that nothing is in memory. The first call of an operation costs more:
+        without a cache, an episode is run that does not count."""
         model = self.subject.build_naive() if name == NAIVE else self.subject.build(cache)
         if self.subject.compile and name != NAIVE:
             note(f'compiled in {warm_up(model, batch, self.shots):.0f} s')
-        dataset = self.read if cache is None else self.deferred
-        episodes = Episodes(model, dataset, batch, self.subject.context(), staged)
         if cache is None:
-            episodes.run(1)
-        return episodes.run(limit)
+            self._run(model, batch, 1)
+        return model
+
+    def _run(self, model: FSSAM, batch: int, limit: int | None, staged: bool = False) -> Outcome:
+        """Episodes through a model; one with a cache gets images that are not read."""
+        dataset = self.read if model.encoding.cache is None else self.deferred
+        return Episodes(model, dataset, batch, self.subject.context(), staged).run(limit)
 
     def _compare(self, last: Mapping[str, Outcome]) -> None:
         """The cache changes no bit; the naive way and batches round otherwise."""
