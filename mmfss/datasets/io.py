@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 BROKEN = (
     OSError,
@@ -32,7 +32,7 @@ _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
 
 
 @contextmanager
-def _reading(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
+def _reading(path: str | os.PathLike, kind: str) -> Iterator[ImageFile.ImageFile]:
     """A file opened by Pillow; FileNotFoundError or ValueError with its path.
 
     Args:
