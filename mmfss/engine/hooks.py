@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from mmfss.models.compiling import warm_up
 
 from .guards import bare_model, built_loops
+from .loops import autocast_of
 
 
 @HOOKS.register_module()
@@ -96,17 +98,24 @@ class WarmUpHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Compile forward and backward pass."""
         runner.model.train()
-        self._warm_up(runner, runner.train_dataloader)
+        context = runner.optim_wrapper.optim_context(runner.model)
+        self._warm_up(runner, runner.train_dataloader, context, training=True)
 
     def before_val(self, runner: Runner) -> None:
         """Compile the forward pass."""
-        self._warm_up(runner, runner.val_dataloader, training=False)
+        self._warm_up(runner, runner.val_dataloader, autocast_of(runner.val_loop))
 
     def before_test(self, runner: Runner) -> None:
         """Compile the forward pass."""
-        self._warm_up(runner, runner.test_dataloader, training=False)
+        self._warm_up(runner, runner.test_dataloader, autocast_of(runner.test_loop))
 
-    def _warm_up(self, runner: Runner, loader: DataLoader, training: bool = True) -> None:
+    def _warm_up(
+        self,
+        runner: Runner,
+        loader: DataLoader,
+        context: AbstractContextManager,
+        training: bool = False,
+    ) -> None:
         model = bare_model(runner)
         if not getattr(model, 'compiled_parts', ()):
             return
@@ -116,7 +125,8 @@ class WarmUpHook(Hook):
         self._done.add(shape)
         before = model.training
         model.train(training)
-        seconds = warm_up(model, *shape[1:])
+        with context:
+            seconds = warm_up(model, *shape[1:])
         model.train(before)
         print_log(
             f'compiled {", ".join(model.compiled_parts)} for '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -87,7 +88,13 @@ def test_hook_warms_up_once_for_each_kind_of_batch():
     model = build(compile=dict(parts=['prior_encoder'], backend=Graphs()))
     loader = SimpleNamespace(batch_size=2, dataset=SimpleNamespace(shots=1))
     runner = SimpleNamespace(
-        model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader
+        model=model,
+        train_dataloader=loader,
+        val_dataloader=loader,
+        test_dataloader=loader,
+        val_loop=None,
+        test_loop=None,
+        optim_wrapper=SimpleNamespace(optim_context=lambda model: nullcontext()),
     )
     hook = HOOKS.build(dict(type='WarmUpHook'))
     said = []
@@ -105,5 +112,5 @@ def test_hook_warms_up_once_for_each_kind_of_batch():
 
 
 def test_hook_leaves_other_models_alone():
-    runner = SimpleNamespace(model=build(), test_dataloader=None)
+    runner = SimpleNamespace(model=build(), test_dataloader=None, test_loop=None)
     HOOKS.build(dict(type='WarmUpHook')).before_test(runner)
