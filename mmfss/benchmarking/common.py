@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.models.fssam import FSSAM
 
 from .pictures import PICTURES, FoldSpec
@@ -137,7 +137,7 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=custom)
 
 
-def stage_flops(model: FSSAM, dataset: Dataset, subject: Subject) -> dict[str, float]:
+def stage_flops(model: FSSAM, dataset: EpisodicDataset, subject: Subject) -> dict[str, float]:
     """Operations (a multiplication and an addition are two) of the first episode, by stage;
     matrix products, convolutions and attention are counted."""
     counter = flop_counter()

@@ -101,7 +101,8 @@ def _episodes(
     """Seconds of an episode; of the first turn nothing counts."""
     with tempfile.TemporaryDirectory() as root:
         images = max(6, shots + 1)
-        spec = FoldSpec(images, 'photos', *photo_size, shots + 1, seed)
+        width, height = photo_size
+        spec = FoldSpec(images, 'photos', width, height, shots + 1, seed)
         dataset = episodes_of(write_fold(root, spec), spec, subject.side, shots, batch)
         runner = Episodes(subject.build(), dataset, batch, subject.context())
         return [runner.run().total / batch for _ in range(repeats + 1)][1:]

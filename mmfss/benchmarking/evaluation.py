@@ -128,7 +128,7 @@ class Ways:
                 outcomes.setdefault(name, []).append(outcome)
         last = {name: runs[-1] for name, runs in outcomes.items()}
         self._compare(last)
-        ways = {
+        ways: dict[str, dict[str, Any]] = {
             name: dict(
                 seconds=summary([run.total for run in runs]),
                 episodes=runs[-1].episodes,

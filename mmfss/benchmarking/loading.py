@@ -69,8 +69,9 @@ def kinds_of(args: argparse.Namespace, root: str, side: int) -> dict[str, Datase
             out[f'training, {size}'] = episodes_of(*where, training=True)
         else:
             query, support = reduced(side)
-            steps = dict(query_pipeline=query, support_pipeline=support)
-            out[f'test, {size}, reduced'] = episodes_of(*where, **steps)
+            out[f'test, {size}, reduced'] = episodes_of(
+                *where, query_pipeline=query, support_pipeline=support
+            )
     return out
 
 

@@ -170,11 +170,10 @@ def episodes_of(
     training: bool = False,
     **options: Any,
 ) -> EpisodicDataset:
-    """The episodes of a generated fold.
+    """The episodes of a generated fold (of :func:`write_fold`).
 
     Args:
-        folder: of :func:`write_fold`.
-        spec: what it was made of.
+        folder, spec: where it is, and what it was made of.
         side: S of the model.
         shots, number: K, and how many episodes.
         training: augmented ones of the base classes, instead of those of a test.

@@ -12,8 +12,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmseg.structures import SegDataSample
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.models.fssam import FSSAM
@@ -74,7 +75,7 @@ class Episodes:
     def __init__(
         self,
         model: FSSAM,
-        dataset: Dataset,
+        dataset: EpisodicDataset,
         batch: int = 1,
         context: AbstractContextManager | None = None,
         staged: bool = False,

@@ -37,7 +37,7 @@ _RULES = {
     code_of(Runner.load_checkpoint): WEIGHTS,
     code_of(EpisodicDataset.full_init): 'class index',
     code_of(fingerprint.fingerprint): FINGERPRINT,
-    code_of(importlib._bootstrap._find_and_load): IMPORTS,
+    code_of(importlib._bootstrap._find_and_load): IMPORTS,  # type: ignore[attr-defined]
     code_of(FSSAM.test_step): 'first episode',
     code_of(provenance.environment): 'provenance',
     code_of(guards.FoldGuardHook.before_test): 'checks',

@@ -81,13 +81,13 @@ class Subject:
 
     def model_config(self) -> dict[str, Any]:
         """The model's config without checkpoints and options of speed, at the side asked for."""
-        cfg = Config.fromfile(find_config(self.config)).get('model') or {}
+        cfg = dict(Config.fromfile(find_config(self.config)).to_dict().get('model') or {})
         if cfg.get('type') != 'FSSAM':
             raise ValueError(
                 f'{self.config} has a model of type {cfg.get("type")!r}; benchmarks measure FSSAM: '
                 'use one of configs/fss_sam2_*.py'
             )
-        model = {k: copy.deepcopy(v) for k, v in cfg.to_dict().items() if k not in FAST_ONLY}
+        model = {k: copy.deepcopy(v) for k, v in cfg.items() if k not in FAST_ONLY}
         model['sam2']['checkpoint'] = None
         prior = model.get('prior_encoder')
         if prior and 'checkpoint' in prior:
