@@ -36,7 +36,7 @@ def pair(request):
     """(ours, upstream) with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = randomised(upstream(request.param)).eval()
+        theirs = randomised(upstream(request.param)).eval().to(memory_format=torch.channels_last)
         ours = build_sam2(tiny_arch(request.param), SIZE).eval()
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs

@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from mmengine.registry import MODELS as ROOT_MODELS
 from omegaconf import OmegaConf
-from tiny_models import tiny_arch
+from tiny_models import SIZE, tiny_arch
 
 from mmfss.models.sam2 import build_sam2
 from mmfss.models.sam2_archs import ARCHS
@@ -113,3 +113,23 @@ def test_overrides_reach_the_model_and_leave_the_rest():
     assert model.num_maskmem == 7 and model.sigmoid_scale_for_mem_enc == 20.0
     assert arch == given
     assert ROOT_MODELS.get('SAM2MemoryAttention') is None  # registered in mmseg's registry alone
+
+
+@torch.no_grad()
+def test_memory_layout_is_an_option_and_changes_no_number():
+    torch.manual_seed(0)
+    models = [build_sam2(tiny_arch(), SIZE, channels_last=value).eval() for value in (True, False)]
+    models[1].load_state_dict(models[0].state_dict())
+    images, masks = torch.rand(2, 3, SIZE, SIZE), torch.rand(2, 1, SIZE, SIZE)
+    outs = []
+    for model, last in zip(models, (True, False)):
+        weight = model.sam_mask_decoder.output_upscaling[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) is last
+        assert weight.is_contiguous() is not last
+        features = model.encode_image(images)
+        decoded = model.decode(features.top, features.high_res)
+        outs.append((*model.encode_memory(features, masks), features.top, decoded.logits))
+    for one, other in zip(*outs):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ValueError, match='channels_last must be True or False, got 1'):
+        build_sam2(tiny_arch(), SIZE, channels_last=1)
