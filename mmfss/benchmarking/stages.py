@@ -47,11 +47,14 @@ def rules_of(model: FSSAM, dataset: Dataset | None = None) -> dict[CodeType, Rul
         code_of(fingerprint.fingerprint): FINGERPRINT,
         code_of(type(model.data_preprocessor).forward): 'check + stack',
         code_of(kind.encode_support): _SUPPORT,
-        code_of(type(model.sam2.memory_attention).forward): 'attention',
         code_of(sam2.decode): 'decoder',
         code_of(functional.logits_to_mask): 'resize + metric',
         code_of(Evaluator.process): 'resize + metric',
     }
+    attention = type(model.sam2.memory_attention)
+    for name in ('forward', 'encode_query', 'attend'):
+        if hasattr(attention, name):
+            rules[code_of(getattr(attention, name))] = 'attention'
     for method in (sam2.encode_image, sam2.encode_trunk, sam2.encode_neck, sam2.forward_image):
         rules[code_of(method)] = SAM2
     for method in (sam2.encode_memory, NaiveFSSAM._memory):

@@ -16,6 +16,7 @@ K is read from the shape of the support; parts that are None in the config are l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmengine.structures import PixelData
@@ -161,13 +162,21 @@ class FSSAM(BaseSegmentor):
         attention = self.sam2.memory_attention.encode_support(frames, on_grid)
         return SupportState(prototypes, refinement, frames, attention)
 
+    def encode_query(self, features: ImageFeatures) -> ImageFeatures:
+        """The features with what :meth:`segment` makes of them for whichever support: saves time
+        where several classes are looked for in an image."""
+        return replace(
+            features,
+            tokens=self.sam2.memory_attention.encode_query(*features.sam2.top_tokens()),
+        )
+
     def segment(
         self, query: ImageFeatures, support: SupportState, truth: Tensor | None = None
     ) -> Segmentation:
         """Segment B queries given their supports.
 
         Args:
-            query: features of the B query images.
+            query: features of the B query images, of :meth:`encode_query` or not.
             support: of :meth:`encode_support`.
             truth: (B, 1, S, S) float in {0, 1}, for an oracle prompt generator only.
         """
@@ -177,14 +186,12 @@ class FSSAM(BaseSegmentor):
                 query.prior, support.prototypes, self.sam2.image_size, truth
             )
             frames, refined = self._query_memory(query.sam2, pseudo, support)
-        top, top_pos = query.sam2.top, query.sam2.top_pos
-        attended = self.sam2.memory_attention(
-            top.flatten(2).transpose(1, 2),
-            top_pos.flatten(2).transpose(1, 2),
-            frames,
-            support.attention,
+        if query.tokens is None:
+            query = self.encode_query(query)
+        attended = self.sam2.memory_attention.attend(
+            query.tokens, query.sam2.top_tokens()[1], frames, support.attention
         )
-        attended = attended.transpose(1, 2).unflatten(-1, top.shape[-2:])
+        attended = attended.transpose(1, 2).unflatten(-1, query.sam2.top.shape[-2:])
         decoded = self.sam2.decode(attended, query.sam2.high_res)
         return Segmentation(decoded.logits, decoded, attended, pseudo, frames, refined)
 

@@ -3,8 +3,9 @@
 Both are subclasses that add no parameter, put in place of sam2's classes through the
 ``_target_`` entries of its configuration, and share one interface:
 
-    state = attention.encode_support(support_frames, masks)    # once per support set
-    out = attention(curr, curr_pos, query_frames, state)       # once per query
+    state = attention.encode_support(support_frames, masks)      # once per support set
+    tokens = attention.encode_query(curr, curr_pos)              # once per query image
+    out = attention.attend(tokens, curr_pos, query_frames, state)  # for each class in it
 
 Shapes: B episodes, K shots, n = h w positions of the stride-16 grid, D channels of the image
 features (256), M channels of the memory (64), P = D / M tokens per object pointer.
@@ -12,15 +13,20 @@ features (256), M channels of the memory (64), P = D / M tokens per object point
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .calibrated_attention import LayerSupport, SupportCalibratedAttention
+
+MLP_ROWS = 256
+"""Tokens at a time in the feed-forward part of a layer."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,24 @@ class LayerwiseMemoryAttention(MemoryAttention):
         cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
         cfg['checkpoint'] = checkpoint
 
-    def first(self, curr: Tensor, curr_pos: Tensor) -> Tensor:
-        """Input (B, n, D) of the first layer."""
+    def forward(self, curr: Tensor, curr_pos: Tensor, query: Any, support: Any) -> Tensor:
+        """Attend from ``curr`` to all memories.
+
+        Args:
+            curr, curr_pos: (B, n, D) image features of the query and their position encoding.
+            query: :class:`MemoryFrames` of the query itself (F = 1), or None.
+            support: of ``encode_support``.
+
+        Returns:
+            (B, n, D).
+        """
+        return self.attend(self.encode_query(curr, curr_pos), curr_pos, query, support)
+
+    def encode_query(self, curr: Tensor, curr_pos: Tensor) -> Tensor:
+        """What depends on no memory: here the input (B, n, D) of the first layer."""
         return curr + 0.1 * curr_pos if self.pos_enc_at_input else curr
 
-    def run(self, layer: nn.Module, *inputs) -> Tensor:
+    def run(self, layer: Callable, *inputs) -> Tensor:
         """Output (B, n, D) of a layer."""
         if self.checkpoint and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
@@ -106,25 +125,15 @@ class SAM2MemoryAttention(LayerwiseMemoryAttention):
         """Keep the frames; the masks (B, K, h, w) are already in the memories."""
         return frames
 
-    def forward(
-        self, curr: Tensor, curr_pos: Tensor, query: MemoryFrames | None, support: MemoryFrames
+    def attend(
+        self, tokens: Tensor, curr_pos: Tensor, query: MemoryFrames | None, support: MemoryFrames
     ) -> Tensor:
-        """Attend from ``curr`` to all memories.
-
-        Args:
-            curr, curr_pos: (B, n, D) image features of the query and their position encoding.
-            query: memory of the query itself (F = 1), or None.
-            support: of :meth:`encode_support`.
-
-        Returns:
-            (B, n, D).
-        """
+        """As :meth:`forward`, from ``tokens`` (B, n, D) of :meth:`encode_query`."""
         frames = support if query is None else MemoryFrames.concat([support, query])
-        tokens, pos, num_pointers = frames.tokens()
-        out = self.first(curr, curr_pos)
+        memory, pos, num_pointers = frames.tokens()
         for layer in self.layers:
-            out = self.run(layer, out, tokens, pos, curr_pos, num_pointers)
-        return self.norm(out)
+            tokens = self.run(layer, tokens, memory, pos, curr_pos, num_pointers)
+        return self.norm(tokens)
 
 
 class SupportCalibratedLayer(MemoryAttentionLayer):
@@ -145,10 +154,18 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
         )
 
     def forward(
-        self, tgt: Tensor, query_pos: Tensor, query: MemoryFrames, support: LayerSupport
+        self,
+        tgt: Tensor,
+        query_pos: Tensor,
+        query: MemoryFrames,
+        support: LayerSupport,
+        self_attended: bool = False,
     ) -> Tensor:
-        """Self-attention, calibrated cross-attention, MLP on (B, n, D), as upstream's layer."""
-        tgt = self._forward_sa(tgt, query_pos)
+        """Self-attention, calibrated cross-attention, MLP on (B, n, D), as upstream's layer.
+
+        With ``self_attended`` the self-attention has been run on ``tgt``.
+        """
+        tgt = tgt if self_attended else self.self_attend(tgt, query_pos)
         normed = self.norm2(tgt)
         pointers = query.pointers[:, 0]
         attended = self.cross_attn_image(
@@ -160,8 +177,16 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
             support=support,
         )
         tgt = tgt + self.dropout2(attended)
-        hidden = self.dropout(self.activation(self.linear1(self.norm3(tgt))))
-        return tgt + self.dropout3(self.linear2(hidden))
+        # by rows: the hidden layer of all of them would not stay in the processor's cache
+        mlp = [self._mlp(rows) for rows in self.norm3(tgt).split(MLP_ROWS, dim=1)]
+        return tgt + self.dropout3(torch.cat(mlp, 1))
+
+    def self_attend(self, tgt: Tensor, query_pos: Tensor) -> Tensor:
+        """The first part of a layer on (B, n, D), which reads no memory."""
+        return self._forward_sa(tgt, query_pos)
+
+    def _mlp(self, rows: Tensor) -> Tensor:
+        return self.linear2(self.dropout(self.activation(self.linear1(rows))))
 
 
 @MODELS.register_module()
@@ -202,14 +227,19 @@ class SupportCalibratedMemoryAttention(LayerwiseMemoryAttention):
         """
         return [layer.encode_support(frames, masks) for layer in self.layers]
 
-    def forward(
+    def encode_query(self, curr: Tensor, curr_pos: Tensor) -> Tensor:
+        """What depends on no memory: (B, n, D) after the self-attention of the first layer."""
+        tokens = super().encode_query(curr, curr_pos)
+        return self.run(self.layers[0].self_attend, tokens, curr_pos)
+
+    def attend(
         self,
-        curr: Tensor,
+        tokens: Tensor,
         curr_pos: Tensor,
         query: MemoryFrames | None,
         support: list[LayerSupport],
     ) -> Tensor:
-        """Attend from ``curr`` (B, n, D) to supports and the query's own memory; returns (B, n, D).
+        """As :meth:`forward`, from ``tokens`` (B, n, D) of :meth:`encode_query`.
 
         Raises:
             ValueError: ``query`` is None; there is then nothing to calibrate.
@@ -220,10 +250,9 @@ class SupportCalibratedMemoryAttention(LayerwiseMemoryAttention):
                 'there is none without a prompt_generator. Set one, or use '
                 "memory_attention=dict(type='SAM2MemoryAttention')."
             )
-        out = self.first(curr, curr_pos)
-        for layer, layer_support in zip(self.layers, support):
-            out = self.run(layer, out, curr_pos, query, layer_support)
-        return self.norm(out)
+        for index, (layer, layer_support) in enumerate(zip(self.layers, support)):
+            tokens = self.run(layer, tokens, curr_pos, query, layer_support, index == 0)
+        return self.norm(tokens)
 
 
 def start_at_same_place(attention: MemoryAttention, strength: float) -> None:

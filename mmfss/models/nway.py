@@ -184,6 +184,7 @@ def segment_classes(
     logits = torch.empty(len(top), len(states), side, side, device=top.device)
     scores = torch.empty(len(top), len(states), device=top.device)
     compared = _compared(features)
+    features = model.encode_query(features)
     for group in states.groups:
         members = torch.tensor(group.members, device=top.device)
         for images, classes in _batches(len(top), len(members), pairs):

@@ -30,28 +30,14 @@ def object_scores(features: Tensor, logits: Tensor, prototypes: Tensor) -> Tenso
         as 0; 0 for an empty mask.
     """
     inside = resize_mask((logits >= 0).float(), features.shape[-2:])
-    return _resemblance(features, inside, prototypes)
+    return resemblance(features, inside, prototypes)
 
 
-def _resemblance(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
-    """See :func:`object_scores`; ``inside`` (Q, N, h, w) in [0, 1] are the masks."""
+def resemblance(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
+    """:func:`object_scores`, given where the classes are: ``inside`` (Q, N, h, w) in [0, 1]."""
     # masked_average of all classes as one product, without (Q, N, C, h, w)
     with torch.autocast(features.device.type, enabled=False):
         total = inside.flatten(2) @ features.flatten(2).transpose(1, 2)
     mean = total / (inside.sum((-2, -1)) + 0.0005)[..., None]
     cosines = cosine_map(mean[:, :, None, :, None, None], prototypes)
     return cosines[..., 0, 0].mean(-1).clamp(0, 1)
-
-
-def object_score(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
-    """:func:`object_scores` of one class in one image, given where it is.
-
-    Args:
-        features: (C, h, w) float32 of the image.
-        inside: (h, w) in [0, 1], the predicted mask.
-        prototypes: (K, C).
-
-    Returns:
-        Scalar in [0, 1].
-    """
-    return _resemblance(features[None], inside[None, None], prototypes[None])[0, 0]

@@ -39,6 +39,10 @@ class SAM2Features:
     top: Tensor
     top_pos: Tensor
 
+    def top_tokens(self) -> tuple[Tensor, Tensor]:
+        """``top`` and ``top_pos`` as tokens, both (N, h w, D)."""
+        return self.top.flatten(2).transpose(1, 2), self.top_pos.flatten(2).transpose(1, 2)
+
     @staticmethod
     def cat(parts: list[SAM2Features]) -> SAM2Features:
         """Join the features of several images along N."""

@@ -19,14 +19,22 @@ from .sam2 import DecodedMasks, SAM2Features
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of N images: SAM 2's, and (N, C, h, w) of the prior encoder (None without one)."""
+    """Features of N images.
+
+    Attributes:
+        sam2: SAM 2's.
+        prior: (N, C, h, w) of the prior encoder, None without one.
+        tokens: (N, n, D) what the memory attention makes of them before it reads any memory; None
+            where it has not been asked yet.
+    """
 
     sam2: SAM2Features
     prior: Tensor | None
+    tokens: Tensor | None = None
 
     @staticmethod
     def cat(parts: list[ImageFeatures]) -> ImageFeatures:
-        """Join the features of several images along N."""
+        """Join the features of several images along N; without ``tokens``."""
         sam2 = SAM2Features.cat([part.sam2 for part in parts])
         priors = [part.prior for part in parts]
         return ImageFeatures(sam2, None if priors[0] is None else torch.cat(priors))
