@@ -14,7 +14,7 @@ from mmfss.models.nway import (
     encode_class,
     segment_classes,
 )
-from mmfss.models.object_score import object_score
+from mmfss.models.object_score import resemblance
 
 
 @pytest.fixture(scope='module')
@@ -66,6 +66,11 @@ def test_classes_do_not_touch_each_other(model, images):
     assert torch.equal(both.logits[:, :1], segment_classes(model, query, [one]).logits)
 
 
+def score_of(features, inside, prototypes):
+    """Of one class in one image."""
+    return float(resemblance(features[None], inside[None, None], prototypes[None])[0, 0])
+
+
 def test_score_by_a_plain_loop():
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(5, 4, 6, generator=generator)
@@ -76,9 +81,7 @@ def test_score_by_a_plain_loop():
         for x in range(6):
             mean += float(inside[y, x]) * features[:, y, x].numpy()
     cosines = [mean @ p / np.linalg.norm(mean) / np.linalg.norm(p) for p in prototypes.numpy()]
-    assert float(object_score(features, inside, prototypes)) == pytest.approx(
-        np.mean(cosines), abs=1e-5
-    )
+    assert score_of(features, inside, prototypes) == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
 def test_score_is_one_for_the_supports_own_object_and_zero_for_an_empty_mask():
@@ -86,9 +89,9 @@ def test_score_is_one_for_the_supports_own_object_and_zero_for_an_empty_mask():
     inside = torch.zeros(4, 6)
     inside[1:3, 2:5] = 1
     own = features[:, 1:3, 2:5].mean((1, 2))[None]
-    assert float(object_score(features, inside, own)) == pytest.approx(1, abs=1e-6)
-    assert float(object_score(features, inside, -own)) == 0
-    assert float(object_score(features, torch.zeros(4, 6), own)) == 0
+    assert score_of(features, inside, own) == pytest.approx(1, abs=1e-6)
+    assert score_of(features, inside, -own) == 0
+    assert score_of(features, torch.zeros(4, 6), own) == 0
 
 
 def test_rule_by_a_plain_loop():
