@@ -226,10 +226,12 @@ class FewShotInferencer:
         """In batches; one that cannot be read is an error after the results of those before it."""
         for batch in read_ahead(_read, enumerate(images), self.batch_size):
             good = [one.result() for one in takewhile(_is_whole, batch)]
+            number = len(good)
             if good:
                 yield from self.predict(*zip(*good))
-            if len(good) < len(batch):
-                batch[len(good)].result()
+            del good  # as many images are read now
+            if number < len(batch):
+                batch[number].result()
 
     # ------------------------------------------------------------------ the model
 

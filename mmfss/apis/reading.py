@@ -18,8 +18,9 @@ def read_ahead(
     """What ``read`` gives for each item, in order, in lists of ``batch`` (the last may be shorter).
 
     While the caller works on one list the next is read in threads: ``items`` is asked for one list
-    more than was handed out. An error, of ``read`` or of ``items``, is the result of its own place;
-    after one of ``items`` there is nothing more.
+    more than was handed out. A list is emptied when the next one is asked for, so that two of them
+    are held at a time. An error, of ``read`` or of ``items``, is the result of its own place; after
+    one of ``items`` there is nothing more.
 
     Args:
         read: runs in a thread.
@@ -33,6 +34,7 @@ def read_ahead(
         while coming:
             now, coming = coming, _submit(pool, read, source, batch)
             yield now
+            now.clear()  # makes room for what is read next
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -153,13 +153,18 @@ def _labelled(
 ) -> Iterator[dict[str, Any]]:
     """The records of images in order, each once its files are written."""
     for batch in read_ahead(partial(_read, root), names, inferencer.batch_size):
-        images = [one.result() for one in batch]
-        predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
-        for image in images:
-            if image.pixels is None:
-                yield dict(image=image.name, ok=False, error=image.error)
-            else:
-                yield _write(image, next(predictions), out, overlays)
+        yield from _records_of(inferencer, [one.result() for one in batch], out, overlays)
+
+
+def _records_of(
+    inferencer: FewShotInferencer, images: Sequence[_Loaded], out: Path, overlays: bool
+) -> Iterator[dict[str, Any]]:
+    predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
+    for image in images:
+        if image.pixels is None:
+            yield dict(image=image.name, ok=False, error=image.error)
+        else:
+            yield _write(image, next(predictions), out, overlays)
 
 
 def _read(root: Path, name: str) -> _Loaded:
@@ -182,15 +187,19 @@ def _predict(
     itself."""
     if not images:
         return
+    failed: Exception | None = None
     try:
         pixels = [cast(np.ndarray, image.pixels) for image in images]
         yield from inferencer.predict(pixels, [image.name for image in images])
     except _MEMORY as error:
-        if len(images) == 1:
-            yield error
-            return
-        for image in images:
-            yield from _predict(inferencer, [image])
+        failed = error.with_traceback(None)  # whose frames would hold what they had taken
+    if failed is None:
+        return
+    if len(images) == 1:
+        yield failed
+        return
+    for image in images:
+        yield from _predict(inferencer, [image])
 
 
 def _write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.images import as_bgr
 from mmfss.apis.reading import read_ahead
 
 COUNT = 7
@@ -138,6 +140,22 @@ def test_one_list_is_read_ahead_and_no_more():
     assert list(read_ahead(read, [], 3)) == []
 
 
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_images_that_are_done_make_room(model, folder, batch_size, monkeypatch):
+    read, held, most = [], [], []
+
+    def reads(image, name):
+        pixels = as_bgr(image, name)
+        read.append(weakref.ref(pixels))
+        held.append(sum(one() is not None for one in read))
+        return pixels
+
+    monkeypatch.setattr('mmfss.apis.inferencer.as_bgr', reads)
+    for _ in _inferencer(model, batch_size=batch_size)(folder):
+        most.append(sum(one() is not None for one in read))
+    assert len(read) == COUNT and max(held + most) <= 2 * batch_size
+
+
 # ------------------------------------------------------------------ kept features
 @pytest.fixture
 def tiny(tmp_path, model):
@@ -155,7 +173,7 @@ def test_kept_features_change_no_bit_and_save_the_encoders(
         inferencer = FewShotInferencer(*tiny, feature_cache=tmp_path / 'kept')
         inferencer.set_support(SHOTS)
         if run:  # everything is there
-            monkeypatch.setattr(inferencer.model, '_encode_frozen', None)
+            monkeypatch.setattr(inferencer.model.encoding, '_encode', None)
         for one, other in zip(inferencer(folder), alone, strict=True):
             assert one.logits.tobytes() == other.logits.tobytes()
             assert one.scores.tobytes() == other.scores.tobytes()

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import weakref
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.datasets.io import read_mask
 from mmfss.labelling.cli import label
-from mmfss.models.fssam import FSSAM
+from mmfss.models.image_encoding import ImageEncoding
 
 BATCH = ('--batch-size', '4')
 
@@ -105,6 +107,37 @@ def test_a_batch_that_is_too_large_is_done_one_by_one(
             assert found[name] == content
 
 
+def test_what_a_failed_batch_had_taken_is_free_again(case, tmp_path, monkeypatch):
+    real, taken = FewShotInferencer.predict, []
+
+    def predict(self, images, sources):
+        assert all(features() is None for features in taken)
+        if len(images) > 1:
+            features = torch.zeros(1)
+            taken.append(weakref.ref(features))
+            raise torch.OutOfMemoryError('no room')
+        return real(self, images, sources)
+
+    monkeypatch.setattr(FewShotInferencer, 'predict', predict)
+    assert label(case.arguments(tmp_path / 'out', *BATCH)) == 0
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize('batch_size', [1, 2])
+def test_images_that_are_done_make_room(case, tmp_path, monkeypatch, batch_size):
+    read, held = [], []
+
+    def reads(path):
+        pixels = as_bgr(path)
+        read.append(weakref.ref(pixels))
+        held.append(sum(one() is not None for one in read))
+        return pixels
+
+    monkeypatch.setattr('mmfss.labelling.run.as_bgr', reads)
+    assert label(case.arguments(tmp_path / 'out', '--batch-size', f'{batch_size}')) == 0
+    assert len(read) == 9 and max(held) <= 2 * batch_size
+
+
 @pytest.mark.parametrize('option', ['--batch-size', '--pairs'])
 def test_wrong_numbers(case, tmp_path, capsys, option):
     assert label(case.arguments(tmp_path / 'out', option, '0')) == 2
@@ -117,13 +150,13 @@ def test_kept_features_change_no_byte(case, tmp_path, files_of, monkeypatch):
     assert label(case.arguments(tmp_path / 'first', *kept)) == 0
     stored = {path for path in (tmp_path / 'kept').rglob('*') if path.is_file()}
     assert len(stored) >= 9 + 3  # images and supports
-    encoded, real = [], FSSAM._encode_frozen
+    encoded, real = [], ImageEncoding._encode
 
     def encode(self, images):
         encoded.append(len(images))
         return real(self, images)
 
-    monkeypatch.setattr(FSSAM, '_encode_frozen', encode)
+    monkeypatch.setattr(ImageEncoding, '_encode', encode)
     assert label(case.arguments(tmp_path / 'second', *kept)) == 0
     assert encoded == []
     for out in ('first', 'second'):
