@@ -36,7 +36,7 @@ def masked_average(features: Tensor, mask: Tensor) -> Tensor:
         (..., C): ``sum(F m) / (sum(m) + 0.0005)``; about zero for an empty mask.
     """
     total = _product('...chw,...hw->...c', features, mask)
-    return total / (mask.sum(dim=(-2, -1)) + 0.0005).unsqueeze(-1)
+    return total / (mask.sum(dim=(-2, -1), dtype=_wide(mask)) + 0.0005).unsqueeze(-1)
 
 
 def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
@@ -49,14 +49,21 @@ def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
         (..., H, W) in [-1, 1]: ``<F, v> / (|F| |v| + 1e-7)``.
     """
     dot = _product('...chw,...c->...hw', features, vector)
-    return dot / (features.norm(dim=-3) * vector.norm(dim=-1)[..., None, None] + 1e-7)
+    length = torch.linalg.vector_norm(features, dim=-3, dtype=_wide(features))
+    length_of_vector = torch.linalg.vector_norm(vector, dim=-1, dtype=_wide(vector))
+    return dot / (length * length_of_vector[..., None, None] + 1e-7)
 
 
 def _product(terms: str, one: Tensor, other: Tensor) -> Tensor:
     """``einsum`` in float32 at least: autocast would round the sums to half precision."""
-    dtype = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+    dtype = torch.promote_types(_wide(one), _wide(other))
     with torch.autocast(one.device.type, enabled=False):
         return torch.einsum(terms, one.to(dtype), other.to(dtype))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The dtype in which ``x`` is summed: float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def up(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -105,6 +105,20 @@ def test_cosine_map_is_the_loop():
                 assert float(out[b, i, j]) == pytest.approx(dot / (lengths + 1e-7), abs=1e-6)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_half_precision_is_of_the_inputs_alone(dtype, autocast):
+    """Sums and lengths are not rounded: 691 pixels would be 692 in bfloat16."""
+    features, vector = rand(2, 64, 32, 32).to(dtype), rand(2, 64, seed=1).to(dtype)
+    mask = (rand(2, 32, 32, seed=2) > 0.5).to(dtype)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        found = cosine_map(features, vector), masked_average(features, mask)
+    wide = features.double(), vector.double(), mask.double()
+    for x, want in zip(found, (cosine_map(*wide[:2]), masked_average(wide[0], wide[2]))):
+        assert x.dtype == torch.float32
+        torch.testing.assert_close(x.double(), want, rtol=0, atol=1e-6)
+
+
 def test_cosine_map_with_a_zero_vector_is_zero():
     assert torch.equal(cosine_map(rand(1, 4, 3, 3), torch.zeros(1, 4)), torch.zeros(1, 3, 3))
 
