@@ -44,7 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--seed', type=int, default=0, help='of weights and pictures (%(default)s)')
     model.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     model.add_argument('--compile', action='store_true', help='torch.compile')
-    model.add_argument('--channels-last', action='store_true', help='memory format')
+    model.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        help="memory layout of SAM 2's convolutions (default: the config's); never of the baseline",
+    )
     data = parser.add_argument_group('generated pictures')
     data.add_argument('--data', metavar='DIR', help='keep them there (default: a temporary folder)')
     data.add_argument('--pictures', choices=PICTURES, default='photos', help='(%(default)s)')
@@ -56,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument('--compare', metavar='FILE', help='an earlier --json of the same settings')
 
 
-def subject_of(args: argparse.Namespace, **changes: Any) -> Subject:
+def subject_of(args: argparse.Namespace) -> Subject:
     """The subject that the options name; its threads are set.
 
     Raises:
@@ -64,7 +68,7 @@ def subject_of(args: argparse.Namespace, **changes: Any) -> Subject:
     """
     if args.repeats is not None and args.repeats < 1:
         raise ValueError(f'--repeats must be >= 1, got {args.repeats}')
-    options = dict(
+    subject = Subject(
         config=args.config or ARCHS[args.arch],
         image_size=args.image_size,
         device=args.device,
@@ -74,7 +78,6 @@ def subject_of(args: argparse.Namespace, **changes: Any) -> Subject:
         compile=args.compile,
         channels_last=args.channels_last,
     )
-    subject = Subject(**{**options, **changes})
     _ = subject.target
     subject.prepare()
     return subject

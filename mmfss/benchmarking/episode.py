@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,13 +64,12 @@ def _measure(args: argparse.Namespace, subject: Any, dataset: Any) -> dict[str, 
     staged = Episodes(model, dataset, context=context, staged=True)
     images = images_of(model, dataset)
     outcomes: dict[str, Outcome] = {}
-    jobs = {
+    jobs: dict[str, Callable[[], Any]] = {
         'episode': lambda: outcomes.update(ours=whole.run(1)),
         **encoder_jobs(model, images, context),
     }
-    peak = [0]
     whole.run(1)
-    peak[0] = peak_bytes(subject.target)
+    peak = peak_bytes(subject.target)
     if not args.no_naive:
         naive = Episodes(subject.build_naive(), dataset, context=context)
         jobs['naive episode'] = lambda: outcomes.update(naive=naive.run(1))
@@ -89,7 +88,7 @@ def _measure(args: argparse.Namespace, subject: Any, dataset: Any) -> dict[str, 
             for name in shares[0]
         },
         images_per_second=len(images) / seconds['episode']['median'],
-        peak_bytes=peak[0],
+        peak_bytes=peak,
     )
     if not args.no_naive:
         results['equal'] = compare(outcomes['ours'], outcomes['naive'], tolerance_of(subject))
@@ -124,7 +123,7 @@ def encoder_jobs(model: FSSAM, images: Tensor, context: Any) -> dict[str, Any]:
         return model.sam2.encode_image(model.normalise(image))
 
     jobs = {'SAM 2 encoder': lambda: each(sam2)}
-    if prior is None:
+    if prior is None or prior.reads_sam2:  # the latter runs nothing of its own
         return jobs
     jobs['prior encoder'] = lambda: each(lambda image: prior(image, None))
     if type(prior) is DINOv2:

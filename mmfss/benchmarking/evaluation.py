@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     _check(args)
     if args.quick:
-        args.images, args.episodes = min(args.images, 6), min(args.episodes, 6)
+        args.images = min(args.images, max(6, max(args.shots) + 1))
+        args.episodes = min(args.episodes, 6)
     subject = subject_of(args)
     results: dict[str, Any] = dict(machine=machine_of(subject, args.quick), shots={}, equal={})
     with folder(args.data) as root:
-        spec = fold_spec(args, args.images, max(2, min(6, max(args.shots) + 1)))
+        spec = fold_spec(args, args.images, max(args.shots) + 1)
         pictures = write_fold(root, spec)
         for shots in args.shots:
             with tempfile.TemporaryDirectory(dir=root) as caches:
@@ -188,7 +189,8 @@ class Ways:
         without a cache, an episode is run that does not count."""
         model = self.subject.build_naive() if name == NAIVE else self.subject.build(cache)
         if self.subject.compile and name != NAIVE:
-            note(f'compiled in {warm_up(model, batch, self.shots):.0f} s')
+            with self.subject.context():
+                note(f'compiled in {warm_up(model, batch, self.shots):.0f} s')
         if cache is None:
             self._run(model, batch, 1)
         return model

@@ -38,17 +38,20 @@ from .plain import (
     resized,
 )
 
-FAST_ONLY = ('feature_cache', 'encode_batch', 'compile', 'channels_last')
+FAST_ONLY = ('feature_cache', 'encode_batch', 'compile')
 """Options of FSSAM that the baseline does without."""
 
 
 def naive_config(cfg: dict) -> dict:
-    """The config of a :class:`NaiveFSSAM` with the parameters of this FSSAM's."""
+    """The config of a :class:`NaiveFSSAM` with the parameters of this FSSAM's; their memory layout
+    is the one in which sam2 makes them."""
     cfg = {k: copy.deepcopy(v) for k, v in cfg.items() if k not in (*FAST_ONLY, 'type')}
-    attention = cfg.get('memory_attention')
-    if attention and attention.get('type') == 'SupportCalibratedMemoryAttention':
-        kept = {k: v for k, v in attention.items() if k == 'strength'}
-        cfg['memory_attention'] = dict(kept, type=PlainCalibratedMemoryAttention)
+    cfg['sam2'] = dict(cfg['sam2'], channels_last=False)
+    if cfg.get('memory_attention'):
+        attention = {k: v for k, v in cfg['memory_attention'].items() if k != 'checkpoint'}
+        if attention.get('type') == 'SupportCalibratedMemoryAttention':
+            attention['type'] = PlainCalibratedMemoryAttention
+        cfg['memory_attention'] = attention
     return cfg
 
 

@@ -1,7 +1,8 @@
 """The expensive steps written down as the formulas read: what the fast ones are measured against.
 
-All scores and all layers are materialised. Nothing is shared with :mod:`mmfss.models` but
-parameters, so these are also a second opinion on its numbers.
+All scores and all layers are materialised. With :mod:`mmfss.models` they share parameters, the
+resized position table and the MLPs of the prior encoder and nothing else, so these are also a
+second opinion on its numbers.
 
 Shapes: B episodes, K shots, n = h w positions, N heads, d channels per head, D channels of the
 image features, M of the memory, P tokens per pointer, T tokens of the prior encoder.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,12 +36,11 @@ class Subject:
         seed: of the weights.
         amp: run under bfloat16 autocast.
         compile: ``torch.compile`` of the encoders.
-        channels_last: memory format, where the model has it.
+        channels_last: memory layout of SAM 2's convolutions; None keeps the config's.
         checkpointing: activation checkpointing of the memory attention in training.
 
     Raises:
-        ValueError: See :func:`checked_device`; a model of another type, or one without an option
-            that is set.
+        ValueError: See :func:`checked_device`; a model of another type.
     """
 
     config: str = ARCHS['full']
@@ -52,7 +50,7 @@ class Subject:
     seed: int = 0
     amp: bool = False
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | None = None
     checkpointing: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,6 +87,8 @@ class Subject:
             )
         model = {k: copy.deepcopy(v) for k, v in cfg.items() if k not in FAST_ONLY}
         model['sam2']['checkpoint'] = None
+        if self.channels_last is not None:
+            model['sam2']['channels_last'] = self.channels_last
         prior = model.get('prior_encoder')
         if prior and 'checkpoint' in prior:
             prior['checkpoint'] = None
@@ -116,15 +116,9 @@ class Subject:
         if self.compile:
             parts = [p for p in PARTS if p != 'prior_encoder' or cfg.get('prior_encoder')]
             options['compile'] = dict(parts=parts)
-        if self.channels_last:
-            options['channels_last'] = True
         if self.checkpointing:
             attention = cfg.get('memory_attention') or dict(type='SAM2MemoryAttention')
             cfg['memory_attention'] = dict(attention, checkpoint=True)
-        known = inspect.signature(FSSAM.__init__).parameters
-        for name in options:
-            if name not in known:
-                raise ValueError(f'this FSSAM has no option {name!r}; leave it out')
         return self._seeded(lambda: MODELS.build({**cfg, **options}))
 
     def build_naive(self) -> NaiveFSSAM:

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+import torch
 from benchmark_cases import OPTIONS, write_config
 
 from mmfss.benchmarking import curves, start, training
@@ -71,6 +72,37 @@ def test_episode_and_its_comparison(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run('episode', '--shots', 1, '--compare', file)
     assert 'shots: 2 there, 1 here' in capsys.readouterr().err
+
+
+def test_episode_of_a_prior_encoder_that_reads_sam2(tmp_path):
+    changes = dict(prior_encoder=dict(type='SAM2PriorEncoder'))
+    config = write_config(tmp_path / 'config.py', **changes)
+    results = main(['episode', '--config', config, *OPTIONS])['results']
+    seconds = medians(results['seconds'])
+    assert set(seconds) == {'episode', 'SAM 2 encoder', 'naive episode'}
+    bare = results['ratios']['episode / bare encoders']
+    assert bare == seconds['episode'] / seconds['SAM 2 encoder']
+
+
+def test_evaluation_of_more_shots_than_usual(run):
+    """Each class has the K + 1 images that an episode takes."""
+    options = ('--shots', 7, '--images', 9, '--episodes', 1, '--batch', 1, '--plain-episodes', 1)
+    entry = run('evaluation', *options)['results']['shots']['7']
+    assert entry['images'] == 8 and entry['ways']['cold cache']['cache']['misses'] == 8
+
+
+def test_compiled_evaluation_warms_up_under_its_autocast(run, monkeypatch):
+    under = []
+
+    def warm_up(*of):
+        under.append(torch.is_autocast_enabled('cpu'))
+        return 0.0
+
+    monkeypatch.setattr('mmfss.benchmarking.evaluation.warm_up', warm_up)
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda *_, **__: None)
+    options = ('--shots', 1, '--episodes', 1, '--batch', 1)
+    run('evaluation', *options, '--amp', '--compile')
+    assert under and all(under)
 
 
 def test_evaluation(run):
@@ -140,7 +172,7 @@ def test_fold_refuses_parts_of_others(run, capsys, tmp_path, config):
     file = tmp_path / 'a.json'
     settings = dict(
         config=config, arch='full', image_size=None, threads=1, amp=False, compile=False,
-        channels_last=False, device='cpu',
+        channels_last=None, device='cpu',
     )  # fmt: skip
 
     def refused(option, **changes):

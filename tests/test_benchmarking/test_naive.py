@@ -80,7 +80,25 @@ def test_both_are_drawn_with_the_same_weights(tmp_path):
 def test_options_of_speed_are_left_to_ours(tmp_path):
     cfg = dict(config(), feature_cache=dict(type='FeatureCache'), encode_batch=4)
     cfg['memory_attention'] = dict(cfg['memory_attention'], checkpoint=True, strength=3.0)
+    cfg['sam2'] = dict(cfg['sam2'], channels_last=True)
     naive = NaiveFSSAM(**naive_config(cfg))
     assert naive.encoding.cache is None and naive.encoding.chunk == 1
     assert naive.sam2.memory_attention.layers[0].cross_attn_image.strength == 3.0
+    assert is_channels_last(naive) is False
     assert cfg['memory_attention']['type'] == 'SupportCalibratedMemoryAttention'
+    assert cfg['sam2']['channels_last'] is True
+    cfg['memory_attention'] = dict(type='SAM2MemoryAttention', checkpoint=True)
+    assert NaiveFSSAM(**naive_config(cfg)).sam2.memory_attention.checkpoint is False
+
+
+def is_channels_last(model) -> bool:
+    weight = model.sam2.image_encoder.trunk.patch_embed.proj.weight
+    return not weight.is_contiguous()
+
+
+@pytest.mark.parametrize(('layout', 'last'), [(None, True), (True, True), (False, False)])
+def test_memory_layout_is_an_option_of_ours(tmp_path, layout, last):
+    config = write_config(tmp_path / 'tiny.py')
+    subject = Subject(config, device='cpu', threads=1, channels_last=layout)
+    assert is_channels_last(subject.build()) is last
+    assert is_channels_last(subject.build_naive()) is False
