@@ -65,6 +65,17 @@ def repeat_all(kept: Kept, times: int) -> Kept:
     return _mapped(repeated, [kept])
 
 
+def _alike(parts: Sequence[Any], form: Callable[[Any], Any], what: str) -> Sequence[Any]:
+    """The parts, whose ``form`` must be one."""
+    forms = [form(part) for part in parts]
+    if any(one != forms[0] for one in forms):
+        raise ValueError(
+            f'what is kept of supports has the {what} {forms} in one place; a batch needs one form '
+            'for all (classes with as many supports each)'
+        )
+    return parts
+
+
 def _mapped(function: Callable[[Sequence[Tensor]], Tensor], parts: Sequence[Kept]) -> Kept:
     """A state of the form of ``parts``; each of its tensors is the function of theirs there."""
     first = parts[0]
@@ -85,11 +96,12 @@ def _mapped(function: Callable[[Sequence[Tensor]], Tensor], parts: Sequence[Kept
             **{name: _mapped(function, [getattr(part, name) for part in parts]) for name in names}
         )
     elif isinstance(first, dict):
-        made = {key: _mapped(function, [cast(dict, part)[key] for part in parts]) for key in first}
+        same = _alike(parts, lambda part: sorted(part, key=str), 'keys')
+        made = {key: _mapped(function, [part[key] for part in same]) for key in first}
     elif isinstance(first, (list, tuple)):
-        made = type(first)(
-            [_mapped(function, group) for group in zip(*cast(Any, parts), strict=True)]
-        )
+        same = _alike(parts, len, 'lengths')
+        entries = [_mapped(function, group) for group in zip(*same)]
+        made = type(first)(*entries) if hasattr(first, '_fields') else type(first)(entries)
     else:
         raise ValueError(
             f'what is kept of supports holds a {type(first).__name__}; for batches it must be made '

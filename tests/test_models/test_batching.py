@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import pytest
 import segmentor_cases
@@ -15,6 +16,12 @@ from mmfss.models.memory_attention import MemoryFrames
 from mmfss.models.nway import ClassStates, encode_class, segment_classes
 
 
+class Named(NamedTuple):
+    """A tuple with names."""
+
+    value: torch.Tensor
+
+
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """Any form that a registered attention may keep."""
@@ -22,12 +29,13 @@ class Kept:
     levels: list
     pair: tuple
     more: dict
+    named: Named
     nothing: None = None
 
 
 def _kept(*rows: float) -> Kept:
     value = torch.tensor(rows)[:, None]
-    return Kept([value, value * 2], (value + 1, None), {'a': value - 1})
+    return Kept([value, value * 2], (value + 1, None), {'a': value - 1}, Named(value * 3))
 
 
 def test_forms():
@@ -35,6 +43,7 @@ def test_forms():
     assert both.levels[1].flatten().tolist() == [2, 4, 6]
     assert both.pair[0].flatten().tolist() == [2, 3, 4] and both.pair[1] is None
     assert both.more['a'].flatten().tolist() == [0, 1, 2] and both.nothing is None
+    assert type(both.named) is Named and both.named.value.flatten().tolist() == [3, 6, 9]
     part = take(both, slice(1, 3))
     assert part.levels[0].flatten().tolist() == [2, 3]
     assert part.levels[0].data_ptr() == both.levels[0][1:].data_ptr()
@@ -56,6 +65,10 @@ def test_what_cannot_be_batched():
         cat([[1.0], [2.0]])
     with pytest.raises(ValueError, match='has NoneType and Tensor in one place'):
         cat([[None], [torch.zeros(1)]])
+    with pytest.raises(ValueError, match=r"has the keys \[\['a'\], \['b'\]\] in one place"):
+        cat([{'a': torch.zeros(1)}, {'b': torch.zeros(1)}])
+    with pytest.raises(ValueError, match=r'has the lengths \[1, 2\] in one place'):
+        cat([[torch.zeros(1)], [torch.zeros(1)] * 2])
     with pytest.raises(ValueError, match='there is no class to look for'):
         ClassStates.stack([])
 
@@ -138,6 +151,21 @@ def test_no_batch_is_larger_than_asked_and_supports_are_stacked_once(monkeypatch
     if pairs < 10:  # one image at a time: views of the stacked states
         kept = stacked.groups[0].support.frames.spatial.untyped_storage().data_ptr()
         assert seen == {kept}
+
+
+@pytest.mark.parametrize('changes', MODELS.values(), ids=MODELS)
+@torch.no_grad()
+def test_what_depends_on_no_support_is_made_once_for_all_classes(changes, monkeypatch):
+    model, queries, states = _case(shots=(1, 1, 2), images=1, **changes)
+    plain = [model.segment(queries, state.support).logits for state in states]
+    kept = model.encode_query(queries)
+    for state, want in zip(states, plain):
+        assert torch.equal(model.segment(kept, state.support).logits, want)
+    calls, attention = [], model.sam2.memory_attention
+    real = attention.encode_query
+    monkeypatch.setattr(attention, 'encode_query', lambda *of: calls.append(1) or real(*of))
+    segment_classes(model, queries, states, 1)
+    assert calls == [1]
 
 
 def test_pairs_below_one():
