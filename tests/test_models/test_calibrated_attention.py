@@ -213,6 +213,22 @@ def test_bias_carries_no_gradient(rows, monkeypatch):
         torch.testing.assert_close(got[name], parameter.grad, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize(('dtype', 'apart'), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+def test_half_precision_by_autocast_rounds_and_no_more(dtype, apart, bias):
+    results = []
+    for enabled in (False, True):
+        module = attention(rows=5)
+        module.v_proj.bias = module.v_proj.bias if bias else None
+        q, (support, query, masks) = (3 * rand(2, N, 32)).requires_grad_(), tokens(3)
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            out = module(q, *query, module.encode_support(*support, masks))
+        out.float().square().sum().backward()
+        results.append((out.detach().float(), q.grad, module.q_proj.weight.grad))
+    for wide, half in zip(*results):
+        assert (half - wide).abs().max() < apart * wide.abs().max()
+
+
 @torch.no_grad()
 def test_empty_masks_and_constant_memories_stay_finite():
     module = attention()
