@@ -21,6 +21,7 @@ from mmfss.models.dinov2 import DINOv2
 from mmfss.models.fssam import FSSAM, ImageFeatures, Segmentation, SupportState
 from mmfss.models.functional import up
 from mmfss.models.memory_refinement import IterativeMemoryRefinement, RefinedMemory
+from mmfss.models.parts import truth_for
 from mmfss.models.prompt_generator import (
     PromptGenerator,
     Prototypes,
@@ -195,8 +196,8 @@ class NaiveFSSAM(FSSAM):
         query = self.encode_image(inputs['query'])
         supports = self.encode_image(inputs['support'].flatten(0, 1))
         support = self.encode_support(supports, inputs['support_mask'])
-        needs_truth = self.prompt_generator is not None and self.prompt_generator.needs_truth
-        return self.segment(query, support, self._truth(data_samples) if needs_truth else None)
+        truth = truth_for(self.prompt_generator, data_samples, query.sam2.top, self.sam2.image_size)
+        return self.segment(query, support, truth)
 
 
 def via_host(x: Tensor, device: Any) -> Tensor:

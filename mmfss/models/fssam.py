@@ -29,22 +29,14 @@ from mmfss.features.images import LazyImages
 
 from .compiling import compile_parts
 from .functional import logits_to_mask, resize_mask
-from .image_encoding import ImageEncoding, frozen_stage
+from .image_encoding import ImageEncoding
 from .memory_attention import MemoryFrames, start_at_same_place
 from .memory_refinement import MemoryRefinement, RefinedMemory
-from .parts import build_part, check_parts
+from .parts import build_part, check_parts, check_size, freeze, truth_for
 from .prior_encoders import ImageNetNormalise, PriorEncoder
 from .prompt_generator import PromptGenerator, PseudoMasks
 from .sam2 import SAM2Features, build_sam2, load_sam2
 from .structures import ImageFeatures, Segmentation, SupportState
-
-TRAINABLE = (
-    'image_encoder',
-    'image_encoder.neck',
-    'sam_mask_decoder',
-    'memory_encoder',
-    'memory_attention',
-)
 
 
 @MODELS.register_module()
@@ -63,9 +55,9 @@ class FSSAM(BaseSegmentor):
         memory_attention: ``dict(type='SupportCalibratedMemoryAttention', strength=10.0)``, or
             None for SAM 2's own.
         loss_decode: loss on (B, S, S) logits and labels.
-        trainable: modules of SAM 2 that are trained, out of ``TRAINABLE``; all else is frozen and
-            stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run inside the image
-            encoder and are trained only with it.
+        trainable: modules of SAM 2 that are trained, out of :data:`mmfss.models.parts.TRAINABLE`;
+            all else is frozen and stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run
+            inside the image encoder and are trained only with it.
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the frozen encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch: images that the frozen encoders take at a time in eval mode, see
@@ -117,7 +109,7 @@ class FSSAM(BaseSegmentor):
             self.prompt_generator, self.prior_encoder, self.memory_refinement, memory_attention
         )
         self.trainable = tuple(trainable)
-        self._freeze()
+        freeze(self, self.sam2, self.trainable)
         self.encoding = ImageEncoding(
             self.sam2,
             self.normalise,
@@ -224,13 +216,12 @@ class FSSAM(BaseSegmentor):
                 ``support_mask`` (B, K, S, S) in {0, 1, 255}.
             data_samples: read only by an oracle prompt generator.
         """
-        self._check_size(inputs)
+        check_size(inputs, self.sam2.image_size)
         query = self.encode_image(inputs['query'])
         supports = inputs['support']
         flat = supports if isinstance(supports, LazyImages) else supports.flatten(0, 1)
         support = self.encode_support(self.encode_image(flat), inputs['support_mask'])
-        needs_truth = self.prompt_generator is not None and self.prompt_generator.needs_truth
-        truth = self._truth(data_samples) if needs_truth else None
+        truth = truth_for(self.prompt_generator, data_samples, query.sam2.top, self.sam2.image_size)
         return self.segment(query, support, truth)
 
     def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
@@ -299,38 +290,6 @@ class FSSAM(BaseSegmentor):
             self.sam2.get_submodule(name).train(mode)
         return self
 
-    # ------------------------------------------------------------------ checks
-
     @property
     def _needs_prior(self) -> bool:
         return self.prompt_generator is not None and self.prompt_generator.needs_prior
-
-    def _freeze(self) -> None:
-        unknown = sorted(set(self.trainable) - set(TRAINABLE))
-        if unknown:
-            raise ValueError(f'trainable must be out of {list(TRAINABLE)}, got {unknown}')
-        self.requires_grad_(False)
-        for name in self.trainable:
-            self.sam2.get_submodule(name).requires_grad_(True)
-        for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
-            conv.requires_grad_(frozen_stage(self.trainable) != 'neck')
-
-    def _check_size(self, inputs: dict) -> None:
-        side = self.sam2.image_size
-        for name in ('query', 'support', 'support_mask'):
-            if isinstance(inputs[name], LazyImages):
-                continue  # checked when they are read
-            if tuple(inputs[name].shape[-2:]) != (side, side):
-                raise ValueError(
-                    f'{name} is {tuple(inputs[name].shape[-2:])} pixels, but the model takes '
-                    f'{(side, side)} (model.sam2.image_size). Resize in the pipelines, or set '
-                    'model.sam2.image_size.'
-                )
-
-    def _truth(self, data_samples: list[SegDataSample] | None) -> Tensor | None:
-        if not data_samples or any('gt_sem_seg' not in sample for sample in data_samples):
-            return None
-        side = (self.sam2.image_size, self.sam2.image_size)
-        labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
-        device = next(self.parameters()).device
-        return torch.cat([resize_mask(x.to(device), side, mode='nearest') for x in labels])

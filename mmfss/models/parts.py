@@ -1,12 +1,31 @@
-"""The parts of FSSAM that a config names: built, and checked against each other."""
+"""The parts of FSSAM that a config names: built, frozen, checked against each other and inputs."""
 
 from __future__ import annotations
 
-from mmseg.registry import MODELS
-from torch import nn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmfss.features.images import LazyImages
+
+from .functional import resize_mask
+from .image_encoding import frozen_stage
 from .prior_encoders import PriorEncoder
 from .prompt_generator import PromptGenerator
+from .sam2 import SAM2
+
+TRAINABLE = (
+    'image_encoder',
+    'image_encoder.neck',
+    'sam_mask_decoder',
+    'memory_encoder',
+    'memory_attention',
+)
+"""Modules of SAM 2 that may be trained."""
 
 
 def build_part(name: str, cfg: dict | None, base: type[nn.Module]):
@@ -66,3 +85,52 @@ def check_parts(
             f'{name} works on the memory of the pseudo masks, and there is none without a '
             f'prompt_generator. Set {name}=None too, or a prompt_generator.'
         )
+
+
+def freeze(model: nn.Module, sam2: SAM2, trainable: Sequence[str]) -> None:
+    """Let only the ``trainable`` modules of SAM 2 learn, of all of ``model``.
+
+    Raises:
+        ValueError: one that is not out of ``TRAINABLE``.
+    """
+    unknown = sorted(set(trainable) - set(TRAINABLE))
+    if unknown:
+        raise ValueError(f'trainable must be out of {list(TRAINABLE)}, got {unknown}')
+    model.requires_grad_(False)
+    for name in trainable:
+        sam2.get_submodule(name).requires_grad_(True)
+    for conv in (sam2.sam_mask_decoder.conv_s0, sam2.sam_mask_decoder.conv_s1):
+        conv.requires_grad_(frozen_stage(trainable) != 'neck')
+
+
+def check_size(inputs: Mapping[str, Any], side: int) -> None:
+    """Refuse pixels of episodes that are not ``side`` x ``side``.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name in ('query', 'support', 'support_mask'):
+        if isinstance(inputs[name], LazyImages):
+            continue  # checked when they are read
+        if tuple(inputs[name].shape[-2:]) != (side, side):
+            raise ValueError(
+                f'{name} is {tuple(inputs[name].shape[-2:])} pixels, but the model takes '
+                f'{(side, side)} (model.sam2.image_size). Resize in the pipelines, or set '
+                'model.sam2.image_size.'
+            )
+
+
+def truth_for(
+    generator: PromptGenerator | None,
+    data_samples: Sequence[SegDataSample] | None,
+    like: Tensor,
+    side: int,
+) -> Tensor | None:
+    """True masks (B, 1, S, S) in {0, 1} on the device of ``like``, S = ``side``, for a generator
+    that needs them; None for others, and where a sample has no label."""
+    if generator is None or not generator.needs_truth or not data_samples:
+        return None
+    if any('gt_sem_seg' not in sample for sample in data_samples):
+        return None
+    labels = [(s.gt_sem_seg.data[None] == 1).float().to(like.device) for s in data_samples]
+    return torch.cat([resize_mask(label, (side, side), mode='nearest') for label in labels])
