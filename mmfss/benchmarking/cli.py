@@ -102,7 +102,7 @@ def measure(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         report.write(args.json, content)
     if earlier is not None:
         rows = report.differences(earlier['results'], results)
-        print(f'\nAgainst {args.compare}:\n')
+        print(f'\nAgainst {args.compare}{report.elsewhere(earlier, content)}:\n')
         print(report.table(['figure', 'before', 'now', 'change'], rows))
     return content
 

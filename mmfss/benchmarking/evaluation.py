@@ -275,7 +275,8 @@ def tables(results: dict[str, Any]) -> list[str]:
 _FORMULA = (
     "Target of M' images and E' episodes: E' x seconds of an episode; with a cold cache E' warm + "
     "M' (cold - warm) E / M. Encoding, cache and rest are of the first episodes, taken apart by "
-    'stage, which slows Python down. In s and target there is the fingerprint of the encoders, once'
+    'stage, which slows Python down. Images/s counts the K + 1 of each episode, encoded or not. In '
+    's and target there is the fingerprint of the encoders, once'
 )
 HEADER = (
     'way', 'episodes', 's', 'ms / episode', 'images/s', 'ms encoding', 'ms cache', 'ms rest',

@@ -1,4 +1,5 @@
-"""Labelling: what a further image costs once the supports are encoded, by K and N."""
+"""Labelling: what a further image costs once the supports are encoded, by K and N: reading,
+encoding, segmenting, deciding at its own size. No files are written."""
 
 from __future__ import annotations
 
@@ -124,4 +125,5 @@ def tables(results: dict[str, Any]) -> list[str]:
     return [
         table(['a further image', *SECONDS, 'images/s', 's for supports'], rows),
         table(['change', ''], [[k, v] for k, v in results['ratios'].items()]),
+        'An image is read, encoded, segmented for N classes and decided at its size; no files.',
     ]

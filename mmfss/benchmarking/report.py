@@ -124,6 +124,14 @@ def read(path: str | os.PathLike, subcommand: str, settings: Mapping[str, Any]) 
     return content
 
 
+def elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A remark where an earlier record is of another machine, or of unknown origin; else ''."""
+    one, other = (content.get('environment', {}).get('machine') for content in (before, now))
+    if one == other:
+        return ''
+    return f', which was measured on another machine ({one}): its times do not compare'
+
+
 def load(path: str | os.PathLike) -> dict[str, Any]:
     """A record of any subcommand.
 

@@ -193,6 +193,15 @@ def test_records_of_other_settings_are_refused(tmp_path):
         report.read(path, 'episode', dict(shots=5))
 
 
+def test_records_of_another_machine_are_told():
+    def content(cores):
+        return dict(environment=dict(machine=dict(cpu='x', cores=cores)))
+
+    assert report.elsewhere(content(2), content(2)) == ''
+    assert "another machine ({'cpu': 'x', 'cores': 8})" in report.elsewhere(content(8), content(2))
+    assert 'another machine (None)' in report.elsewhere({}, content(2))
+
+
 def test_subjects_that_cannot_be_built():
     with pytest.raises(ValueError, match="--device must be auto, cpu or cuda, .*got 'gpu'"):
         checked_device('gpu')
