@@ -57,8 +57,9 @@ class FewShotInferencer:
             None takes what suits the device, see :func:`mmfss.models.nway.segment_classes`.
         feature_cache: folder where the features of all images are kept, to label them again with
             other supports, classes or thresholds: about 9 MB an image at full size in float32, half
-            of it under ``amp``. Results are equal to the last bit. None keeps none, whatever the
-            config says. A model that is built has a ``feature_cache`` of its own.
+            of it under ``amp``. Results are equal to the last bit with ``batch_size=1`` and as many
+            threads; each batch size has features of its own. None keeps none, whatever the config
+            says. A model that is built has a ``feature_cache`` of its own.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and

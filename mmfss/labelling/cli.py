@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     add('--feature-cache', metavar='DIR', help='keep the features of all images there, about 9 MB '
         'an image at 512 pixels, to label them again with other supports or thresholds without '
-        'encoding them; changes no byte of the results')  # fmt: skip
+        'encoding them; with a batch size of 1 it changes no byte of the results')  # fmt: skip
     add('--no-overlays', dest='overlays', action='store_false', help='write no overlays; images '
         'that are labelled already get none later')  # fmt: skip
     add('--overwrite', action='store_true', help='remove what an earlier run left in OUT, labels '
