@@ -31,7 +31,8 @@ class FrozenEncoding:
         settings: what else decides about its output, of JSON types.
         cache: None encodes always.
         chunk: images at a time in eval mode, >= 1.
-        fixed: fill up the last chunk, so that a compiled encoder sees one shape only.
+        fixed: for a compiled encoder: fill up the last chunk, so that it sees one shape only, and
+            copy what it gives.
 
     Raises:
         ValueError: ``chunk`` below 1.
@@ -69,7 +70,7 @@ class FrozenEncoding:
         lazy = isinstance(images, LazyImages)
         if self.cache is None or (training and not lazy and not self.cache.training):
             pixels = all_pixels(images) if lazy else images
-            return encode(pixels) if training else _joined(self._chunks(encode, pixels))
+            return self._run(encode, pixels) if training else _joined(self._chunks(encode, pixels))
         names = images.keys if lazy else [content_key(image) for image in images]
         device = self._device()
         key = self._encoder_key(device)
@@ -92,7 +93,12 @@ class FrozenEncoding:
         count = len(images)
         if self.fixed and count < self.chunk:
             images = torch.cat([images, images[-1:].expand(self.chunk - count, -1, -1, -1)])
-        return [level[:count] for level in encode(images)]
+        return [level[:count] for level in self._run(encode, images)]
+
+    def _run(self, encode: Encode, images: Tensor) -> list[Tensor]:
+        levels = encode(images)
+        # the next call of one that was compiled with CUDA graphs writes over its outputs
+        return [level.clone() for level in levels] if self.fixed else levels
 
     def _device(self) -> torch.device:
         modules = self.modules.values()

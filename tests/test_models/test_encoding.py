@@ -8,6 +8,8 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+from mmfss.models.encoding import FrozenEncoding
+
 from .tiny_models import build, config, episodes, inputs_of, samples_of
 
 CACHE = dict(type='FeatureCache', memory_bytes=2**26)
@@ -183,3 +185,24 @@ def test_wrong_chunk(chunk):
         ValueError, match=f'model.encode_batch must be an integer >= 1, got {chunk}'
     ):
         MODELS.build(config(encode_batch=chunk))
+
+
+@pytest.mark.parametrize('cached', [False, True])
+@pytest.mark.parametrize('training', [False, True])
+def test_a_compiled_encoder_may_write_over_what_it_gave(cached, training):
+    """As those with CUDA graphs do (``mode='max-autotune'``)."""
+    net, buffer = torch.nn.Conv2d(3, 3, 1), torch.zeros(2, 3, 4, 4)
+
+    def encode(images):
+        buffer[: len(images)] = 2 * images
+        return [buffer[: len(images)]]
+
+    cache = MODELS.build({**CACHE, 'training': True}) if cached else None
+    encoding = FrozenEncoding(dict(net=net), {}, cache, 2, fixed=True)
+    one, other = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    first = encoding(encode, one, training)[0]
+    encoding(encode, other, training)
+    assert torch.equal(first, 2 * one)
+    assert not cached or torch.equal(encoding(encode, one, training)[0], 2 * one)
+    many = torch.rand(5, 3, 4, 4)
+    assert training or torch.equal(encoding(encode, many)[0], 2 * many)
