@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfss.features.cache import FeatureCache
-from mmfss.features.fingerprint import Fingerprint, fingerprint, weights_version
+from mmfss.features.fingerprint import Fingerprint, arithmetic, fingerprint, weights_version
 from mmfss.features.images import LazyImages, content_key
 
 Encode = Callable[[Tensor], list[Tensor]]
@@ -26,8 +26,12 @@ class FrozenEncoding:
     those that are computed. Larger chunks keep a GPU busy; they give each image's numbers the
     rounding of its chunk.
 
+    A change of weights, of autocast and of torch's switches (TF32, ...) is noticed at any time;
+    other attributes of the modules must not be set after the first use.
+
     Args:
-        modules: what ``encode`` runs, by name; all of it frozen. Without any, it is not called.
+        modules: what ``encode`` runs, by name; all of it frozen, and kept in eval mode by the
+            model. Without any, it is not called.
         settings: what else decides about its output, of JSON types.
         cache: None encodes always.
         chunk: images at a time in eval mode, >= 1.
@@ -105,8 +109,9 @@ class FrozenEncoding:
         return next(x for m in modules for x in (*m.parameters(), *m.buffers())).device
 
     def _encoder_key(self, device: torch.device) -> str:
-        """Key of the encoders as they are now; a new one when their weights change."""
-        version = weights_version(self.modules)
+        """Key of the encoders as they are now; a new one when their weights change, or how torch
+        computes."""
+        version = weights_version(self.modules), arithmetic()
         if version != self._version:
             self._keys, self._version = {}, version
         cast = torch.is_autocast_enabled(device.type)

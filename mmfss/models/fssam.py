@@ -120,6 +120,7 @@ class FSSAM(BaseSegmentor):
             compile,
         )
         self.compiled_parts = compile_parts(self, compile)
+        FSSAM.train(self)  # frozen parts are in eval mode from the start
 
     # ------------------------------------------------------------------ the method
 
@@ -288,6 +289,8 @@ class FSSAM(BaseSegmentor):
         self.training = mode
         for name in self.trainable:
             self.sam2.get_submodule(name).train(mode)
+        for frozen in self.encoding.modules.values():  # some are inside of a trained one
+            frozen.eval()
         return self
 
     @property

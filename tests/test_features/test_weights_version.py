@@ -43,10 +43,11 @@ def replace_module(net):
         lambda net: net.load_state_dict(net.state_dict()),
         lambda net: net.half() if net.scalar.dtype == torch.float32 else net.float(),
         lambda net: setattr(net, 'table', net.table.clone()),
+        lambda net: net.norm.train(not net.norm.training),
         replace_parameter,
         replace_module,
     ],
-    ids=['in place', 'buffer', 'load', 'to', 'buffer replaced', 'replaced', 'module'],
+    ids=['in place', 'buffer', 'load', 'to', 'buffer replaced', 'mode', 'replaced', 'module'],
 )
 def test_version_changes_with_the_weights(change):
     net = Net()

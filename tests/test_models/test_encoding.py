@@ -119,6 +119,39 @@ def test_other_weights_other_pixels_other_dtype_are_encoded_anew():
 
 
 @torch.no_grad()
+def test_other_arithmetic_is_encoded_anew():
+    model = build(feature_cache=CACHE)
+    seen = Counted(model)
+    images = episodes(1)['query']
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ('highest', 'high', 'highest'):
+            torch.set_float32_matmul_precision(precision)
+            model.encode_image(images)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen.images == 2
+
+
+def test_features_of_training_are_those_of_evaluation(tmp_path):
+    cache = dict(CACHE, directory=str(tmp_path), training=True)
+    images = episodes(1)['query']
+    model = build(feature_cache=cache)
+    model.train().encode_image(images)
+    assert not any(part.training for m in model.encoding.modules.values() for part in m.modules())
+    later = build(feature_cache=cache)
+    seen = Counted(later)
+    later.eval().encode_image(images)
+    assert seen.images == 0 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_frozen_parts_are_in_eval_mode_from_the_start():
+    model = MODELS.build(config())
+    assert model.training and model.sam2.memory_attention.training
+    assert not any(part.training for m in model.encoding.modules.values() for part in m.modules())
+
+
+@torch.no_grad()
 def test_trained_parts_do_not_make_new_entries():
     model = build(feature_cache=CACHE)
     seen = Counted(model)
