@@ -126,6 +126,11 @@ class FeatureCache:
             self._disk.write(encoder, image, packed)
         return list(packed)
 
+    @property
+    def shares(self) -> bool:
+        """Whether what is put in also goes where other processes find it, as far as is known."""
+        return self._disk is not None and self._disk.writes and self._disk.has_room
+
     def _check(self, encoder: str, image: str) -> None:
         if encoder not in self._opened:
             raise ValueError(

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -49,17 +50,21 @@ class DiskStore:
         self.stats = stats
         self.writes = True
         """Becomes False at the first error in writing."""
+        self.has_room = True
+        """Whether there was room at the last attempt to write."""
         self._opened: dict[str, Mapping[str, Any]] = {}
         self._reported: set[Path] = set()
         self._said: set[str] = set()
         self._used = 0
-        self._scanned = 0.0
+        self._scanned: float | None = None
         self._scan_seconds = 0.0
 
     def open(self, encoder: str, about: Mapping[str, Any]) -> None:
-        """Begin to use an encoder key; says which folders of other encoders lie there."""
+        """Begin to use an encoder key; says which folders of other encoders lie there. Of many
+        processes one looks: a large directory on a network takes a while."""
         self._opened[encoder] = about
-        self._report_others(self._scan(), about)
+        if is_main_process():
+            self._report_others(self._scan(), about)
         try:
             folders.write_about(folders.folder_of(self.directory, encoder), encoder, about)
         except OSError as error:
@@ -136,7 +141,8 @@ class DiskStore:
     # ------------------------------------------------------------------ budget, other encoders
 
     def _has_room(self, size: int) -> bool:
-        return self._disk_has_room(size) and self._budget_has_room(size)
+        self.has_room = self._disk_has_room(size) and self._budget_has_room(size)
+        return self.has_room
 
     def _disk_has_room(self, size: int) -> bool:
         """A cache must not take the room that checkpoints and results of the run need."""
@@ -160,7 +166,8 @@ class DiskStore:
         if self.budget is None:
             return True
         # scanning takes 2 % of the time at most
-        if time.monotonic() - self._scanned > max(_RESCAN_SECONDS, 50 * self._scan_seconds):
+        pause = max(_RESCAN_SECONDS, 50 * self._scan_seconds)
+        if self._scanned is None or time.monotonic() - self._scanned > pause:
             self._scan()
         if self._used + size <= self.budget:
             return True

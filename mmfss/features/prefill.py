@@ -10,12 +10,12 @@ import torch
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 
 from mmfss.datasets.episodes import EpisodicDataset
+from mmfss.engine.guards import bare_model
 from mmfss.engine.loops import autocast_of
 from mmfss.features.images import ImageFile
 
@@ -26,8 +26,9 @@ class PrefillFeaturesHook(Hook):
     that W processes encode each image once in all and not once in each that meets it.
 
     With one process, without a directory that the processes share, and for datasets that read
-    their images, it does nothing. An image is looked at once in a run; where weights of the
-    encoders are loaded later, the evaluation itself encodes again.
+    their images, it does nothing; nor where the directory can take no more. An image is looked at
+    once in a run; where weights of the encoders are loaded later, the evaluation itself encodes
+    again.
 
     Raises:
         ValueError: from ``before_val_epoch`` and ``before_test_epoch``, in all processes, where
@@ -48,43 +49,66 @@ class PrefillFeaturesHook(Hook):
         """Those of the test."""
         self._prefill(runner, runner.test_loop)
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say what the cache was good for."""
+        _report(runner)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say what the cache was good for."""
+        _report(runner)
+
     def _prefill(self, runner: Runner, loop: BaseLoop) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         encoding: Any = getattr(model, 'encoding', None)
-        directory = getattr(getattr(encoding, 'cache', None), 'directory', None)
+        cache: Any = getattr(encoding, 'cache', None)
+        directory = getattr(cache, 'directory', None)
         dataset = loop.dataloader.dataset
         rank, world = get_dist_info()
         defers = isinstance(dataset, EpisodicDataset) and dataset.defer_images
         if world == 1 or directory is None or not defers:
             return
-        start, failed = time.perf_counter(), None
+        start, failed, seen_to = time.perf_counter(), None, 0
         images = dataset.unread_images()
         todo = [name for name in images if name not in self._done]
         share = todo[rank::world]
         try:
             model.eval()
             with torch.no_grad(), autocast_of(loop):
-                encode(model, [images[name]() for name in share], encoding.chunk)
+                seen_to = encode(model, [images[name]() for name in share], encoding.chunk)
         except (ValueError, OSError) as error:  # the others must not wait for ever
             failed = f'process {rank}: {error}'
-        errors = [error for error in all_gather_object(failed) if error is not None]
+        results = all_gather_object((failed, seen_to))
+        errors = [error for error, _ in results if error is not None]
         if errors:
             raise ValueError(f'images could not be encoded before the evaluation: {errors[0]}')
         self._done.update(todo)
         print_log(
-            f'features of {len(images)} images are in {directory}: this process of {world} saw to '
-            f'{len(share)} of them in {time.perf_counter() - start:.1f} s',
+            f'{world} processes saw to {sum(count for _, count in results)} of {len(todo)} images '
+            f'in {directory}, this one to {seen_to} in {time.perf_counter() - start:.1f} s'
+            f'{"" if cache.shares else "; it takes no more, the rest is encoded when needed"}',
             'current',
         )
 
 
-def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> None:
-    """Encode files that the cache of a model has no features of.
+def _report(runner: Runner) -> None:
+    cache = getattr(getattr(bare_model(runner), 'encoding', None), 'cache', None)
+    if cache is not None:
+        print_log(f'feature cache, so far in this process: {cache.stats}', 'current')
+
+
+def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:
+    """Encode files that the cache of a model has no features of, as long as it shares them.
 
     Args:
         model: An FSSAM, with an ``EpisodeDataPreprocessor`` and ``encode_image``.
         files: The images.
         chunk: How many at a time.
+
+    Returns:
+        How many of the files were seen to.
     """
     for start in range(0, len(files), chunk):
         model.encode_image(model.data_preprocessor.unread(files[start : start + chunk]))
+        if not model.encoding.cache.shares:
+            return start
+    return len(files)

@@ -157,6 +157,32 @@ def test_the_directory_is_not_scanned_at_each_write(tmp_path, monkeypatch):
     assert calls == [tmp_path]
 
 
+def test_of_many_processes_one_looks_at_what_is_there(tmp_path, monkeypatch, said):
+    opened(tmp_path, encoder='a' * 64).put('a' * 64, 'x', features_of('x'))
+    calls, scan = [], folders.scan
+    monkeypatch.setattr(folders, 'scan', lambda path: calls.append(path) or scan(path))
+    monkeypatch.setattr(disk, 'is_main_process', lambda: False)
+    opened(tmp_path).put(ENCODER, 'x', features_of('x'))
+    assert calls == [] == said
+    cache = opened(tmp_path, disk_bytes=2 * SIZE + 2000)
+    cache.put(ENCODER, 'y', features_of('y'))
+    assert calls == [tmp_path] and cache.stats.written == 0
+
+
+def test_it_is_known_whether_others_will_find_what_is_put_in(tmp_path):
+    assert not opened().shares
+    cache = opened(tmp_path, disk_bytes=SIZE + 1000)
+    for image, shares in (('a', True), ('b', False)):
+        assert cache.shares
+        cache.put(ENCODER, image, features_of(image))
+        assert cache.shares is shares
+    (tmp_path / 'file').write_text('')
+    cache = opened(tmp_path / 'new')
+    cache._disk.directory = tmp_path / 'file'
+    cache.put(ENCODER, 'a', features_of('a'))
+    assert not cache.shares
+
+
 def test_no_room_at_all(tmp_path, said):
     cache = opened(tmp_path, disk_bytes=0)
     cache.put(ENCODER, 'a', features_of('a'))

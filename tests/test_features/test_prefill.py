@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from tiny_runs import write_config, write_shapes
 from two_processes import in_two_processes
 
 from mmfss import compat
+from mmfss.datasets import EpisodicDataset
 from mmfss.engine.caching import set_loaders
 from mmfss.engine.preparation import set_evaluation_amp
 from mmfss.features.images import ImageFile
@@ -104,6 +104,16 @@ def test_warm_cache_and_loop_that_watches_the_novel_classes(cfg):
     assert 'novel/mIoU' in one['metrics']
 
 
+def test_a_directory_that_takes_no_more_is_left_to_the_evaluation(cfg):
+    cfg.model.feature_cache.disk_bytes = 1
+    set_loaders(cfg)
+    one, other = in_two(cfg)
+    assert len(one['first']) == len(other['first']) == 1  # each found out
+    assert len(set(one['read']) | set(other['read'])) > 10
+    cfg.launcher, cfg.model_wrapper_cfg, cfg.model.feature_cache = 'none', None, None
+    assert run(cfg)['metrics'] == one['metrics'] == other['metrics']
+
+
 def test_damaged_image_ends_all_processes(cfg, shapes, tmp_path):
     set_loaders(cfg)
     images = sorted((shapes / 'JPEGImages').glob('val_*.png'))
@@ -120,29 +130,38 @@ def test_damaged_image_ends_all_processes(cfg, shapes, tmp_path):
         assert 'cannot read image file' in text
 
 
-def said(cfg):
-    lines, handler = [], logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    result = run(cfg)
-    logger.removeHandler(handler)
-    assert not any(line.startswith('features of') for line in lines)
-    return result
-
-
-def test_one_process_does_nothing(cfg):
+def test_one_process_only_says_what_the_cache_did(cfg, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmfss.features.prefill.print_log', lambda text, _: lines.append(text))
     set_loaders(cfg)
-    assert said(cfg)['first'] == []
+    result = run(cfg)
+    assert result['first'] == [] and len(result['read']) > 10
+    (told,) = lines
+    assert told.startswith('feature cache, so far in this process: ')
+    assert f' {len(result["read"])} computed (0 of them damaged' in told
 
 
-@pytest.mark.parametrize('missing', ['directory', 'deferral', 'cache'])
+class Reached(Exception):
+    """The hook began."""
+
+
+class Episodes(EpisodicDataset):
+    """Nothing but a switch."""
+
+    def __init__(self, defer_images: bool) -> None:
+        self.defer_images = defer_images
+
+    def unread_images(self):
+        raise Reached
+
+
+@pytest.mark.parametrize('missing', ['directory', 'deferral', 'cache', None])
 def test_nothing_without_a_shared_directory_or_deferred_images(monkeypatch, missing):
     monkeypatch.setattr('mmfss.features.prefill.get_dist_info', lambda: (0, 2))
-    cache = None if missing == 'cache' else SimpleNamespace(directory=None)
-    model = SimpleNamespace(encoding=SimpleNamespace(cache=cache))
-    if missing == 'deferral':
-        cache.directory = 'there'
-    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=[1]))
-    monkeypatch.setattr('mmfss.features.prefill.is_model_wrapper', lambda model: False)
-    PrefillFeaturesHook().before_test_epoch(SimpleNamespace(model=model, test_loop=loop))
+    cache = SimpleNamespace(directory=None if missing == 'directory' else 'there')
+    encoding = SimpleNamespace(cache=None if missing == 'cache' else cache)
+    dataset = Episodes(defer_images=missing != 'deferral')
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    runner = SimpleNamespace(model=SimpleNamespace(encoding=encoding), test_loop=loop)
+    with nullcontext() if missing else pytest.raises(Reached):
+        PrefillFeaturesHook().before_test_epoch(runner)
