@@ -89,7 +89,8 @@ def _versions() -> dict[str, str | None]:
     packages = dict(
         Pillow=PIL.__version__, cv2=cv2.__version__, mmcv=mmcv.__version__, numpy=np.__version__
     )
-    return {**packages, **decoders, 'machine': platform.machine(), 'io': _source(io.read_image)}
+    ours = dict(io=_source(io.read_image), images=_source(ImageSteps))
+    return {**packages, **decoders, **ours, 'machine': platform.machine()}
 
 
 def _description(transform: Any, name: str) -> dict[str, Any]:

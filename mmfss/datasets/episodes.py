@@ -108,6 +108,7 @@ class EpisodicDataset(Dataset):
         one_of('split', split, ROLES)
         one_of('scarce_classes', scarce_classes, ('error', 'drop'))
         one_of('sampler', sampler, tuple(SAMPLERS))
+        one_of('defer_images', defer_images, (False, True))
         self.split = get_split(benchmark, fold)
         self.role = split
         if not self.split.ids(split):

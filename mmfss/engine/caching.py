@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,18 +22,29 @@ _PREFILL = dict(type='PrefillFeaturesHook')
 _LOADERS = ('train', 'val', 'test')
 
 
-def set_feature_cache(cfg: Config, directory: str | None) -> None:
+def set_feature_cache(
+    cfg: Config, directory: str | None, options: Mapping[str, Any] | None = None
+) -> None:
     """Turn ``--feature-cache DIR`` into ``model.feature_cache``; 'none' removes the cache.
 
     Args:
         cfg: changed in place.
         directory: None without the option.
+        options: overrides of ``--cfg-options``, which ``cfg`` has already.
 
     Raises:
-        ValueError: the model takes no feature cache.
+        ValueError: the model takes no feature cache, or ``options`` say something else.
     """
     if directory is None:
         return
+    for key, value in (options or {}).items():
+        whole = key in ('model.feature_cache', 'model.feature_cache.directory')
+        inside = key.startswith('model.feature_cache.') and directory.lower() == 'none'
+        if whole or inside:
+            raise ValueError(
+                f'--feature-cache {directory} and --cfg-options {key}={value} both say where '
+                'features are kept; give one of them'
+            )
     kind = cfg.model.get('type')
     if 'feature_cache' not in (arguments_of(kind) or {'feature_cache'}):
         raise ValueError(
@@ -62,6 +74,7 @@ def set_loaders(cfg: Config) -> None:
     for _, episodes in _datasets(cfg):
         if 'defer_images' not in episodes and reason_to_read(cfg, episodes) is None:
             episodes['defer_images'] = True
+        if episodes.get('defer_images'):
             # of several processes each encodes its share before an evaluation
             cfg.setdefault('default_hooks', {}).setdefault('prefill', dict(_PREFILL))
 
@@ -81,7 +94,7 @@ def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:
         return f'{kind} is no EpisodicDataset'
     try:
         for name in ('query_pipeline', 'support_pipeline'):
-            image_steps(compose(episodes[name]), name)
+            image_steps(compose(episodes.get(name) or ()), name)
     except ValueError as error:
         return str(error)
     return None
@@ -90,16 +103,24 @@ def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:
 def log_loaders(cfg: Config) -> None:
     """Say of each loader of a model with a feature cache whether it leaves images unread, and why
     not. To be called when the Runner, with its log, is there."""
-    if not cfg.get('model', {}).get('feature_cache'):
-        return
+    kept = bool(cfg.get('model', {}).get('feature_cache'))
     for name, episodes in _datasets(cfg):
-        if episodes.get('defer_images'):
-            text = 'images are read only where the cache has no features of them'
-        elif 'defer_images' in episodes:
-            text = 'all images are read: the config sets defer_images=False'
-        else:
-            text = f'all images are read: {reason_to_read(cfg, episodes)}'
-        print_log(f'{name}_dataloader: {text}', 'current')
+        if not kept and episodes.get('defer_images'):
+            text = (
+                'defer_images=True without a model.feature_cache: one process reads all images, '
+                'anew in each episode; set defer_images=False'
+            )
+            print_log(f'{name}_dataloader: {text}', 'current', logging.WARNING)
+        elif kept:
+            print_log(f'{name}_dataloader: {_what_is_read(cfg, episodes)}', 'current')
+
+
+def _what_is_read(cfg: Config, episodes: Mapping[str, Any]) -> str:
+    if episodes.get('defer_images'):
+        return 'images are read only where the cache has no features of them'
+    if 'defer_images' in episodes:
+        return 'all images are read: the config sets defer_images=False'
+    return f'all images are read: {reason_to_read(cfg, episodes)}'
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -139,7 +139,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
         name = '_'.join([Path(args.config).stem, *variables, *prepared_folders(cfg)])
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
-    set_feature_cache(cfg, getattr(args, 'feature_cache', None))
+    set_feature_cache(cfg, getattr(args, 'feature_cache', None), options)
     set_loaders(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)

@@ -123,6 +123,14 @@ def test_augmentation_is_refused(voc):
         build(voc, support_pipeline=TRAIN, defer_images=True, lazy_init=True)
 
 
+@pytest.mark.parametrize('value', ['no', None, 2])
+def test_wrong_switch(voc, value):
+    with pytest.raises(
+        ValueError, match=rf'defer_images must be one of \[False, True\], got {value!r}'
+    ):
+        build(voc, defer_images=value, lazy_init=True)
+
+
 def test_errors_are_those_of_read_images(voc):
     dataset = build(voc, defer_images=True)
     episode = dataset.episode(0)

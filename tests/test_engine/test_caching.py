@@ -59,11 +59,33 @@ def test_option_sets_and_removes(cfg, tmp_path):
     assert cfg.model.feature_cache == dict(type='FeatureCache', directory='there')
 
 
+@pytest.mark.parametrize(
+    ('directory', 'key', 'fits'),
+    [
+        ('here', 'model.feature_cache', False),
+        ('here', 'model.feature_cache.directory', False),
+        ('here', 'model.feature_cache.memory_bytes', True),
+        ('none', 'model.feature_cache.memory_bytes', False),
+        (None, 'model.feature_cache.directory', True),
+    ],
+)
+def test_option_and_override_must_not_contradict(cfg, directory, key, fits):
+    if fits:
+        return set_feature_cache(cfg, directory, {key: 'there'})
+    wanted = f'--feature-cache {directory} and --cfg-options {key}=there both say where'
+    with pytest.raises(ValueError, match=wanted):
+        set_feature_cache(cfg, directory, {key: 'there'})
+
+
+def test_option_and_override_on_the_command_line(path):
+    options = {'model.feature_cache': dict(type='FeatureCache')}
+    with pytest.raises(ValueError, match='both say where features are kept; give one of them'):
+        settings(path, feature_cache='a', cfg_options=options)
+
+
 def test_option_for_another_model(cfg):
     cfg.model.type = 'EncoderDecoder'
-    with pytest.raises(
-        ValueError, match='--feature-cache x: EncoderDecoder has no feature_cache'
-    ):
+    with pytest.raises(ValueError, match='--feature-cache x: EncoderDecoder has no feature_cache'):
         set_feature_cache(cfg, 'x')
 
 
@@ -77,6 +99,19 @@ def test_training_without_augmentation(cfg):
     cfg.train_dataloader.dataset.update(query_pipeline=load, support_pipeline=load)
     set_loaders(cfg)
     assert deferring(cfg) == dict(train=True, val=True, test=True)
+
+
+def test_processes_share_the_images_also_where_the_config_defers_them(cfg):
+    cfg.train_dataloader = cfg.val_dataloader = None
+    cfg.test_dataloader.dataset.defer_images = True
+    set_loaders(cfg)
+    assert cfg.default_hooks.prefill == dict(type='PrefillFeaturesHook')
+
+
+def test_a_dataset_without_pipelines_is_left_to_complain_itself(cfg):
+    del cfg.test_dataloader.dataset['support_pipeline']
+    set_loaders(cfg)
+    assert deferring(cfg)['test'] is None
 
 
 def test_config_has_the_last_word(cfg):
@@ -116,6 +151,17 @@ def test_log_says_which_and_why(cfg, tmp_path):
     assert 'RandomFlip in query_pipeline may be random' in lines[0]
     assert lines[1] == 'val_dataloader: all images are read: the config sets defer_images=False'
     assert lines[2].startswith('test_dataloader: images are read only where the cache has no')
+
+
+def test_log_says_what_is_left_unread_in_vain(cfg, monkeypatch):
+    cfg.model.feature_cache = None
+    cfg.test_dataloader.dataset.defer_images = True
+    lines = []
+    monkeypatch.setattr('mmfss.engine.caching.print_log', lambda *args: lines.append(args))
+    log_loaders(cfg)
+    ((text, _, level),) = lines
+    assert text.startswith('test_dataloader: defer_images=True without a model.feature_cache')
+    assert 'set defer_images=False' in text and level == logging.WARNING
 
 
 def test_memory_is_pinned_where_there_is_a_gpu(cfg, monkeypatch):
