@@ -29,17 +29,11 @@ def autocast_of(loop: BaseLoop) -> Iterator[None]:
         yield
 
 
-def _check_precision(fp16: bool, bf16: bool) -> None:
-    if fp16 and bf16:
-        raise ValueError('fp16 and bf16 of a loop cannot both be True; keep one of them')
-
-
-@LOOPS.register_module()
-class EpisodeValLoop(ValLoop):
-    """mmengine's ``ValLoop``, with bfloat16.
+class _WithBFloat16:
+    """Before a loop of mmengine among the bases.
 
     Args:
-        runner, dataloader, evaluator, fp16: As of mmengine's ``ValLoop``.
+        runner, dataloader, evaluator, fp16: As of mmengine's loop.
         bf16: Run the model under bfloat16 autocast, on CPU and CUDA alike.
 
     Raises:
@@ -54,37 +48,25 @@ class EpisodeValLoop(ValLoop):
         fp16: bool = False,
         bf16: bool = False,
     ) -> None:
-        _check_precision(fp16, bf16)
-        super().__init__(runner, dataloader, evaluator, fp16 or bf16)
+        if fp16 and bf16:
+            raise ValueError('fp16 and bf16 of a loop cannot both be True; keep one of them')
+        super().__init__(runner, dataloader, evaluator, fp16 or bf16)  # type: ignore[call-arg]
         self.bf16 = bf16
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """One batch."""
         with _autocast(self.bf16):
-            super().run_iter(idx, data_batch)
+            super().run_iter(idx, data_batch)  # type: ignore[misc]
 
 
 @LOOPS.register_module()
-class EpisodeTestLoop(TestLoop):
-    """mmengine's ``TestLoop``, with bfloat16. Arguments and errors as of
-    :class:`EpisodeValLoop`."""
+class EpisodeValLoop(_WithBFloat16, ValLoop):
+    """mmengine's ``ValLoop``; with ``bf16=True`` under bfloat16 autocast."""
 
-    def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict,
-        evaluator: Evaluator | dict | list,
-        fp16: bool = False,
-        bf16: bool = False,
-    ) -> None:
-        _check_precision(fp16, bf16)
-        super().__init__(runner, dataloader, evaluator, fp16 or bf16)
-        self.bf16 = bf16
 
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """One batch."""
-        with _autocast(self.bf16):
-            super().run_iter(idx, data_batch)
+@LOOPS.register_module()
+class EpisodeTestLoop(_WithBFloat16, TestLoop):
+    """mmengine's ``TestLoop``; with ``bf16=True`` under bfloat16 autocast."""
 
 
 @LOOPS.register_module()
@@ -99,7 +81,8 @@ class ValLoopWatchingNovel(EpisodeValLoop):
     ``test_evaluator``.
 
     Args:
-        runner, dataloader, evaluator, fp16, bf16: As of :class:`EpisodeValLoop`.
+        runner, dataloader, evaluator, fp16: As of mmengine's ``ValLoop``.
+        bf16: Run the model under bfloat16 autocast, on CPU and CUDA alike.
 
     Raises:
         ValueError: The config has nothing to test with.
