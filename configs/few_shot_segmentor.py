@@ -10,6 +10,7 @@ model = dict(
     support='{{$SUPPORT:data/example/support}}',
     threshold={{_base_.object_threshold}},
     test_cfg=dict(mode='whole'),
+    feature_cache=None,  # that of the base is for images that come in many episodes
     # Small objects in large images: windows of 512 px on an image with a long side of 1536, each
     # looked at as an image of its own. Take out Resize below, or set its scale=(1536, 1536),
     # keep_ratio=True.

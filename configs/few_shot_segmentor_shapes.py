@@ -10,6 +10,7 @@ model = dict(
     support='{{$SUPPORT:data/example/support}}',
     threshold={{_base_.object_threshold}},
     test_cfg=dict(mode='whole'),
+    feature_cache=None,  # that of the base is for images that come in many episodes
 )
 test_pipeline = [
     dict(type='LoadImageFromFile'),

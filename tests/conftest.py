@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # Before torch and numpy are imported: tests are small and the machine is shared.
 for _key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
@@ -17,6 +18,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import mmfss  # noqa: E402, F401  (registers all parts)
+from mmfss.features.disk import DiskStore  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -36,6 +38,20 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f'no reference data at {SHARED}; set MMFSS_SHARED to its folder')
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_features_in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published configs keep features in ``work_dirs``, which tests leave alone."""
+    original = DiskStore.open
+
+    def checked(self: DiskStore, *args: Any) -> None:
+        assert REPO not in self.directory.parents, (
+            f'a test keeps features in {self.directory}; let it set model.feature_cache'
+        )
+        original(self, *args)
+
+    monkeypatch.setattr(DiskStore, 'open', checked)
 
 
 @pytest.fixture
