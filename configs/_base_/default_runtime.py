@@ -25,7 +25,8 @@ default_hooks = dict(
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    # as long as gloo waits, in seconds: the first process may read all masks for the others
+    dist_cfg=dict(backend='nccl', timeout=1800),
 )  # gloo where there is no GPU
 find_unused_parameters = True  # SAM 2's IoU head gets no gradient from the Dice loss
 randomness = dict(seed=0)
