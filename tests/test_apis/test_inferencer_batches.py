@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,6 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.images import as_bgr
 from mmfss.apis.reading import read_ahead
 
 COUNT = 7
@@ -140,20 +141,42 @@ def test_one_list_is_read_ahead_and_no_more():
     assert list(read_ahead(read, [], 3)) == []
 
 
-@pytest.mark.parametrize('batch_size', [1, 3])
-def test_images_that_are_done_make_room(model, folder, batch_size, monkeypatch):
-    read, held, most = [], [], []
+class Pixels:
+    """Of an image."""
 
-    def reads(image, name):
-        pixels = as_bgr(image, name)
+
+def test_a_list_is_emptied_before_the_next_is_asked_for():
+    read, held = [], []
+
+    def items():
+        for i in range(8):
+            held.append(sum(one() is not None for one in read))
+            yield i
+
+    def reads(item):
+        pixels = Pixels()
         read.append(weakref.ref(pixels))
-        held.append(sum(one() is not None for one in read))
         return pixels
 
-    monkeypatch.setattr('mmfss.apis.inferencer.as_bgr', reads)
-    for _ in _inferencer(model, batch_size=batch_size)(folder):
-        most.append(sum(one() is not None for one in read))
-    assert len(read) == COUNT and max(held + most) <= 2 * batch_size
+    for batch in read_ahead(reads, items(), 2):
+        assert len(batch) == 2
+        while len(read) < len(held):  # until all that were asked for are there
+            time.sleep(0.001)
+    assert len(read) == 8 and max(held) <= 2 + 1  # the next two, and the first of those after them
+
+
+def test_an_image_is_let_go_with_its_list(model, folder, monkeypatch):
+    def read_in_turn(read, items, batch):
+        for item in items:
+            now = [Future()]
+            now[0].set_result(read(item))
+            pixels = weakref.ref(now[0].result()[0])
+            yield now
+            now.clear()
+            assert pixels() is None
+
+    monkeypatch.setattr('mmfss.apis.inferencer.read_ahead', read_in_turn)
+    assert len(list(_inferencer(model)(folder))) == COUNT
 
 
 # ------------------------------------------------------------------ kept features

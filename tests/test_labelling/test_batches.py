@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import weakref
+from concurrent.futures import Future
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.datasets.io import read_mask
 from mmfss.labelling.cli import label
@@ -123,19 +123,21 @@ def test_what_a_failed_batch_had_taken_is_free_again(case, tmp_path, monkeypatch
     assert len(taken) == 2
 
 
-@pytest.mark.parametrize('batch_size', [1, 2])
-def test_images_that_are_done_make_room(case, tmp_path, monkeypatch, batch_size):
-    read, held = [], []
+def test_an_image_is_let_go_with_its_list(case, tmp_path, monkeypatch):
+    seen = []
 
-    def reads(path):
-        pixels = as_bgr(path)
-        read.append(weakref.ref(pixels))
-        held.append(sum(one() is not None for one in read))
-        return pixels
+    def read_in_turn(read, items, batch):
+        for item in items:
+            now = [Future()]
+            now[0].set_result(read(item))
+            seen.append(weakref.ref(now[0].result().pixels))
+            yield now
+            now.clear()
+            assert seen[-1]() is None
 
-    monkeypatch.setattr('mmfss.labelling.run.as_bgr', reads)
-    assert label(case.arguments(tmp_path / 'out', '--batch-size', f'{batch_size}')) == 0
-    assert len(read) == 9 and max(held) <= 2 * batch_size
+    monkeypatch.setattr('mmfss.labelling.run.read_ahead', read_in_turn)
+    assert label(case.arguments(tmp_path / 'out')) == 0
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize('option', ['--batch-size', '--pairs'])
