@@ -11,7 +11,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from tiny_runs import write_config, write_shapes
 
+from mmfss.engine import launch, testing
 from mmfss.features.images import ImageFile
+from mmfss.safe_load import load_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -139,3 +141,25 @@ def test_damaged_files_are_mended(config, tmp_path, monkeypatch):
     watch = Watch(monkeypatch)
     mended = evaluate(config, tmp_path / 'mended', cache, watch)
     assert mended[2].stats.damaged == 0 and watch.encoded == 0 and same(first, mended)
+
+
+def test_option_of_the_commands(tmp_path, shapes, monkeypatch):
+    """Training and tests with and without ``--feature-cache``: the same figures; the second
+    test reads no image."""
+    monkeypatch.setenv('FOLD', '1')
+    (tmp_path / 'configs').mkdir()
+    found = {}
+    for kept in ('none', str(tmp_path / 'kept')):
+        name = Path(kept).name
+        path, work = write_config(tmp_path / f'configs/option_{name}.py', shapes), tmp_path / name
+        options = ['--feature-cache', kept, '--work-dir', str(work / 'work')]
+        launch.train([path, *options, '--cfg-options', 'train_cfg.max_epochs=1'])
+        watch = Watch(monkeypatch)
+        checkpoint = str(work / 'work/epoch_1.pth')
+        metrics = testing.test([path, checkpoint, *options])
+        found[name] = metrics, load_checkpoint(checkpoint)['state_dict']
+        assert watch.read == []  # validation met the same images, or loaders read them
+    assert found['none'][0] == found['kept'][0]
+    one, other = (weights for _, weights in found.values())
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert len(list((tmp_path / 'kept').rglob('*.safetensors'))) > 3
