@@ -30,7 +30,7 @@ class Graphs:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('parts', [ALL, ('trunk',), ('prior_encoder',)])
+@pytest.mark.parametrize('parts', [ALL])
 def test_same_numbers_and_names(parts):
     model, plain = build(compile=dict(parts=parts, backend=Graphs())), build()
     assert list(model.state_dict()) == list(plain.state_dict())
