@@ -20,7 +20,7 @@ from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_m
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.reading import read_ahead
 from mmfss.apis.support import SupportSet
-from mmfss.models.batching import checked_count
+from mmfss.arguments import integer, optional
 from mmfss.models.fssam import FSSAM, ImageFeatures
 from mmfss.models.nway import ClassStates, as_input, encode_classes, segment_classes
 
@@ -77,8 +77,8 @@ class FewShotInferencer:
         pairs: int | None = None,
         feature_cache: str | os.PathLike | None = None,
     ) -> None:
-        self.batch_size = checked_count('batch_size', batch_size)
-        self.pairs = None if pairs is None else checked_count('pairs', pairs)
+        self.batch_size = integer('batch_size', batch_size, 1)
+        self.pairs = optional('pairs', pairs)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
         if isinstance(config, FSSAM):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmfss.models.batching import cat
 from mmfss.models.dinov2 import DINOv2
 from mmfss.models.fssam import FSSAM, ImageFeatures, Segmentation, SupportState
 from mmfss.models.functional import up
@@ -62,7 +63,7 @@ class NaiveFSSAM(FSSAM):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Features of (N, 3, S, S) RGB images, one image at a time, through host memory."""
         parts = [self._encode_one(image) for image in images.split(1)]
-        return ImageFeatures.cat(parts)
+        return cat(parts)
 
     def _encode_one(self, image: Tensor) -> ImageFeatures:
         device = image.device

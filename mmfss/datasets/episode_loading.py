@@ -17,7 +17,7 @@ from mmfss.datasets.deferring import image_steps, without_pixels
 from mmfss.datasets.folds import FoldSplit
 from mmfss.datasets.packing import pack_episode
 from mmfss.datasets.sampling import Episode
-from mmfss.datasets.segmentation import ImageFiles
+from mmfss.datasets.segmentation import AnnotatedImage
 from mmfss.datasets.transforms import check_reduced
 from mmfss.features.images import ImageFile, ImageSteps
 
@@ -72,7 +72,7 @@ class EpisodeLoader:
 
     def __init__(
         self,
-        files: Mapping[str, ImageFiles],
+        files: Mapping[str, AnnotatedImage],
         split: FoldSplit,
         query_pipeline: Compose,
         support_pipeline: Compose,

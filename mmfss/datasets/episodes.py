@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from mmfss.datasets.arguments import integer, one_of, optional
+from mmfss.arguments import integer, one_of, optional
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.deferring import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose

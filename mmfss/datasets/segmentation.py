@@ -228,7 +228,7 @@ class CocoFewShot(FewShotSegDataset):
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class AnnotatedImage:
     """Files of an image.
 
     Args:
@@ -246,7 +246,7 @@ class ImageFiles:
         return self.masks[class_id], 1
 
 
-def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
+def image_files(dataset: BaseSegDataset) -> dict[str, AnnotatedImage]:
     """``{image id: its files}`` of an mmseg dataset, in its order.
 
     The id is the image's path under its folder, without suffix, however the folder is spelt.
@@ -258,7 +258,7 @@ def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
     """
     folder = os.path.normpath(dataset.data_prefix.get('img_path') or '')
     root = '' if folder == os.curdir else os.path.join(folder, '')  # with '/' at its end
-    files: dict[str, ImageFiles] = {}
+    files: dict[str, AnnotatedImage] = {}
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         path = info['img_path']
@@ -269,5 +269,5 @@ def image_files(dataset: BaseSegDataset) -> dict[str, ImageFiles]:
                 'image names must differ by more than their suffix'
             )
         masks = info.get('class_mask_paths')  # empty for an image without a class
-        files[image] = ImageFiles(path, info['seg_map_path'] if masks is None else masks)
+        files[image] = AnnotatedImage(path, info['seg_map_path'] if masks is None else masks)
     return files

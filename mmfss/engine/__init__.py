@@ -1,11 +1,10 @@
 """Parts that mmengine's Runner takes from mmfss: hooks, sampler, mixed precision."""
 
-from mmfss.features.prefill import PrefillFeaturesHook
-
 from .guards import FoldGuardHook, StrictLoadHook
 from .hooks import RepeatableNoiseHook, StopWithoutProgressHook, WarmUpHook
 from .loops import EpisodeTestLoop, EpisodeValLoop, ValLoopWatchingNovel
 from .optim import BFloat16OptimWrapper
+from .prefill import PrefillFeaturesHook
 from .samplers import EpisodeSampler
 from .support_classes import SupportClassesHook
 

@@ -23,6 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from mmfss.apis.marks import Prompt
+from mmfss.models.batching import cat
 from mmfss.models.fssam import FSSAM
 from mmfss.models.prompt_heads import PADDING, PromptHeads
 from mmfss.models.sam2 import SAM2Features
@@ -185,7 +186,7 @@ def encode_objects(model: FSSAM, dataset: Sequence, number: int, batch_size: int
             waiting = []
     if len(masks) < number:
         raise ValueError(f'the data have {len(masks)} objects, fewer than the {number} asked for')
-    return Objects(SAM2Features.cat(parts), masks)
+    return Objects(cat(parts), masks)
 
 
 def _objects(dataset: Sequence) -> Iterator[tuple[Tensor, np.ndarray]]:

@@ -17,17 +17,6 @@ from torch import Tensor
 Kept = TypeVar('Kept')
 
 
-def checked_count(name: str, value: int) -> int:
-    """A number of things that go together.
-
-    Raises:
-        ValueError: It is no integer >= 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} must be an integer >= 1, got {value!r}')
-    return value
-
-
 def cat(parts: Sequence[Kept]) -> Kept:
     """Join states of one form along the episodes: B1, B2, ... give B1 + B2 + ...
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmfss.arguments import integer
 from mmfss.features.cache import FeatureCache
 from mmfss.features.fingerprint import Fingerprint, arithmetic, fingerprint, weights_version
 from mmfss.features.images import LazyImages, content_key
@@ -50,10 +52,9 @@ class FrozenEncoding:
         chunk: int = 1,
         fixed: bool = False,
     ) -> None:
-        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-            raise ValueError(f'model.encode_batch must be an integer >= 1, got {chunk!r}')
         self.modules, self.settings = dict(modules), dict(settings)
-        self.cache, self.chunk, self.fixed = cache, chunk, fixed
+        self.cache, self.fixed = cache, fixed
+        self.chunk = integer('model.encode_batch', chunk, 1)
         self._keys: dict[str | None, str] = {}
         self._version: tuple | None = None
 
@@ -106,7 +107,7 @@ class FrozenEncoding:
 
     def _device(self) -> torch.device:
         modules = self.modules.values()
-        return next(x for m in modules for x in (*m.parameters(), *m.buffers())).device
+        return next(x for m in modules for x in chain(m.parameters(), m.buffers())).device
 
     def _encoder_key(self, device: torch.device) -> str:
         """Key of the encoders as they are now; a new one when their weights change, or how torch

@@ -23,9 +23,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmfss.arguments import integer, optional
 from mmfss.datasets.palette import label_palette
 
-from .batching import checked_count
 from .fssam import FSSAM
 from .functional import up
 from .nway import ClassStates, class_logits, encode_classes, segment_classes
@@ -119,8 +119,8 @@ class FewShotSegmentor(FSSAM):
         self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
         self.prompt_checkpoint = prompt_checkpoint
-        self.batch_size = checked_count('model.batch_size', batch_size)
-        self.pairs = None if pairs is None else checked_count('model.pairs', pairs)
+        self.batch_size = integer('model.batch_size', batch_size, 1)
+        self.pairs = optional('model.pairs', pairs)
         self._source = support
         self._support: SupportSet | None = None
         self._states: ClassStates | None = None

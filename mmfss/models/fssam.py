@@ -110,10 +110,11 @@ class FSSAM(BaseSegmentor):
         )
         self.trainable = tuple(trainable)
         freeze(self, self.sam2, self.trainable)
+        needs_prior = self.prompt_generator is not None and self.prompt_generator.needs_prior
         self.encoding = ImageEncoding(
             self.sam2,
             self.normalise,
-            self.prior_encoder if self._needs_prior else None,
+            self.prior_encoder if needs_prior else None,
             self.trainable,
             None if feature_cache is None else MODELS.build(feature_cache),
             encode_batch,
@@ -292,7 +293,3 @@ class FSSAM(BaseSegmentor):
         for frozen in self.encoding.modules.values():  # some are inside of a trained one
             frozen.eval()
         return self
-
-    @property
-    def _needs_prior(self) -> bool:
-        return self.prompt_generator is not None and self.prompt_generator.needs_prior

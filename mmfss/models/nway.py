@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batching import cat, checked_count, repeat_all, repeat_each, take
+from mmfss.arguments import integer
+
+from .batching import cat, repeat_all, repeat_each, take
 from .fssam import FSSAM, ImageFeatures, SupportState
 from .functional import masked_average, resize_mask, up
 from .object_score import object_scores
@@ -140,7 +142,7 @@ def encode_classes(
     for shots in classes:
         parts = [model.encode_image(as_input(image, device)) for image, _ in shots]
         masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(device)
-        states.append(encode_class(model, ImageFeatures.cat(parts), masks))
+        states.append(encode_class(model, cat(parts), masks))
     return ClassStates.stack(states)
 
 
@@ -177,7 +179,7 @@ def segment_classes(
     if pairs is None:
         on_cpu = features.sam2.top.device.type == 'cpu'
         pairs = CPU_PAIRS if on_cpu else GPU_PAIRS
-    checked_count('pairs', pairs)
+    integer('pairs', pairs, 1)
     if not isinstance(states, ClassStates):
         states = ClassStates.stack(states)
     top, side = features.sam2.top, model.sam2.image_size

@@ -43,15 +43,6 @@ class SAM2Features:
         """``top`` and ``top_pos`` as tokens, both (N, h w, D)."""
         return self.top.flatten(2).transpose(1, 2), self.top_pos.flatten(2).transpose(1, 2)
 
-    @staticmethod
-    def cat(parts: list[SAM2Features]) -> SAM2Features:
-        """Join the features of several images along N."""
-        low, mid = (torch.cat(level) for level in zip(*(part.high_res for part in parts)))
-        top, top_pos = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ('top', 'top_pos')
-        )
-        return SAM2Features((low, mid), top, top_pos)
-
 
 @dataclass(frozen=True)
 class DecodedMasks:

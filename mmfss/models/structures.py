@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .memory_attention import MemoryFrames
@@ -31,13 +30,6 @@ class ImageFeatures:
     sam2: SAM2Features
     prior: Tensor | None
     tokens: Tensor | None = None
-
-    @staticmethod
-    def cat(parts: list[ImageFeatures]) -> ImageFeatures:
-        """Join the features of several images along N; without ``tokens``."""
-        sam2 = SAM2Features.cat([part.sam2 for part in parts])
-        priors = [part.prior for part in parts]
-        return ImageFeatures(sam2, None if priors[0] is None else torch.cat(priors))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from tiny_models import SIZE, build, episodes, inputs_of, samples_of
 
-from mmfss.models.fssam import ImageFeatures
+from mmfss.models.batching import cat
 from mmfss.models.functional import logits_to_mask
 
 
@@ -119,7 +119,7 @@ def test_the_three_steps_are_one_run(published):
 def test_features_may_be_joined_and_come_without_gradient(published):
     images = episodes(3)['query']
     whole = published.encode_image(images)
-    parts = ImageFeatures.cat([published.encode_image(image[None]) for image in images])
+    parts = cat([published.encode_image(image[None]) for image in images])
     torch.testing.assert_close(whole.prior, parts.prior, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(whole.sam2.top, parts.sam2.top, atol=1e-4, rtol=1e-4)
     assert torch.equal(whole.sam2.top_pos[:1], parts.sam2.top_pos[:1])

@@ -35,7 +35,7 @@ from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
 from mmfss.files import write_text
-from mmfss.models.fssam import ImageFeatures
+from mmfss.models.batching import cat
 from mmfss.models.nway import encode_class, object_score_of
 
 SCORES = ('object score', 'SAM 2 object score', 'predicted IoU', 'mean probability')
@@ -66,7 +66,7 @@ class Images:
     def state(self, label: int, chosen: list[int]):
         """Encoded supports of a class."""
         masks = torch.stack([(self.small[i] == label).to(torch.uint8) for i in chosen])
-        features = ImageFeatures.cat([self.features[i] for i in chosen])
+        features = cat([self.features[i] for i in chosen])
         return encode_class(self.inferencer.model, features, masks)
 
 

@@ -17,9 +17,9 @@ from two_processes import in_two_processes
 from mmfss import compat
 from mmfss.datasets import EpisodicDataset
 from mmfss.engine.caching import set_loaders
+from mmfss.engine.prefill import PrefillFeaturesHook
 from mmfss.engine.preparation import set_evaluation_amp
 from mmfss.features.images import ImageFile
-from mmfss.features.prefill import PrefillFeaturesHook
 
 
 @pytest.fixture(scope='module')
@@ -132,7 +132,7 @@ def test_damaged_image_ends_all_processes(cfg, shapes, tmp_path):
 
 def test_one_process_only_says_what_the_cache_did(cfg, monkeypatch):
     lines = []
-    monkeypatch.setattr('mmfss.features.prefill.print_log', lambda text, _: lines.append(text))
+    monkeypatch.setattr('mmfss.engine.prefill.print_log', lambda text, _: lines.append(text))
     set_loaders(cfg)
     result = run(cfg)
     assert result['first'] == [] and len(result['read']) > 10
@@ -157,7 +157,7 @@ class Episodes(EpisodicDataset):
 
 @pytest.mark.parametrize('missing', ['directory', 'deferral', 'cache', None])
 def test_nothing_without_a_shared_directory_or_deferred_images(monkeypatch, missing):
-    monkeypatch.setattr('mmfss.features.prefill.get_dist_info', lambda: (0, 2))
+    monkeypatch.setattr('mmfss.engine.prefill.get_dist_info', lambda: (0, 2))
     cache = SimpleNamespace(directory=None if missing == 'directory' else 'there')
     encoding = SimpleNamespace(cache=None if missing == 'cache' else cache)
     dataset = Episodes(defer_images=missing != 'deferral')
