@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .batching import cat
 from .calibrated_attention import LayerSupport, SupportCalibratedAttention
 
-MLP_ROWS = 256
-"""Tokens at a time in the feed-forward part of a layer."""
+MLP_TOKENS = 1024
+"""At a time in the feed-forward part of a layer: the hidden layer of many would not stay in the
+processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -177,16 +180,19 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
             support=support,
         )
         tgt = tgt + self.dropout2(attended)
-        # by rows: the hidden layer of all of them would not stay in the processor's cache
-        mlp = [self._mlp(rows) for rows in self.norm3(tgt).split(MLP_ROWS, dim=1)]
-        return tgt + self.dropout3(torch.cat(mlp, 1))
+        parts = self.norm3(tgt).flatten(0, 1).split(MLP_TOKENS)
+        mlp = cat([self._mlp(tokens) for tokens in parts])
+        return tgt + self.dropout3(mlp.view_as(tgt))
 
     def self_attend(self, tgt: Tensor, query_pos: Tensor) -> Tensor:
         """The first part of a layer on (B, n, D), which reads no memory."""
         return self._forward_sa(tgt, query_pos)
 
-    def _mlp(self, rows: Tensor) -> Tensor:
-        return self.linear2(self.dropout(self.activation(self.linear1(rows))))
+    def _mlp(self, tokens: Tensor) -> Tensor:
+        hidden = self.linear1(tokens)
+        # in place: memory that is fresh costs as much as the function itself
+        hidden = F.relu_(hidden) if self.activation is F.relu else self.activation(hidden)
+        return self.linear2(self.dropout(hidden))
 
 
 @MODELS.register_module()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .kept_tables import keep_tables
 from .memory_attention import MemoryFrames
+from .native_norm import use_native_norms
 from .sam2_archs import arch_config, official_url
 from .weights import load_strict
 
@@ -233,9 +234,10 @@ def build_sam2(
         image_size: side S of the images in pixels, a multiple of 32.
         memory_attention: ``dict(type=..., ...)`` of a registered memory attention, by default
             SAM 2's own.
-        channels_last: memory layout of the convolutions' weights. SAM 2's trunk gives maps with
-            channels last; so they stay as they are (sam2_small, 2 CPU threads: image encoder 5 %,
-            mask decoder 12 % faster). The same numbers up to rounding.
+        channels_last: memory layout of the convolutions' weights, and norms over channels that
+            take it as it is (:class:`mmfss.models.native_norm.NativeLayerNorm2d`). SAM 2's trunk
+            gives maps with channels last; so they stay (sam2_small, 2 CPU threads: image encoder
+            5 %, mask decoder 12 % faster). The same numbers up to rounding.
 
     Raises:
         ValueError: unknown arch or override, a side that is not a multiple of 32, or
@@ -263,8 +265,11 @@ def build_sam2(
         )
     cls.retarget(cfg['memory_attention'], **options)
     keep_tables(cfg)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return instantiate(OmegaConf.create(cfg), _recursive_=True).to(memory_format=layout)
+    model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
+    if channels_last:
+        use_native_norms(model)
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:

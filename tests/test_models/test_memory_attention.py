@@ -142,6 +142,15 @@ def test_checkpointing_leaves_gradients_as_they_are(kind, dropout):
         assert torch.equal(grad, grads[1][name]), name
 
 
+@torch.no_grad()
+def test_parts_of_the_feed_forward_part_change_no_number(monkeypatch):
+    attention = memory_attention(type='SupportCalibratedMemoryAttention')
+    support, query, masks = frames(2), frames(1, seed=10), masks_of(2)
+    whole = attend(attention, support, query, masks)
+    monkeypatch.setattr('mmfss.models.memory_attention.MLP_TOKENS', N - 1)  # across the episodes
+    torch.testing.assert_close(attend(attention, support, query, masks), whole)
+
+
 def test_options_of_memory_attention():
     with pytest.raises(ValueError, match=r"checkpoint must be True or False, got 'yes'"):
         memory_attention(type='SAM2MemoryAttention', checkpoint='yes')

@@ -165,8 +165,9 @@ def test_attended_feature_is_that_of_a_video_one_step_on(pair):
     ours, theirs = pair
     x = images(2, seed=3)
     out = attended(ours, x)
-    torch.testing.assert_close(out, conditioned(theirs, 100, x))
-    torch.testing.assert_close(out, conditioned(theirs, 16, x))
+    near = dict(rtol=1e-4, atol=1e-4)  # further than the tests above, and norms round otherwise
+    torch.testing.assert_close(out, conditioned(theirs, 100, x), **near)
+    torch.testing.assert_close(out, conditioned(theirs, 16, x), **near)
     moved = (out - conditioned(theirs, 100, x, frame_idx=9)).abs().max()
     short = (out - conditioned(theirs, 3, x)).abs().max()
     if theirs.add_tpos_enc_to_obj_ptrs:  # 2.1 knows how far away a pointer is

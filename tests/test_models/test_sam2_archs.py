@@ -12,8 +12,10 @@ import torch
 from hydra.utils import instantiate
 from mmengine.registry import MODELS as ROOT_MODELS
 from omegaconf import OmegaConf
+from sam2.modeling.sam2_utils import LayerNorm2d
 from tiny_models import SIZE, tiny_arch
 
+from mmfss.models.native_norm import NativeLayerNorm2d
 from mmfss.models.sam2 import build_sam2
 from mmfss.models.sam2_archs import ARCHS
 
@@ -126,6 +128,8 @@ def test_memory_layout_is_an_option_and_changes_no_number():
         weight = model.sam_mask_decoder.output_upscaling[0].weight
         assert weight.is_contiguous(memory_format=torch.channels_last) is last
         assert weight.is_contiguous() is not last
+        norms = {type(m) for m in model.modules() if isinstance(m, LayerNorm2d)}
+        assert norms == {NativeLayerNorm2d if last else LayerNorm2d}
         features = model.encode_image(images)
         decoded = model.decode(features.top, features.high_res)
         outs.append((*model.encode_memory(features, masks), features.top, decoded.logits))
