@@ -13,11 +13,11 @@ from mmfss.models.fssam import FSSAM
 
 from .common import fold_spec, machine_of, subject_of, tolerance_of
 from .pictures import FoldSpec, episodes_of, write_fold
-from .report import table
+from .report import mib, table
 from .running import Episodes, Outcome, compare
 from .stages import ENCODERS, FINGERPRINT, KEPT
 from .subject import Subject, folder
-from .timing import note, summary
+from .timing import note, peak_bytes, summary
 
 HELP = 'an evaluation of E episodes of M images, with and without feature cache'
 NAIVE, PLAIN, COLD, WARM = 'naive', 'no cache', 'cold cache', 'warm cache'
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         ``machine``; for each K under ``shots``: ``ways`` (seconds of all episodes, of one, images
         per second, parts of one episode), ``target`` (extrapolated seconds) and ``ratios`` to the
-        naive way; ``equal``: how far the results of two ways are apart.
+        naive way; ``equal``: how far the results of two ways are apart; ``peak_bytes`` of the
+        process, all ways together.
     """
     _check(args)
     if args.quick:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 ways = Ways(args, subject, pictures, spec, shots, Path(caches))
                 results['shots'][str(shots)] = ways.measured()
                 results['equal'].update(ways.equal)
-    return results
+    return dict(results, peak_bytes=peak_bytes(subject.target))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -269,7 +270,7 @@ def tables(results: dict[str, Any]) -> list[str]:
             f'{entry["cache_memory"] / 2**20:.0f} MiB in memory. {_FORMULA} '
             f'({entry["ways"][WARM]["fixed_seconds"]:.2f} s).'
         )
-    return texts
+    return [*texts, f'Peak memory of the process, all ways together: {mib(results["peak_bytes"])}']
 
 
 _FORMULA = (

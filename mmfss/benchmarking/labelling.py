@@ -13,9 +13,9 @@ from mmfss.apis.inferencer import FewShotInferencer
 
 from .common import machine_of, subject_of
 from .pictures import FoldSpec, photo, write_fold
-from .report import SECONDS, seconds_row, table
+from .report import SECONDS, mib, seconds_row, table
 from .subject import folder
-from .timing import clock_of, interleaved, note
+from .timing import clock_of, interleaved, note, peak_bytes
 
 HELP = 'images/s of labelling with encoded supports, by shots and classes'
 _FILES = 6
@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         ``machine``; ``seconds`` of an image by ``N=.., K=..``; ``support_seconds`` it took to
-        encode the supports; ``images_per_second``; ``ratios``: see :func:`ratios`.
+        encode the supports; ``images_per_second``; ``ratios``: see :func:`ratios`;
+        ``peak_bytes`` of the process with all of these supports.
     """
     if min(*args.shots, *args.classes, args.class_shots) < 1:
         raise ValueError(
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         support_seconds=support_seconds,
         images_per_second={name: 1 / entry['median'] for name, entry in seconds.items()},
         ratios=ratios(seconds, args.shots, args.classes, args.class_shots),
+        peak_bytes=peak_bytes(subject.target),
     )
 
 
@@ -125,5 +127,6 @@ def tables(results: dict[str, Any]) -> list[str]:
     return [
         table(['a further image', *SECONDS, 'images/s', 's for supports'], rows),
         table(['change', ''], [[k, v] for k, v in results['ratios'].items()]),
-        'An image is read, encoded, segmented for N classes and decided at its size; no files.',
+        'An image is read, encoded, segmented for N classes and decided at its size; no files. '
+        f'Peak memory of the process {mib(results["peak_bytes"])}',
     ]

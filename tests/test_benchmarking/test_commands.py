@@ -127,6 +127,7 @@ def test_evaluation(run):
         assert warm['misses'] == 0 and warm['disk_hits'] >= 6
         assert warm['memory_hits'] + warm['disk_hits'] <= calls
         assert ways['no cache']['cache'] == {}
+    assert content['results']['peak_bytes'] > 2**27
     equal = content['results']['equal']
     assert equal['2-shot, cold cache and no cache']['max_logit_difference'] == 0
     assert equal['2-shot, warm cache and cold cache']['different_pixels'] == 0
@@ -203,6 +204,7 @@ def test_labelling(run):
         'N=1 to N=2, % per class': 100 * (seconds['N=2, K=1'] / seconds['N=1, K=1'] - 1),
     })  # fmt: skip
     assert results['images_per_second']['N=1, K=1'] == 1 / seconds['N=1, K=1']
+    assert results['peak_bytes'] > 2**27  # torch alone is more
 
 
 def test_loading(run):
