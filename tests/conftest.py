@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ import mmfss  # noqa: E402, F401  (registers all parts)
 from mmfss.features.disk import DiskStore  # noqa: E402
 
 torch.set_num_threads(1)
+
+# A shell starts what it puts in the background (`make test &`, nohup) with ctrl-C ignored, and
+# processes hand that on: those that tests interrupt would never stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: reference tensors and data that are not part of the repository
 SHARED = Path(os.environ.get('MMFSS_SHARED', REPO.parent / 'shared')).resolve()
