@@ -1,8 +1,8 @@
-"""Batches of what parts of the model keep, whatever form it has.
+"""Batches of features and of what parts of the model keep, whatever form it has.
 
 What an attention or a prompt generator keeps of the supports is its own affair. All that is asked
 of it: dataclasses, tuples, lists and dicts (in each other as they like) of tensors whose first axis
-is the episode, and of ``None``.
+is the episode (of features: the image), and of ``None``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Kept = TypeVar('Kept')
 
 
 def cat(parts: Sequence[Kept]) -> Kept:
-    """Join states of one form along the episodes: B1, B2, ... give B1 + B2 + ...
+    """Join states of one form along the episodes (features: images): B1, B2, ... give B1 + B2 + ...
 
     Args:
         parts: at least one; a single one is given back as it is, without a copy.

@@ -17,6 +17,8 @@ from mmfss.features.cache import FeatureCache
 from mmfss.features.fingerprint import Fingerprint, arithmetic, fingerprint, weights_version
 from mmfss.features.images import LazyImages, content_key
 
+from .batching import cat
+
 Encode = Callable[[Tensor], list[Tensor]]
 
 
@@ -75,7 +77,7 @@ class FrozenEncoding:
         lazy = isinstance(images, LazyImages)
         if self.cache is None or (training and not lazy and not self.cache.training):
             pixels = all_pixels(images) if lazy else images
-            return self._run(encode, pixels) if training else _joined(self._chunks(encode, pixels))
+            return self._run(encode, pixels) if training else cat(self._chunks(encode, pixels))
         names = images.keys if lazy else [content_key(image) for image in images]
         device = self._device()
         key = self._encoder_key(device)
@@ -89,7 +91,7 @@ class FrozenEncoding:
             for row, name in enumerate(some):
                 features = [level[row : row + 1] for level in encoded]
                 found[name] = self.cache.put(key, name, features)
-        return _joined([found[name] for name in names])
+        return cat([found[name] for name in names])
 
     def _chunks(self, encode: Encode, images: Tensor) -> list[list[Tensor]]:
         return [self._chunk(encode, some) for some in images.split(self.chunk)]
@@ -128,8 +130,3 @@ class FrozenEncoding:
 def all_pixels(images: LazyImages) -> Tensor:
     """Read all of them: (N, 3, S, S)."""
     return torch.cat([images.pixels(i) for i in range(len(images))])
-
-
-def _joined(rows: list[list[Tensor]]) -> list[Tensor]:
-    """Outputs of several calls along N; nothing is copied where there is one."""
-    return rows[0] if len(rows) == 1 else [torch.cat(level) for level in zip(*rows)]
