@@ -45,7 +45,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmfss', 'mmfss.*']),
-    entry_points={'console_scripts': ['mmfss-label = mmfss.labelling.cli:main']},
+    entry_points={'console_scripts': ['mmfss-label = mmfss.commands.label:main']},
     install_requires=requirements('runtime') + requirements('sam2'),
     extras_require={name: requirements(name) for name in ('tests', 'tools', 'demo', 'webui')},
 )

@@ -18,16 +18,26 @@ from . import compat  # noqa: E402
 compat.apply()
 
 # The order matters from here on: every part below imports mmseg, which needs the mends.
-from . import apis, datasets, engine, evaluation, features, models, visualization  # noqa: E402
+from . import (  # noqa: E402
+    apis,
+    datasets,
+    encoders,
+    engine,
+    evaluation,
+    features,
+    methods,
+    visualization,
+)
 
 __all__ = [
     '__version__',
     'apis',
     'compat',
     'datasets',
+    'encoders',
     'engine',
     'evaluation',
     'features',
-    'models',
+    'methods',
     'visualization',
 ]

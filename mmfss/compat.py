@@ -39,8 +39,8 @@ from typing import Any
 
 import torch
 
-from ._versions import installed_version
-from .safe_load import load_checkpoint, made_safe
+from mmfss._versions import installed_version
+from mmfss.checkpoints.safe_load import load_checkpoint, made_safe
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 

@@ -14,6 +14,7 @@ for _key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
+sys.path.append(str(REPO / 'tools'))  # benchmarks; at the end, as tools/test.py is no test
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -14,11 +14,11 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
 from tiny_runs import TINY_DINO, TINY_SAM2
 
+from mmfss.checkpoints.record import model_arch
+from mmfss.commands.options import runner_entries
+from mmfss.commands.train import load_config, train
 from mmfss.datasets.folds import Benchmark, contiguous_folds
 from mmfss.datasets.prepared import write_description
-from mmfss.engine.guards import model_arch
-from mmfss.engine.launch import load_config, train
-from mmfss.engine.options import runner_entries
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 # configs of a FewShotSegmentor have no episodes: tests/test_models/test_few_shot_segmentor_in_mmseg

@@ -12,7 +12,7 @@ import pytest
 from mmengine.runner import CheckpointLoader
 from tiny_runs import REPO, write_config, write_shapes
 
-from mmfss.engine import testing
+from mmfss.commands import test as testing
 
 
 def in_two_processes(tool, *args, cwd):

@@ -13,8 +13,9 @@ from mmengine.runner import CheckpointLoader
 from mmseg.registry import HOOKS
 from tiny_runs import write_config, write_shapes
 
+from mmfss.commands import test as testing
+from mmfss.commands import train as launch
 from mmfss.datasets.folds import get_split
-from mmfss.engine import launch, testing
 
 pytestmark = pytest.mark.smoke
 

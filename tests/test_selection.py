@@ -6,8 +6,9 @@ import pytest
 from mmengine.runner import CheckpointLoader
 from tiny_runs import write_config, write_shapes
 
+from mmfss.commands import test as testing
+from mmfss.commands import train as launch
 from mmfss.datasets.folds import get_split
-from mmfss.engine import launch, testing
 
 HELD_OUT = [
     'train_dataloader.dataset.split=base_train',

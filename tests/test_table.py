@@ -15,10 +15,10 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS, MODELS
 from tiny_runs import write_config, write_shapes
 
+from mmfss.checkpoints import provenance
+from mmfss.checkpoints.record import describe_run, model_arch
+from mmfss.commands import test as testing
 from mmfss.datasets.folds import get_split
-from mmfss.engine import provenance, testing
-from mmfss.engine.agreement import describe_run
-from mmfss.engine.guards import model_arch
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.statistics import bootstrap_interval
 

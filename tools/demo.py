@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import Config  # noqa: E402
 
+from mmfss.commands.test import test  # noqa: E402
+from mmfss.commands.train import train  # noqa: E402
 from mmfss.datasets.shapes import write_shapes  # noqa: E402
-from mmfss.engine.launch import train  # noqa: E402
-from mmfss.engine.testing import test  # noqa: E402
 
 PRETRAIN = 'configs/pretrain_sam2_shapes.py'
 CONFIG = 'configs/fss_sam2_shapes_1shot.py'

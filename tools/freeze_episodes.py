@@ -7,7 +7,7 @@ from pathlib import Path
 if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmfss.engine.freezing import main
+from mmfss.commands.freeze_episodes import main
 
 if __name__ == '__main__':
     main()

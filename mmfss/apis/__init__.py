@@ -3,7 +3,15 @@
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import load_model
 from mmfss.apis.prediction import Prediction
+from mmfss.apis.segmentor import FewShotSegmentor
 from mmfss.apis.shots import Shot
 from mmfss.apis.support import SupportSet
 
-__all__ = ['FewShotInferencer', 'Prediction', 'Shot', 'SupportSet', 'load_model']
+__all__ = [
+    'FewShotInferencer',
+    'FewShotSegmentor',
+    'Prediction',
+    'Shot',
+    'SupportSet',
+    'load_model',
+]

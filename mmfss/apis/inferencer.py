@@ -17,12 +17,12 @@ from PIL import Image
 
 from mmfss.apis.images import ImageInput, as_bgr, files_below, to_model_size
 from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
+from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.reading import read_ahead
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.models.fssam import FSSAM, ImageFeatures
-from mmfss.models.nway import ClassStates, as_input, encode_classes, segment_classes
+from mmfss.methods.fssam.model import FSSAM, ImageFeatures
 
 FALLBACK_THRESHOLD = 0.5
 
@@ -54,7 +54,7 @@ class FewShotInferencer:
             together; the next ones are read meanwhile. A model that is built encodes as many at a
             time as its own ``encode_batch`` says.
         pairs: of image and class that go through the model at once, at most; bounds the memory.
-            None takes what suits the device, see :func:`mmfss.models.nway.segment_classes`.
+            None takes what suits the device, see :func:`mmfss.apis.nway.segment_classes`.
         feature_cache: folder where the features of all images are kept, to label them again with
             other supports, classes or thresholds: about 9 MB an image at full size in float32, half
             of it under ``amp``. Results are equal to the last bit with ``batch_size=1`` and as many

@@ -9,11 +9,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmfss.engine.agreement import check_arch
-from mmfss.engine.guards import model_arch, recorded_meta
-from mmfss.models.fssam import FSSAM
-from mmfss.models.weights import check_state_dict
-from mmfss.safe_load import load_checkpoint
+from mmfss.checkpoints.record import check_arch, model_arch, recorded_meta
+from mmfss.checkpoints.safe_load import load_checkpoint
+from mmfss.checkpoints.weights import check_state_dict
+from mmfss.methods.fssam.model import FSSAM
 
 DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
 DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'

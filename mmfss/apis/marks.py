@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.models.prompt_heads import BOX_END, BOX_START, NOT_OBJECT, OBJECT
+from mmfss.encoders.sam2.prompts import BOX_END, BOX_START, NOT_OBJECT, OBJECT
 
 Point = tuple[float, float]
 SCRIBBLE_POINTS = 16

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mmfss.apis.nway import decide
 from mmfss.datasets.palette import label_palette
-from mmfss.models.nway import decide
 from mmfss.visualization.overlays import overlay_labels
 
 SCORE_SPREAD = 0.1
@@ -46,7 +46,7 @@ class Prediction:
         size: tuple[int, int],
         source: str,
     ) -> Prediction:
-        """Decide the labels (:func:`mmfss.models.nway.decide`) at ``size`` = (height, width)."""
+        """Decide the labels (:func:`mmfss.apis.nway.decide`) at ``size`` = (height, width)."""
         tensors = [torch.from_numpy(x) for x in (logits, scores, thresholds)]
         labels = decide(tensors[0], tensors[1], tensors[2], size).numpy()
         return cls(classes, scores, thresholds, logits, labels, source)

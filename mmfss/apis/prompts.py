@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from mmfss.apis.images import ImageInput, as_bgr, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.marks import Prompt, read_prompt
-from mmfss.models.fssam import FSSAM
-from mmfss.models.prompt_heads import prompt_heads
-from mmfss.models.sam2 import SAM2Features
+from mmfss.encoders.sam2.model import SAM2Features
+from mmfss.encoders.sam2.prompts import prompt_heads
+from mmfss.methods.fssam.model import FSSAM
 from mmfss.visualization.overlays import overlay_labels
 
 __all__ = ['Prompt', 'Proposal', 'Proposer', 'read_prompt']
@@ -92,7 +92,7 @@ class Proposer:
             there is one, else the heads of the model itself.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`mmfss.models.prompt_heads.prompt_heads`.
+        FileNotFoundError, ValueError: see :func:`mmfss.encoders.sam2.prompts.prompt_heads`.
     """
 
     def __init__(

@@ -26,9 +26,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmfss.datasets.shapes_scenes import SPLITS, render_sample
 from mmfss.files import atomic
-
-from .shapes_scenes import SPLITS, render_sample
 
 SHAPES_CLASSES = (
     'star', 'ring', 'cross', 'crescent', 'heart',

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes_drawing import FORMS, TEXTURES, Form, Placement, blob, cos_sin, form_area, rasterise
+from mmfss.datasets.shapes_drawing import (
+    FORMS,
+    TEXTURES,
+    Form,
+    Placement,
+    blob,
+    cos_sin,
+    form_area,
+    rasterise,
+)
 
 SPLITS = ('train', 'val')
 CLASS_NAMES = tuple(FORMS)

@@ -14,17 +14,19 @@ from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 from torch import nn
 
-from mmfss.datasets.folds import FoldSplit
-from mmfss.models.weights import check_state_dict
-
-from .agreement import (
+from mmfss.checkpoints.record import (
     META_KEY,
     SELECTION_RULES,
     check_checkpoint,
     check_continuation,
     check_loaders,
     describe_run,
+    model_arch,
+    need_dict,
+    recorded_meta,
 )
+from mmfss.checkpoints.weights import check_state_dict
+from mmfss.datasets.folds import FoldSplit
 
 
 def built_loops(runner: Runner) -> dict[str, BaseLoop]:
@@ -49,49 +51,10 @@ def bare_model(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def model_arch(model: nn.Module) -> dict:
-    """What decides which weights fit an FSSAM: SAM 2's arch, and the prior encoder's."""
-    encoder = getattr(model, 'prior_encoder', None)
-    prior = None
-    if encoder is not None:
-        inner = getattr(encoder, 'arch', None) or _backbone(getattr(encoder, 'backbone', None))
-        prior = dict(type=type(encoder).__name__, arch=inner)
-    return dict(sam2=getattr(model, 'sam2_arch', None), prior_encoder=prior)
-
-
-def _backbone(backbone: nn.Module | None) -> dict | None:
-    """Class of a backbone, and what mmseg's backbones keep of their size."""
-    if backbone is None:
-        return None
-    size = {name: getattr(backbone, name, None) for name in ('depth', 'embed_dims')}
-    kept = {name: value for name, value in size.items() if isinstance(value, int)}
-    return dict(type=type(backbone).__name__, **kept)
-
-
 def source_of(runner: Runner) -> str:
     """What messages call the checkpoint that a runner loads."""
     path = getattr(runner, '_load_from', None)
     return f'checkpoint {path}' if path else 'the checkpoint'
-
-
-def _need_dict(value: Any, what: str) -> dict:
-    if not isinstance(value, dict):
-        raise ValueError(
-            f'{what} must be a dict, got {type(value).__name__}; use a checkpoint that '
-            'tools/train.py saved'
-        )
-    return value
-
-
-def recorded_meta(checkpoint: Any, source: str) -> dict | None:
-    """What a checkpoint says in ``meta['mmfss']``; None where it says nothing.
-
-    Raises:
-        ValueError: one of the parts that should be dicts is not.
-    """
-    meta = _need_dict(checkpoint, source).get('meta') or {}
-    meta = _need_dict(meta, f'meta of {source}').get(META_KEY)
-    return None if meta is None else _need_dict(meta, f'meta[{META_KEY!r}] of {source}')
 
 
 @HOOKS.register_module()
@@ -100,7 +63,7 @@ class FoldGuardHook(Hook):
 
     - All loaders are of one benchmark and fold, and training uses its base classes.
     - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
-      :mod:`mmfss.engine.agreement`; classes are inherited from the checkpoint it started from.
+      :mod:`mmfss.checkpoints.record`; classes are inherited from the checkpoint it started from.
     - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
       same arch. To resume, it is of the same benchmark and fold, trained on the same classes and
       chosen on the same.
@@ -282,8 +245,8 @@ class StrictLoadHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before any weight reaches the model."""
         source = source_of(runner)
-        state = _need_dict(checkpoint, source).get('state_dict', checkpoint)
-        state = _need_dict(state, f'state_dict of {source}')
+        state = need_dict(checkpoint, source).get('state_dict', checkpoint)
+        state = need_dict(state, f'state_dict of {source}')
         state = {str(k).removeprefix('module.'): v for k, v in state.items()}
         strangers = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
         if strangers:

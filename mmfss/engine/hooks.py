@@ -14,10 +14,9 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from mmfss.models.compiling import warm_up
-
-from .guards import bare_model, built_loops
-from .loops import autocast_of
+from mmfss.encoders.compiling import warm_up
+from mmfss.engine.guards import bare_model, built_loops
+from mmfss.engine.loops import autocast_of
 
 
 @HOOKS.register_module()

@@ -15,10 +15,9 @@ from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 
 from mmfss.datasets.episodes import EpisodicDataset
+from mmfss.engine.guards import bare_model
+from mmfss.engine.loops import autocast_of
 from mmfss.features.images import ImageFile
-
-from .guards import bare_model
-from .loops import autocast_of
 
 
 @HOOKS.register_module()

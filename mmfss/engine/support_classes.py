@@ -7,9 +7,8 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmfss.models.few_shot_segmentor import FewShotSegmentor
-
-from .guards import bare_model, built_datasets
+from mmfss.apis.segmentor import FewShotSegmentor
+from mmfss.engine.guards import bare_model, built_datasets
 
 
 @HOOKS.register_module()
@@ -19,7 +18,7 @@ class SupportClassesHook(Hook):
 
     Raises:
         ValueError: before the first image, with both lists of classes; also for a model that is
-            no :class:`~mmfss.models.FewShotSegmentor`.
+            no :class:`~mmfss.apis.FewShotSegmentor`.
     """
 
     def before_test(self, runner: Runner) -> None:

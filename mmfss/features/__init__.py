@@ -1,5 +1,5 @@
 """Features of frozen encoders, kept: what is stored where, under which key, for which images."""
 
-from .cache import FeatureCache
+from mmfss.features.cache import FeatureCache
 
 __all__ = ['FeatureCache']

@@ -23,10 +23,9 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmfss.features import entries, folders
+from mmfss.features.stats import CacheStats
 from mmfss.files import atomic
-
-from . import entries, folders
-from .stats import CacheStats
 
 _RESCAN_SECONDS = 60.0
 _NAMED = 5  # folders named in a message

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .entries import FORMAT
-from .module_code import code_of
-from .module_settings import settings_of
+from mmfss.features.entries import FORMAT
+from mmfss.features.module_code import code_of
+from mmfss.features.module_settings import settings_of
 
 _FLAGS = (
     # older and newer names of torch's switches; those that a version lacks are None

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmfss.features.entries import FORMAT, SUFFIX
 from mmfss.files import PART_SUFFIX, write_text
-
-from .entries import FORMAT, SUFFIX
 
 ABOUT = 'about.json'
 KEY_CHARACTERS = 16

@@ -12,9 +12,12 @@ from types import ModuleType
 
 from torch import nn
 
-_HELPERS = tuple(
-    f'mmfss.models.{name}'
-    for name in ('encoding', 'functional', 'image_encoding', 'prior_encoders', 'sam2')
+_HELPERS = (
+    'mmfss.encoders.frozen',
+    'mmfss.functional',
+    'mmfss.methods.fssam.image_encoding',
+    'mmfss.encoders.backbones',
+    'mmfss.encoders.sam2.model',
 )
 """Modules with functions through which images pass on their way to and from an encoder."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .folders import in_words
+from mmfss.features.folders import in_words
 
 
 @dataclass

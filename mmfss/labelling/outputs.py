@@ -18,10 +18,9 @@ from mmfss.datasets.io import read_image, read_mask
 from mmfss.datasets.palette import label_palette
 from mmfss.datasets.preparation.jobs import save_png
 from mmfss.files import atomic
-
-from .folder import ANN_DIR, OVERLAYS
-from .records import Entry
-from .sources import label_name, stem_of
+from mmfss.labelling.folder import ANN_DIR, OVERLAYS
+from mmfss.labelling.records import Entry
+from mmfss.labelling.sources import label_name, stem_of
 
 OVERLAY_SIDE = 1600
 _DIGITS = 6

@@ -20,9 +20,8 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.datasets.preparation.jobs import save_png
-
-from . import outputs
-from .folder import (
+from mmfss.labelling import outputs
+from mmfss.labelling.folder import (
     ANN_DIR,
     RECORDS,
     SUPPORT,
@@ -31,8 +30,8 @@ from .folder import (
     locked,
     write_run,
 )
-from .records import Records, RecordWriter, next_run
-from .sources import Sources, find_images, label_name
+from mmfss.labelling.records import Records, RecordWriter, next_run
+from mmfss.labelling.sources import Sources, find_images, label_name
 
 
 class PromptsNotAccepted(ValueError):

@@ -32,14 +32,13 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import Prediction
 from mmfss.apis.reading import read_ahead
 from mmfss.datasets.preparation.instances import need_pycocotools
-
-from . import outputs
-from .folder import RECORDS
-from .plan import Plan, Task, prepare
-from .processes import Processes
-from .records import Records, RecordWriter
-from .sources import check_name
-from .tables import write_tables
+from mmfss.labelling import outputs
+from mmfss.labelling.folder import RECORDS
+from mmfss.labelling.plan import Plan, Task, prepare
+from mmfss.labelling.processes import Processes
+from mmfss.labelling.records import Records, RecordWriter
+from mmfss.labelling.sources import check_name
+from mmfss.labelling.tables import write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
 

@@ -10,10 +10,9 @@ from typing import Any, TextIO
 
 from mmfss.datasets.palette import label_palette
 from mmfss.files import atomic, write_text
-
-from .folder import ANN_DIR, COCO, DATASET, FAILED, LISTS, SCORES
-from .records import Records
-from .sources import Sources, stem_of
+from mmfss.labelling.folder import ANN_DIR, COCO, DATASET, FAILED, LISTS, SCORES
+from mmfss.labelling.records import Records
+from mmfss.labelling.sources import Sources, stem_of
 
 
 def write_tables(out: Path, sources: Sources, classes: tuple[str, ...], records: Records) -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mmfss.files import atomic, check_writable
-
-from .scalars import History, Series, read_history
+from mmfss.visualization.scalars import History, Series, read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

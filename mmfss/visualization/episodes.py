@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .overlays import (
+from mmfss.visualization.overlays import (
     ERROR_LEGEND,
     IGNORED,
     PREDICTION_COLOUR,
@@ -21,7 +21,7 @@ from .overlays import (
     overlay_heat,
     overlay_mask,
 )
-from .text import text_width, write_text
+from mmfss.visualization.text import text_width, write_text
 
 MAX_SUPPORTS = 5
 GAP = 4

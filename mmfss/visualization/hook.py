@@ -17,9 +17,8 @@ from mmseg.structures import SegDataSample
 
 from mmfss.features.images import ImageFile, ImageFiles
 from mmfss.files import atomic
-
-from .episodes import stack_rows
-from .visualizer import EpisodeVisualizer, draw_sample
+from mmfss.visualization.episodes import stack_rows
+from mmfss.visualization.visualizer import EpisodeVisualizer, draw_sample
 
 
 def _image(image: torch.Tensor | ImageFile) -> np.ndarray:

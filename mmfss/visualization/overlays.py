@@ -124,7 +124,7 @@ def error_kinds(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if prediction.shape != truth.shape:
         raise ValueError(
             f'prediction and truth must have one size to be compared, got {prediction.shape} and '
-            f'{truth.shape}; resize the prediction to the truth (mmfss.models.functional.'
+            f'{truth.shape}; resize the prediction to the truth (mmfss.functional.'
             'logits_to_mask)'
         )
     kinds = np.zeros(truth.shape, np.uint8)

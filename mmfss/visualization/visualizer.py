@@ -10,8 +10,8 @@ from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from .episodes import draw_episode
-from .overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
+from mmfss.visualization.episodes import draw_episode
+from mmfss.visualization.overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
 
 
 def _iou(prediction: np.ndarray, truth: np.ndarray) -> float:

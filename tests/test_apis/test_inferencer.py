@@ -12,7 +12,7 @@ from tiny_models import FULL, SIZE
 
 from mmfss.apis import FewShotInferencer, SupportSet, load_model
 from mmfss.apis.images import to_model_size
-from mmfss.models.functional import logits_to_mask
+from mmfss.functional import logits_to_mask
 
 
 def _image(seed, shape=(50, 70)):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmfss.apis import FewShotInferencer
 from mmfss.apis.images import to_model_size
 from mmfss.apis.prompts import Prompt, Proposal, Proposer
-from mmfss.models.prompt_heads import PromptHeads, prompt_heads
+from mmfss.encoders.sam2.prompts import PromptHeads, prompt_heads
 
 SIZE = tiny_models.SIZE
 HEIGHT, WIDTH = 48, 96

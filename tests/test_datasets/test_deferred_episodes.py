@@ -18,7 +18,7 @@ from mmfss.datasets.deferring import image_steps, without_pixels
 from mmfss.datasets.episode_loading import compose
 from mmfss.datasets.io import image_shape, read_image
 from mmfss.features.images import ImageFile, ImageFiles, LazyImages
-from mmfss.models.data_preprocessor import EpisodeDataPreprocessor
+from mmfss.methods.data_preprocessor import EpisodeDataPreprocessor
 
 LOAD, LABEL = dict(type='LoadImage'), [dict(type='LoadLabel'), dict(type='BinarizeLabel')]
 RATIO = [

@@ -12,6 +12,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
+from mmfss.checkpoints.record import META_KEY, model_arch
 from mmfss.datasets.folds import get_split
 from mmfss.engine import (
     BFloat16OptimWrapper,
@@ -20,8 +21,7 @@ from mmfss.engine import (
     StopWithoutProgressHook,
     StrictLoadHook,
 )
-from mmfss.engine.agreement import META_KEY
-from mmfss.engine.guards import built_loops, model_arch
+from mmfss.engine.guards import built_loops
 
 
 class Loop(BaseLoop):

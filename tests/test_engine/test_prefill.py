@@ -15,10 +15,10 @@ from tiny_runs import write_config, write_shapes
 from two_processes import in_two_processes
 
 from mmfss import compat
+from mmfss.commands.caching import set_loaders
+from mmfss.commands.preparation import set_evaluation_amp
 from mmfss.datasets import EpisodicDataset
-from mmfss.engine.caching import set_loaders
 from mmfss.engine.prefill import PrefillFeaturesHook
-from mmfss.engine.preparation import set_evaluation_amp
 from mmfss.features.images import ImageFile
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import nn
 
+from mmfss.encoders import DINOv2
+from mmfss.encoders.backbones import ImageNetNormalise
 from mmfss.features import fingerprint as module
 from mmfss.features import module_code
 from mmfss.features.fingerprint import fingerprint
-from mmfss.models import DINOv2
-from mmfss.models.prior_encoders import ImageNetNormalise
 
 SOURCE = '''
 import torch
@@ -197,8 +197,8 @@ def test_code_that_counts():
     names = set(
         module_code.code_of(dict(net=DINOv2(dict(embed_dim=8, depth=1, num_heads=1), 28, None)))
     )
-    wanted = {'dinov2', 'functional', 'sam2', 'prior_encoders', 'encoding', 'weights'}
-    assert {f'mmfss.models.{name}' for name in wanted} <= names
+    wanted = {'encoders.dinov2', 'functional', 'encoders.backbones', 'checkpoints.weights'}
+    assert {f'mmfss.{name}' for name in wanted} <= names
     assert {'package mmfss', 'package mmengine'} <= names
     assert not any(name.split('.')[0] in ('torch', 'typing', 'mmfss.features') for name in names)
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer, Prediction
-from mmfss.labelling.cli import label
+from mmfss.commands.label import label
 
 VARYING = ('records', '.label.lock')
 """What may differ between runs with equal results."""

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mmfss.apis.images import as_bgr
+from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
 from mmfss.labelling import sources
-from mmfss.labelling.cli import label
 from mmfss.labelling.outputs import OVERLAY_SIDE
 
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
-from mmfss.labelling.cli import label
-from mmfss.models.image_encoding import ImageEncoding
+from mmfss.methods.fssam.image_encoding import ImageEncoding
 
 BATCH = ('--batch-size', '4')
 

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mmfss.commands.label import label, thresholds_of
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.palette import label_palette
-from mmfss.labelling.cli import label, thresholds_of
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
 from mmfss.labelling import records
-from mmfss.labelling.cli import label
 
 
 def before_the_label_is_there(monkeypatch, kill):

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from mmfss.apis import SupportSet
-from mmfss.labelling.cli import label
+from mmfss.commands.label import label
 
 
 @pytest.fixture
 def prompted(case, monkeypatch):
     """The supports of the case, as if the mask of one had come from a prompt."""
     support = SupportSet.load(case.support)
-    monkeypatch.setattr('mmfss.labelling.cli.read_support', lambda *_: (support, ['photos/7.jpg']))
+    monkeypatch.setattr('mmfss.commands.label.read_support', lambda *_: (support, ['photos/7.jpg']))
 
 
 def test_masks_from_prompts_are_shown_first(case, prompted, tmp_path, files_of, capsys):

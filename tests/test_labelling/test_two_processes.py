@@ -6,7 +6,7 @@ import os
 
 from two_processes import in_two_processes
 
-from mmfss.labelling.cli import label
+from mmfss.commands.label import label
 from mmfss.labelling.records import Records
 
 

@@ -7,9 +7,9 @@ import json
 import pytest
 from tiny_runs import write_config, write_shapes
 
+from mmfss.commands import freeze_episodes as freezing
+from mmfss.commands.evaluation_plan import Request, read_configs
 from mmfss.datasets.folds import get_split
-from mmfss.engine import freezing
-from mmfss.engine.evaluation_plan import Request, read_configs
 
 
 @pytest.fixture(scope='module')

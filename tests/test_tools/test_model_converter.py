@@ -16,9 +16,9 @@ from mmseg.registry import MODELS
 from tiny_models import randomised
 from tiny_runs import write_config, write_shapes
 
+from mmfss.checkpoints.record import check_checkpoint
+from mmfss.commands import test as testing
 from mmfss.datasets.folds import get_split
-from mmfss.engine import testing
-from mmfss.engine.agreement import check_checkpoint
 
 CONFIG = '''
 _base_ = '{repo}/configs/fss_sam2_pascal_1shot.py'

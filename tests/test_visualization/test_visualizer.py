@@ -14,7 +14,8 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from tiny_runs import write_config, write_shapes
 
-from mmfss.engine import launch, testing
+from mmfss.commands import test as testing
+from mmfss.commands import train as launch
 from mmfss.visualization import draw_sample, visualizer
 from mmfss.visualization.curves import write_curves
 

@@ -16,7 +16,7 @@ from PIL import Image
 from webui_steps import BoxProposer, pixels
 
 from mmfss.apis import FewShotInferencer
-from mmfss.webui.cli import launch, make_page
+from mmfss.commands.webui import launch, make_page
 from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelWorker
 

@@ -86,7 +86,7 @@ def test_the_command_names_what_differs_from_the_default_and_is_quoted():
 
 def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
     """The embedded default with random weights, labelled by the page and by the command shown."""
-    label = pytest.importorskip('mmfss.labelling.cli').label
+    label = pytest.importorskip('mmfss.commands.label').label
     weights = tmp_path / 'random weights.pth'
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -4,10 +4,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
+TOOLS = Path(__file__).resolve().parents[1]
+sys.path.append(str(TOOLS))
 if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(TOOLS.parent))
 
-from mmfss.benchmarking.cli import main
+from benchmarks.cli import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -35,7 +35,7 @@ from parity_units import check_units
 import mmfss  # noqa: F401  (registers the models)
 from mmfss.datasets.folds import FoldSplit
 from mmfss.evaluation.metrics import count_episode
-from mmfss.models.functional import logits_to_mask
+from mmfss.functional import logits_to_mask
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,14 @@ from mmseg.registry import DATASETS
 from mmfss.apis.images import as_bgr, mask_to_model_size, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import find_config
+from mmfss.apis.nway import encode_class, object_score_of
 from mmfss.apis.prediction import Prediction
+from mmfss.batching import cat
 from mmfss.datasets.folds import get_split
 from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
 from mmfss.files import write_text
-from mmfss.models.batching import cat
-from mmfss.models.nway import encode_class, object_score_of
 
 SCORES = ('object score', 'SAM 2 object score', 'predicted IoU', 'mean probability')
 

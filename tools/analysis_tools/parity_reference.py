@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmfss.models.weights import load_strict
+from mmfss.checkpoints.weights import load_strict
 
 # without effect on what is compared, or set from the size of the images
 IGNORED_OVERRIDES = ('_target_', 'dynamic_multimask', 'binarize_mask', 'fill_hole_area')

@@ -8,8 +8,8 @@ import torch
 from parity_reference import Reference
 from torch import Tensor
 
-from mmfss.models.functional import resize_mask, up
-from mmfss.models.memory_attention import MemoryFrames
+from mmfss.encoders.sam2.memory_attention import MemoryFrames
+from mmfss.functional import resize_mask, up
 
 
 class Recorder:

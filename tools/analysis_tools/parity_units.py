@@ -15,10 +15,10 @@ import torch
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
-from mmfss.models.functional import masked_average, squared_dice_loss
-from mmfss.models.memory_attention import SupportCalibratedAttention
-from mmfss.models.memory_refinement import IterativeMemoryRefinement
-from mmfss.models.prompt_generator import PseudoPromptGenerator
+from mmfss.encoders.sam2.memory_attention import SupportCalibratedAttention
+from mmfss.functional import masked_average, squared_dice_loss
+from mmfss.methods.fssam.prompts import PseudoPromptGenerator
+from mmfss.methods.fssam.refinement import IterativeMemoryRefinement
 
 LEFT_OUT = re.compile(r'released|corr_max|fg_sim_max')
 INPUTS = re.compile(

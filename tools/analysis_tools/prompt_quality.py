@@ -20,7 +20,7 @@ from mmseg.registry import DATASETS
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import DEFAULT_CONFIG, find_config
 from mmfss.apis.prompts import Proposer
-from mmfss.engine.prompt_training import KINDS, draw_prompt, largest_object
+from mmfss.commands.prompt_training import KINDS, draw_prompt, largest_object
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -30,12 +30,12 @@ from mmengine.runner import CheckpointLoader
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, METRICS, MODELS
 
+from mmfss.checkpoints.provenance import commit
+from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.shapes import write_shapes
-from mmfss.engine.provenance import commit
 from mmfss.evaluation.statistics import mean_std
-from mmfss.models.fssam import ImageFeatures
-from mmfss.models.functional import logits_to_mask
-from mmfss.models.weights import check_state_dict
+from mmfss.functional import logits_to_mask
+from mmfss.methods.fssam.model import ImageFeatures
 
 FOLDS = (0, 1, 2, 3)
 PRETRAIN = 'configs/pretrain_sam2_shapes.py'

@@ -26,12 +26,11 @@ from mmseg.registry import MODELS
 from torch import nn
 
 import mmfss
+from mmfss.checkpoints import conversion
+from mmfss.checkpoints.record import META_KEY, describe_run, model_arch
+from mmfss.commands.train import load_config
 from mmfss.datasets.folds import get_split
-from mmfss.engine.agreement import META_KEY, describe_run
-from mmfss.engine.guards import model_arch
-from mmfss.engine.launch import load_config
 from mmfss.files import sha256_of
-from mmfss.models import conversion
 
 
 def training_data(cfg: Config) -> dict:

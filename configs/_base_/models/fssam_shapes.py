@@ -15,7 +15,7 @@ model = dict(
         arch=dict(
             base='sam2_small',
             image_encoder=dict(
-                trunk=dict(_target_='mmfss.models.efficientnet_lite.EfficientNetLiteTrunk'),
+                trunk=dict(_target_='mmfss.encoders.efficientnet_lite.EfficientNetLiteTrunk'),
                 neck=dict(
                     position_encoding=dict(num_pos_feats=d_model),
                     d_model=d_model,

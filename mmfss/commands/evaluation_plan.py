@@ -1,0 +1,257 @@
+"""What a call of ``tools/test.py`` is to evaluate, checked before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import METRICS
+
+from mmfss.checkpoints.patterns import labels, resolve
+from mmfss.checkpoints.provenance import read_checkpoint
+from mmfss.checkpoints.record import deciding
+from mmfss.commands.evaluation_checks import (
+    ENTRIES,
+    check_arguments,
+    check_frozen,
+    check_guard,
+    check_outputs,
+)
+from mmfss.commands.preparation import episodic, set_evaluation_amp
+from mmfss.commands.train import check_folds, load_config
+from mmfss.evaluation.metrics import FewShotIoUMetric
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of ``tools/test.py``.
+
+    Args:
+        config: Config file.
+        checkpoints: Paths or patterns, see :func:`mmfss.checkpoints.patterns.resolve`;
+            one row of the table each.
+        folds: None takes the fold of the config, which reads FOLD in the environment.
+        seeds, shots: Of the episodes; None takes the dataset's.
+        episodes: How many; None takes the dataset's.
+        sampler: Name of the episode sampler; None takes the dataset's.
+        csv: Folder for a CSV of the episodes of each run.
+        out: Results go to OUT.json, OUT.md and OUT.txt; a suffix of these is dropped.
+        cfg_options: Overrides, ``{'test_dataloader.batch_size': 4}``.
+        work_dir: Folder of logs; of several folds each gets its own in it.
+        feature_cache: Folder of the model's feature cache, 'none' for no cache; None takes the
+            config's.
+        amp: Test under bfloat16 autocast.
+        launcher, local_rank: For distributed runs.
+    """
+
+    config: str
+    checkpoints: Sequence[str]
+    folds: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None
+    shots: Sequence[int] | None = None
+    episodes: int | None = None
+    sampler: str | None = None
+    csv: str | None = None
+    out: str | None = None
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    work_dir: str | None = None
+    feature_cache: str | None = None
+    amp: bool = False
+    launcher: str = 'none'
+    local_rank: int = 0
+
+    @property
+    def base(self) -> str | None:
+        """``out`` without suffix."""
+        return None if self.out is None else re.sub(r'\.(json|md|txt)$', '', self.out)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation to be made.
+
+    Args:
+        label: Short name of the checkpoint pattern.
+        shots, fold, seed: What to test.
+        path: The checkpoint.
+        dataloader, evaluator: Their configs.
+        settings: Digest of the configs of model, data, loop and metric, without what only costs
+            time.
+        csv_file: Where its episodes go, or None.
+    """
+
+    label: str
+    shots: int
+    fold: int
+    seed: int
+    path: str
+    dataloader: dict
+    evaluator: dict | list
+    settings: str
+    csv_file: str | None
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """As that of the run it becomes."""
+        return self.label, self.shots, self.fold, self.seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All evaluations of a request.
+
+    Args:
+        configs: Of each fold.
+        labels: Short name -> pattern of the checkpoints.
+        shots, seeds: What is tested in every fold.
+        checkpoints: What results say of each file, by path.
+        jobs: All evaluations, in the order of the table.
+    """
+
+    configs: Mapping[int, Config]
+    labels: Mapping[str, str]
+    shots: Sequence[int]
+    seeds: Sequence[int]
+    checkpoints: Mapping[str, Mapping[str, Any]]
+    jobs: Sequence[Job]
+
+    @property
+    def folds(self) -> list[int]:
+        """Numbers of the folds, in the order of the columns."""
+        return list(self.configs)
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """Config of the episodes."""
+        return next(episodic(self.jobs[0].dataloader))
+
+
+def make_plan(request: Request) -> Plan:
+    """Read config and checkpoints of all folds and check that they go together.
+
+    Raises:
+        ValueError: options out of range or contradicting each other, a pattern that matches
+            several files, a checkpoint that a fold must not be tested with, an output that
+            cannot be written.
+        FileNotFoundError: config or checkpoint missing.
+    """
+    check_arguments(request)
+    configs = read_configs(request)
+    names = labels(request.checkpoints)
+    files = resolve(request.checkpoints, list(configs))
+    infos: dict[str, Mapping[str, Any]] = {}
+    for (_, fold), path in files.items():
+        infos[path], content = read_checkpoint(path)
+        check_guard(configs[fold], content, path)
+    dataset = next(episodic(next(iter(configs.values())).test_dataloader))
+    shots = request.shots or [int(dataset['shots'])]
+    seeds = request.seeds or [int(dataset.get('seed', 0))]
+    jobs = [
+        _job(request, configs[fold], names[pattern], k, fold, seed, files[pattern, fold])
+        for k in shots
+        for pattern in request.checkpoints
+        for fold in configs
+        for seed in seeds
+    ]
+    check_outputs(request, jobs)
+    patterns = {names[pattern]: pattern for pattern in request.checkpoints}
+    return Plan(configs, patterns, shots, seeds, infos, jobs)
+
+
+# --------------------------------------------------------------------------------- arguments
+@contextmanager
+def fold_in_environment(fold: int | None) -> Iterator[None]:
+    """Within, FOLD is set for configs to read; None leaves it as it is."""
+    before = os.environ.get('FOLD')
+    if fold is not None:
+        os.environ['FOLD'] = str(fold)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ['FOLD'] = before
+        elif fold is not None:
+            del os.environ['FOLD']
+
+
+def read_configs(request: Request) -> dict[int, Config]:
+    """The config of each fold, in the order asked for, with the options in it.
+
+    Raises:
+        ValueError: the config does not fit the fold, or has no episodes or metric to test with.
+        FileNotFoundError: no such config.
+    """
+    configs = {}
+    for asked in request.folds or [None]:
+        work_dir = request.work_dir
+        if work_dir is not None and len(request.folds or ()) > 1:
+            work_dir = os.path.join(work_dir, f'fold{asked}')
+        args = argparse.Namespace(
+            config=request.config,
+            cfg_options=dict(request.cfg_options),
+            work_dir=work_dir,
+            feature_cache=request.feature_cache,
+            launcher=request.launcher,
+            local_rank=request.local_rank,
+        )
+        with fold_in_environment(asked):
+            cfg = load_config(args, 'tools/test.py')
+            configs[check_folds(cfg)] = cfg
+        if request.amp:
+            set_evaluation_amp(cfg, 'test')
+        episodes = list(episodic(cfg.get('test_dataloader')))
+        if len(episodes) != 1:
+            raise ValueError(
+                f'{request.config}: test_dataloader must have one EpisodicDataset, got '
+                f'{len(episodes)}; see configs/_base_/datasets'
+            )
+        metric_entry(cfg.get('test_evaluator'))
+        check_frozen(request, episodes[0])
+        for name in ('episodes', 'sampler'):
+            if getattr(request, name) is not None:
+                episodes[0][ENTRIES[name]] = getattr(request, name)
+    return configs
+
+
+def metric_entry(evaluator: Any) -> dict:
+    """The config of the one FewShotIoUMetric."""
+    entries = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    found = []
+    for entry in entries:
+        kind = (entry or {}).get('type')
+        cls = METRICS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(cls, type) and issubclass(cls, FewShotIoUMetric):
+            found.append(entry)
+    if len(found) != 1:
+        raise ValueError(
+            'test_evaluator must have one FewShotIoUMetric, whose figures are reported, got '
+            f'{len(found)}; set test_evaluator=dict(type=\'FewShotIoUMetric\')'
+        )
+    return found[0]
+
+
+def _job(
+    request: Request, cfg: Config, label: str, shots: int, fold: int, seed: int, path: str
+) -> Job:
+    dataloader, evaluator = copy.deepcopy(cfg.test_dataloader), copy.deepcopy(cfg.test_evaluator)
+    next(episodic(dataloader)).update(shots=shots, seed=seed)
+    metric = metric_entry(evaluator)
+    csv_file = metric.pop('csv_file', None)
+    parts = deciding([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    if request.csv is not None:
+        start = f'{re.sub("[^A-Za-z0-9.-]+", "_", label)}_' if len(request.checkpoints) > 1 else ''
+        name = f'{start}{shots}shot_fold{fold}_seed{seed}.csv'
+        csv_file = os.path.join(request.csv, name)
+    if csv_file is not None:
+        metric['csv_file'] = csv_file
+    return Job(label, shots, fold, seed, path, dataloader, evaluator, digest, csv_file)

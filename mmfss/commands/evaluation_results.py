@@ -1,0 +1,152 @@
+"""The results of ``tools/test.py`` on disk: written after each run, taken over by the next call."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import print_log
+
+from mmfss.checkpoints.record import plain
+from mmfss.commands.evaluation_plan import Job, Plan
+from mmfss.evaluation.episode_csv import holds
+from mmfss.evaluation.report import Report, Run
+from mmfss.evaluation.report_text import markdown, text, to_json
+from mmfss.files import write_text
+
+
+class Results:
+    """Collects the runs of a report.
+
+    Args:
+        report: Gets the runs.
+        plan: What it is to hold.
+        base: Files are BASE.json, BASE.md and BASE.txt; None writes none.
+    """
+
+    def __init__(self, report: Report, plan: Plan, base: str | None) -> None:
+        self.report, self.plan, self.base = report, plan, base
+        self._order = {job.key: place for place, job in enumerate(plan.jobs)}
+
+    def has(self, job: Job) -> bool:
+        """Whether the run of a job is there."""
+        return any(run.key == job.key for run in self.report.runs)
+
+    def add(self, run: Run) -> None:
+        """Take a run and store all that are there.
+
+        An error of the disk is logged, not raised: the runs to come may be stored again.
+        """
+        self.report.runs.append(run)
+        self.report.runs.sort(key=lambda run: self._order[run.key])
+        if self.base is not None and is_main_process():
+            try:
+                write_text(f'{self.base}.json', self._json())
+            except OSError as error:
+                said = f'{self.base}.json could not be written ({error}); testing goes on'
+                print_log(said, 'current', logging.ERROR)
+
+    def write(self) -> None:
+        """Write all three files.
+
+        Raises:
+            OSError: the disk is full or was taken away.
+        """
+        if self.base is not None:
+            write_text(f'{self.base}.json', self._json())
+            write_text(f'{self.base}.md', markdown(self.report))
+            write_text(f'{self.base}.txt', text(self.report))
+
+    def _json(self) -> str:
+        return to_json(self.report.to_dict()) + '\n'
+
+    # ------------------------------------------------------------------------- earlier calls
+    def take_over(self, protocol_of: Callable[[Job], Mapping[str, Any]]) -> None:
+        """Take runs of an earlier call from BASE.json whose settings are those of now.
+
+        These are: environment, model, data and metric configs, checksum of the checkpoint and
+        protocol; a CSV that is asked for must be there and of the run. If the file has anything
+        else, it is kept as BASE.json.old. All processes call this; the main one reads and
+        decides.
+
+        Args:
+            protocol_of: Protocol of the dataset of a job; called by all processes together.
+        """
+        data = _read(f'{self.base}.json') if self.base and is_main_process() else None
+        alike = self._alike(data or {})
+        shared: list[Any] = [sorted(alike)]
+        broadcast_object_list(shared)
+        protocols = {place: protocol_of(self.plan.jobs[place]) for place in shared[0]}
+        found = [run for place, run in alike.items() if _same(run.protocol, protocols[place])]
+        if data is not None:
+            self._set_aside(data, len(found))
+        shared = [[replace(run, counts=()) for run in found]]
+        broadcast_object_list(shared)
+        self.report.runs += found if is_main_process() else shared[0]
+
+    def _alike(self, data: Mapping[str, Any]) -> dict[int, Run]:
+        """Runs of a file that only the protocol can still tell from jobs, by place in the plan."""
+        if data.get('environment') != plain(self.report.header['environment']):
+            return {}
+        runs = {run.key: run for run in _runs(data)}
+        return {
+            place: runs[job.key]
+            for place, job in enumerate(self.plan.jobs)
+            if job.key in runs and self._agrees(job, runs[job.key])
+        }
+
+    def _agrees(self, job: Job, run: Run) -> bool:
+        checksum = self.plan.checkpoints[job.path]['sha256']
+        return (
+            run.settings == job.settings
+            and checksum is not None
+            and run.checkpoint['sha256'] == checksum
+            and (job.csv_file is None or _has_episodes(job.csv_file, run))
+        )
+
+    def _set_aside(self, data: Mapping[str, Any], kept: int) -> None:
+        """Say what was taken over; keep a file with anything else beside the one to come."""
+        path = f'{self.base}.json'
+        if kept:
+            print(f'{path}: {kept} of {len(self.plan.jobs)} runs are there already')
+        if kept < len(data.get('runs', [])) or not data:
+            os.replace(path, f'{path}.old')
+            print(f'{path} had other runs or settings too; it is kept as {path}.old')
+
+
+def _has_episodes(path: str, run: Run) -> bool:
+    """Whether a CSV is that of a run, and not of a later one with another checkpoint."""
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            return holds(file.read(), run.counts)
+    except (OSError, ValueError):
+        return False
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two protocols are equal, of which one may have been through JSON."""
+    return plain(one) == plain(other)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """Content of a file of results; empty where it is something else, None without a file."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, encoding='utf-8') as file:
+            data = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) and isinstance(data.get('runs'), list) else {}
+
+
+def _runs(data: Mapping[str, Any]) -> list[Run]:
+    try:
+        return [Run.from_dict(run) for run in data.get('runs', [])]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return []  # of another version

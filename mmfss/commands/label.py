@@ -1,0 +1,242 @@
+"""The command line of ``tools/label.py`` and ``mmfss-label``.
+
+Exit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or nothing can be
+written, 3 supports have masks from prompts that are to be looked at first, 130 after ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.dist import init_dist
+
+from mmfss import compat
+from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.loading import DEFAULT_CONFIG, find_config
+from mmfss.apis.prediction import check_threshold
+from mmfss.apis.support_folder import read_support
+from mmfss.commands.train import Distributed
+from mmfss.datasets.preparation.jobs import explained
+from mmfss.labelling.folder import FAILED, SCORES
+from mmfss.labelling.plan import PromptsNotAccepted
+from mmfss.labelling.processes import Processes
+from mmfss.labelling.run import Summary, label_folder
+
+_DEFAULT_NOTE = (
+    'note: this is the small model of the embedded default, which knows generated shapes and not '
+    'photos; docs/labelling.md says how to get weights for photos (--config and --weights)'
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit status.
+
+    Args:
+        argv: the command line without the program; default: the process's.
+
+    Raises:
+        SystemExit: always; see the module for the status.
+    """
+    sys.exit(label(argv))
+
+
+def label(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; wrong arguments raise SystemExit(2)."""
+    args = _parser().parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        with Distributed(args.launcher):
+            if args.launcher != 'none' and not dist.is_initialized():
+                init_dist(args.launcher)  # on an accelerator: sets the device of the process
+            processes = Processes()
+            try:
+                return _label(args, processes)
+            except PromptsNotAccepted as error:
+                return _told(processes, f'{error}', 3)
+            except OSError as error:
+                return _told(processes, f'error: {explained(error)}', 2)
+            except ValueError as error:
+                return _told(processes, f'error: {error}', 2)
+    except KeyboardInterrupt:
+        print(
+            'interrupted: labels written so far are whole and kept; run the same command again '
+            'and it goes on',
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _told(processes: Processes, text: str, status: int) -> int:
+    """Errors reach all processes; one says them."""
+    if processes.rank == 0:
+        print(text, file=sys.stderr)
+    return status
+
+
+def _label(args: argparse.Namespace, processes: Processes) -> int:
+    if args.config == DEFAULT_CONFIG and args.weights is None and processes.rank == 0:
+        print(_DEFAULT_NOTE, file=sys.stderr)
+    _check_out(args.support, args.out)
+    inferencer, made_with, info = processes.each(lambda: _build(args, processes))
+    support, prompted = processes.first(
+        lambda: read_support(args.support, inferencer, args.prompt_weights)
+    )
+    if args.prompt_weights and not prompted and processes.rank == 0:
+        print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
+    inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
+    inferencer.set_support(support)
+    summary = label_folder(
+        inferencer,
+        args.images,
+        args.out,
+        made_with=made_with,
+        info=info,
+        overlays=args.overlays,
+        overwrite=args.overwrite,
+        unconfirmed=[] if args.accept_prompts else prompted,
+    )
+    if processes.rank == 0:
+        print(report(summary, args.out))
+    return 1 if summary.failed else 0
+
+
+def _check_out(support: str, out: str) -> None:
+    folder, inner = os.path.realpath(support), os.path.realpath(out)
+    if os.path.isdir(folder) and os.path.commonpath([folder, inner]) == folder:
+        raise ValueError(
+            f'the output {out} lies in the folder of supports {support}, where a further run would '
+            'take it for supports; give an output folder beside it'
+        )
+
+
+def _build(
+    args: argparse.Namespace, processes: Processes
+) -> tuple[FewShotInferencer, dict[str, Any], dict[str, Any]]:
+    """The inferencer, what determines its results beside weights and supports, and what else is to
+    be known of it."""
+    if processes.world > 1 and ':' in (args.device or ''):
+        raise ValueError(
+            f'--device {args.device} would be shared by {processes.world} processes; give a kind '
+            "of device, e.g. 'cuda', and each takes its own"
+        )
+    path = find_config(args.config)
+    cfg = Config.fromfile(path)
+    inferencer = FewShotInferencer(
+        cfg,
+        args.weights,
+        args.device,
+        amp=args.amp,
+        batch_size=args.batch_size,
+        pairs=args.pairs,
+        feature_cache=args.feature_cache,
+    )
+    made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
+    for name in ('feature_cache', 'encode_batch'):  # the options above take their place
+        made_with['model'].pop(name, None)
+    return (
+        inferencer,
+        made_with,
+        dict(config=str(path), weights=os.path.abspath(f'{inferencer.weights}')),
+    )
+
+
+def thresholds_of(
+    given: Sequence[str], default: float | Mapping[str, float], classes: tuple[str, ...]
+) -> dict[str, float]:
+    """Thresholds of all classes from the command line.
+
+    Args:
+        given: a number for all classes, and CLASS=NUMBER for some; the later counts.
+        default: of the config, for classes that are not given one.
+        classes: names of the classes.
+
+    Raises:
+        ValueError: No number in [0, 1], or no such class.
+    """
+    values = {name: default[name] if isinstance(default, Mapping) else default for name in classes}
+    for text in sorted(given, key=lambda text: '=' in text):
+        name, _, number = text.rpartition('=')
+        if '=' in text and name not in classes:
+            raise ValueError(
+                f'--threshold {text}: there is no class {name!r}, the supports are of '
+                f'{", ".join(classes)}'
+            )
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise ValueError(
+                f'--threshold must be a number in 0..1 or CLASS=NUMBER, got {text!r}'
+            ) from error
+        values.update(dict.fromkeys(classes if '=' not in text else (name,), value))
+    check_threshold(values, classes)
+    return values
+
+
+def report(summary: Summary, out: str) -> str:
+    """What is said at the end, in some lines."""
+    new = summary.labelled + summary.failed
+    rate = f' ({new / summary.seconds:.2f} images/s)' if new and summary.seconds > 0 else ''
+    lines = [
+        f'{summary.labelled} labelled{rate}, {summary.done} done before, {summary.failed} failed'
+    ]
+    if summary.edited:
+        lines.append(f'{summary.edited} labels changed since are kept; the tables follow them')
+    lines.append(f'least certain first: {os.path.join(out, SCORES)}')
+    if summary.failed:
+        lines.append(f'what failed, and why: {os.path.join(out, FAILED)}')
+    return '\n'.join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    import mmfss.labelling
+
+    parser = argparse.ArgumentParser(
+        prog='label.py',
+        description=mmfss.labelling.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(__doc__ or '').partition('\n\n')[2],
+    )
+    add = parser.add_argument
+    add('support', metavar='SUPPORT', help='folder of marked images (layouts of tools/prepare.py '
+        'folder, and prompts), or a support file')  # fmt: skip
+    add('images', metavar='IMAGES', help='folder of images, with the folders below it, or a text '
+        'file with a path on each line, relative ones to its own folder')  # fmt: skip
+    add('out', metavar='OUT', help='output folder; where it has results of an interrupted run '
+        'with the same values, this one goes on')  # fmt: skip
+    add('--config', default=DEFAULT_CONFIG, help='name or path (default: %(default)s)')
+    add('--weights', help='checkpoint; may be left out for the default config after `make demo`')
+    add('--device', help="e.g. 'cpu', 'cuda:1' (default: a GPU if there is one)")
+    add('--threshold', action='append', default=[], metavar='NUMBER|CLASS=NUMBER',
+        help="of the object score, for all classes or one; may be repeated (default: the "
+        "config's)")  # fmt: skip
+    add('--amp', action='store_true', help='bfloat16 autocast')
+    add('--batch-size', type=int, default=1, metavar='IMAGES', help='that go through the model '
+        'together; more of them keep a GPU busy. With 1 neither interruptions nor the number of '
+        'processes change a byte; with more, last digits of scores and single pixels on borders '
+        'may differ then (default: %(default)s)')  # fmt: skip
+    add('--pairs', type=int, metavar='NUMBER', help='of image and class that are '
+        'segmented at once, at most; more take more memory (default: 1 on a CPU, 16 elsewhere)'
+        )  # fmt: skip
+    add('--feature-cache', metavar='DIR', help='keep the features of all images there, about 9 MB '
+        'an image at 512 pixels, to label them again with other supports or thresholds without '
+        'encoding them; with a batch size of 1 it changes no byte of the results')  # fmt: skip
+    add('--no-overlays', dest='overlays', action='store_false', help='write no overlays; images '
+        'that are labelled already get none later')  # fmt: skip
+    add('--overwrite', action='store_true', help='remove what an earlier run left in OUT, labels '
+        'corrected by hand too, and start anew')  # fmt: skip
+    add('--accept-prompts', action='store_true', help='use masks that came from prompts; look at '
+        'OUT/support.png first')  # fmt: skip
+    add('--prompt-weights', metavar='CHECKPOINT', help="whose heads turn prompts into masks: "
+        "'official', or a file of tools/train_prompts.py (default: prompts.pth beside the weights, "
+        "else the model's own)")  # fmt: skip
+    add('--launcher', choices=compat.LAUNCHERS, default='none',
+        help='several processes share the images')  # fmt: skip
+    add('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser

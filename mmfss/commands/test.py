@@ -1,0 +1,223 @@
+"""What ``tools/test.py`` does: one evaluation, or the table of folds x seeds x shots of a paper."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.registry import LOOPS
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS
+
+from mmfss import compat
+from mmfss.checkpoints.provenance import environment
+from mmfss.commands.caching import log_loaders
+from mmfss.commands.evaluation_plan import Job, Plan, Request, make_plan, metric_entry
+from mmfss.commands.evaluation_results import Results
+from mmfss.commands.preparation import drop_training
+from mmfss.commands.train import Distributed, make_parser
+from mmfss.datasets.folds import FoldSplit
+from mmfss.engine.guards import check_absent
+from mmfss.evaluation.metrics import FewShotIoUMetric
+from mmfss.evaluation.report import Report, Run
+from mmfss.evaluation.report_text import text
+
+
+def main(argv: Sequence[str] | None = None) -> Report:
+    """Run ``tools/test.py`` with these arguments (default: the command line's).
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
+    """
+    parser = make_parser(
+        'Test a few-shot segmentor; FOLD=0..3 in the environment sets the fold. With --folds, '
+        '--seeds and --shots: the table of a paper.'
+    )
+    parser.add_argument(
+        'checkpoint',
+        nargs='+',
+        help='checkpoint of tools/train.py, of the same fold; {fold} and wildcards may stand in '
+        "it and must match one file per fold: 'work_dirs/run/fold{fold}/best_*.pth'; of several "
+        'each gets a row',
+    )
+    parser.add_argument('--folds', nargs='+', type=int, help='instead of FOLD')
+    parser.add_argument('--seeds', nargs='+', type=int, help='of the episodes')
+    parser.add_argument('--shots', nargs='+', type=int, help='of any checkpoint')
+    parser.add_argument('--episodes', type=int, help='number per run, e.g. 1000, 4000, 20000')
+    parser.add_argument('--sampler', help='image_list, uniform_class or balanced')
+    parser.add_argument('--csv', metavar='DIR', help='write the episodes of each run there')
+    parser.add_argument(
+        '--out',
+        metavar='NAME',
+        help='write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs '
+        'that are in NAME.json are not repeated',
+    )
+    args = vars(parser.parse_args(argv))
+    args['cfg_options'] = args.pop('cfg_options') or {}
+    return evaluate(Request(checkpoints=args.pop('checkpoint'), **args))
+
+
+def test(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """:func:`main` for a single run.
+
+    Returns:
+        Its metrics; of a table, those of its first run.
+    """
+    return dict(main(argv).runs[0].metrics)
+
+
+def evaluate(request: Request) -> Report:
+    """Test each checkpoint with all folds, seeds and shots that are asked for.
+
+    Everything that can be wrong with config, checkpoints, outputs and images of any fold is found
+    before the first episode. After each run, ``out`` is written again, so that an interrupted
+    table goes on where it was. The main process prints and writes.
+
+    Returns:
+        The report. Only that of the main process has the counts of the episodes.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
+        OSError: the result could not be written; it was printed.
+    """
+    plan = make_plan(request)
+    report = Report(_header(request, plan), plan.labels, plan.shots, plan.folds, plan.seeds)
+    with Distributed(request.launcher):
+        results = Results(report, plan, request.base)
+        results.take_over(protocol_of)
+        if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
+            check_data(job for job in plan.jobs if not results.has(job))
+        for number, (fold, label) in enumerate(_groups(plan)):
+            jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
+            todo = [job for job in jobs if not results.has(job)]
+            if todo:
+                _run_jobs(request, plan, results, todo, number)
+        if is_main_process():
+            print(text(report))
+            results.write()
+    return report
+
+
+def _groups(plan: Plan) -> list[tuple[int, str]]:
+    """What takes a model of its own."""
+    return [(fold, label) for fold in plan.folds for label in plan.labels]
+
+
+def _header(request: Request, plan: Plan) -> dict[str, Any]:
+    dataset = plan.dataset
+    return dict(
+        benchmark=dataset['benchmark'],
+        role=dataset.get('split', 'novel'),
+        config=request.config,
+        cfg_options={key: str(value) for key, value in request.cfg_options.items()},
+        autocast=_precision(plan),
+        environment=environment(),
+    )
+
+
+def _precision(plan: Plan) -> str:
+    """Under which autocast the model is run."""
+    loop = next(iter(plan.configs.values())).get('test_cfg') or {}
+    return 'bfloat16' if loop.get('bf16') else 'float16' if loop.get('fp16') else 'none'
+
+
+def protocol_of(job: Job) -> dict[str, Any]:
+    """What the dataset of a job says of its episodes."""
+    dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
+    return getattr(dataset, 'protocol', {})
+
+
+def check_data(jobs: Iterable[Job]) -> None:
+    """Build the episodes of each fold and K, with the first seed.
+
+    Raises:
+        ValueError, FileNotFoundError: the data are not there, give no K-shot episodes of a fold,
+            or no episode of a class that the metric wants.
+    """
+    checked = set()
+    for job in jobs:
+        if (job.fold, job.shots) not in checked:
+            checked.add((job.fold, job.shots))
+            dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
+            policy = metric_entry(job.evaluator).get('absent_classes', 'error')
+            check_absent('test', dataset, {'test_evaluator': policy})
+
+
+# --------------------------------------------------------------------------------------- runs
+def _run_jobs(
+    request: Request, plan: Plan, results: Results, jobs: Sequence[Job], number: int
+) -> None:
+    """Evaluate the jobs of one fold and checkpoint with one model."""
+    cfg = _runner_config(request, plan, jobs[0], number)
+    runner = Runner.from_cfg(cfg)
+    log_loaders(cfg)
+    for place, job in enumerate(jobs):
+        if place:
+            set_test_loop(runner, cfg, job)
+        run = _finished(runner, job, runner.test(), plan)
+        results.add(run)
+        done, planned = len(results.report.runs), results.report.planned
+        print_log(
+            f'{job.label}, {job.shots}-shot, fold {job.fold}, seed {job.seed}: mIoU '
+            f'{run.metrics["mIoU"]:.2f}; {done} of {planned} runs',
+            'current',
+        )
+
+
+def _runner_config(request: Request, plan: Plan, job: Job, number: int) -> Config:
+    cfg = copy.deepcopy(plan.configs[job.fold])
+    cfg.load_from, cfg.resume = job.path, False
+    cfg.test_dataloader, cfg.test_evaluator = job.dataloader, job.evaluator
+    drop_training(cfg, {} if number else request.cfg_options)
+    if len(_groups(plan)) > 1:
+        # mmengine keeps one log and one visualizer per name and second
+        stem = cfg.get('experiment_name') or os.path.splitext(os.path.basename(cfg.filename))[0]
+        cfg.experiment_name = f'{stem}_{number}'
+    compat.set_cpu_model_wrapper(cfg)
+    return cfg
+
+
+def set_test_loop(runner: Runner, cfg: Config, job: Job) -> None:
+    """Give a runner that has tested other episodes to test. Its model and hooks stay, and its
+    next ``test()`` runs their checks on the new loop but loads no checkpoint again."""
+    kind = dict(type='TestLoop', **{k: v for k, v in (cfg.test_cfg or {}).items() if k != 'type'})
+    kind['type'] = (cfg.test_cfg or {}).get('type', 'TestLoop')
+    runner._test_loop = LOOPS.build(
+        kind,
+        default_args=dict(
+            runner=runner,
+            dataloader=copy.deepcopy(job.dataloader),
+            evaluator=copy.deepcopy(job.evaluator),
+        ),
+    )
+
+
+def _finished(runner: Runner, job: Job, metrics: dict[str, float], plan: Plan) -> Run:
+    loop = runner.test_loop
+    dataset = loop.dataloader.dataset
+    metric = next(m for m in loop.evaluator.metrics if isinstance(m, FewShotIoUMetric))
+    start = f'{metric.prefix}/' if metric.prefix else ''
+    own = {key.removeprefix(start): value for key, value in metrics.items()}
+    split = dataset.metainfo['split']
+    split = split if isinstance(split, FoldSplit) else FoldSplit.from_dict(split)
+    names = [split.name(class_id) for class_id in split.ids(dataset.metainfo['role'])]
+    return Run(
+        label=job.label,
+        shots=job.shots,
+        fold=job.fold,
+        seed=job.seed,
+        metrics=own,
+        left_out=tuple(name for name in names if f'IoU/{name}' not in own),
+        protocol=getattr(dataset, 'protocol', {}),
+        checkpoint=plan.checkpoints[job.path],
+        settings=job.settings,
+        counts=metric.counts,
+    )

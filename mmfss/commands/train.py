@@ -1,0 +1,230 @@
+"""What ``tools/train.py`` does, and what it shares with ``tools/test.py``: arguments, config."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from mmfss import compat
+from mmfss.checkpoints.record import check_loaders
+from mmfss.commands.caching import log_loaders, set_feature_cache, set_loaders
+from mmfss.commands.options import check_options
+from mmfss.commands.preparation import (
+    check_start,
+    episodic,
+    set_amp,
+    set_evaluation_amp,
+    set_guards,
+    set_resume,
+    warn_batch_size,
+    warn_schedulers,
+)
+from mmfss.datasets.folds import BENCHMARKS, get_split
+from mmfss.encoders.sam2.archs import ARCHS
+
+#: variable -> where a config has its value, and the values it may have
+_VARIABLES: dict[str, tuple[Callable[[Config], Any], Collection[str]]] = {
+    'SAM2': (lambda cfg: cfg.get('model', {}).get('sam2', {}).get('arch'), ARCHS),
+    'BENCHMARK': (lambda cfg: cfg.get('benchmark'), ('coco-20i', 'coco-20i-contiguous')),
+    'SELECTION': (lambda cfg: cfg.get('selection'), ('held_out', 'base', 'novel', 'both')),
+}
+
+
+def train(argv: Sequence[str] | None = None) -> Runner:
+    """Run ``tools/train.py`` with these arguments (default: the command line's).
+
+    Returns:
+        The runner after training.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
+    """
+    parser = make_parser('Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path from the latest one in the work dir, '
+        'if there is one (give it after CONFIG)',
+    )
+    args = parser.parse_args(argv)
+    cfg = load_config(args, 'tools/train.py')
+    if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
+        raise ValueError(
+            f'{args.config} is only for tests: it has no train_dataloader or no train_cfg. Use it '
+            'with tools/test.py, and train with the config of another benchmark'
+        )
+    if args.amp:
+        set_amp(cfg)
+        set_evaluation_amp(cfg, 'val')
+    set_resume(cfg, args.resume)
+    check_start(cfg, args.config)
+    warn_schedulers(cfg)
+    with Distributed(args.launcher):
+        compat.set_cpu_model_wrapper(cfg)
+        runner = Runner.from_cfg(cfg)
+        log_loaders(cfg)
+        _check_epoch(runner)
+        warn_batch_size(cfg, runner.world_size)
+        runner.train()
+    return runner
+
+
+def make_parser(description: str, runs: bool = True) -> argparse.ArgumentParser:
+    """A parser with the arguments that the tools share; ``runs``: and those of a run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, e.g. train_dataloader.batch_size=4',
+    )
+    if runs:
+        parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+        parser.add_argument(
+            '--feature-cache',
+            metavar='DIR',
+            help='keep there what the frozen encoders give for an image; none: keep nothing',
+        )
+        parser.add_argument(
+            '--amp',
+            action='store_true',
+            help='run under bfloat16 autocast, as the published code trains and validates',
+        )
+        parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
+        parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+# ----------------------------------------------------------------------------------- config
+def load_config(args: argparse.Namespace, tool: str) -> Config:
+    """Read the config, check and merge the overrides, check the fold, set the work dir.
+
+    Args:
+        args: config, cfg_options, work_dir, launcher and local_rank; feature_cache where there
+            is such an option.
+        tool: for messages.
+
+    Raises:
+        ValueError: FOLD or an override is wrong, or the loaders do not agree.
+        FileNotFoundError: no such config.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    fold = os.environ.get('FOLD')
+    if fold is not None and not fold.isdecimal():
+        raise ValueError(f'FOLD must be the number of a fold, 0 or more, got {fold!r}; e.g. FOLD=0')
+    if not os.path.isfile(args.config):
+        raise FileNotFoundError(f'config file {args.config} does not exist; see configs/')
+    cfg = Config.fromfile(args.config)
+    options = args.cfg_options or {}
+    check_options(cfg, options, f'python {tool} {args.config}')
+    cfg.merge_from_dict(options)
+    cfg.launcher = args.launcher
+    fold = check_folds(cfg)
+    variables = check_variables(cfg)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = '_'.join([Path(args.config).stem, *variables, *prepared_folders(cfg)])
+        cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
+    set_guards(cfg)
+    set_feature_cache(cfg, getattr(args, 'feature_cache', None), options)
+    set_loaders(cfg)
+    # some heads of SAM 2 have no part in the loss
+    cfg.setdefault('find_unused_parameters', True)
+    return cfg
+
+
+def check_variables(cfg: Config) -> list[str]:
+    """Values of the environment variables, beside FOLD, that configs read: they tell apart the
+    work dirs of one config.
+
+    Raises:
+        ValueError: one has a value that is not allowed, or the config does not read it.
+    """
+    values = []
+    for name, (read, allowed) in _VARIABLES.items():
+        value = os.environ.get(name)
+        if value is None:
+            continue
+        if value not in allowed:
+            raise ValueError(f'{name} must be one of {sorted(allowed)}, got {value!r}')
+        if read(cfg) != value:
+            raise ValueError(
+                f'{name}={value} is set, but this config does not read {name} (it has '
+                f'{read(cfg)!r}). Unset {name}, or use a config that does; see '
+                'configs/fss_sam2_pascal_1shot.py'
+            )
+        values.append(value)
+    return values
+
+
+def prepared_folders(cfg: Config) -> list[str]:
+    """Names of the prepared datasets that a config is of: one config serves many, and each gets
+    its own work dir."""
+    loaders = (cfg.get(f'{name}_dataloader') for name in ('train', 'val', 'test'))
+    benchmarks = {str(episodes['benchmark']) for episodes in episodic(list(loaders))}
+    return sorted({Path(name).resolve().name for name in benchmarks - set(BENCHMARKS)})
+
+
+def check_folds(cfg: Config) -> int:
+    """Fold of the loaders in a config.
+
+    Raises:
+        ValueError: they do not agree among each other, or with FOLD in the environment.
+    """
+    loaders = {}
+    for name in ('train', 'val', 'test'):
+        for episodes in episodic(cfg.get(f'{name}_dataloader')):
+            split = get_split(episodes['benchmark'], episodes['fold'])
+            loaders[name] = (split, episodes.get('split'))
+    if not loaders:
+        raise ValueError(
+            'no loader of the config has a dataset with benchmark and fold; mmfss trains and '
+            "tests on EpisodicDataset, see configs/_base_/datasets"
+        )
+    check_loaders(loaders)
+    fold = next(iter(loaders.values()))[0].fold
+    wanted = os.environ.get('FOLD')
+    if wanted is not None and int(wanted) != fold:
+        raise ValueError(
+            f'FOLD={wanted} is set, but this config states fold {fold} and does not read FOLD (a '
+            'config that a run has dumped holds the fold of that run). Unset FOLD, or use a '
+            "config with fold = '{{$FOLD:0}}'"
+        )
+    return fold
+
+
+def _check_epoch(runner: Runner) -> None:
+    loader = runner.train_loop.dataloader
+    if len(loader) == 0:
+        raise ValueError(
+            'an epoch of training has no full batch; lower train_dataloader.batch_size '
+            f'({loader.batch_size}), or raise train_dataloader.sampler.passes or '
+            '.episodes_per_epoch'
+        )
+
+
+class Distributed:
+    """Within, the process group is there; the one made here is closed at the end."""
+
+    def __init__(self, launcher: str) -> None:
+        self.launcher = launcher
+
+    def __enter__(self) -> None:
+        compat.init_dist(self.launcher)
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        # after an error the other processes may never come to the end
+        if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

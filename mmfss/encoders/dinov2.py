@@ -1,0 +1,274 @@
+"""DINOv2 vision transformer as prior encoder, with the parameter names of its official checkpoints.
+
+Architecture: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (TMLR
+2024), https://github.com/facebookresearch/dinov2 (Apache-2.0). Only the last block is returned.
+
+Shapes: N images, T = 1 + R + h w tokens (class, R registers, patches), C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmfss.checkpoints.weights import load_strict
+from mmfss.encoders.backbones import PriorEncoder
+from mmfss.encoders.kept_tables import KeptTables
+from mmfss.functional import up
+
+_URL = 'https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}/dinov2_{0}_pretrain.pth'
+ARCHS = {
+    'small': dict(embed_dim=384, depth=12, num_heads=6),
+    'base': dict(embed_dim=768, depth=12, num_heads=12),
+    'large': dict(embed_dim=1024, depth=24, num_heads=16),
+    'giant': dict(embed_dim=1536, depth=40, num_heads=24, ffn_layer='swiglu'),
+}
+_CHECKPOINTS = {
+    name: _URL.format(code)
+    for name, code in (
+        ('small', 'vits14'),
+        ('base', 'vitb14'),
+        ('large', 'vitl14'),
+        ('giant', 'vitg14'),
+    )
+}
+
+
+class PatchEmbed(nn.Module):
+    """(N, 3, H, W) -> (N, h w, C) patch tokens."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one projection for q, k and v."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(*qkv.unbind(0))
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward of the giant model: two thirds of the width, rounded up to 8."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(dim, 2 * hidden)
+        self.w3 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """Learned factor for each channel."""
+
+    def __init__(self, dim: int, init: float = 1.0) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+FFN_LAYERS = {'mlp': Mlp, 'swiglu': SwiGLU}
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with layer scale."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, ffn_layer: str, qkv_bias: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = SelfAttention(dim, num_heads, qkv_bias)
+        self.ls1 = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = FFN_LAYERS[ffn_layer](dim, int(dim * mlp_ratio))
+        self.ls2 = LayerScale(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class DINOv2ViT(nn.Module):
+    """The transformer alone. State-dict keys are those of the official checkpoints.
+
+    Args:
+        embed_dim, depth, num_heads: size of the transformer.
+        patch_size: pixels.
+        img_size: side in pixels that the position table was trained for.
+        mlp_ratio: width of the feed-forward layer over ``embed_dim``.
+        ffn_layer: ``mlp`` or ``swiglu``.
+        qkv_bias: whether the q, k, v projection has a bias.
+        num_register_tokens: R (the official ``_reg`` models have 4).
+        interpolate_antialias, interpolate_offset: how the position table is resized; official
+            models without registers: False and 0.1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_size: int = 14,
+        img_size: int = 518,
+        mlp_ratio: float = 4.0,
+        ffn_layer: str = 'mlp',
+        qkv_bias: bool = True,
+        num_register_tokens: int = 0,
+        interpolate_antialias: bool = False,
+        interpolate_offset: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if ffn_layer not in FFN_LAYERS:
+            raise ValueError(f'ffn_layer must be one of {sorted(FFN_LAYERS)}, got {ffn_layer!r}')
+        if embed_dim % num_heads:
+            raise ValueError(f'embed_dim {embed_dim} is not divisible by num_heads {num_heads}')
+        self.patch_size = patch_size
+        self.interpolate_antialias = interpolate_antialias
+        self.interpolate_offset = interpolate_offset
+        grid = img_size // patch_size
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, embed_dim))
+        if num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim))
+        self.num_register_tokens = num_register_tokens
+        self._tables = KeptTables()
+        self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # in the checkpoints, unused
+        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, mlp_ratio, ffn_layer, qkv_bias) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        for table in (self.pos_embed, self.cls_token):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def resized_pos_embed(self, height: int, width: int) -> Tensor:
+        """Position table (1, 1 + height width, C) for a grid of patches; kept for each size.
+
+        Bicubic with ``scale_factor = (side + offset) / trained side`` as the official code does;
+        resizing by ``size`` gives other numbers.
+        """
+        grid = round((self.pos_embed.shape[1] - 1) ** 0.5)
+        if (height, width) == (grid, grid):
+            return self.pos_embed
+
+        def make() -> Tensor:
+            table = self.pos_embed.float()
+            patches = table[:, 1:].transpose(1, 2).unflatten(-1, (grid, grid))
+            offset = self.interpolate_offset
+            target = (
+                dict(scale_factor=((height + offset) / grid, (width + offset) / grid))
+                if offset
+                else dict(size=(height, width))
+            )
+            patches = F.interpolate(
+                patches, mode='bicubic', antialias=self.interpolate_antialias, **target
+            )
+            patches = patches.flatten(2).transpose(1, 2)
+            return torch.cat([table[:, :1], patches], 1).to(self.pos_embed.dtype)
+
+        return self._tables.get((height, width), make, self.pos_embed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Patch tokens of the last block after the final norm.
+
+        Args:
+            x: (N, 3, H, W) normalised images, H and W multiples of ``patch_size``.
+
+        Returns:
+            (N, C, H / patch_size, W / patch_size).
+        """
+        height, width = (side // self.patch_size for side in x.shape[-2:])
+        tokens = self.patch_embed(x)
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1)
+        tokens = tokens + self.resized_pos_embed(height, width)
+        if self.num_register_tokens:
+            registers = self.register_tokens.expand(len(x), -1, -1)
+            tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        patches = self.norm(tokens)[:, 1 + self.num_register_tokens :]
+        return patches.transpose(1, 2).unflatten(-1, (height, width))
+
+
+@MODELS.register_module()
+class DINOv2(PriorEncoder):
+    """DINOv2 as prior encoder (paper: ViT-B/14 at 560 pixels).
+
+    Args:
+        arch: ``small``, ``base``, ``large``, ``giant``, or a dict of arguments of
+            :class:`DINOv2ViT`.
+        image_size: side in pixels to which images are resized; a multiple of the patch size.
+        checkpoint: ``official`` (fetched on first use), a path or URL, or None.
+
+    Raises:
+        ValueError: unknown arch, or a side that is not a multiple of the patch size.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        image_size: int = 560,
+        checkpoint: str | None = 'official',
+    ) -> None:
+        super().__init__()
+        if isinstance(arch, str) and arch not in ARCHS:
+            raise ValueError(
+                f'model.prior_encoder.arch must be one of {list(ARCHS)}, or a dict with '
+                f'embed_dim, depth and num_heads, got {arch!r}'
+            )
+        if checkpoint == 'official' and not isinstance(arch, str):
+            raise ValueError(
+                "checkpoint='official' needs an arch by name; give a path, or None for random "
+                'weights'
+            )
+        self.arch = arch
+        self.checkpoint = _CHECKPOINTS[arch] if checkpoint == 'official' else checkpoint
+        self.vit = DINOv2ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
+        if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
+            raise ValueError(
+                f'model.prior_encoder.image_size must be a multiple of the patch size '
+                f'{self.vit.patch_size}, got {image_size!r}'
+            )
+        self.image_size = image_size
+
+    def init_weights(self) -> None:
+        """Load the checkpoint strictly; does nothing where it is None."""
+        if self.checkpoint is not None:
+            load_strict(self.vit, self.checkpoint, what=f'DINOv2 ({self.arch})')
+
+    def forward(self, images: Tensor, sam2_features=None) -> Tensor:
+        """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
+        return self.vit(self.normalise(up(images, (self.image_size, self.image_size))))

@@ -1,0 +1,288 @@
+"""SAM 2 as FSSAM uses it: build, load strictly, and four operations on top of the sam2 package.
+
+    encode_image -> encode_memory / encode_pointer -> (memory attention) -> decode
+
+Shapes: N images, S image side, D = 256 channels of the image features, M = 64 of the memory,
+h = w = S / 16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from mmseg.registry import MODELS
+from omegaconf import OmegaConf
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from torch import Tensor
+
+from mmfss.checkpoints.weights import load_strict
+from mmfss.encoders.kept_tables import keep_tables
+from mmfss.encoders.sam2.archs import arch_config, official_url
+from mmfss.encoders.sam2.memory_attention import MemoryFrames
+from mmfss.encoders.sam2.native_norm import use_native_norms
+
+
+@dataclass(frozen=True)
+class SAM2Features:
+    """What the image encoder gives for N images.
+
+    Attributes:
+        high_res: (N, D/8, S/4, S/4) and (N, D/4, S/8, S/8), for the mask decoder.
+        top: (N, D, h, w).
+        top_pos: (N, D, h, w) position encoding of ``top``.
+    """
+
+    high_res: tuple[Tensor, Tensor]
+    top: Tensor
+    top_pos: Tensor
+
+    def top_tokens(self) -> tuple[Tensor, Tensor]:
+        """``top`` and ``top_pos`` as tokens, both (N, h w, D)."""
+        return self.top.flatten(2).transpose(1, 2), self.top_pos.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class DecodedMasks:
+    """Output of the mask decoder for N images.
+
+    Attributes:
+        logits: (N, 1, S, S) of the candidate with the best predicted IoU.
+        low_res: (N, 1, S/4, S/4) the same at stride 4.
+        candidates: (N, 3, S/4, S/4); ious: (N, 3); tokens: (N, 3, D); best: (N,) int64.
+        object_score: (N, 1) logit; > 0 where SAM 2 believes that the object is there.
+    """
+
+    logits: Tensor
+    low_res: Tensor
+    candidates: Tensor
+    ious: Tensor
+    tokens: Tensor
+    best: Tensor
+    object_score: Tensor
+
+
+class SAM2(SAM2Base):
+    """SAM 2 with one method for each use that FSSAM makes of it. No parameters added."""
+
+    def encode_image(self, images: Tensor) -> SAM2Features:
+        """Image encoder on (N, 3, S, S) normalised images; upstream's ``forward_image``."""
+        return self.encode_neck(self.encode_trunk(images))
+
+    def encode_trunk(self, images: Tensor) -> list[Tensor]:
+        """Maps of the trunk, highest resolution first, for (N, 3, S, S) normalised images."""
+        return list(self.image_encoder.trunk(images))
+
+    def encode_neck(self, maps: list[Tensor]) -> SAM2Features:
+        """Neck of the image encoder, and the projections of the mask decoder that belong to it.
+
+        Args:
+            maps: of :meth:`encode_trunk`.
+        """
+        levels, positions = self.image_encoder.neck(maps)
+        scalp = self.image_encoder.scalp  # levels of lowest resolution that SAM 2 leaves out
+        kept = len(levels) - scalp
+        low, mid, top = levels[:kept]
+        high_res = (self.sam_mask_decoder.conv_s0(low), self.sam_mask_decoder.conv_s1(mid))
+        return SAM2Features(high_res, top, positions[kept - 1])
+
+    def encode_memory(self, features: SAM2Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory of images under mask prompts.
+
+        Args:
+            features: of N images.
+            masks: (m N, 1, S, S) float in [0, 1]: the first mask of each image, then the second of
+                each, and so on.
+
+        Returns:
+            memory (m N, M, h, w), and its position encoding (m N, M, h, w) with the temporal
+            encoding of a conditioning frame.
+        """
+        top = features.top.repeat(len(masks) // len(features.top), 1, 1, 1)
+        memory, pos = self._encode_new_memory(
+            current_vision_feats=[top.flatten(2).permute(2, 0, 1)],
+            feat_sizes=[top.shape[-2:]],
+            pred_masks_high_res=masks * 20.0 - 10.0,
+            # present or absent is decided by the mask, as upstream does for mask prompts
+            object_score_logits=appears(masks) * 20.0 - 10.0,
+            is_mask_from_pts=False,
+        )
+        temporal = self.maskmem_tpos_enc[self.num_maskmem - 1]
+        return memory, pos[-1] + temporal.reshape(1, -1, 1, 1)
+
+    def encode_pointer(self, features: SAM2Features, masks: Tensor) -> Tensor:
+        """Object pointer (N, D) of N images under mask prompts (N, 1, S, S) in [0, 1].
+
+        That of upstream's ``_use_mask_as_output``, without the masks that nobody reads there: only
+        the tokens that come out of the mask decoder's transformer are needed.
+        """
+        top, decoder = features.top, self.sam_mask_decoder
+        if not self.use_obj_ptrs_in_encoder:
+            return top.new_zeros(len(top), self.hidden_dim)
+        sparse, dense = self.sam_prompt_encoder(
+            points=_no_points(top), boxes=None, masks=self.mask_downsample(masks.float())
+        )
+        learned = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        if self.pred_obj_scores:
+            learned.insert(0, decoder.obj_score_token.weight)
+        tokens = torch.cat([torch.cat(learned).expand(len(top), -1, -1), sparse], 1)
+        position = self.sam_prompt_encoder.get_dense_pe().expand(len(top), -1, -1, -1)
+        tokens, _ = decoder.transformer(top + dense, position, tokens)
+        pointer = self.obj_ptr_proj(tokens[:, len(learned) - 1])  # token of the single mask
+        if not self.pred_obj_scores:
+            return pointer
+        score = decoder.pred_obj_score_head(tokens[:, 0])
+        pointer = self._gate(pointer, score.sigmoid() if self.soft_no_obj_ptr else (score > 0))
+        return self._gate(pointer, appears(masks))
+
+    def _gate(self, pointer: Tensor, present: Tensor) -> Tensor:
+        """Mix ``no_obj_ptr`` into pointers (N, D) where ``present`` (N, 1), in [0, 1], is not 1."""
+        present = present.float()
+        kept = present * pointer if self.fixed_no_obj_ptr else pointer
+        return kept + (1 - present) * self.no_obj_ptr
+
+    def memory_frames(
+        self, memory: Tensor, pos: Tensor, pointers: Tensor, frames: int
+    ) -> MemoryFrames:
+        """Arrange B F memories, episode-major, for the memory attention.
+
+        Pointers carry no position in SAM 2.0. SAM 2.1 encodes the distance in time to each
+        pointer's frame; every frame here counts as one step away, in a video that is at least
+        as long as the ``max_obj_ptrs_in_encoder`` frames that SAM 2.1 looks back on.
+
+        Args:
+            memory, pos: (B F, M, h, w).
+            pointers: (B F, D).
+            frames: F.
+        """
+
+        def tokens(x: Tensor) -> Tensor:
+            return x.flatten(2).transpose(1, 2).unflatten(0, (-1, frames))
+
+        split = pointers.reshape(-1, frames, self.hidden_dim // self.mem_dim, self.mem_dim)
+        return MemoryFrames(
+            spatial=tokens(memory),
+            spatial_pos=tokens(pos.expand_as(memory)),
+            pointers=split,
+            pointer_pos=self._pointer_pos(split).expand_as(split),
+        )
+
+    def _pointer_pos(self, pointers: Tensor) -> Tensor:
+        if not self.add_tpos_enc_to_obj_ptrs:
+            return pointers.new_zeros(1)
+        step = torch.ones(1, device=pointers.device) / (self.max_obj_ptrs_in_encoder - 1)
+        dim = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
+        return self.obj_ptr_tpos_proj(get_1d_sine_pe(step, dim=dim))
+
+    def decode(self, top: Tensor, high_res: tuple[Tensor, Tensor]) -> DecodedMasks:
+        """Mask decoder with the empty prompt that SAM 2 uses while tracking.
+
+        Unlike upstream's ``_forward_sam_heads`` the object score does not replace the masks.
+
+        Args:
+            top: (N, D, h, w) features after memory attention.
+            high_res: of :class:`SAM2Features`.
+        """
+        sparse, dense = self.sam_prompt_encoder(points=_no_points(top), boxes=None, masks=None)
+        candidates, ious, tokens, object_score = self.sam_mask_decoder(
+            image_embeddings=top,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            repeat_image=False,
+            high_res_features=list(high_res),
+        )
+        candidates = candidates.float()
+        best = ious.argmax(-1)
+        low_res = candidates[torch.arange(len(top), device=top.device), best].unsqueeze(1)
+        side = (self.image_size, self.image_size)
+        logits = F.interpolate(low_res, size=side, mode='bilinear', align_corners=False)
+        return DecodedMasks(logits, low_res, candidates, ious, tokens, best, object_score)
+
+
+def appears(masks: Tensor) -> Tensor:
+    """Whether masks (N, 1, S, S) have a positive pixel: (N, 1) bool."""
+    return masks.flatten(1).gt(0).any(1, keepdim=True)
+
+
+def _no_points(top: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates and labels of the empty prompt for each of (N, D, h, w) features: one point of
+    label -1."""
+    n = len(top)
+    labels = -torch.ones(n, 1, dtype=torch.int32, device=top.device)
+    return torch.zeros(n, 1, 2, device=top.device), labels
+
+
+def build_sam2(
+    arch: str | dict,
+    image_size: int = 512,
+    memory_attention: dict | None = None,
+    channels_last: bool = True,
+) -> SAM2:
+    """Build SAM 2 from the YAML files of the sam2 package, with random weights.
+
+    Args:
+        arch: a name of ``ARCHS``, or a dict: ``base`` names one of them and the other entries
+            override its model section, e.g.
+            ``dict(base='sam2_small', image_encoder=dict(trunk=dict(embed_dim=16)))``; arguments
+            of the classes that the YAML leaves at their defaults may be set too, and an entry
+            with a ``_target_`` of its own replaces the node instead of being merged into it.
+        image_size: side S of the images in pixels, a multiple of 32.
+        memory_attention: ``dict(type=..., ...)`` of a registered memory attention, by default
+            SAM 2's own.
+        channels_last: memory layout of the convolutions' weights, and norms over channels that
+            take it as it is (:class:`~mmfss.encoders.sam2.native_norm.NativeLayerNorm2d`). SAM 2's
+            trunk gives maps with channels last; so they stay (sam2_small, 2 CPU threads: image
+            encoder 5 %, mask decoder 12 % faster). The same numbers up to rounding.
+
+    Raises:
+        ValueError: unknown arch or override, a side that is not a multiple of 32, or
+            ``channels_last`` is no bool.
+    """
+    if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
+        raise ValueError(
+            f'image_size must be a multiple of 32 and at least 64 pixels, got {image_size!r}'
+        )
+    if not isinstance(channels_last, bool):
+        raise ValueError(f'channels_last must be True or False, got {channels_last!r}')
+    cfg = arch_config(arch)
+    grid = image_size // 16
+    cfg['_target_'] = f'{SAM2.__module__}.{SAM2.__name__}'
+    cfg['image_size'] = image_size
+    for name in ('self_attention', 'cross_attention'):
+        cfg['memory_attention']['layer'][name]['feat_sizes'] = [grid, grid]
+    options = dict(memory_attention or dict(type='SAM2MemoryAttention'))
+    kind = options.pop('type')
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    if cls is None or not hasattr(cls, 'retarget'):
+        raise ValueError(
+            "memory_attention must be dict(type='SupportCalibratedMemoryAttention') or "
+            f"dict(type='SAM2MemoryAttention'), or a registered class like them, got {kind!r}"
+        )
+    cls.retarget(cfg['memory_attention'], **options)
+    keep_tables(cfg)
+    model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
+    if channels_last:
+        use_native_norms(model)
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
+    """Load an official SAM 2 checkpoint into ``model``, strictly.
+
+    Args:
+        model: of :func:`build_sam2`.
+        arch: the one it was built with.
+        checkpoint: ``official`` (the URL of ``arch``), a local path, or a URL.
+
+    Raises:
+        ValueError: keys missing, unexpected or of another shape, or values that are not finite.
+        FileNotFoundError: the path is not there.
+    """
+    checkpoint = official_url(arch) if checkpoint == 'official' else checkpoint
+    load_strict(model, checkpoint, key='model', what=f'SAM 2 ({arch})')

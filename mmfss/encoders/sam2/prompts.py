@@ -1,0 +1,160 @@
+"""SAM 2's prompt encoder and mask decoder, for box and point prompts on a single image.
+
+FSSAM trains the mask decoder for the empty prompt of tracking, so prompts get a copy of their own,
+which may hold other weights: the official ones, or those of tools/train_prompts.py. The latter get
+a prompt in a second form too, drawn as the mask prompt that SAM 2's prompt encoder takes: from
+random weights the decoder does not learn within minutes to find the places of point tokens.
+
+Shapes as in :mod:`mmfss.encoders.sam2.model`; P points, a box being two of them.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from mmfss.checkpoints.weights import check_state_dict, read_state
+from mmfss.encoders.sam2.archs import official_url
+from mmfss.encoders.sam2.model import SAM2, SAM2Features
+from mmfss.methods.fssam.model import FSSAM
+
+NOT_OBJECT, OBJECT, BOX_START, BOX_END = 0, 1, 2, 3
+"""Labels of SAM 2's points; a box is its two corners."""
+PADDING = -1
+_SHARED = ('sam_mask_decoder.conv_s0.', 'sam_mask_decoder.conv_s1.')
+_DRAWN = 'prompts_are_drawn'
+_STRENGTH = 2.0  # of a drawn prompt, in place of a mask's logits
+_STABILITY = dict(
+    dynamic_multimask_via_stability=True,
+    dynamic_multimask_stability_delta=0.05,
+    dynamic_multimask_stability_thresh=0.98,
+)
+"""What ``sam2.build_sam.build_sam2`` sets for its image predictor: where the single mask is not
+stable, the best of the three others is taken."""
+
+
+class PromptHeads(nn.Module):
+    """Copies of the heads of a SAM 2, named as there. No parameters added.
+
+    Args:
+        sam2: whose heads are copied.
+        drawn: give the prompt as a mask prompt too; noted in the state dict.
+    """
+
+    def __init__(self, sam2: SAM2, drawn: bool = False) -> None:
+        super().__init__()
+        self.sam_prompt_encoder = copy.deepcopy(sam2.sam_prompt_encoder)
+        self.sam_mask_decoder = copy.deepcopy(sam2.sam_mask_decoder)
+        for name, value in _STABILITY.items():
+            setattr(self.sam_mask_decoder, name, value)
+        self.no_mem_embed = copy.deepcopy(sam2.no_mem_embed)
+        self._drawn, self._side = drawn, sam2.image_size
+        if drawn:
+            self.register_buffer(_DRAWN, torch.ones(()))
+        self._adds_no_mem = sam2.directly_add_no_mem_embed
+        self._multimask = sam2.multimask_output_in_sam
+        self._few = range(sam2.multimask_min_pt_num, sam2.multimask_max_pt_num + 1)
+
+    def multimask(self, points: int) -> bool:
+        """Whether three candidates are given for so many points, as ``SAM2Base._use_multimask``
+        says: for a single point, whose object is ambiguous."""
+        return self._multimask and points in self._few
+
+    def forward(
+        self, features: SAM2Features, coords: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The step of ``SAM2ImagePredictor._predict``, for one prompt an image.
+
+        Args:
+            features: of N images.
+            coords: (N, P, 2) x, y in pixels of the S x S image.
+            labels: (N, P) int32: see :data:`OBJECT`; :data:`PADDING` for none.
+
+        Returns:
+            (N, M, S/4, S/4) float32 logits and (N, M) predicted IoUs; M is 3 for one point, else 1.
+        """
+        top = features.top
+        if self._adds_no_mem:  # the embedding of "no memory", as on the first frame of a video
+            top = top + self.no_mem_embed.reshape(1, -1, 1, 1)
+        masks = draw_prompts(coords, labels, self._side) if self._drawn else None
+        sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=masks)
+        logits, ious, _, _ = self.sam_mask_decoder(
+            image_embeddings=top,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=self.multimask(labels.shape[1]),
+            repeat_image=False,
+            high_res_features=list(features.high_res),
+        )
+        return logits.float(), ious.float()
+
+
+def draw_prompts(coords: Tensor, labels: Tensor, side: int) -> Tensor:
+    """Prompts as mask prompts: + 2 on the object, -2 off it, 0 where nothing is known.
+
+    A box is + inside and - outside; a point is a bump of the width of S / 24.
+
+    Args:
+        coords: (N, P, 2) x, y in pixels of the S x S image.
+        labels: (N, P); the corners of a box come first.
+        side: S.
+
+    Returns:
+        (N, 1, S/4, S/4) float32.
+    """
+    centres = 4 * torch.arange(side // 4, device=coords.device) + 2.0
+    y, x = torch.meshgrid(centres, centres, indexing='ij')
+    px, py = coords[..., 0, None, None], coords[..., 1, None, None]  # (N, P, 1, 1)
+    bumps = torch.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (side / 24) ** 2))
+    sign = (labels == OBJECT).float() - (labels == NOT_OBJECT).float()
+    drawn = (sign[..., None, None] * bumps).sum(1)
+    boxed = labels[:, 0] == BOX_START
+    if boxed.any():
+        after = (x >= px[:, 0]) & (y >= py[:, 0])
+        inside = after & (x < px[:, 1]) & (y < py[:, 1])
+        drawn = drawn + boxed[:, None, None] * (2 * inside.float() - 1)
+    return _STRENGTH * drawn.clamp(-1, 1)[:, None]
+
+
+def prompt_heads(model: FSSAM, checkpoint: str | None = None) -> PromptHeads:
+    """Heads for prompts on a model, in eval mode on its device.
+
+    Args:
+        model: whose image encoder they follow.
+        checkpoint: None for copies of the model's own; 'official' or a path of an official
+            checkpoint of SAM 2; or a file of tools/train_prompts.py.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the weights do not fit, every key counts; or they belong to another image
+            encoder than the model's.
+    """
+    heads = PromptHeads(model.sam2)
+    if checkpoint is not None:
+        if checkpoint == 'official':
+            checkpoint = official_url(model.sam2_arch)
+        state = read_state(checkpoint, 'SAM 2 or of heads for prompts', 'model')
+        heads = PromptHeads(model.sam2, drawn=_DRAWN in state)
+        own = heads.state_dict()
+        whole = any(key.startswith('image_encoder.') for key in state)
+        expected = model.sam2.state_dict() if whole else own
+        check_state_dict(expected, state, f'heads for prompts from {checkpoint}')
+        state = {key: state[key].float() for key in own}
+        _check_belongs(own, state, checkpoint)
+        heads.load_state_dict(state)
+    return heads.to(next(model.parameters()).device).requires_grad_(False).eval()
+
+
+def _check_belongs(own: dict[str, Tensor], state: dict[str, Tensor], checkpoint: str) -> None:
+    """Two convolutions of the decoder run in the image encoder, and are trained only with it: they
+    tell whether both belong together."""
+    for key in (key for key in own if key.startswith(_SHARED)):
+        if not torch.equal(own[key].cpu(), state[key]):
+            raise ValueError(
+                f'the prompt decoder of {checkpoint} belongs to another image encoder: {key} '
+                'differs. Use the file made for this model (tools/train_prompts.py makes one), or '
+                "None for the model's own"
+            )

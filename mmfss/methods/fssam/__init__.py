@@ -1,0 +1,14 @@
+"""FSSAM and its parts."""
+
+from .attention import SupportCalibratedMemoryAttention
+from .model import FSSAM
+from .prompts import OraclePromptGenerator, PseudoPromptGenerator
+from .refinement import IterativeMemoryRefinement
+
+__all__ = [
+    'FSSAM',
+    'IterativeMemoryRefinement',
+    'OraclePromptGenerator',
+    'PseudoPromptGenerator',
+    'SupportCalibratedMemoryAttention',
+]

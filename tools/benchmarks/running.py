@@ -1,0 +1,163 @@
+"""Episodes through dataset, preprocessor, model and metric, as ``tools/test.py`` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmseg.structures import SegDataSample
+from torch.utils.data import DataLoader
+
+from benchmarks.stages import Stages, rules_of
+from benchmarks.timing import clock_of, note
+from mmfss.datasets.episodes import EpisodicDataset
+from mmfss.evaluation.counts import EpisodeCounts
+from mmfss.evaluation.metrics import FewShotIoUMetric
+from mmfss.methods.fssam.model import FSSAM
+
+TOLERANCE = 1e-3
+"""Largest difference of logits that passes, relative to the largest logit: fp32 sums in another
+order. The published formulation itself moves by as much between 1 and 2 threads."""
+AMP_TOLERANCE = 5e-2
+KEPT_LOGITS = 64  # episodes of which logits are kept for comparison
+
+
+@dataclass
+class Outcome:
+    """What came out of some episodes.
+
+    Attributes:
+        seconds: of each batch, reading and metric included.
+        stages: stage -> seconds of all episodes; empty where they were not taken apart.
+        logits: (1, S, S) of the first ``KEPT_LOGITS`` episodes.
+        masks: packed bits of the predicted masks of all.
+        figures: of the metric. counts: of each episode.
+        cache: counters of the model's feature cache, empty without one.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    logits: list[torch.Tensor] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    counts: tuple[EpisodeCounts, ...] = ()
+    cache: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all episodes."""
+        return sum(self.seconds)
+
+    @property
+    def episodes(self) -> int:
+        """How many there were."""
+        return len(self.counts)
+
+
+class Episodes:
+    """Runs episodes of a dataset through a model.
+
+    Args:
+        model: in eval mode.
+        dataset: of :func:`benchmarks.pictures.episodes_of`.
+        batch: episodes at a time.
+        context: entered around each batch, e.g. autocast.
+        staged: take the seconds apart by stage.
+    """
+
+    def __init__(
+        self,
+        model: FSSAM,
+        dataset: EpisodicDataset,
+        batch: int = 1,
+        context: AbstractContextManager | None = None,
+        staged: bool = False,
+    ) -> None:
+        self.model, self.dataset, self.batch = model, dataset, batch
+        self.context = nullcontext() if context is None else context
+        self.clock = clock_of(next(model.parameters()).device)
+        self.stages = Stages(rules_of(model, dataset), self.clock) if staged else None
+
+    def run(self, limit: int | None = None) -> Outcome:
+        """All episodes, or the first ``limit``."""
+        number = len(self.dataset) if limit is None else min(limit, len(self.dataset))
+        evaluator = Evaluator([FewShotIoUMetric(absent_classes='exclude')])
+        evaluator.dataset_meta = self.dataset.metainfo
+        loader = DataLoader(
+            self.dataset, self.batch, sampler=range(number), collate_fn=pseudo_collate
+        )
+        out = Outcome()
+        if self.stages is None:
+            self._walk(iter(loader), evaluator, out)
+        else:
+            with self.stages:
+                self._walk(iter(loader), evaluator, out)
+            out.stages = dict(self.stages.spent)
+        out.figures = dict(evaluator.evaluate(number))
+        out.counts = evaluator.metrics[0].counts
+        if self.model.encoding.cache is not None:
+            out.cache = asdict(self.model.encoding.cache.stats)
+        return out
+
+    def _walk(self, batches: Any, evaluator: Evaluator, out: Outcome) -> None:
+        while True:
+            start = self.clock()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            with self.context, torch.no_grad():
+                samples = self.model.test_step(batch)
+            evaluator.process(samples, batch)
+            out.seconds.append(self.clock() - start)
+            self._keep(samples, out)
+            if len(out.seconds) % 50 == 0:
+                note(f'{len(out.masks)} episodes, {sum(out.seconds):.0f} s')
+
+    def _keep(self, samples: Sequence[SegDataSample], out: Outcome) -> None:
+        for sample in samples:
+            if len(out.logits) < KEPT_LOGITS:
+                out.logits.append(sample.seg_logits.data.cpu())
+            out.masks.append(np.packbits(sample.pred_sem_seg.data.cpu().numpy()))
+
+
+def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """How far two runs of the same episodes are apart; the shorter one decides how many.
+
+    Returns:
+        ``episodes`` compared, ``max_logit_difference`` and ``max_logit`` (of the first ones),
+        ``tolerance``, ``different_pixels`` of ``pixels`` (of all masks), ``miou_difference`` in
+        points, None where the runs have different lengths.
+
+    Raises:
+        ValueError: Logits differ by more than ``tolerance`` times the largest one, or masks in
+            more pixels than that explains (one in a thousand).
+    """
+    pairs = list(zip(ours.logits, other.logits))
+    largest = max(float(b.abs().max()) for _, b in pairs)
+    apart = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+    masks = list(zip(ours.masks, other.masks))
+    pixels = sum(8 * len(b) for _, b in masks)
+    different = sum(int(np.unpackbits(a ^ b).sum()) for a, b in masks)
+    same_length = ours.episodes == other.episodes
+    result = dict(
+        episodes=len(masks),
+        max_logit_difference=apart,
+        max_logit=largest,
+        tolerance=tolerance,
+        different_pixels=different,
+        pixels=pixels,
+        miou_difference=ours.figures['mIoU'] - other.figures['mIoU'] if same_length else None,
+    )
+    if not apart <= tolerance * largest or different > tolerance * pixels:
+        raise ValueError(
+            f'results are not equal: logits differ by {apart:.3g} where {tolerance:g} of the '
+            f'largest ({largest:.3g}) is allowed, masks in {different} of {pixels} pixels. One of '
+            'the two is wrong: run tests/test_benchmarking and tests/test_models'
+        )
+    return result
