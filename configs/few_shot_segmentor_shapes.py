@@ -5,12 +5,13 @@
 # where MMSEG is the folder of the package: python -c 'import mmseg; print(mmseg.__path__[0])'
 _base_ = ['_base_/models/fssam_shapes.py', '_base_/datasets/few_shot_segmentor.py']
 model = dict(
+    _delete_=True,
     type='FewShotSegmentor',
-    data_preprocessor=dict(_delete_=True, type='SegDataPreProcessor', bgr_to_rgb=True),
+    data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True),
+    model={{_base_.model}},
     support='{{$SUPPORT:data/example/support}}',
     threshold={{_base_.object_threshold}},
     test_cfg=dict(mode='whole'),
-    feature_cache=None,  # that of the base is for images that come in many episodes
 )
 test_pipeline = [
     dict(type='LoadImageFromFile'),

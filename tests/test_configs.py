@@ -228,7 +228,7 @@ def test_model_builds_with_small_encoders(cfg):
         (
             'swap/resnet50_prior_pascal_1shot.py',
             46.0 + 23.5,
-            dict(type='BackbonePriorEncoder', arch=dict(type='ResNet', depth=50)),
+            dict(type='BackboneEncoder', arch=dict(type='ResNet', depth=50)),
         ),
         ('swap/sam2_prior_pascal_1shot.py', 46.0, dict(type='SAM2PriorEncoder', arch=None)),
         (

@@ -119,3 +119,8 @@ def samples_of(data: dict[str, Tensor]) -> list[SegDataSample]:
         sample.gt_sem_seg = PixelData(data=truth[None])
         samples.append(sample)
     return samples
+
+
+def encoded(sam2, images: Tensor):
+    """SAM 2's features of images (N, 3, S, S) that are normalised already, as sam2 takes them."""
+    return sam2.features(*sam2._neck(*sam2.image_encoder.trunk(images)))

@@ -22,7 +22,7 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.reading import read_ahead
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.methods.fssam.model import FSSAM, ImageFeatures
+from mmfss.methods.base import FewShotModel
 
 FALLBACK_THRESHOLD = 0.5
 
@@ -68,7 +68,7 @@ class FewShotInferencer:
 
     def __init__(
         self,
-        config: str | os.PathLike | Config | FSSAM = DEFAULT_CONFIG,
+        config: str | os.PathLike | Config | FewShotModel = DEFAULT_CONFIG,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         threshold: float | Mapping[str, float] | None = None,
@@ -81,7 +81,7 @@ class FewShotInferencer:
         self.pairs = optional('pairs', pairs)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
-        if isinstance(config, FSSAM):
+        if isinstance(config, FewShotModel):
             if weights is not None:
                 raise ValueError('weights are given with a model that is built; load them into it')
             if feature_cache is not None:
@@ -107,7 +107,7 @@ class FewShotInferencer:
     @property
     def image_size(self) -> int:
         """Side S of the square that images are brought to."""
-        return self.model.sam2.image_size
+        return self.model.image_size
 
     @property
     def support(self) -> SupportSet:
@@ -248,7 +248,7 @@ class FewShotInferencer:
         return torch.autocast(self._device.type, torch.bfloat16) if self.amp else nullcontext()
 
     @torch.no_grad()
-    def encode(self, image: np.ndarray) -> ImageFeatures:
+    def encode(self, image: np.ndarray) -> Any:
         """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
         with self._context():
             return self.model.encode_image(as_input(image, self._device))

@@ -9,10 +9,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmfss.checkpoints.record import check_arch, model_arch, recorded_meta
+from mmfss.checkpoints.record import check_arch, recorded_meta
 from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.base import FewShotModel, method_of
 
 DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
 DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
@@ -49,13 +49,14 @@ def load_model(
     device: str | torch.device | None = None,
     feature_cache: str | os.PathLike | None = None,
     encode_batch: int = 1,
-) -> FSSAM:
-    """Build an FSSAM and load its weights, every key accounted for, without running code.
+) -> FewShotModel:
+    """Build the method of a config and load its weights, all keys accounted for, no code run.
 
     Args:
         config: path or name of a config, or one that is loaded.
-        weights: checkpoint of tools/train.py or of the converter; None takes the one that
-            ``make demo`` left for the embedded default, and is an error for other configs.
+        weights: checkpoint of tools/train.py or of the converter. None takes the one that
+            ``make demo`` left for the embedded default; a method without trained parameters runs
+            on its encoders' own weights; for other configs it is an error.
         device: default: the first GPU, else the CPU.
         feature_cache: folder to keep the features of images in; None keeps none. It takes the
             place of the config's, which belongs to the images of a benchmark.
@@ -69,44 +70,48 @@ def load_model(
         ValueError: The checkpoint does not fit the model, or there is no such device.
     """
     cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
-    if (cfg.get('model') or {}).get('type') != 'FSSAM':
-        raise ValueError(
-            f'{config if not isinstance(config, Config) else cfg.filename} has no model of type '
-            'FSSAM; use one of configs/fss_sam2_*.py'
-        )
     path = find_weights(cfg, weights)
     target = _device(device)
-    model = MODELS.build(
-        {**cfg.model, 'feature_cache': _cache(feature_cache), 'encode_batch': encode_batch}
-    )
+    cache = None
+    if feature_cache is not None:  # nothing in memory: an image is asked for once in a run
+        directory = os.fspath(feature_cache)
+        cache = dict(type='FeatureCache', directory=directory, memory_bytes=0)
+    model = MODELS.build({**cfg.model, 'feature_cache': cache, 'encode_batch': encode_batch})
+    if path is None:
+        model.init_weights()
+        return model.to(target).eval()
     checkpoint = load_checkpoint(path, map_location='cpu')
     source = f'checkpoint {path}'
     meta = recorded_meta(checkpoint, source)
     if meta is not None:
-        check_arch(meta, model_arch(model), source)
+        check_arch(meta, model.arch, source)
     state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ValueError(
             f'{source} has no state_dict; use one that tools/train.py saved or that '
             'tools/model_converters/fssam.py made'
         )
-    check_state_dict(model.state_dict(), state, f'FSSAM from {path}')
+    check_state_dict(model.state_dict(), state, f'{type(model).__name__} from {path}')
     model.load_state_dict(state)
     return model.to(target).eval()
 
 
-def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str:
-    """The checkpoint that :func:`load_model` loads.
+def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str | None:
+    """The checkpoint that :func:`load_model` loads; None for a method that needs none.
 
     Raises:
         FileNotFoundError: It is not there.
-        ValueError: None is given, and the config is not the embedded default.
+        ValueError: The config has no few-shot method; or none is given, the method has weights that
+            only a training gives, and the config is not the embedded default.
     """
+    method = method_of(cfg)
     if weights is not None:
         path = os.path.expanduser(weights)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'weights {weights} not found. {HOW_TO_GET_WEIGHTS}')
         return path
+    if not method.needs_checkpoint:
+        return None
     if Path(cfg.filename or '').stem != DEFAULT_CONFIG:
         raise ValueError(
             f'weights must be given for {cfg.filename}; nothing is published under a licence that '
@@ -120,13 +125,6 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str:
         'once (it takes about ten minutes on two cores), or give config and weights of your own. '
         + HOW_TO_GET_WEIGHTS
     )
-
-
-def _cache(directory: str | os.PathLike | None) -> dict | None:
-    """Nothing is kept in memory: an image is asked for once in a run."""
-    if directory is None:
-        return None
-    return dict(type='FeatureCache', directory=os.fspath(directory), memory_bytes=0)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from mmfss.apis.object_score import object_scores
 from mmfss.arguments import integer
 from mmfss.batching import cat, repeat_all, repeat_each, take
 from mmfss.functional import masked_average, resize_mask, up
-from mmfss.methods.fssam.model import FSSAM, ImageFeatures, SupportState
+from mmfss.methods.base import FewShotModel
 
 ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
@@ -40,11 +41,11 @@ class ClassState:
     """What is kept of the K supports of one class.
 
     Attributes:
-        support: of :meth:`FSSAM.encode_support`, for one episode.
+        support: of the method's ``encode_support``, for one episode.
         prototypes: (K, C) mean features of its supported objects, for the object score.
     """
 
-    support: SupportState
+    support: Any
     prototypes: Tensor
 
 
@@ -59,7 +60,7 @@ class ClassGroup:
     """
 
     members: tuple[int, ...]
-    support: SupportState
+    support: Any
     prototypes: Tensor
 
 
@@ -112,7 +113,7 @@ class ClassMasks:
 
 
 @torch.no_grad()
-def encode_class(model: FSSAM, features: ImageFeatures, masks: Tensor) -> ClassState:
+def encode_class(model: FewShotModel, features: Any, masks: Tensor) -> ClassState:
     """Encode the supports of one class.
 
     Args:
@@ -121,14 +122,14 @@ def encode_class(model: FSSAM, features: ImageFeatures, masks: Tensor) -> ClassS
         masks: (K, S, S) in {0, 1, 255}; 255 counts as 0.
     """
     support = model.encode_support(features, masks[None])
-    compared = _compared(features)
+    compared = model.compared(features).float()
     inside = resize_mask((masks == 1).float()[None], compared.shape[-2:])[0]
     return ClassState(support, masked_average(compared, inside))
 
 
 @torch.no_grad()
 def encode_classes(
-    model: FSSAM, classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]
+    model: FewShotModel, classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]
 ) -> ClassStates:
     """Encode the supports of all classes, one image at a time, on the model's device.
 
@@ -139,22 +140,22 @@ def encode_classes(
     device = next(model.parameters()).device
     states = []
     for shots in classes:
-        parts = [model.encode_image(as_input(image, device)) for image, _ in shots]
+        parts = [model.encode_image(as_input(image, device), 'support') for image, _ in shots]
         masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(device)
         states.append(encode_class(model, cat(parts), masks))
     return ClassStates.stack(states)
 
 
 def as_input(image: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (S, S, 3) BGR as :meth:`FSSAM.encode_image` takes it: float (1, 3, S, S) RGB."""
+    """uint8 (S, S, 3) BGR as a method's ``encode_image`` takes it: float (1, 3, S, S) RGB."""
     rgb = torch.from_numpy(image[..., ::-1].copy()).to(device)
     return rgb.permute(2, 0, 1)[None].float()
 
 
 @torch.no_grad()
 def segment_classes(
-    model: FSSAM,
-    features: ImageFeatures,
+    model: FewShotModel,
+    features: Any,
     states: ClassStates | Sequence[ClassState],
     pairs: int | None = None,
 ) -> ClassMasks:
@@ -175,24 +176,23 @@ def segment_classes(
     Raises:
         ValueError: ``pairs`` is below 1, or there is no class.
     """
+    compared = model.compared(features).float()
     if pairs is None:
-        on_cpu = features.sam2.top.device.type == 'cpu'
-        pairs = CPU_PAIRS if on_cpu else GPU_PAIRS
+        pairs = CPU_PAIRS if compared.device.type == 'cpu' else GPU_PAIRS
     integer('pairs', pairs, 1)
     if not isinstance(states, ClassStates):
         states = ClassStates.stack(states)
-    top, side = features.sam2.top, model.sam2.image_size
-    logits = torch.empty(len(top), len(states), side, side, device=top.device)
-    scores = torch.empty(len(top), len(states), device=top.device)
-    compared = _compared(features)
+    count_images, side, device = len(compared), model.image_size, compared.device
+    logits = torch.empty(count_images, len(states), side, side, device=device)
+    scores = torch.empty(count_images, len(states), device=device)
     features = model.encode_query(features)
     for group in states.groups:
-        members = torch.tensor(group.members, device=top.device)
-        for images, classes in _batches(len(top), len(members), pairs):
+        members = torch.tensor(group.members, device=device)
+        for images, classes in _batches(count_images, len(members), pairs):
             support = take(group.support, classes)
             query, count = take(features, images), len(members[classes])
             found = model.segment(
-                repeat_each(query, count), repeat_all(support, len(query.sam2.top))
+                repeat_each(query, count), repeat_all(support, len(compared[images]))
             )
             masks = found.logits[:, 0].float().unflatten(0, (-1, count))
             logits[images, members[classes]] = masks
@@ -211,14 +211,12 @@ def _batches(images: int, classes: int, pairs: int) -> Iterator[tuple[slice, sli
             yield slice(image, image + step), slice(start, start + pairs)
 
 
-def object_score_of(features: ImageFeatures, logits: Tensor, state: ClassState) -> Tensor:
+def object_score_of(
+    model: FewShotModel, features: Any, logits: Tensor, state: ClassState
+) -> Tensor:
     """:func:`object_scores` of a class in one image, given its logits (1, S, S) there."""
-    return object_scores(_compared(features), logits[None], state.prototypes[None])[0, 0]
-
-
-def _compared(features: ImageFeatures) -> Tensor:
-    """(N, C, h, w) float32: the prior encoder's, or SAM 2's where there is none."""
-    return (features.sam2.top if features.prior is None else features.prior).float()
+    compared = model.compared(features).float()
+    return object_scores(compared, logits[None], state.prototypes[None])[0, 0]
 
 
 def class_logits(logits: Tensor, scores: Tensor, threshold: Tensor | float) -> Tensor:

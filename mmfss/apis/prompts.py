@@ -18,6 +18,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +28,8 @@ import torch.nn.functional as F
 from mmfss.apis.images import ImageInput, as_bgr, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.marks import Prompt, read_prompt
-from mmfss.encoders.sam2.model import SAM2Features
-from mmfss.encoders.sam2.prompts import prompt_heads
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.apis.nway import as_input
+from mmfss.methods.base import FewShotModel
 from mmfss.visualization.overlays import overlay_labels
 
 __all__ = ['Prompt', 'Proposal', 'Proposer', 'read_prompt']
@@ -86,17 +86,18 @@ class Proposer:
 
     Args:
         model: an inferencer, which is not changed, or its model.
-        checkpoint: whose prompt encoder and mask decoder are used, since FSSAM trains the decoder
+        checkpoint: whose prompt encoder and mask decoder are used, since methods train the decoder
             for tracking: 'official' or a path of SAM 2's official checkpoint, or a file of
             tools/train_prompts.py. None takes ``prompts.pth`` beside the inferencer's weights where
             there is one, else the heads of the model itself.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`mmfss.encoders.sam2.prompts.prompt_heads`.
+        FileNotFoundError, ValueError: the method takes no prompts, or see
+            :func:`mmfss.encoders.sam2.prompts.prompt_heads`.
     """
 
     def __init__(
-        self, model: FewShotInferencer | FSSAM, checkpoint: str | os.PathLike | None = None
+        self, model: FewShotInferencer | FewShotModel, checkpoint: str | os.PathLike | None = None
     ) -> None:
         beside = None
         if isinstance(model, FewShotInferencer):
@@ -106,8 +107,9 @@ class Proposer:
             self._model, self._amp = model, False
         if checkpoint is None and beside and beside.is_file():
             checkpoint = beside
-        self._heads = prompt_heads(self._model, None if checkpoint is None else str(checkpoint))
-        self._kept: tuple[np.ndarray, SAM2Features] | None = None
+        self._prompter = self._model.prompter(None if checkpoint is None else str(checkpoint))
+        self._device = next(self._model.parameters()).device
+        self._kept: tuple[np.ndarray, Any] | None = None
 
     @torch.no_grad()
     def propose(self, image: ImageInput, prompt: Prompt) -> Proposal:
@@ -127,13 +129,12 @@ class Proposer:
         pixels = as_bgr(image)
         height, width = pixels.shape[:2]
         prompt.check(width, height)
-        side = self._model.sam2.image_size
+        side = self._model.image_size
         points, labels = prompt.tokens(width, height, side)
         features = self._encode(to_model_size(pixels, side))
-        device = features.top.device
-        coords = torch.from_numpy(points).to(device)[None]
+        coords, marks = (torch.from_numpy(x).to(self._device)[None] for x in (points, labels))
         with self._context():
-            logits, ious = self._heads(features, coords, torch.from_numpy(labels).to(device)[None])
+            logits, ious = self._prompter(features, coords, marks)
         full = F.interpolate(logits, (height, width), mode='bilinear', align_corners=False)
         masks = (full[0] > 0).cpu().numpy()
         order = ious[0].argsort(descending=True).tolist()
@@ -146,16 +147,13 @@ class Proposer:
         first, *others = [Proposal(mask, score, prompt) for mask, score in found]
         return Proposal(first.mask, first.score, prompt, tuple(others))
 
-    def _encode(self, image: np.ndarray) -> SAM2Features:
+    def _encode(self, image: np.ndarray) -> Any:
         kept = self._kept
         if kept is None or not np.array_equal(kept[0], image):
-            rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float()
-            rgb = rgb.to(next(self._model.parameters()).device)
             with self._context():
-                kept = (image, self._model.sam2.encode_image(self._model.normalise(rgb)))
+                kept = (image, self._prompter.encode(as_input(image, self._device)))
             self._kept = kept
         return kept[1]
 
     def _context(self) -> AbstractContextManager:
-        device = next(self._model.parameters()).device
-        return torch.autocast(device.type, torch.bfloat16) if self._amp else nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16) if self._amp else nullcontext()

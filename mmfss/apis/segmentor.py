@@ -1,4 +1,4 @@
-"""FSSAM with a fixed support set: an ordinary segmentor of mmseg over background and N classes.
+"""A few-shot method with a fixed support set: an ordinary segmentor of mmseg.
 
 Call chain; the parts marked (mmseg) are those of mmseg's EncoderDecoder, as they are:
 
@@ -14,25 +14,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmseg.models.segmentors import EncoderDecoder
+from mmengine.config import ConfigDict
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.nway import ClassStates, class_logits, encode_classes, segment_classes
-from mmfss.apis.segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
+from mmfss.apis.prediction import check_threshold
+from mmfss.apis.support import SupportSet
+from mmfss.apis.support_folder import read_support
 from mmfss.arguments import integer, optional
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.palette import label_palette
 from mmfss.functional import up
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.base import FewShotModel, method_of
 
-if TYPE_CHECKING:
-    from mmfss.apis.support import SupportSet
+PREPROCESSOR = dict(type='SegDataPreProcessor', bgr_to_rgb=True)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class DecodeHead:
 
 
 @MODELS.register_module()
-class FewShotSegmentor(FSSAM):
+class FewShotSegmentor(BaseSegmentor):
     """N classes at once, for mmseg's own tools, metrics, hooks and inferencers.
 
-    It has the weights of FSSAM, key by key: a checkpoint of ``tools/train.py`` is loaded as it is.
+    It holds a few-shot method and has its weights, key by key: a checkpoint of ``tools/train.py``
+    is loaded as it is. A method without trained parameters needs none; the weights of its encoders
+    are loaded at the first image.
     On images that the pipeline resizes to S x S it gives the labels of
     :class:`mmfss.apis.FewShotInferencer`. Test through a Runner with the
     :class:`mmfss.engine.SupportClassesHook`, which checks the classes of the dataset.
@@ -62,6 +67,7 @@ class FewShotSegmentor(FSSAM):
     of the windows that a pixel lies in.
 
     Args:
+        model: config of a :class:`~mmfss.methods.base.FewShotModel`, or one that is built.
         support: ``{class: [(image, mask), ...]}`` with paths, a support file of
             ``FewShotInferencer.save_support``, a folder (see
             :func:`mmfss.apis.support_folder.read_support`), or a ``SupportSet``. A folder is read
@@ -80,7 +86,7 @@ class FewShotSegmentor(FSSAM):
         pairs: of image and class that go through the model at once, at most; None takes what suits
             the device, see :func:`mmfss.apis.nway.segment_classes`.
         train_cfg, pretrained: None; mmseg's ``init_model`` sets them in every config.
-        fssam: arguments of :class:`FSSAM`.
+        init_cfg: of mmseg's ``BaseSegmentor``.
 
     Raises:
         FileNotFoundError, ValueError: The support set, see :meth:`SupportSet.build` and
@@ -97,6 +103,7 @@ class FewShotSegmentor(FSSAM):
 
     def __init__(
         self,
+        model: dict | FewShotModel,
         support: Mapping[str, Sequence[tuple[str, str]]] | SupportSet | str | os.PathLike,
         threshold: float | Mapping[str, float] = 0.5,
         test_cfg: dict | None = None,
@@ -106,7 +113,7 @@ class FewShotSegmentor(FSSAM):
         pairs: int | None = None,
         train_cfg: dict | None = None,
         pretrained: str | None = None,
-        **fssam: Any,
+        init_cfg: dict | None = None,
     ) -> None:
         for name, value in (('train_cfg', train_cfg), ('pretrained', pretrained)):
             if value is not None:
@@ -114,7 +121,15 @@ class FewShotSegmentor(FSSAM):
         if data_preprocessor is None:
             data_preprocessor = PREPROCESSOR
         check_preprocessor(data_preprocessor)
-        super().__init__(data_preprocessor=data_preprocessor, **fssam)
+        if isinstance(data_preprocessor, Mapping):
+            # built here: mmengine would look for it in its own registry where no scope is set
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if not isinstance(model, FewShotModel):
+            method_of(dict(model=model))
+            model = MODELS.build(model)
+        self.model = model
+        self._has_weights = False
         self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
         self.prompt_checkpoint = prompt_checkpoint
@@ -172,24 +187,18 @@ class FewShotSegmentor(FSSAM):
         pass
 
     def _read_support(self) -> SupportSet:
-        # here, since mmfss.apis imports the models
-        from mmfss.apis.inferencer import FewShotInferencer
-        from mmfss.apis.support import SupportSet
-        from mmfss.apis.support_folder import read_support
-
-        source, side = self._source, self.sam2.image_size
+        source = self._source
         if _is_folder(source):
-            return read_support(source, FewShotInferencer(self), self.prompt_checkpoint)[0]
+            self._need_weights()
+            return read_support(source, FewShotInferencer(self.model), self.prompt_checkpoint)[0]
         if isinstance(source, (str, os.PathLike)):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):
-            return SupportSet.build(source, side)
-        source.check_image_size(side)
+            return SupportSet.build(source, self.model.image_size)
+        source.check_image_size(self.model.image_size)
         return source
 
     def _thresholds(self, classes: tuple[str, ...]) -> Tensor:
-        from mmfss.apis.prediction import check_threshold
-
         return torch.from_numpy(check_threshold(self.threshold, classes))
 
     def forget_support(self) -> None:
@@ -206,8 +215,9 @@ class FewShotSegmentor(FSSAM):
         under = torch.get_autocast_dtype(device.type) if cast else None
         if self._states is not None and self._encoded_under == under:
             return self._states
-        shots = self.support.shots.values()
-        states = encode_classes(self, ([(s.image, s.mask) for s in of_class] for of_class in shots))
+        self._need_weights()
+        shots = ([(s.image, s.mask) for s in some] for some in self.support.shots.values())
+        states = encode_classes(self.model, shots)
         self._states, self._encoded_under = states, under
         return states
 
@@ -224,7 +234,7 @@ class FewShotSegmentor(FSSAM):
         Returns:
             (B, N + 1, H, W) float32; the largest is the decision, see :func:`class_logits`.
         """
-        side = self.sam2.image_size
+        side = self.model.image_size
         size = tuple(inputs.shape[-2:])
         states = self._class_states(inputs.device)
         thresholds = self._thresholds(self.support.classes).to(inputs.device)
@@ -232,7 +242,7 @@ class FewShotSegmentor(FSSAM):
         for images in inputs.split(self.batch_size):
             if size != (side, side):
                 images = F.interpolate(images, (side, side), mode='bilinear', align_corners=False)
-            found = segment_classes(self, self.encode_image(images), states, self.pairs)
+            found = segment_classes(self.model, self.model.encode_image(images), states, self.pairs)
             logits = torch.stack(
                 [class_logits(*one, thresholds) for one in zip(found.logits, found.scores)]
             )
@@ -251,18 +261,40 @@ class FewShotSegmentor(FSSAM):
         """
         raise ValueError(
             'FewShotSegmentor is not trained: its classes come from the support set alone. Train '
-            "the model of type 'FSSAM' on episodes with tools/train.py, and give the checkpoint "
-            'to this one'
+            'the model that it holds on episodes with tools/train.py, and give the checkpoint to '
+            'this one'
         )
 
     # ------------------------------------------------------------------ changes of the weights
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The method's, under its own names."""
+        return self.model.state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # Every loader comes through here, mmengine's too, which would load whatever fits.
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
         check_state_dict(self.state_dict(), own, 'FewShotSegmentor')
+        for name in own:
+            state_dict[f'{prefix}model.{name}'] = state_dict.pop(f'{prefix}{name}')
         self.forget_support()
+        self._has_weights = True
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def init_weights(self) -> None:
+        """Load the weights of the method's encoders."""
+        self.model.init_weights()
+        self._has_weights = True
+
+    def _need_weights(self) -> None:
+        """A method without trained parameters is ready with its encoders' weights."""
+        if not self._has_weights and not self.model.needs_checkpoint:
+            self.init_weights()
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """That of the method, which a checkpoint is compared with."""
+        return self.model.arch
 
     def _apply(self, *args: Any, **options: Any) -> FewShotSegmentor:
         """Of ``to``, ``cuda``, ``half``, ...: the supports move by being encoded anew."""
@@ -270,7 +302,7 @@ class FewShotSegmentor(FSSAM):
         return super()._apply(*args, **options)
 
     def train(self, mode: bool = True) -> FewShotSegmentor:
-        """As :meth:`FSSAM.train`."""
+        """The supports are encoded anew in another mode."""
         if mode != self.training:
             self.forget_support()
         super().train(mode)
@@ -279,3 +311,48 @@ class FewShotSegmentor(FSSAM):
 
 def _is_folder(support: Any) -> bool:
     return isinstance(support, (str, os.PathLike)) and os.path.isdir(support)
+
+
+def check_preprocessor(cfg: dict | nn.Module) -> None:
+    """Images must reach the model as RGB 0..255; a module that is built is taken as it is.
+
+    Raises:
+        ValueError: Another preprocessor, BGR, or one that normalises or pads: padding would count
+            as a part of the image, and lower all object scores.
+    """
+    if not isinstance(cfg, Mapping):
+        return
+    wrong = [key for key in ('mean', 'std', 'rgb_to_bgr', 'test_cfg') if cfg.get(key)]
+    if cfg.get('type') != PREPROCESSOR['type'] or not cfg.get('bgr_to_rgb') or wrong:
+        raise ValueError(
+            'model.data_preprocessor of FewShotSegmentor must hand on RGB images in 0..255, which '
+            f'the encoders normalise themselves: {PREPROCESSOR}, without mean, std and test_cfg '
+            '(it pads, and images of any size are taken as they are); got '
+            f'{dict(cfg)}. Where it comes from a _base_ config, add _delete_=True'
+        )
+
+
+def checked_test_cfg(test_cfg: dict | None) -> ConfigDict:
+    """mmseg's ``test_cfg``; None is the whole image. It would fail in the middle of a test.
+
+    Raises:
+        ValueError: Another mode, or windows that leave pixels out.
+    """
+    cfg = ConfigDict(test_cfg or dict(mode='whole'))
+    allowed = "dict(mode='whole') or dict(mode='slide', crop_size=(h, w), stride=(h, w))"
+    if cfg.get('mode') not in ('whole', 'slide'):
+        raise ValueError(f'model.test_cfg must be {allowed}, got {dict(cfg)}')
+    if cfg.mode == 'slide':
+        pairs = [cfg.get('crop_size'), cfg.get('stride')]
+        fits = all(
+            isinstance(pair, (tuple, list))
+            and len(pair) == 2
+            and all(isinstance(value, int) and value > 0 for value in pair)
+            for pair in pairs
+        )
+        if not fits or any(step > side for side, step in zip(*pairs)):
+            raise ValueError(
+                f'model.test_cfg must be {allowed} with whole numbers of pixels, and a stride no '
+                f'larger than the window; got {dict(cfg)}'
+            )
+    return cfg

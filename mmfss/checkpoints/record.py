@@ -5,7 +5,7 @@ A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
     dict(benchmark='pascal-5i', fold=2, shots=1,
          base_classes=[...], novel_classes=[...],   # names, of this run
          trained_classes=[...],                     # names, of this run and of what it loaded
-         arch=dict(sam2=..., prior_encoder=...),
+         arch=dict(type='FSSAM', sam2=..., prior_encoder=...),
          selection=dict(rule='held_out', classes=[...], figures={'mIoU': ...}))
 """
 
@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
 
 from mmfss.datasets.class_names import canonical
 from mmfss.datasets.folds import FoldSplit
@@ -41,25 +39,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
     return value
-
-
-def model_arch(model: nn.Module) -> dict:
-    """What decides which weights fit an FSSAM: SAM 2's arch, and the prior encoder's."""
-    encoder = getattr(model, 'prior_encoder', None)
-    prior = None
-    if encoder is not None:
-        inner = getattr(encoder, 'arch', None) or _backbone(getattr(encoder, 'backbone', None))
-        prior = dict(type=type(encoder).__name__, arch=inner)
-    return dict(sam2=getattr(model, 'sam2_arch', None), prior_encoder=prior)
-
-
-def _backbone(backbone: nn.Module | None) -> dict | None:
-    """Class of a backbone, and what mmseg's backbones keep of their size."""
-    if backbone is None:
-        return None
-    size = {name: getattr(backbone, name, None) for name in ('depth', 'embed_dims')}
-    kept = {name: value for name, value in size.items() if isinstance(value, int)}
-    return dict(type=type(backbone).__name__, **kept)
 
 
 def need_dict(value: Any, what: str) -> dict:
@@ -184,8 +163,8 @@ def check_arch(meta: Mapping, arch: dict, source: str) -> None:
     if _text(meta['arch']) != _text(arch):
         raise ValueError(
             f"{source} is of another arch: it has {meta['arch']}, the configured model has "
-            f'{plain(arch)}. Test with the config that it was trained with, or set '
-            'model.sam2.arch and model.prior_encoder to its'
+            f'{plain(arch)}. Test with the config that it was trained with, or set the '
+            'parts of the model to its'
         )
 
 

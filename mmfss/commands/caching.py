@@ -16,6 +16,7 @@ from mmfss.commands.preparation import episodic
 from mmfss.datasets.deferring import image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.datasets.episodes import EpisodicDataset
+from mmfss.methods.base import method_of
 
 _PREFILL = dict(type='PrefillFeaturesHook')
 _LOADERS = ('train', 'val', 'test')
@@ -48,7 +49,7 @@ def set_feature_cache(
     if 'feature_cache' not in (arguments_of(kind) or {'feature_cache'}):
         raise ValueError(
             f'--feature-cache {directory}: {kind} has no feature_cache; leave the option out, or '
-            'use a config whose model is FSSAM'
+            'use a config whose model is a few-shot method'
         )
     if directory.lower() == 'none':
         cfg.model.feature_cache = None
@@ -70,22 +71,23 @@ def set_loaders(cfg: Config) -> None:
                 loader.pop('persistent_workers', None)  # torch refuses it without workers
     if not cfg.get('model', {}).get('feature_cache'):
         return
-    for _, episodes in _datasets(cfg):
-        if 'defer_images' not in episodes and reason_to_read(cfg, episodes) is None:
+    for name, episodes in _datasets(cfg):
+        if 'defer_images' not in episodes and reason_to_read(cfg, name, episodes) is None:
             episodes['defer_images'] = True
         if episodes.get('defer_images'):
             # of several processes each encodes its share before an evaluation
             cfg.setdefault('default_hooks', {}).setdefault('prefill', dict(_PREFILL))
 
 
-def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:
+def reason_to_read(cfg: Config, loader: str, episodes: Mapping[str, Any]) -> str | None:
     """Why a dataset must read its images; None where it can leave them unread.
 
     Args:
         cfg: its model is looked at.
+        loader: 'train', 'val' or 'test'.
         episodes: config of the dataset.
     """
-    if 'image_encoder' in cfg.model.get('trainable', ()):
+    if loader == 'train' and method_of(cfg).trains_from_pixels(cfg.model.get('trainable')):
         return 'the model trains its image encoder, which needs all pixels'
     kind = episodes.get('type')
     cls = DATASETS.get(kind) if isinstance(kind, str) else kind
@@ -111,15 +113,15 @@ def log_loaders(cfg: Config) -> None:
             )
             print_log(f'{name}_dataloader: {text}', 'current', logging.WARNING)
         elif kept:
-            print_log(f'{name}_dataloader: {_what_is_read(cfg, episodes)}', 'current')
+            print_log(f'{name}_dataloader: {_what_is_read(cfg, name, episodes)}', 'current')
 
 
-def _what_is_read(cfg: Config, episodes: Mapping[str, Any]) -> str:
+def _what_is_read(cfg: Config, loader: str, episodes: Mapping[str, Any]) -> str:
     if episodes.get('defer_images'):
         return 'images are read only where the cache has no features of them'
     if 'defer_images' in episodes:
         return 'all images are read: the config sets defer_images=False'
-    return f'all images are read: {reason_to_read(cfg, episodes)}'
+    return f'all images are read: {reason_to_read(cfg, loader, episodes)}'
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:

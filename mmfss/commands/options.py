@@ -12,8 +12,9 @@ import mmseg.registry as registries
 from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
 
-from mmfss.encoders.sam2.model import build_sam2
+from mmfss.methods.base import FewShotModel
 
 #: top-level entries that the Runner reads besides its arguments
 _RUNNER_READS = (
@@ -29,9 +30,6 @@ _FLAGS = {'launcher': '--launcher', 'resume': '--resume'}
 #: what entries without a type may hold; mmengine ignores anything else in env_cfg
 _ARGUMENTS_AT = {
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
-    # FSSAM takes the first two itself and gives memory_attention from elsewhere
-    'model.sam2': ({'checkpoint', 'same_place'} | set(inspect.signature(build_sam2).parameters))
-    - {'memory_attention'},
 }
 #: entries that mmengine takes out before it calls a constructor
 _TAKEN_BEFORE = {
@@ -123,6 +121,8 @@ def _check_nested(cfg: Config, key: str, value: Any) -> None:
     for name in key.split('.'):
         if isinstance(node, Mapping) and name not in node:
             allowed = _ARGUMENTS_AT.get('.'.join(path)) or arguments_of(node.get('type'))
+            if allowed is None and path[:-1] == ['model']:
+                allowed = _of_builder(cfg.model.get('type'), path[1])
             if allowed is not None and name not in allowed | _TAKEN_BEFORE:
                 owner = node.get('type', '.'.join(path))
                 raise ValueError(
@@ -135,6 +135,17 @@ def _check_nested(cfg: Config, key: str, value: Any) -> None:
         except (TypeError, ValueError, IndexError):
             return  # mmengine says so when it merges
         path.append(name)
+
+
+def _of_builder(kind: Any, entry: str) -> set[str] | None:
+    """Arguments of what takes an entry of a method that has no type; what the method has under a
+    name of its own is given there."""
+    method = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(method, type) and issubclass(method, FewShotModel)):
+        return None
+    builder = method.builders.get(entry)
+    own = arguments_of(method) or set()
+    return None if builder is None else set(inspect.signature(builder).parameters) - own
 
 
 def _hint(name: str, allowed: set[str]) -> str:

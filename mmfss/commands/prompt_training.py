@@ -24,9 +24,8 @@ from torch import Tensor
 
 from mmfss.apis.marks import Prompt
 from mmfss.batching import cat
-from mmfss.encoders.sam2.model import SAM2Features
+from mmfss.encoders.sam2.model import SAM2, SAM2Features
 from mmfss.encoders.sam2.prompts import PADDING, PromptHeads
-from mmfss.methods.fssam.model import FSSAM
 
 KINDS = ('box', 'point', 'points', 'scribble')
 MIN_PIXELS = 16
@@ -164,16 +163,16 @@ class Objects:
 
 
 @torch.no_grad()
-def encode_objects(model: FSSAM, dataset: Sequence, number: int, batch_size: int) -> Objects:
+def encode_objects(sam2: SAM2, dataset: Sequence, number: int, batch_size: int) -> Objects:
     """The largest objects of the first episodes' queries and supports, encoded once.
 
     Args:
-        model: in eval mode.
+        sam2: in eval mode.
         dataset: episodes for training, of base classes alone.
         number: N.
         batch_size: images encoded at once.
     """
-    device = next(model.parameters()).device
+    device = next(sam2.parameters()).device
     parts: list[SAM2Features] = []
     masks: list[np.ndarray] = []
     waiting: list[Tensor] = []
@@ -182,7 +181,7 @@ def encode_objects(model: FSSAM, dataset: Sequence, number: int, batch_size: int
         masks.append(mask)
         if len(waiting) == batch_size or len(masks) == number:
             images = torch.stack(waiting).float().to(device)
-            parts.append(model.sam2.encode_image(model.normalise(images)))
+            parts.append(sam2.features(*sam2(images)))
             waiting = []
     if len(masks) < number:
         raise ValueError(f'the data have {len(masks)} objects, fewer than the {number} asked for')
@@ -203,21 +202,21 @@ def _objects(dataset: Sequence) -> Iterator[tuple[Tensor, np.ndarray]]:
 
 
 def train_prompts(
-    model: FSSAM, objects: Objects, iterations: int, batch_size: int, lr: float, seed: int
+    sam2: SAM2, objects: Objects, iterations: int, batch_size: int, lr: float, seed: int
 ) -> Iterator[tuple[PromptHeads, float]]:
     """Train heads for prompts; gives them with the loss after each iteration.
 
     Args:
-        model: in eval mode; not changed.
+        sam2: in eval mode; not changed.
         objects: of the base classes.
         iterations: batches; their kind of prompt goes round :data:`KINDS`.
         batch_size: B.
         lr: of AdamW, falling to 0 as a cosine after a short rise.
         seed: of prompts and order.
     """
-    device = next(model.parameters()).device
+    device = next(sam2.parameters()).device
     rng = np.random.default_rng(seed)
-    heads = PromptHeads(model.sam2, drawn=True).to(device).train()
+    heads = PromptHeads(sam2, drawn=True).to(device).train()
     heads.requires_grad_(True)
     for conv in (heads.sam_mask_decoder.conv_s0, heads.sam_mask_decoder.conv_s1):
         conv.requires_grad_(False)  # they run in the image encoder
@@ -231,7 +230,7 @@ def train_prompts(
     for step in range(iterations):
         features, masks = objects.pick(rng.integers(0, len(objects.masks), batch_size))
         kind = KINDS[step % len(KINDS)]
-        coords, labels = prompt_batch(masks, kind, rng, model.sam2.image_size)
+        coords, labels = prompt_batch(masks, kind, rng, sam2.image_size)
         logits, ious = heads(features, coords.to(device), labels.to(device))
         target = torch.from_numpy(np.stack(masks)).float().to(device)
         target = F.interpolate(target[:, None], logits.shape[-2:], mode='area')[:, 0]

@@ -21,6 +21,7 @@ from mmseg.registry import DATASETS
 from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
 from mmfss.apis.prompts import PROMPT_WEIGHTS
 from mmfss.commands.prompt_training import encode_objects, train_prompts
+from mmfss.encoders.sam2.model import SAM2
 from mmfss.files import atomic, check_writable
 
 ITERATIONS, OBJECTS, BATCH, RATE = 500, 1600, 16, 1e-3  # two to three minutes on a CPU core
@@ -57,14 +58,21 @@ def run(args: argparse.Namespace) -> Path:
     """
     cfg = Config.fromfile(find_config(args.config))
     weights = find_weights(cfg, args.weights)
-    out = check_writable(args.out or Path(weights).with_name(PROMPT_WEIGHTS), '--out')
-    model = load_model(cfg, weights, args.device)
+    if args.out is None and weights is None:
+        raise ValueError('--out must say where to write: the config has no weights to lie beside')
+    out = check_writable(args.out or Path(str(weights)).with_name(PROMPT_WEIGHTS), '--out')
+    sam2 = getattr(load_model(cfg, weights, args.device), 'sam2', None)
+    if not isinstance(sam2, SAM2):
+        raise ValueError(
+            f'{cfg.filename} has a {cfg.model.type}, which has no SAM 2 whose heads could be '
+            'trained for prompts; give a config of a method on SAM 2, such as FSSAM'
+        )
     torch.manual_seed(args.seed)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     start, mean = time.time(), 0.0
-    objects = encode_objects(model, dataset, args.objects, args.batch_size)
+    objects = encode_objects(sam2, dataset, args.objects, args.batch_size)
     print(f'{args.objects} objects encoded  {time.time() - start:.0f} s', flush=True)
-    training = train_prompts(model, objects, args.iterations, args.batch_size, args.lr, args.seed)
+    training = train_prompts(sam2, objects, args.iterations, args.batch_size, args.lr, args.seed)
     for step, (trained, loss) in enumerate(training, 1):
         heads, mean = trained, loss if step == 1 else 0.98 * mean + 0.02 * loss
         if step % 100 == 0 or step == args.iterations:

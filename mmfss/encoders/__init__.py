@@ -1,16 +1,16 @@
 """Networks that see one image at a time."""
 
-from .backbones import BackbonePriorEncoder, PriorEncoder, SAM2PriorEncoder
+from .backbones import BackboneEncoder
+from .base import Encoder
 from .dinov2 import DINOv2
-from .efficientnet_lite import EfficientNetLitePriorEncoder
+from .efficientnet_lite import EfficientNetLiteEncoder
 from .sam2 import SAM2, SAM2MemoryAttention
 
 __all__ = [
     'SAM2',
-    'BackbonePriorEncoder',
+    'BackboneEncoder',
     'DINOv2',
-    'EfficientNetLitePriorEncoder',
-    'PriorEncoder',
+    'EfficientNetLiteEncoder',
+    'Encoder',
     'SAM2MemoryAttention',
-    'SAM2PriorEncoder',
 ]

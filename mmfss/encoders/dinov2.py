@@ -1,4 +1,4 @@
-"""DINOv2 vision transformer as prior encoder, with the parameter names of its official checkpoints.
+"""DINOv2 vision transformer as an encoder, with the parameter names of its official checkpoints.
 
 Architecture: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (TMLR
 2024), https://github.com/facebookresearch/dinov2 (Apache-2.0). Only the last block is returned.
@@ -14,9 +14,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmfss.checkpoints.weights import load_strict
-from mmfss.encoders.backbones import PriorEncoder
-from mmfss.encoders.kept_tables import KeptTables
 from mmfss.functional import up
+
+from .base import Encoder
+from .kept_tables import KeptTables
 
 _URL = 'https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}/dinov2_{0}_pretrain.pth'
 ARCHS = {
@@ -224,8 +225,8 @@ class DINOv2ViT(nn.Module):
 
 
 @MODELS.register_module()
-class DINOv2(PriorEncoder):
-    """DINOv2 as prior encoder (paper: ViT-B/14 at 560 pixels).
+class DINOv2(Encoder):
+    """DINOv2: patch features of the last block.
 
     Args:
         arch: ``small``, ``base``, ``large``, ``giant``, or a dict of arguments of
@@ -246,7 +247,7 @@ class DINOv2(PriorEncoder):
         super().__init__()
         if isinstance(arch, str) and arch not in ARCHS:
             raise ValueError(
-                f'model.prior_encoder.arch must be one of {list(ARCHS)}, or a dict with '
+                f'DINOv2.arch must be one of {list(ARCHS)}, or a dict with '
                 f'embed_dim, depth and num_heads, got {arch!r}'
             )
         if checkpoint == 'official' and not isinstance(arch, str):
@@ -259,16 +260,16 @@ class DINOv2(PriorEncoder):
         self.vit = DINOv2ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
         if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
             raise ValueError(
-                f'model.prior_encoder.image_size must be a multiple of the patch size '
+                f'DINOv2.image_size must be a multiple of the patch size '
                 f'{self.vit.patch_size}, got {image_size!r}'
             )
         self.image_size = image_size
 
-    def init_weights(self) -> None:
+    def load_pretrained(self) -> None:
         """Load the checkpoint strictly; does nothing where it is None."""
         if self.checkpoint is not None:
             load_strict(self.vit, self.checkpoint, what=f'DINOv2 ({self.arch})')
 
-    def forward(self, images: Tensor, sam2_features=None) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
-        return self.vit(self.normalise(up(images, (self.image_size, self.image_size))))
+        return (self.vit(self.normalise(up(images, (self.image_size, self.image_size)))),)

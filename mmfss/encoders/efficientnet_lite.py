@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfss.checkpoints.weights import load_strict
-from mmfss.encoders.backbones import IMAGENET_MEAN, IMAGENET_STD, PriorEncoder
 from mmfss.functional import up
+
+from .base import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 # the last block of each stride: (index, channels) for strides 4, 8, 16, 32
 STAGES = ((2, 24), (4, 40), (10, 112), (15, 320))
@@ -108,8 +109,8 @@ class EfficientNetLiteTrunk(EfficientNetLiteFeatures):
 
 
 @MODELS.register_module()
-class EfficientNetLitePriorEncoder(PriorEncoder):
-    """As prior encoder.
+class EfficientNetLiteEncoder(Encoder):
+    """As an encoder of one map.
 
     Args:
         image_size: side in pixels to which images are resized, a multiple of 32.
@@ -123,11 +124,9 @@ class EfficientNetLitePriorEncoder(PriorEncoder):
             raise ValueError(f'image_size must be a multiple of 32 pixels, got {image_size!r}')
         self.features = EfficientNetLiteFeatures([block])
         self.image_size = image_size
+        self.arch = dict(block=block)
 
-    def init_weights(self) -> None:
-        """Nothing to do: the packaged weights are loaded when it is built."""
-
-    def forward(self, images: Tensor, sam2_features=None) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, h, w)."""
         size = (self.image_size, self.image_size)
-        return self.features(self.normalise(up(images, size)))[0]
+        return (self.features(self.normalise(up(images, size)))[0],)

@@ -21,7 +21,6 @@ from mmfss.checkpoints.record import (
     check_continuation,
     check_loaders,
     describe_run,
-    model_arch,
     need_dict,
     recorded_meta,
 )
@@ -124,7 +123,7 @@ class FoldGuardHook(Hook):
             split,
             role,
             datasets['train'].metainfo['shots'],
-            model_arch(bare_model(runner)),
+            bare_model(runner).arch,
             self._inherited,
             selection,
         )
@@ -141,7 +140,7 @@ class FoldGuardHook(Hook):
         for name, dataset in datasets.items():
             split, role = _split_and_role(name, dataset)
             tested = name == 'test' and not self.allow_trained
-            arch = model_arch(bare_model(runner))
+            arch = bare_model(runner).arch
             check_checkpoint(meta, split, arch, resume, source, role, tested)
         lacking = {'epoch', 'iter'} - set(checkpoint['meta']) | {'optimizer'} - set(checkpoint)
         if resume and lacking:
@@ -234,13 +233,7 @@ class StrictLoadHook(Hook):
         """Spare the model the weights to start from. The config, which is saved with
         checkpoints, goes on naming them."""
         if getattr(runner, '_load_from', None) is not None:
-            model = bare_model(runner)
-            prior = getattr(model, 'prior_encoder', None)
-            backbone = getattr(prior, 'backbone', None)
-            starts = ((model, 'sam2_checkpoint'), (prior, 'checkpoint'), (backbone, 'init_cfg'))
-            for part, name in starts:
-                if getattr(part, name, None) is not None:
-                    setattr(part, name, None)
+            bare_model(runner).leave_pretrained()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before any weight reaches the model."""

@@ -14,7 +14,6 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from mmfss.encoders.compiling import warm_up
 from mmfss.engine.guards import bare_model, built_loops
 from mmfss.engine.loops import autocast_of
 
@@ -116,7 +115,7 @@ class WarmUpHook(Hook):
         training: bool = False,
     ) -> None:
         model = bare_model(runner)
-        if not getattr(model, 'compiled_parts', ()):
+        if not model.encoding.compiled:
             return
         shape = (training, loader.batch_size or 1, getattr(loader.dataset, 'shots', 1))
         if shape in self._done:
@@ -125,10 +124,10 @@ class WarmUpHook(Hook):
         before = model.training
         model.train(training)
         with context:
-            seconds = warm_up(model, *shape[1:])
+            seconds = model.warm_up(*shape[1:])
         model.train(before)
         print_log(
-            f'compiled {", ".join(model.compiled_parts)} for '
+            f'compiled {", ".join(model.encoding.compiled)} for '
             f'{"training" if training else "evaluation"}: {seconds:.1f} s of warm-up',
             'current',
         )

@@ -100,7 +100,7 @@ def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:
     """Encode files that the cache of a model has no features of, as long as it shares them.
 
     Args:
-        model: An FSSAM, with an ``EpisodeDataPreprocessor`` and ``encode_image``.
+        model: a :class:`~mmfss.methods.base.FewShotModel` with an ``EpisodeDataPreprocessor``.
         files: The images.
         chunk: How many at a time.
 
@@ -108,7 +108,8 @@ def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:
         How many of the files were seen to.
     """
     for start in range(0, len(files), chunk):
-        model.encode_image(model.data_preprocessor.unread(files[start : start + chunk]))
+        images = model.data_preprocessor.unread(files[start : start + chunk])
+        model.encoding(model.encoders, images)
         if not model.encoding.cache.shares:
             return start
     return len(files)

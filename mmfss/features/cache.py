@@ -66,24 +66,27 @@ class FeatureCache:
         self.training = training
         self.stats = CacheStats()
         self._opened: set[str] = set()
+        self._shared: set[str] = set()  # those that the disk knows
         self._memory = MemoryStore(memory_bytes)
         self._disk: DiskStore | None = None
         if self.directory is not None:
             self._disk = DiskStore(self.directory, disk_bytes, self.stats)
 
-    def open(self, encoder: str, about: Mapping[str, Any]) -> None:
+    def open(self, encoder: str, about: Mapping[str, Any], share: bool = True) -> None:
         """Begin to use an encoder key; calls after the first do nothing.
 
         Args:
             encoder: key of 1 to 200 characters out of a-z, 0-9, - and _.
             about: what the encoder is, of JSON types; written beside its entries.
+            share: whether entries may go to the disk at all.
         """
         if encoder in self._opened:
             return
         _check_key('encoder', encoder)
         self._opened.add(encoder)
-        if self._disk is not None:
+        if self._disk is not None and share:
             self._disk.open(encoder, about)
+            self._shared.add(encoder)
 
     def get(
         self, encoder: str, image: str, device: torch.device | str = 'cpu'
@@ -97,7 +100,7 @@ class FeatureCache:
         features = self._memory.get((encoder, image))
         if features is not None:
             self.stats.memory_hits += 1
-        elif self._disk is not None:
+        elif encoder in self._shared and self._disk is not None:
             features = self._disk.read(encoder, image)
             self.stats.disk_hits += features is not None
         if features is None:
@@ -122,7 +125,7 @@ class FeatureCache:
         self._check(encoder, image)
         packed = pack(features)
         self._memory.put((encoder, image), packed)
-        if self._disk is not None:
+        if encoder in self._shared and self._disk is not None:
             self._disk.write(encoder, image, packed)
         return list(packed)
 

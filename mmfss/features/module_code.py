@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
-_HELPERS = (
-    'mmfss.encoders.frozen',
-    'mmfss.functional',
-    'mmfss.methods.fssam.image_encoding',
-    'mmfss.encoders.backbones',
-    'mmfss.encoders.sam2.model',
-)
-"""Modules with functions through which images pass on their way to and from an encoder."""
+from mmfss.files import sha256_of
+
+_INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ('purelib', 'platlib', 'stdlib')]
 
 
-def code_of(modules: Mapping[str, nn.Module]) -> dict[str, str]:
+def code_of(modules: Mapping[str, nn.Module], classes: Sequence[type] = ()) -> dict[str, str]:
     """What the outputs depend on: {Python module: digest of its source, package: version}.
 
-    For each class that is not torch's, with its bases: the file that defines it, and those of its
-    package that define functions and classes it names. Where there is no source the version of
-    the package alone tells; it is always taken too.
+    For each class that is not torch's, with its bases: the file that defines it, and from there on
+    every file of code that is in no installed package (one's own, or a checkout's) and defines
+    functions and classes which are named. Of an installed package, and where there is no source,
+    the version tells; it is always taken too.
+
+    Args:
+        modules: whose submodules' classes count.
+        classes: that count as well; of these the defining file alone.
     """
     names: set[str] = set()
-    for module in modules.values():
-        for part in module.modules():
-            names.update(base.__module__ for base in type(part).__mro__)
-    names = {name for name in names if not _is_given(name)}
-    names.update(_HELPERS, *(_used_by(name) for name in names))
+    kinds = {type(part) for module in modules.values() for part in module.modules()}
+    todo = {base.__module__ for kind in kinds for base in kind.__mro__}
+    while todo:
+        todo = {name for name in todo if not _is_given(name)} - names
+        names |= todo
+        todo = {used for name in todo if not _is_installed(name) for used in _used_by(name)}
+    names |= {kind.__module__ for kind in classes if not _is_given(kind.__module__)}
     packages = {name.partition('.')[0] for name in names}
     versions = {f'package {name}': _version(name) for name in packages}
     return versions | {name: text for name in names if (text := _source_digest(name))}
@@ -47,19 +49,24 @@ def _is_given(name: str) -> bool:
 
 
 def _used_by(name: str) -> Iterable[str]:
-    """Modules of the same package that define functions and classes which a module names."""
-    package = name.partition('.')[0]
+    """Modules in no installed package that define functions and classes which a module names."""
     for value in list(vars(sys.modules.get(name, ModuleType(name))).values()):
         origin = value.__name__ if inspect.ismodule(value) else getattr(value, '__module__', None)
-        if isinstance(origin, str) and origin.partition('.')[0] == package:
+        if isinstance(origin, str) and origin in sys.modules and not _is_installed(origin):
             yield origin
+
+
+def _is_installed(name: str) -> bool:
+    """Whether a module belongs to an installed package, or has no file."""
+    file = getattr(sys.modules.get(name.partition('.')[0]), '__file__', None)
+    return file is None or any(place in Path(file).parents for place in _INSTALLED)
 
 
 def _source_digest(name: str) -> str | None:
     module = sys.modules.get(name)
     try:
         file = inspect.getsourcefile(module) if module is not None else None
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+        return sha256_of(file) if file else None
     except (OSError, TypeError):
         return None  # compiled, or typed at a prompt
 

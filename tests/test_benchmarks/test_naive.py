@@ -39,10 +39,12 @@ def test_same_results(base, shots, case):
     data = episodes(batch=2, shots=shots, seed=3)
     a, b = (model.run(inputs_of(data), samples_of(data)) for model in (ours, naive))
     torch.testing.assert_close(a.logits, b.logits, rtol=1e-4, atol=1e-4)
-    if b.pseudo_masks is not None:
-        torch.testing.assert_close(a.pseudo_masks.ae, b.pseudo_masks.ae, rtol=1e-4, atol=1e-5)
-    if b.refined is not None:
-        torch.testing.assert_close(a.refined.memory, b.refined.memory, rtol=1e-4, atol=1e-5)
+    if b.trace.pseudo_masks is not None:
+        torch.testing.assert_close(a.maps['pseudo ae'], b.maps['pseudo ae'], rtol=1e-4, atol=1e-5)
+    if b.trace.refined is not None:
+        torch.testing.assert_close(
+            a.trace.refined.memory, b.trace.refined.memory, rtol=1e-4, atol=1e-5
+        )
     assert a.logits.std() > 1e-3  # not equal for want of anything to tell apart
 
 

@@ -156,7 +156,7 @@ def test_a_model_with_weights_that_no_published_checkpoint_has(theirs):
     backbone = dict(
         type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,)
     )
-    prior = dict(type='BackbonePriorEncoder', backbone=backbone, image_size=SIZE)
+    prior = dict(type='BackboneEncoder', backbone=backbone, image_size=SIZE)
     other = build(prior_encoder=prior)
     with pytest.raises(
         ValueError, match=r"checkpoint has: 'prior_encoder\.backbone.*type='DINOv2'"

@@ -15,7 +15,7 @@ from torch import nn
 from mmfss.checkpoints.weights import check_state_dict, load_strict
 from mmfss.encoders.dinov2 import DINOv2
 from mmfss.encoders.sam2.archs import ARCHS
-from mmfss.encoders.sam2.model import build_sam2, load_sam2
+from mmfss.encoders.sam2.model import build_sam2
 
 
 def net() -> nn.Sequential:
@@ -126,34 +126,38 @@ def test_a_truncated_file(tmp_path, kept):
 # ---------------------------------------------------------------- the encoders
 
 
+def sam2_of(arch, checkpoint=None):
+    return build_sam2(arch, SIZE, checkpoint=checkpoint)
+
+
 def test_sam2_from_a_file_of_official_form(tmp_path):
-    source, target = (build_sam2(tiny_arch(), SIZE) for _ in range(2))
+    source = sam2_of(tiny_arch())
     path = saved(tmp_path / 'sam2.pt', {'model': source.state_dict()})
-    load_sam2(target, tiny_arch(), path)
+    target = sam2_of(tiny_arch(), path)
+    target.load_pretrained()
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
 
 
 def test_sam2_of_another_version(tmp_path):
-    newer = build_sam2(tiny_arch('sam2.1_small'), SIZE)
+    newer = sam2_of(tiny_arch('sam2.1_small'))
     path = saved(tmp_path / 'newer.pt', {'model': newer.state_dict()})
     with pytest.raises(ValueError, match='unexpected keys: no_obj_embed_spatial, obj_ptr_tpos'):
-        load_sam2(build_sam2(tiny_arch(), SIZE), 'sam2_small', path)
-    older = saved(tmp_path / 'older.pt', {'model': build_sam2(tiny_arch(), SIZE).state_dict()})
-    with pytest.raises(ValueError, match=r'SAM 2 \(sam2.1_small\) from .*3 missing keys'):
-        load_sam2(newer, 'sam2.1_small', older)
+        sam2_of(tiny_arch(), path).load_pretrained()
+    newer.checkpoint = saved(tmp_path / 'older.pt', {'model': sam2_of(tiny_arch()).state_dict()})
+    with pytest.raises(ValueError, match=r"SAM 2 \(.*'sam2.1_small'.*\) from .*3 missing keys"):
+        newer.load_pretrained()
 
 
 def test_sam2_of_another_size(tmp_path):
-    arch = tiny_arch(num_layers=1)
-    path = saved(tmp_path / 'one.pt', {'model': build_sam2(arch, SIZE).state_dict()})
+    path = saved(tmp_path / 'one.pt', {'model': sam2_of(tiny_arch(num_layers=1)).state_dict()})
     with pytest.raises(ValueError, match=r'missing keys: memory_attention\.layers\.1\.'):
-        load_sam2(build_sam2(tiny_arch(num_layers=2), SIZE), 'mine', path)
+        sam2_of(tiny_arch(num_layers=2), path).load_pretrained()
 
 
 def test_official_weights_need_a_name():
     message = "'official' needs an arch by name.*Give a path, or None to start from random weights"
     with pytest.raises(ValueError, match=message):
-        load_sam2(build_sam2(tiny_arch(), SIZE), tiny_arch(), 'official')
+        sam2_of(tiny_arch(), 'official').load_pretrained()
 
 
 def test_official_address_is_that_of_the_arch(monkeypatch):
@@ -162,8 +166,9 @@ def test_official_address_is_that_of_the_arch(monkeypatch):
         'mmfss.encoders.sam2.model.load_strict',
         lambda _, path, **options: asked.append((path, options)),
     )
-    for name in ARCHS:
-        load_sam2(nn.Identity(), name, 'official')
+    model = sam2_of(tiny_arch(), 'official')
+    for model.arch in ARCHS:
+        model.load_pretrained()
     assert [path for path, _ in asked] == [url for _, url in ARCHS.values()]
     assert all(options['key'] == 'model' for _, options in asked)
 
@@ -185,7 +190,7 @@ def test_dinov2_from_a_file(tmp_path):
 def test_backbone_from_a_file(tmp_path):
     one_stage = dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
     backbone = dict(type='ResNet', depth=18, **one_stage)
-    cfg = dict(type='BackbonePriorEncoder', backbone=backbone, image_size=32)
+    cfg = dict(type='BackboneEncoder', backbone=backbone, image_size=32)
     source = MODELS.build(cfg)
     path = saved(tmp_path / 'resnet.pth', {'state_dict': source.backbone.state_dict()})
     target = MODELS.build(dict(cfg, checkpoint=path))

@@ -11,9 +11,7 @@ import torch
 from mmseg.registry import HOOKS, MODELS
 from tiny_models import build, config, episodes, inputs_of
 
-from mmfss.encoders.compiling import PARTS, warm_up
-
-ALL = tuple(PARTS)
+ALL = ('sam2', 'prior_encoder')
 
 
 class Graphs:
@@ -55,20 +53,20 @@ def test_warm_up_compiles_what_a_batch_needs_and_keeps_nothing():
         compile=dict(parts=ALL, backend=graphs),
         feature_cache=dict(type='FeatureCache'),
     )
-    assert warm_up(model, 2, 2) > 0
+    assert model.warm_up(2, 2) > 0
     warmed = graphs.count
     with torch.no_grad():
         model.run(inputs_of(episodes(2, 2)))
     assert graphs.count == warmed
-    assert model.encoding.cache.stats.misses == 6  # of the run alone
+    assert model.encoding.cache.stats.misses == 12  # of two encoders in the run alone
     model.train()
-    warm_up(model, 2, 2)
+    model.warm_up(2, 2)
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize('parts', [(), ('neck',), ('trunk', 'decoder')])
+@pytest.mark.parametrize('parts', [(), ('neck',), ('sam2', 'decoder')])
 def test_unknown_parts(parts):
-    with pytest.raises(ValueError, match=r'model\.compile\.parts must be out of .*trunk.*got'):
+    with pytest.raises(ValueError, match=r'model\.compile\.parts must be out of .*sam2.*got'):
         MODELS.build(config(compile=dict(parts=parts)))
 
 
@@ -78,7 +76,8 @@ def test_a_part_that_is_not_there():
         prompt_generator=dict(type='OraclePromptGenerator'),
         compile=dict(parts=['prior_encoder']),
     )
-    with pytest.raises(ValueError, match="names 'prior_encoder', and model.prior_encoder is None"):
+    message = r"parts must be out of \['sam2'\], the encoders of the model, got \['prior_encoder'\]"
+    with pytest.raises(ValueError, match=message):
         MODELS.build(config(**changes))
 
 

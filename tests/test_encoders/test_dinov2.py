@@ -201,7 +201,7 @@ def test_encoder_resizes_then_normalises():
     small = F.interpolate(images, (56, 56), mode='bilinear', align_corners=True)
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     normal = torch.stack([(small[:, c] / 255 - mean[c]) / std[c] for c in range(3)], 1)
-    out = encoder(images)
+    (out,) = encoder(images)
     assert out.shape == (1, 12, 4, 4)
     torch.testing.assert_close(out, encoder.vit(normal))
 

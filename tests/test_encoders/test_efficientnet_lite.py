@@ -7,7 +7,7 @@ import torch
 from mmseg.registry import MODELS
 from tiny_models import SIZE, build, config, episodes, inputs_of, samples_of
 
-from mmfss.encoders.backbones import ImageNetNormalise
+from mmfss.encoders.base import ImageNetNormalise
 from mmfss.encoders.efficientnet_lite import EfficientNetLiteFeatures, EfficientNetLiteTrunk
 from mmfss.functional import up
 
@@ -57,9 +57,9 @@ def test_trunk_gives_the_last_map_of_each_stride(packaged):
 
 def test_prior_encoder_gives_the_last_map_of_stride_16(packaged):
     images = episodes(1, size=96)['query']
-    encoder = MODELS.build(dict(type='EfficientNetLitePriorEncoder', image_size=64)).eval()
+    encoder = MODELS.build(dict(type='EfficientNetLiteEncoder', image_size=64)).eval()
     encoder.init_weights()
-    out, want = encoder(images), outputs(packaged, up(images, (64, 64)))[10]
+    (out,), want = encoder(images), outputs(packaged, up(images, (64, 64)))[10]
     assert out.shape == (1, 112, 4, 4) and not out.requires_grad
     torch.testing.assert_close(out, want, atol=1e-4 * want.abs().max().item(), rtol=1e-3)
 
@@ -68,7 +68,7 @@ def test_fssam_on_it_trains_its_neck_alone():
     model = build(
         sam2=dict(arch=trunk_arch(), image_size=SIZE, checkpoint=None),
         prior_encoder=dict(type='SAM2PriorEncoder'),
-        trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+        trainable=('sam2.image_encoder.neck', 'sam2.sam_mask_decoder', 'sam2.memory_*'),
     )
     model.train()
     data = episodes(1, 2)
@@ -87,4 +87,4 @@ def test_block_out_of_range(block):
 @pytest.mark.parametrize('size', [0, 16, 100])
 def test_image_size_out_of_range(size):
     with pytest.raises(ValueError, match=f'multiple of 32 pixels, got {size}'):
-        MODELS.build(dict(type='EfficientNetLitePriorEncoder', image_size=size))
+        MODELS.build(dict(type='EfficientNetLiteEncoder', image_size=size))

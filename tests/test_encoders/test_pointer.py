@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import DIM, SIZE, randomised, tiny_arch
+from tiny_models import DIM, SIZE, encoded, randomised, tiny_arch
 
 from mmfss.encoders.sam2.model import SAM2, build_sam2
 
@@ -29,7 +29,7 @@ def model_of(version: str, **options) -> SAM2:
 def inputs(model: SAM2):
     """Features of 4 images and a mask of each: soft, binary, empty, one pixel."""
     g = torch.Generator().manual_seed(0)
-    features = model.encode_image(torch.randn(4, 3, SIZE, SIZE, generator=g))
+    features = encoded(model, torch.randn(4, 3, SIZE, SIZE, generator=g))
     masks = torch.rand(4, 1, SIZE, SIZE, generator=g)
     masks[1] = (masks[1] > 0.5).float()
     masks[2:] = 0

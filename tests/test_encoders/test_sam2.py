@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from tiny_models import DIM, MEM, SIZE, randomised, tiny_arch
+from tiny_models import DIM, MEM, SIZE, encoded, randomised, tiny_arch
 
 from mmfss.encoders.sam2.archs import ARCHS
 from mmfss.encoders.sam2.model import build_sam2
@@ -81,7 +81,7 @@ def track(model: SAM2Base, x: torch.Tensor, masks: torch.Tensor) -> dict:
 @torch.no_grad()
 def test_image_features(pair):
     ours, theirs = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     flat, pos, sizes = prepared(theirs, images())
     levels = (*features.high_res, features.top)
     assert [tuple(x.shape) for x in levels] == [
@@ -100,7 +100,7 @@ def test_image_features(pair):
 def test_memory_and_pointer_are_those_of_track_step(pair, kind):
     ours, theirs = pair
     masks = soft_masks(kind)
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     memory, pos = ours.encode_memory(features, masks)
     pointer = ours.encode_pointer(features, masks)
     want = track(theirs, images(), masks)
@@ -116,7 +116,7 @@ def test_memory_and_pointer_are_those_of_track_step(pair, kind):
 @torch.no_grad()
 def test_empty_mask_adds_the_no_object_embedding_in_2_1(pair):
     ours, _ = pair
-    features, masks = ours.encode_image(images()), soft_masks('mixed')
+    features, masks = encoded(ours, images()), soft_masks('mixed')
     memory, _ = ours.encode_memory(features, masks)
     if ours.no_obj_embed_spatial is None:
         assert 'no_obj_embed_spatial' not in ours.state_dict()
@@ -132,12 +132,12 @@ def test_empty_mask_adds_the_no_object_embedding_in_2_1(pair):
 
 def attended(ours, x: torch.Tensor) -> torch.Tensor:
     """Our attended feature of image 1 of ``x`` given image 0 as the one support."""
-    features = ours.encode_image(x[:1])
+    features = encoded(ours, x[:1])
     memory, pos = ours.encode_memory(features, soft_masks('binary', 1))
     pointer = ours.encode_pointer(features, soft_masks('binary', 1))
     frames = ours.memory_frames(memory, pos, pointer, 1)
     state = ours.memory_attention.encode_support(frames, None)
-    query = ours.encode_image(x[1:])
+    query = encoded(ours, x[1:])
     flat, flat_pos = (t.flatten(2).transpose(1, 2) for t in (query.top, query.top_pos))
     out = ours.memory_attention(flat, flat_pos, None, state)
     return out.transpose(1, 2).unflatten(-1, (GRID, GRID))
@@ -212,7 +212,7 @@ def stub_ious(monkeypatch, model, ious: torch.Tensor) -> None:
 @torch.no_grad()
 def test_the_candidate_with_the_best_predicted_iou_is_taken(pair, monkeypatch, best):
     ours, _ = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     ious = torch.full((2, 3), 0.3)
     ious[0, best[0]], ious[1, best[1]] = 0.9, 0.4
     stub_ious(monkeypatch, ours, ious)
@@ -229,7 +229,7 @@ def test_the_candidate_with_the_best_predicted_iou_is_taken(pair, monkeypatch, b
 @torch.no_grad()
 def test_decode_is_upstreams_heads_with_the_object_present(pair, monkeypatch):
     ours, theirs = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     out = ours.decode(features.top, features.high_res)
     set_object_score(monkeypatch, theirs, 50.0)
     low, high, ious, low_best, high_best, _, _ = theirs._forward_sam_heads(
@@ -249,7 +249,7 @@ def set_object_score(monkeypatch, model, value: float) -> None:
 @torch.no_grad()
 def test_the_object_score_does_not_gate_masks(pair, monkeypatch):
     ours, _ = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     decoded = []
     for value in (50.0, -50.0):
         set_object_score(monkeypatch, ours, value)
@@ -264,7 +264,7 @@ def test_the_object_score_does_not_gate_masks(pair, monkeypatch):
 @torch.no_grad()
 def test_the_object_score_gates_pointers(pair, monkeypatch):
     ours, _ = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     set_object_score(monkeypatch, ours, -50.0)
     pointer = ours.encode_pointer(features, soft_masks('binary'))
     torch.testing.assert_close(pointer, ours.no_obj_ptr.expand(2, -1))
@@ -273,7 +273,7 @@ def test_the_object_score_gates_pointers(pair, monkeypatch):
 @torch.no_grad()
 def test_the_empty_prompt_is_two_tokens_and_not_the_same_as_none(pair, monkeypatch):
     ours, _ = pair
-    features = ours.encode_image(images())
+    features = encoded(ours, images())
     seen = []
     original = ours.sam_prompt_encoder.forward
 

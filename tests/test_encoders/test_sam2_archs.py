@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from mmengine.registry import MODELS as ROOT_MODELS
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_utils import LayerNorm2d
-from tiny_models import SIZE, tiny_arch
+from tiny_models import SIZE, encoded, tiny_arch
 
 from mmfss.encoders.sam2.archs import ARCHS
 from mmfss.encoders.sam2.model import build_sam2
@@ -130,7 +130,7 @@ def test_memory_layout_is_an_option_and_changes_no_number():
         assert weight.is_contiguous() is not last
         norms = {type(m) for m in model.modules() if isinstance(m, LayerNorm2d)}
         assert norms == {NativeLayerNorm2d if last else LayerNorm2d}
-        features = model.encode_image(images)
+        features = encoded(model, images)
         decoded = model.decode(features.top, features.high_res)
         outs.append((*model.encode_memory(features, masks), features.top, decoded.logits))
     for one, other in zip(*outs):

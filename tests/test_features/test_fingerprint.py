@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mmfss.encoders import DINOv2
-from mmfss.encoders.backbones import ImageNetNormalise
+from mmfss.encoders.base import ImageNetNormalise
 from mmfss.features import fingerprint as module
 from mmfss.features import module_code
 from mmfss.features.fingerprint import fingerprint
@@ -197,7 +197,7 @@ def test_code_that_counts():
     names = set(
         module_code.code_of(dict(net=DINOv2(dict(embed_dim=8, depth=1, num_heads=1), 28, None)))
     )
-    wanted = {'encoders.dinov2', 'functional', 'encoders.backbones', 'checkpoints.weights'}
+    wanted = {'encoders.dinov2', 'functional', 'encoders.base', 'checkpoints.weights'}
     assert {f'mmfss.{name}' for name in wanted} <= names
     assert {'package mmfss', 'package mmengine'} <= names
     assert not any(name.split('.')[0] in ('torch', 'typing', 'mmfss.features') for name in names)

@@ -99,7 +99,7 @@ def test_empty_masks_and_constant_images_stay_finite(model):
     ):
         result = model.run(inputs_of({**data, **changed}))
         assert torch.isfinite(result.logits).all()
-        for mask in (result.pseudo_masks.fg, result.pseudo_masks.ae):
+        for mask in (result.trace.pseudo_masks.fg, result.trace.pseudo_masks.ae):
             assert torch.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1
 
 
@@ -132,12 +132,12 @@ def test_copies_of_one_support_change_what_holds_pointers_alone(published):
     data = episodes(1, 1)
     three = {key: data[key].repeat_interleave(3, 1) for key in ('support', 'support_mask')}
     one, copies = published.run(inputs_of(data)), published.run(inputs_of({**data, **three}))
-    torch.testing.assert_close(one.pseudo_masks.fg, copies.pseudo_masks.fg)
-    torch.testing.assert_close(one.pseudo_masks.ae, copies.pseudo_masks.ae)
-    torch.testing.assert_close(one.refined.memory, copies.refined.memory)
-    torch.testing.assert_close(one.query_frames.pointers, copies.query_frames.pointers)
+    torch.testing.assert_close(one.trace.pseudo_masks.fg, copies.trace.pseudo_masks.fg)
+    torch.testing.assert_close(one.trace.pseudo_masks.ae, copies.trace.pseudo_masks.ae)
+    torch.testing.assert_close(one.trace.refined.memory, copies.trace.refined.memory)
+    torch.testing.assert_close(one.trace.query_frames.pointers, copies.trace.query_frames.pointers)
     # twice as many pointer tokens again: attention as a whole may differ
-    assert (one.attended - copies.attended).abs().max() > 1e-4
+    assert (one.trace.attended - copies.trace.attended).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -147,13 +147,13 @@ def test_bfloat16_autocast_is_close(model):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         rough = model.run(data)
     assert rough.logits.dtype == torch.float32 and torch.isfinite(rough.logits).all()
-    assert rough.decoded.ious.dtype == torch.bfloat16  # it did run in it
+    assert rough.trace.decoded.ious.dtype == torch.bfloat16  # it did run in it
     # candidates, not the chosen one: IoUs near 1 may tie in bfloat16
     for name, one, other in (
-        ('fg', rough.pseudo_masks.fg, exact.pseudo_masks.fg),
-        ('memory', rough.refined.memory, exact.refined.memory),
-        ('attended', rough.attended, exact.attended),
-        ('candidates', rough.decoded.candidates, exact.decoded.candidates),
+        ('fg', rough.trace.pseudo_masks.fg, exact.trace.pseudo_masks.fg),
+        ('memory', rough.trace.refined.memory, exact.trace.refined.memory),
+        ('attended', rough.trace.attended, exact.trace.attended),
+        ('candidates', rough.trace.decoded.candidates, exact.trace.decoded.candidates),
     ):
         assert (one - other).abs().mean() < 0.05 * other.std(), name
 
@@ -179,10 +179,10 @@ def test_predict_at_the_size_of_the_label(published, label_size):
         assert set(pred.unique().tolist()) <= {0, 1}
         assert torch.equal(pred, logits_to_mask(result.logits[b : b + 1], label_size)[0])
         assert torch.equal(sample.seg_logits.data, result.logits[b])
-        masks = sample.pseudo_masks.data
-        assert torch.equal(masks[0], result.pseudo_masks.fg[b, 0])
-        assert torch.equal(masks[1], result.pseudo_masks.ae[b, 0])
-        assert torch.equal(sample.refined_prior.data, result.refined.prior_ae[b])
+        assert list(sample.maps) == ['pseudo fg', 'pseudo ae', 'refined prior']
+        assert torch.equal(sample.maps['pseudo fg'], result.trace.pseudo_masks.fg[b, 0])
+        assert torch.equal(sample.maps['pseudo ae'], result.trace.pseudo_masks.ae[b, 0])
+        assert torch.equal(sample.maps['refined prior'], result.trace.refined.prior_ae[b, 0])
 
 
 @torch.no_grad()

@@ -56,9 +56,9 @@ def results():
 def test_every_ablation_runs(results, name):
     result, changes = results[name], ABLATIONS[name]
     assert result.logits.shape == (2, 1, SIZE, SIZE) and torch.isfinite(result.logits).all()
-    assert (result.pseudo_masks is None) == (changes['prompt_generator'] is None)
-    assert (result.query_frames is None) == (changes['prompt_generator'] is None)
-    assert (result.refined is None) == (changes['memory_refinement'] is None)
+    assert (result.trace.pseudo_masks is None) == (changes['prompt_generator'] is None)
+    assert (result.trace.query_frames is None) == (changes['prompt_generator'] is None)
+    assert (result.trace.refined is None) == (changes['memory_refinement'] is None)
 
 
 def test_every_part_changes_the_result(results):
@@ -84,7 +84,7 @@ def test_no_iteration_is_no_refinement(results):
 
 def test_oracle_masks_are_the_truth(results):
     truth = (episodes(2, 2)['truth'] == 1).float().unsqueeze(1)
-    masks = results['oracle'].pseudo_masks
+    masks = results['oracle'].trace.pseudo_masks
     assert torch.equal(masks.fg, truth) and torch.equal(masks.ae, truth)
 
 
@@ -95,7 +95,7 @@ def test_oracle_resizes_a_label_of_another_size_to_the_nearest():
     label = torch.zeros(1, 40, 90, dtype=torch.uint8)
     label[:, :20, 45:], label[:, 30:] = 1, 255
     sample.gt_sem_seg = PixelData(data=label)
-    masks = model.run(inputs_of(episodes()), [sample]).pseudo_masks
+    masks = model.run(inputs_of(episodes()), [sample]).trace.pseudo_masks
     want = torch.zeros(1, 1, SIZE, SIZE)
     want[..., : SIZE // 2, SIZE // 2 :] = 1
     assert torch.equal(masks.fg, want)
@@ -113,9 +113,9 @@ def test_oracle_without_truth(samples):
 def test_no_pseudo_masks_in_the_prediction_without_a_generator():
     data = episodes()
     (out,) = build(**ABLATIONS['support memory']).predict(inputs_of(data), samples_of(data))
-    assert 'pseudo_masks' not in out and 'refined_prior' not in out and 'pred_sem_seg' in out
+    assert out.maps == {} and 'pred_sem_seg' in out
     (out,) = build(**ABLATIONS['pseudo prompts']).predict(inputs_of(data), samples_of(data))
-    assert 'pseudo_masks' in out and 'refined_prior' not in out
+    assert list(out.maps) == ['pseudo fg', 'pseudo ae']
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -130,8 +130,8 @@ def test_no_pseudo_masks_in_the_prediction_without_a_generator():
             'none without a prompt_generator. Set memory_attention=None',
         ),
         (parts(PSEUDO, prior_encoder=None), "needs a prior_encoder.*'DINOv2'.*'SAM2PriorEncoder'"),
-        (dict(prior_encoder=dict(type='ResNet', depth=18)), "got 'ResNet'.*BackbonePriorEncoder'"),
-        (dict(prior_encoder=dict(type='DINOv3')), r"one of \['BackbonePriorEncoder', 'DINOv2', .*"),
+        (dict(prior_encoder=dict(type='ResNet', depth=18)), "got 'ResNet'.*BackboneEncoder'"),
+        (dict(prior_encoder=dict(type='DINOv3')), r"one of \['BackboneEncoder', 'DINOv2', .*"),
         (dict(sam2=dict(image_size=64)), r"must be one of \['sam2.1_base_plus', .*got None"),
         (dict(memory_refinement=dict(REFINE, version='v3')), r"one of \['v1', 'v2'\], got 'v3'"),
         (
@@ -167,7 +167,7 @@ def test_a_class_may_stand_for_its_name():
     cfg.pop('type')
     model = FSSAM(**cfg)
     assert type(model.sam2.memory_attention).__name__ == 'SupportCalibratedMemoryAttention'
-    assert model.sam2_arch['base'] == 'sam2_small' and model.sam2_checkpoint is None
+    assert model.sam2.arch['base'] == 'sam2_small' and model.sam2.checkpoint is None
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_refinement_and_pointers_pass_the_gradient_to_the_memory_encoder():
     ],
 )
 def test_the_allow_list_is_what_is_trained(trainable):
-    model = build(trainable=trainable)
+    model = build(trainable=[f'sam2.{name}' for name in trainable])
     grads = step(model)
     encoder = any(name.startswith('image_encoder') for name in trainable)
     for name, grad in grads.items():
@@ -121,10 +121,19 @@ def test_a_small_step_lowers_the_loss_as_the_gradient_says():
     assert changed and all(k.startswith(tuple(f'sam2.{name}' for name in TRAINED)) for k in changed)
 
 
-def test_unknown_trainable_module():
-    message = r"trainable must be out of \['image_encoder', .*\], got \['sam_prompt_encoder'\]"
+def test_a_name_that_is_nothing_of_the_model():
+    message = r"trainable names 'memory_encoder', and FSSAM has no parameter of that name.*sam2"
     with pytest.raises(ValueError, match=message):
-        build(trainable=('sam_prompt_encoder', 'memory_encoder'))
+        build(trainable=('sam2.sam_prompt_encoder', 'memory_encoder'))
+
+
+def test_patterns_of_names():
+    model = build(trainable=['sam2.memory_*', 'sam2.*.iou_token.weight'])
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    own = ('sam2.memory_encoder.', 'sam2.memory_attention.')
+    assert 'sam2.sam_mask_decoder.iou_token.weight' in learns
+    assert all(name.startswith(own) or 'iou_token' in name for name in learns)
+    assert learns >= {n for n, _ in model.named_parameters() if n.startswith(own)}
 
 
 def test_bfloat16_training_step_has_finite_gradients():

@@ -79,8 +79,8 @@ def look_for(images: Images, state, i: int) -> tuple[np.ndarray, np.ndarray]:
     inside = logits[logits >= 0].sigmoid()
     scores = [
         float(object_score_of(features, logits, state)),
-        float(found.decoded.object_score[0, 0].sigmoid()),
-        float(found.decoded.ious.max()),
+        float(found.trace.decoded.object_score[0, 0].sigmoid()),
+        float(found.trace.decoded.ious.max()),
         float(inside.mean()) if len(inside) else 0.0,
     ]
     return logits[0].numpy(), np.array(scores, np.float32)

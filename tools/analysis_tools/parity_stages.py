@@ -56,7 +56,7 @@ def run_case(model, ref: Reference, name: str) -> dict[str, Tensor]:
         support = model.encode_support(supports, s_y)
         result = model.segment(query, support)
     with torch.no_grad():
-        fg_pointer = model.sam2.encode_pointer(query.sam2, result.pseudo_masks.fg)
+        fg_pointer = model.sam2.encode_pointer(query.sam2, result.trace.pseudo_masks.fg)
     recorder.close()
     masks = (s_y == 1).float()
     positions = recorder.calls['neck'][0][1][: len(query.sam2.high_res) + 1]
@@ -69,7 +69,7 @@ def run_case(model, ref: Reference, name: str) -> dict[str, Tensor]:
         loss = model.loss_decode(result.logits[:, 0], y)
         loss.backward()
         stages['loss'] = loss
-    pseudo = result.pseudo_masks
+    pseudo = result.trace.pseudo_masks
     stages['priors_returned'] = (
         torch.cat([pseudo.fg, pseudo.ae], 1)
         if s_y.shape[1] == 1
@@ -90,7 +90,7 @@ def image_stages(query, supports, positions: list[Tensor]) -> dict[str, Tensor]:
 def memory_stages(
     result, support, masks: Tensor, fg_pointer: Tensor, recorder: Recorder
 ) -> dict[str, Tensor]:
-    pseudo, grid = result.pseudo_masks, result.attended.shape[-2:]
+    pseudo, grid = result.trace.pseudo_masks, result.trace.attended.shape[-2:]
     memory_fg, memory_ae = recorder.calls['refine'][0][:2]
     scores = recorder.calls['object_score']  # support, ae, final, fg
     side = pseudo.fg.shape[-1]
@@ -104,19 +104,19 @@ def memory_stages(
         'mem.query_fg.obj_ptr': fg_pointer,
         'mem.query_ae.mask_in': pseudo.ae,
         'mem.query_ae.feat': memory_ae,
-        'mem.query_ae.obj_ptr': result.query_frames.pointers.flatten(1),
+        'mem.query_ae.obj_ptr': result.trace.query_frames.pointers.flatten(1),
         'dec.support.object_score_logits': scores[0],
         'dec.query_ae.object_score_logits': scores[1],
         'dec.query_fg.object_score_logits': scores[3],
         'refine.in.sup_mask': resize_mask(masks, grid).flatten(0, 1).unsqueeze(1),
         'refine.in.prior_fg': up(pseudo.fg, grid),
         'refine.in.prior_ae': up(pseudo.ae, grid),
-        'refine.prior_qry_sup': result.refined.support_relevance,
+        'refine.prior_qry_sup': result.trace.refined.support_relevance,
     }
     for kind in ('fg', 'bg', 'ae'):  # named by the side of the published models, or by their own
         prior = getattr(pseudo, f'{kind}_per_shot')
         stages.update({f'prior.{kind}_512': prior, f'prior.{kind}_{side}': prior})
-    for i, step in enumerate(result.refined.steps, 1):
+    for i, step in enumerate(result.trace.refined.steps, 1):
         stages[f'refine.{i}.prior_qry_qry'] = step.relevance
         stages[f'refine.{i}.mem'] = step.memory
         stages[f'refine.{i}.prior_ae'] = step.prior_ae
@@ -124,8 +124,8 @@ def memory_stages(
 
 
 def attention_stages(result, support, masks: Tensor, recorder: Recorder) -> dict[str, Tensor]:
-    grid = result.attended.shape[-2:]
-    frames = MemoryFrames.concat([support.frames, result.query_frames])
+    grid = result.trace.attended.shape[-2:]
+    frames = MemoryFrames.concat([support.frames, result.trace.query_frames])
     tokens, pos, num_pointers = frames.tokens()
     stages = {
         'attn.memory': tokens.transpose(0, 1),
@@ -133,7 +133,7 @@ def attention_stages(result, support, masks: Tensor, recorder: Recorder) -> dict
         'attn.ptr_tokens': tokens.transpose(0, 1)[-num_pointers:],
         'attn.memory_mask': resize_mask(masks, grid, mode='nearest').flatten(0, 1).unsqueeze(1),
         'attn.num_obj_ptr_tokens': torch.tensor(num_pointers),
-        'attn.output': result.attended,
+        'attn.output': result.trace.attended,
     }
     layers = {k: v[0] for k, v in recorder.calls.items() if k.startswith('attn.layer')}
     stages.update({name: from_tokens(out, grid) for name, out in layers.items()})
@@ -141,7 +141,7 @@ def attention_stages(result, support, masks: Tensor, recorder: Recorder) -> dict
 
 
 def decoder_stages(result) -> dict[str, Tensor]:
-    decoded = result.decoded
+    decoded = result.trace.decoded
     return {
         'dec.final.object_score_logits': decoded.object_score,
         'dec.final.low_res_multimasks': decoded.candidates,

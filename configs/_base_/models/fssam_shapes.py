@@ -44,12 +44,17 @@ model = dict(
         checkpoint=None,
         same_place=2.0,
     ),
-    prior_encoder=dict(type='EfficientNetLitePriorEncoder', image_size=256),
+    prior_encoder=dict(type='EfficientNetLiteEncoder', image_size=256),
     feature_cache=dict(type='FeatureCache', memory_bytes=2**30, training=True),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
     # the neck has no pretrained weights and learns too
-    trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+    trainable=(
+        'sam2.image_encoder.neck',
+        'sam2.sam_mask_decoder',
+        'sam2.memory_encoder',
+        'sam2.memory_attention',
+    ),
 )

@@ -32,7 +32,7 @@ def official_url(arch: str | dict) -> str:
     return ARCHS[arch][1]
 
 
-def arch_config(arch: str | dict) -> dict:
+def arch_config(arch: str | dict | None) -> dict:
     """The ``model`` section of a packaged YAML with the overrides of ``arch`` merged in."""
     overrides = _plain(arch) if isinstance(arch, dict) else {}
     name = overrides.pop('base', None) if isinstance(arch, dict) else arch

@@ -1,6 +1,6 @@
-"""SAM 2 as FSSAM uses it: build, load strictly, and four operations on top of the sam2 package.
+"""SAM 2: build, load strictly, and four operations on top of the sam2 package.
 
-    encode_image -> encode_memory / encode_pointer -> (memory attention) -> decode
+    forward (image encoder) -> encode_memory / encode_pointer -> (memory attention) -> decode
 
 Shapes: N images, S image side, D = 256 channels of the image features, M = 64 of the memory,
 h = w = S / 16.
@@ -9,6 +9,7 @@ h = w = S / 16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,10 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from mmfss.checkpoints.weights import load_strict
+from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import keep_tables
 from mmfss.encoders.sam2.archs import arch_config, official_url
-from mmfss.encoders.sam2.memory_attention import MemoryFrames
+from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
 
 
@@ -65,29 +67,68 @@ class DecodedMasks:
     object_score: Tensor
 
 
-class SAM2(SAM2Base):
-    """SAM 2 with one method for each use that FSSAM makes of it. No parameters added."""
+class SAM2(SAM2Base, Encoder):
+    """SAM 2 with one method for each use that is made of it. No parameters added.
 
-    def encode_image(self, images: Tensor) -> SAM2Features:
-        """Image encoder on (N, 3, S, S) normalised images; upstream's ``forward_image``."""
-        return self.encode_neck(self.encode_trunk(images))
+    As an encoder it is the image encoder with the two projections of the mask decoder that belong
+    to it, in two steps: trunk and neck.
 
-    def encode_trunk(self, images: Tensor) -> list[Tensor]:
-        """Maps of the trunk, highest resolution first, for (N, 3, S, S) normalised images."""
-        return list(self.image_encoder.trunk(images))
+    Attributes:
+        checkpoint: 'official', path or URL that :meth:`load_pretrained` loads, or None.
+        same_place: of :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 leaves
+            random weights as they are.
+    """
 
-    def encode_neck(self, maps: list[Tensor]) -> SAM2Features:
-        """Neck of the image encoder, and the projections of the mask decoder that belong to it.
+    checkpoint: str | None = None
+    same_place: float = 0.0
 
-        Args:
-            maps: of :meth:`encode_trunk`.
-        """
-        levels, positions = self.image_encoder.neck(maps)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w)."""
+        return self._neck(*self._trunk(images))
+
+    def steps(self) -> tuple[Step, Step]:
+        """Trunk, and neck."""
+        encoder, decoder = self.image_encoder, self.sam_mask_decoder
+        neck = dict(neck=encoder.neck, conv_s0=decoder.conv_s0, conv_s1=decoder.conv_s1)
+        return (
+            Step(dict(trunk=encoder.trunk, normalise=self.normalise), self._trunk),
+            Step(neck, self._neck),
+        )
+
+    def _trunk(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.image_encoder.trunk(self.normalise(images)))
+
+    def _neck(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        levels, _ = self.image_encoder.neck(list(maps))
         scalp = self.image_encoder.scalp  # levels of lowest resolution that SAM 2 leaves out
-        kept = len(levels) - scalp
-        low, mid, top = levels[:kept]
-        high_res = (self.sam_mask_decoder.conv_s0(low), self.sam_mask_decoder.conv_s1(mid))
-        return SAM2Features(high_res, top, positions[kept - 1])
+        low, mid, top = levels[: len(levels) - scalp]
+        return self.sam_mask_decoder.conv_s0(low), self.sam_mask_decoder.conv_s1(mid), top
+
+    def features(self, low: Tensor, mid: Tensor, top: Tensor) -> SAM2Features:
+        """What :meth:`forward` gave, with the position encoding of ``top``."""
+        position = self.image_encoder.neck.position_encoding(top).to(top.dtype)
+        return SAM2Features((low, mid), top, position)
+
+    def load_pretrained(self) -> None:
+        """Load ``checkpoint``, strictly; random weights start at the same place where asked to.
+
+        Raises:
+            ValueError: keys missing, unexpected or of another shape, or values that are not finite.
+            FileNotFoundError: the path is not there.
+        """
+        if self.checkpoint is not None:
+            path = official_url(self.arch) if self.checkpoint == 'official' else self.checkpoint
+            load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})')
+        elif self.same_place:
+            start_at_same_place(self.memory_attention, self.same_place)
+
+    def compile(self, **options: Any) -> None:
+        """``torch.compile`` of the trunk, which takes nearly all the time."""
+        self.image_encoder.trunk.compile(**options)
+
+    def record(self) -> Any:
+        """The arch alone: a checkpoint of SAM 2 is of nothing else."""
+        return self.arch
 
     def encode_memory(self, features: SAM2Features, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Memory of images under mask prompts.
@@ -218,10 +259,12 @@ def _no_points(top: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_sam2(
-    arch: str | dict,
+    arch: str | dict | None = None,
     image_size: int = 512,
     memory_attention: dict | None = None,
     channels_last: bool = True,
+    checkpoint: str | None = 'official',
+    same_place: float = 0.0,
 ) -> SAM2:
     """Build SAM 2 from the YAML files of the sam2 package, with random weights.
 
@@ -238,10 +281,14 @@ def build_sam2(
             take it as it is (:class:`~mmfss.encoders.sam2.native_norm.NativeLayerNorm2d`). SAM 2's
             trunk gives maps with channels last; so they stay (sam2_small, 2 CPU threads: image
             encoder 5 %, mask decoder 12 % faster). The same numbers up to rounding.
+        checkpoint: what :meth:`SAM2.load_pretrained` is to load: ``official`` (the URL of
+            ``arch``), a path or URL, or None to start from random weights.
+        same_place: for these, see
+            :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 for nothing.
 
     Raises:
-        ValueError: unknown arch or override, a side that is not a multiple of 32, or
-            ``channels_last`` is no bool.
+        ValueError: unknown arch or override, a side that is not a multiple of 32,
+            ``channels_last`` is no bool, or ``same_place`` is set for weights that are loaded.
     """
     if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
         raise ValueError(
@@ -249,6 +296,11 @@ def build_sam2(
         )
     if not isinstance(channels_last, bool):
         raise ValueError(f'channels_last must be True or False, got {channels_last!r}')
+    if same_place and checkpoint is not None:
+        raise ValueError(
+            'model.sam2.same_place is a start for random weights; with '
+            f'checkpoint={checkpoint!r} it would spoil the loaded ones. Leave it out.'
+        )
     cfg = arch_config(arch)
     grid = image_size // 16
     cfg['_target_'] = f'{SAM2.__module__}.{SAM2.__name__}'
@@ -266,23 +318,8 @@ def build_sam2(
     cls.retarget(cfg['memory_attention'], **options)
     keep_tables(cfg)
     model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
+    model.arch, model.checkpoint, model.same_place = arch, checkpoint, same_place
     if channels_last:
         use_native_norms(model)
         model.to(memory_format=torch.channels_last)
     return model
-
-
-def load_sam2(model: SAM2, arch: str | dict, checkpoint: str) -> None:
-    """Load an official SAM 2 checkpoint into ``model``, strictly.
-
-    Args:
-        model: of :func:`build_sam2`.
-        arch: the one it was built with.
-        checkpoint: ``official`` (the URL of ``arch``), a local path, or a URL.
-
-    Raises:
-        ValueError: keys missing, unexpected or of another shape, or values that are not finite.
-        FileNotFoundError: the path is not there.
-    """
-    checkpoint = official_url(arch) if checkpoint == 'official' else checkpoint
-    load_strict(model, checkpoint, key='model', what=f'SAM 2 ({arch})')

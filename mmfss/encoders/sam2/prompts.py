@@ -1,9 +1,10 @@
 """SAM 2's prompt encoder and mask decoder, for box and point prompts on a single image.
 
-FSSAM trains the mask decoder for the empty prompt of tracking, so prompts get a copy of their own,
-which may hold other weights: the official ones, or those of tools/train_prompts.py. The latter get
-a prompt in a second form too, drawn as the mask prompt that SAM 2's prompt encoder takes: from
-random weights the decoder does not learn within minutes to find the places of point tokens.
+Few-shot methods train the mask decoder for the empty prompt of tracking, so prompts get a copy of
+their own, which may hold other weights: the official ones, or those of tools/train_prompts.py. The
+latter get a prompt in a second form too, drawn as the mask prompt that SAM 2's prompt encoder
+takes: from random weights the decoder does not learn within minutes to find the places of point
+tokens.
 
 Shapes as in :mod:`mmfss.encoders.sam2.model`; P points, a box being two of them.
 """
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from mmfss.checkpoints.weights import check_state_dict, read_state
 from mmfss.encoders.sam2.archs import official_url
 from mmfss.encoders.sam2.model import SAM2, SAM2Features
-from mmfss.methods.fssam.model import FSSAM
 
 NOT_OBJECT, OBJECT, BOX_START, BOX_END = 0, 1, 2, 3
 """Labels of SAM 2's points; a box is its two corners."""
@@ -51,11 +51,18 @@ class PromptHeads(nn.Module):
             setattr(self.sam_mask_decoder, name, value)
         self.no_mem_embed = copy.deepcopy(sam2.no_mem_embed)
         self._drawn, self._side = drawn, sam2.image_size
+        self._encoder = [sam2]  # in a list: no part of the heads' state
         if drawn:
             self.register_buffer(_DRAWN, torch.ones(()))
         self._adds_no_mem = sam2.directly_add_no_mem_embed
         self._multimask = sam2.multimask_output_in_sam
         self._few = range(sam2.multimask_min_pt_num, sam2.multimask_max_pt_num + 1)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> SAM2Features:
+        """Features of (N, 3, S, S) RGB 0..255, of the SAM 2 that the heads follow."""
+        (sam2,) = self._encoder
+        return sam2.features(*sam2(images))
 
     def multimask(self, points: int) -> bool:
         """Whether three candidates are given for so many points, as ``SAM2Base._use_multimask``
@@ -119,42 +126,37 @@ def draw_prompts(coords: Tensor, labels: Tensor, side: int) -> Tensor:
     return _STRENGTH * drawn.clamp(-1, 1)[:, None]
 
 
-def prompt_heads(model: FSSAM, checkpoint: str | None = None) -> PromptHeads:
-    """Heads for prompts on a model, in eval mode on its device.
+def prompt_heads(sam2: SAM2, checkpoint: str | None = None) -> PromptHeads:
+    """Heads for prompts on a SAM 2, in eval mode on its device.
 
     Args:
-        model: whose image encoder they follow.
-        checkpoint: None for copies of the model's own; 'official' or a path of an official
-            checkpoint of SAM 2; or a file of tools/train_prompts.py.
+        sam2: whose image encoder they follow.
+        checkpoint: None for copies of its own; 'official' or a path of an official checkpoint of
+            SAM 2; or a file of tools/train_prompts.py.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the weights do not fit, every key counts; or they belong to another image
-            encoder than the model's.
+            encoder: two convolutions of the decoder run in the image encoder, are trained only
+            with it, and tell whether both belong together.
     """
-    heads = PromptHeads(model.sam2)
+    heads = PromptHeads(sam2)
     if checkpoint is not None:
         if checkpoint == 'official':
-            checkpoint = official_url(model.sam2_arch)
+            checkpoint = official_url(sam2.arch)
         state = read_state(checkpoint, 'SAM 2 or of heads for prompts', 'model')
-        heads = PromptHeads(model.sam2, drawn=_DRAWN in state)
+        heads = PromptHeads(sam2, drawn=_DRAWN in state)
         own = heads.state_dict()
         whole = any(key.startswith('image_encoder.') for key in state)
-        expected = model.sam2.state_dict() if whole else own
+        expected = sam2.state_dict() if whole else own
         check_state_dict(expected, state, f'heads for prompts from {checkpoint}')
         state = {key: state[key].float() for key in own}
-        _check_belongs(own, state, checkpoint)
+        for key in (key for key in own if key.startswith(_SHARED)):
+            if not torch.equal(own[key].cpu(), state[key]):
+                raise ValueError(
+                    f'the prompt decoder of {checkpoint} belongs to another image encoder: {key} '
+                    'differs. Use the file made for this model (tools/train_prompts.py makes one), '
+                    "or None for the model's own"
+                )
         heads.load_state_dict(state)
-    return heads.to(next(model.parameters()).device).requires_grad_(False).eval()
-
-
-def _check_belongs(own: dict[str, Tensor], state: dict[str, Tensor], checkpoint: str) -> None:
-    """Two convolutions of the decoder run in the image encoder, and are trained only with it: they
-    tell whether both belong together."""
-    for key in (key for key in own if key.startswith(_SHARED)):
-        if not torch.equal(own[key].cpu(), state[key]):
-            raise ValueError(
-                f'the prompt decoder of {checkpoint} belongs to another image encoder: {key} '
-                'differs. Use the file made for this model (tools/train_prompts.py makes one), or '
-                "None for the model's own"
-            )
+    return heads.to(next(sam2.parameters()).device).requires_grad_(False).eval()

@@ -1,7 +1,7 @@
 """FSSAM and its parts."""
 
 from .attention import SupportCalibratedMemoryAttention
-from .model import FSSAM
+from .model import FSSAM, SAM2PriorEncoder
 from .prompts import OraclePromptGenerator, PseudoPromptGenerator
 from .refinement import IterativeMemoryRefinement
 
@@ -10,5 +10,6 @@ __all__ = [
     'IterativeMemoryRefinement',
     'OraclePromptGenerator',
     'PseudoPromptGenerator',
+    'SAM2PriorEncoder',
     'SupportCalibratedMemoryAttention',
 ]

@@ -4,11 +4,10 @@ Xu et al., "Unlocking the Power of SAM 2 for Few-Shot Segmentation", ICML 2025, 
 
 Call chain (B episodes, K shots, S image side):
 
-    loss / predict / _forward
-      encode_image(images)              frozen encoders: SAM 2 features, prior features
-      encode_support(features, masks)   prototypes, memories, pointers, keys of each layer
-      segment(query, support)           pseudo prompts -> query memories -> refinement
-                                        -> calibrated memory attention -> mask decoder
+    encode_image(images)              encoders: SAM 2 features, prior features
+    encode_support(features, masks)   prototypes, memories, pointers, keys of each layer
+    segment(query, support)           pseudo prompts -> query memories -> refinement
+                                      -> calibrated memory attention -> mask decoder
 
 K is read from the shape of the support; parts that are None in the config are left out.
 """
@@ -16,57 +15,108 @@ K is read from the shape of the support; parts that are None in the config are l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
-from mmengine.structures import PixelData
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmfss.encoders.backbones import ImageNetNormalise, PriorEncoder
-from mmfss.encoders.compiling import compile_parts
-from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
-from mmfss.encoders.sam2.model import SAM2Features, build_sam2, load_sam2
+from mmfss.encoders.base import Encoder, Step, build_encoder, build_part
+from mmfss.encoders.sam2.memory_attention import MemoryFrames
+from mmfss.encoders.sam2.model import DecodedMasks, SAM2Features, build_sam2
+from mmfss.encoders.sam2.prompts import PromptHeads, prompt_heads
 from mmfss.features.images import LazyImages
-from mmfss.functional import logits_to_mask, resize_mask
-from mmfss.methods.fssam.image_encoding import ImageEncoding
-from mmfss.methods.fssam.parts import build_part, check_parts, check_size, freeze, truth_for
-from mmfss.methods.fssam.prompts import PromptGenerator, PseudoMasks
-from mmfss.methods.fssam.refinement import MemoryRefinement, RefinedMemory
-from mmfss.methods.fssam.structures import ImageFeatures, Segmentation, SupportState
+from mmfss.functional import resize_mask
+from mmfss.methods.base import FewShotModel, Segmentation
+
+from .prompts import PromptGenerator, Prototypes, PseudoMasks
+from .refinement import MemoryRefinement, RefinedMemory
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of N images.
+
+    Attributes:
+        sam2: SAM 2's.
+        prior: (N, C, h, w) of the prior encoder, None without one.
+        tokens: (N, n, D) what the memory attention makes of them before it reads any memory; None
+            where it has not been asked yet.
+    """
+
+    sam2: SAM2Features
+    prior: Tensor | None
+    tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SupportState:
+    """All that a query needs to know of the K supports of B episodes.
+
+    Attributes:
+        prototypes: of the prompt generator.
+        refinement: (B, K, M) memory prototypes, None without refinement.
+        frames: memories and pointers of the supports, for whoever wants to look at them.
+        attention: what the memory attention keeps of them.
+    """
+
+    prototypes: Prototypes | None
+    refinement: Tensor | None
+    frames: MemoryFrames
+    attention: Any
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What :meth:`FSSAM.segment` came through, for B queries.
+
+    Attributes:
+        decoded: all outputs of the mask decoder.
+        attended: (B, D, h, w) query features after memory attention.
+        pseudo_masks, query_frames, refined: what led there; None where the part is absent.
+    """
+
+    decoded: DecodedMasks
+    attended: Tensor
+    pseudo_masks: PseudoMasks | None
+    query_frames: MemoryFrames | None
+    refined: RefinedMemory | None
 
 
 @MODELS.register_module()
-class FSSAM(BaseSegmentor):
+class SAM2PriorEncoder(Encoder):
+    """In the place of a prior encoder: SAM 2's own stride-16 features, and no second network."""
+
+    def steps(self) -> tuple[Step, ...]:
+        """None of its own."""
+        return ()
+
+
+@MODELS.register_module()
+class FSSAM(FewShotModel):
     """Few-shot segmentor with one class at a time.
 
     Args:
         sam2: ``dict(arch=..., image_size=512, checkpoint='official' | path | None)``, see
-            :mod:`mmfss.encoders.sam2.model`. For a SAM 2 that starts from random weights
-            ``same_place=2.0`` lets its cross-attention start out local, see
-            :func:`mmfss.encoders.sam2.memory_attention.start_at_same_place`.
-        prior_encoder: config of a :class:`~mmfss.encoders.backbones.PriorEncoder`; may be None
-            where the prompt generator needs none, and is not run then.
+            :func:`mmfss.encoders.sam2.model.build_sam2`.
+        prior_encoder: config of an :class:`~mmfss.encoders.base.Encoder`, whose last map the
+            prompt generator matches; may be None where that needs none, and is not run then.
         prompt_generator: makes the pseudo masks; None uses the support memory alone.
         memory_refinement: mends the query memory; None leaves it as encoded.
         memory_attention: ``dict(type='SupportCalibratedMemoryAttention', strength=10.0)``, or
             None for SAM 2's own.
+        trainable: of :class:`~mmfss.methods.base.FewShotModel`. The decoder's ``conv_s0`` and
+            ``conv_s1`` run inside the image encoder and are trained with its neck, and only so.
         loss_decode: loss on (B, S, S) logits and labels.
-        trainable: modules of SAM 2 that are trained, out of ``TRAINABLE``; all else is frozen and
-            stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run inside the image
-            encoder and are trained only with it.
-        feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
-            the frozen encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
-        encode_batch: images that the frozen encoders take at a time in eval mode, see
-            :class:`mmfss.encoders.frozen.FrozenEncoding`.
-        compile: of :func:`mmfss.encoders.compiling.compile_parts`.
-        data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
+        common: other arguments of :class:`~mmfss.methods.base.FewShotModel`.
 
     Raises:
         ValueError: unknown arch or module, or parts that need one that is None.
     """
+
+    builders = {'sam2': build_sam2}
 
     def __init__(
         self,
@@ -75,59 +125,60 @@ class FSSAM(BaseSegmentor):
         prompt_generator: dict | None = None,
         memory_refinement: dict | None = None,
         memory_attention: dict | None = None,
+        trainable: Sequence[str] = (
+            'sam2.sam_mask_decoder',
+            'sam2.memory_encoder',
+            'sam2.memory_attention',
+        ),
         loss_decode: dict | None = None,
-        trainable: Sequence[str] = ('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
-        feature_cache: dict | None = None,
-        encode_batch: int = 1,
-        compile: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        **common: Any,
     ) -> None:
-        # built here: mmengine would look for it in its own registry where no scope is set
-        if isinstance(data_preprocessor, dict):
-            data_preprocessor = MODELS.build(data_preprocessor)
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        options = dict(sam2)
-        self.sam2_arch = options.pop('arch', None)
-        self.sam2_checkpoint = options.pop('checkpoint', 'official')
-        self.same_place = options.pop('same_place', 0.0)
-        if self.same_place and self.sam2_checkpoint is not None:
-            raise ValueError(
-                'model.sam2.same_place is a start for random weights; with '
-                f'checkpoint={self.sam2_checkpoint!r} it would spoil the loaded ones. Leave it out.'
-            )
-        self.sam2 = build_sam2(self.sam2_arch, memory_attention=memory_attention, **options)
-        self.normalise = ImageNetNormalise()
-        self.prior_encoder = build_part('prior_encoder', prior_encoder, PriorEncoder)
+        network = build_sam2(memory_attention=memory_attention, **sam2)
+        super().__init__(
+            dict(sam2=network, prior_encoder=build_encoder('prior_encoder', prior_encoder)),
+            network.image_size,
+            trainable=trainable,
+            loss_decode=loss_decode or dict(type='SquaredDiceLoss'),
+            **common,
+        )
         self.prompt_generator = build_part('prompt_generator', prompt_generator, PromptGenerator)
         self.memory_refinement = build_part(
             'memory_refinement', memory_refinement, MemoryRefinement
         )
-        self.loss_decode = MODELS.build(loss_decode or dict(type='SquaredDiceLoss'))
-        check_parts(
-            self.prompt_generator, self.prior_encoder, self.memory_refinement, memory_attention
-        )
-        self.trainable = tuple(trainable)
-        freeze(self, self.sam2, self.trainable)
-        needs_prior = self.prompt_generator is not None and self.prompt_generator.needs_prior
-        self.encoding = ImageEncoding(
-            self.sam2,
-            self.normalise,
-            self.prior_encoder if needs_prior else None,
-            self.trainable,
-            None if feature_cache is None else MODELS.build(feature_cache),
-            encode_batch,
-            compile,
-        )
-        self.compiled_parts = compile_parts(self, compile)
-        FSSAM.train(self)  # frozen parts are in eval mode from the start
+        generator = self.prompt_generator
+        needs_prior = generator is not None and generator.needs_prior
+        self.needs_truth = generator is not None and generator.needs_truth
+        if needs_prior and prior_encoder is None:
+            raise ValueError(
+                f'{type(generator).__name__} needs a prior_encoder, and it is None. Set '
+                "prior_encoder=dict(type='DINOv2') or dict(type='SAM2PriorEncoder')."
+            )
+        if generator is None:
+            kind = (memory_attention or {}).get('type')
+            for name, idle in (
+                ('memory_refinement', memory_refinement is not None),
+                ('memory_attention', kind == 'SupportCalibratedMemoryAttention'),
+            ):
+                if idle:
+                    raise ValueError(
+                        f'{name} works on the memory of the pseudo masks, and there is none '
+                        f'without a prompt_generator. Set {name}=None too, or a prompt_generator.'
+                    )
+        self.reads_sam2 = needs_prior and isinstance(self.prior_encoder, SAM2PriorEncoder)
+        names = ('sam2', 'prior_encoder') if needs_prior and not self.reads_sam2 else ('sam2',)
+        self.query_encoders = self.support_encoders = names
 
     # ------------------------------------------------------------------ the method
 
-    def encode_image(self, images: Tensor | LazyImages) -> ImageFeatures:
-        """Features of N images, RGB 0..255: pixels (N, 3, S, S), or images that are read only where
-        the cache has no features of them. No gradient where the encoder is frozen."""
-        return self.encoding.image_features(images, self.training)
+    def encode_image(self, images: Tensor | LazyImages, role: str = 'query') -> ImageFeatures:
+        """Features of N images, see :meth:`FewShotModel.encode_image`."""
+        levels = super().encode_image(images, role)
+        sam2 = self.sam2.features(*levels['sam2'])
+        if self.reads_sam2:
+            return ImageFeatures(sam2, sam2.top.detach())
+        return ImageFeatures(
+            sam2, levels['prior_encoder'][-1] if 'prior_encoder' in levels else None
+        )
 
     def encode_support(self, features: ImageFeatures, masks: Tensor) -> SupportState:
         """Encode supports once.
@@ -186,7 +237,16 @@ class FSSAM(BaseSegmentor):
         )
         attended = attended.transpose(1, 2).unflatten(-1, query.sam2.top.shape[-2:])
         decoded = self.sam2.decode(attended, query.sam2.high_res)
-        return Segmentation(decoded.logits, decoded, attended, pseudo, frames, refined)
+        maps = {}
+        if pseudo is not None:
+            maps = {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae}
+        if refined is not None:
+            maps['refined prior'] = refined.prior_ae
+        return Segmentation(decoded.logits, maps, Trace(decoded, attended, pseudo, frames, refined))
+
+    def compared(self, features: ImageFeatures) -> Tensor:
+        """(N, C, h, w): the prior encoder's, or SAM 2's where there is none."""
+        return features.sam2.top if features.prior is None else features.prior
 
     def _query_memory(
         self, query: SAM2Features, pseudo: PseudoMasks, support: SupportState
@@ -206,89 +266,26 @@ class FSSAM(BaseSegmentor):
             memory = refined.memory
         return self.sam2.memory_frames(memory, pos, pointer, 1), refined
 
-    # ------------------------------------------------------------------ mmseg's interface
+    # ------------------------------------------------------------------ prompts and training
 
-    def run(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Segmentation:
-        """All steps for a batch of episodes.
+    def prompter(self, checkpoint: str | None = None) -> PromptHeads:
+        """SAM 2's prompt encoder and mask decoder, see
+        :func:`mmfss.encoders.sam2.prompts.prompt_heads`."""
+        return prompt_heads(self.sam2, checkpoint)
 
-        Args:
-            inputs: ``query`` (B, 3, S, S) and ``support`` (B, K, 3, S, S) RGB 0..255, or each of
-                them images that are read when they must be (the supports episode-major), and
-                ``support_mask`` (B, K, S, S) in {0, 1, 255}.
-            data_samples: read only by an oracle prompt generator.
-        """
-        check_size(inputs, self.sam2.image_size)
-        query = self.encode_image(inputs['query'])
-        supports = inputs['support']
-        flat = supports if isinstance(supports, LazyImages) else supports.flatten(0, 1)
-        support = self.encode_support(self.encode_image(flat), inputs['support_mask'])
-        truth = truth_for(self.prompt_generator, data_samples, query.sam2.top, self.sam2.image_size)
-        return self.segment(query, support, truth)
+    def set_trainable(self, patterns: Sequence[str] | None) -> None:
+        """As in the base; two convolutions of the mask decoder go with the image encoder's neck."""
+        super().set_trainable(patterns)
+        neck = self.sam2.image_encoder.neck.parameters()
+        learns = any(parameter.requires_grad for parameter in neck)
+        for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
+            conv.requires_grad_(learns)
 
-    def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Loss of a batch of episodes whose labels have the size S of the input."""
-        logits = self.run(inputs, data_samples).logits[:, 0]
-        labels = [sample.gt_sem_seg.data[0] for sample in data_samples]
-        wrong = {tuple(label.shape) for label in labels} - {tuple(logits.shape[-2:])}
-        if wrong:
-            raise ValueError(
-                f'labels of a training batch are {sorted(wrong)} pixels but the images are '
-                f'{tuple(logits.shape[-2:])}; the query_pipeline for training must resize or crop '
-                'both to one size'
-            )
-        target = torch.stack(labels).to(logits.device)
-        return {self.loss_decode.loss_name: self.loss_decode(logits, target)}
-
-    def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
-        """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``
-        (1, S, S), and where there are any ``pseudo_masks`` (2, S, S) [fg, ae] and
-        ``refined_prior`` (1, h, w), in [0, 1].
-
-        H, W are the size of the label, or ``ori_shape`` for an unlabelled query.
-        """
-        result = self.run(inputs, data_samples)
-        for i, sample in enumerate(data_samples):
-            logits = result.logits[i : i + 1].float()
-            labelled = 'gt_sem_seg' in sample
-            size = sample.gt_sem_seg.shape if labelled else sample.ori_shape
-            sample.pred_sem_seg = PixelData(data=logits_to_mask(logits, tuple(size[:2]))[0])
-            sample.seg_logits = PixelData(data=logits[0])
-            if result.pseudo_masks is not None:
-                both = torch.cat([result.pseudo_masks.fg[i], result.pseudo_masks.ae[i]])
-                sample.pseudo_masks = PixelData(data=both)
-            if result.refined is not None:
-                sample.refined_prior = PixelData(data=result.refined.prior_ae[i])
-        return data_samples
-
-    def _forward(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        """Logits (B, 1, S, S)."""
-        return self.run(inputs, data_samples).logits
-
-    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
-        """mmseg's name of :meth:`encode_image`."""
-        return self.encode_image(inputs)
-
-    def encode_decode(self, inputs: dict, batch_data_samples: list[SegDataSample]) -> Tensor:
-        """mmseg's name of ``_forward``."""
-        return self._forward(inputs, batch_data_samples)
-
-    def init_weights(self) -> None:
-        """Load the official or given weights of both encoders, strictly. MMEngine calls this
-        before training; testing takes all weights from the checkpoint."""
-        if self.sam2_checkpoint is not None:
-            load_sam2(self.sam2, self.sam2_arch, self.sam2_checkpoint)
-        elif self.same_place:
-            start_at_same_place(self.sam2.memory_attention, self.same_place)
-        if self.prior_encoder is not None:
-            self.prior_encoder.init_weights()
-        self._is_init = True
-
-    def train(self, mode: bool = True) -> FSSAM:
-        """Put the trained modules into training mode; frozen ones stay in eval mode."""
-        super().train(False)
-        self.training = mode
-        for name in self.trainable:
-            self.sam2.get_submodule(name).train(mode)
-        for frozen in self.encoding.modules.values():  # some are inside of a trained one
-            frozen.eval()
-        return self
+    @classmethod
+    def trains_from_pixels(cls, trainable: Sequence[str] | None) -> bool:
+        """Whether SAM 2's trunk is trained, or a part of it."""
+        trunk = 'sam2.image_encoder.trunk'
+        return any(
+            fnmatchcase(trunk, pattern) or trunk.startswith(f'{pattern}.') or trunk in pattern
+            for pattern in trainable or ()
+        )

@@ -1,0 +1,240 @@
+"""The encoders of a model, run once per image: in chunks, and only where no cache knows the image.
+
+Each encoder has a key of its own, see :func:`mmfss.features.fingerprint.fingerprint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmfss.arguments import integer
+from mmfss.batching import cat
+from mmfss.features.cache import FeatureCache
+from mmfss.features.fingerprint import WeightsVersion, arithmetic, fingerprint
+from mmfss.features.images import LazyImages, content_key
+
+from .base import Encoder, Step
+
+Levels = tuple[Tensor, ...]
+
+
+class Encoding:
+    """Runs the encoders of a model.
+
+    In eval mode images are encoded ``chunk`` at a time. With the default of 1 what an image gives
+    does not depend on the batch that it came in, and so features from the cache are bit for bit
+    those that are computed. Larger chunks keep a GPU busy; they give each image's numbers the
+    rounding of its chunk.
+
+    What is kept is decided by mode: in evaluation all that an encoder gives, trained or not, since
+    the weights are in its key; in training what comes before its first step with a gradient. What
+    trained steps give in the validations of a training goes to memory alone: other weights come.
+
+    A change of weights, of autocast and of torch's switches (TF32, ...) is noticed at any time;
+    other attributes of the modules must not be set after the first use.
+
+    Args:
+        encoders: by name.
+        cache: None encodes always.
+        chunk: images at a time in eval mode, >= 1.
+        compile: ``parts`` out of the names of ``encoders``, and arguments of ``torch.compile``,
+            e.g. ``dict(parts=['sam2'], mode='max-autotune')``. These are compiled in place, names
+            in the state dict stay; the last chunk is filled up, so that they see one shape only.
+            What comes after the encoders sees another shape for each batch size and K, and takes a
+            twentieth of the time; it is left as it is. None compiles nothing.
+
+    Raises:
+        ValueError: ``chunk`` below 1, or ``parts`` that are no encoders, or none at all.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        cache: FeatureCache | None = None,
+        chunk: int = 1,
+        compile: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.encoders = dict(encoders)
+        self.cache = cache
+        self.chunk = integer('model.encode_batch', chunk, 1)
+        self.compiled: tuple[str, ...] = ()
+        self._options = {key: str(value) for key, value in (compile or {}).items()}
+        self._keys: dict[tuple[str, int, str | None], tuple[WeightsVersion, dict, str]] = {}
+        self._has_trained = False
+        if compile is None:
+            return
+        self.compiled = tuple(compile.get('parts', ()))
+        if not self.compiled or set(self.compiled) - set(self.encoders):
+            raise ValueError(
+                f'model.compile.parts must be out of {list(self.encoders)}, the encoders of the '
+                f'model, got {list(self.compiled)}'
+            )
+        options = {key: value for key, value in compile.items() if key != 'parts'}
+        for name in self.compiled:
+            self.encoders[name].compile(**{'dynamic': False, **options})
+
+    def __call__(
+        self, names: Iterable[str], images: Tensor | LazyImages, training: bool = False
+    ) -> dict[str, Levels]:
+        """What some of the encoders give for N images.
+
+        Args:
+            names: which.
+            images: (N, 3, S, S) RGB 0..255, or images that are read where they must be.
+            training: of the model. Pixels are then encoded in one batch, and kept only where the
+                cache is told to; images that come as files are kept all the same.
+
+        Returns:
+            By name, tensors (N, ...). With a gradient only in training, where weights are trained.
+        """
+        steps = {name: self.encoders[name].steps() for name in names}
+        if not training:
+            return self._without_gradient(steps, images)
+        self._has_trained = True
+        frozen = {name: some[: leading_frozen(some)] for name, some in steps.items()}
+        if isinstance(images, LazyImages) and any(not some for some in frozen.values()):
+            images = all_pixels(images)
+        if self.cache is not None and (isinstance(images, LazyImages) or self.cache.training):
+            before = self._without_gradient({k: v for k, v in frozen.items() if v}, images)
+        else:
+            images = all_pixels(images)
+            with torch.no_grad():
+                before = {name: self._run(some, (images,)) for name, some in frozen.items()}
+        return {
+            name: _through(some[len(frozen[name]) :], before.get(name, (images,)))
+            for name, some in steps.items()
+        }
+
+    @torch.no_grad()
+    def _without_gradient(
+        self, steps: Mapping[str, Sequence[Step]], images: Tensor | LazyImages
+    ) -> dict[str, Levels]:
+        """The steps of each encoder for all images, through the cache."""
+        if self.cache is None:
+            chunks = all_pixels(images).split(self.chunk)
+            return {
+                name: cat([self._chunk(name, some, pixels) for pixels in chunks])
+                for name, some in steps.items()
+            }
+        lazy = isinstance(images, LazyImages)
+        names = images.keys if lazy else [content_key(image) for image in images]
+        place = {name: names.index(name) for name in names}
+        keys = {encoder: self._key(encoder, some) for encoder, some in steps.items()}
+        found = {
+            encoder: {name: self.cache.get(keys[encoder], name, _device(some)) for name in place}
+            for encoder, some in steps.items()
+        }
+        missing = [name for name in place if any(f[name] is None for f in found.values())]
+        for start in range(0, len(missing), self.chunk):
+            chunk = missing[start : start + self.chunk]
+            pixels: dict[str, Tensor] = {}  # an image is read once for all encoders
+
+            def read(some: Sequence[str], pixels: dict[str, Tensor] = pixels) -> Tensor:
+                for name in some:
+                    if name not in pixels:
+                        i = place[name]
+                        pixels[name] = images.pixels(i) if lazy else images[i : i + 1]
+                return torch.cat([pixels[name] for name in some])
+
+            for encoder, some in steps.items():
+                todo = [name for name in chunk if found[encoder][name] is None]
+                if todo:
+                    found[encoder].update(self._encode(encoder, keys[encoder], some, todo, read))
+        return {encoder: tuple(cat([f[name] for name in names])) for encoder, f in found.items()}
+
+    def _encode(
+        self,
+        encoder: str,
+        key: str,
+        steps: Sequence[Step],
+        names: Sequence[str],
+        read: Callable[[Sequence[str]], Tensor],
+    ) -> dict[str, list[Tensor]]:
+        """Encode images that the cache does not have under ``key``, and put them there."""
+        assert self.cache is not None
+        frozen = leading_frozen(steps)
+        if 0 < frozen < len(steps):  # the weights after it may be new, those before it are not
+            first, below = self._key(encoder, steps[:frozen]), steps[:frozen]
+            before = {name: self.cache.get(first, name, _device(below)) for name in names}
+            lacking = [name for name, levels in before.items() if levels is None]
+            if lacking:
+                before.update(self._encode(encoder, first, below, lacking, read))
+            levels = _through(steps[frozen:], tuple(cat([before[name] for name in names])))
+        else:
+            levels = self._chunk(encoder, steps, read(names))
+        return {
+            name: self.cache.put(key, name, [level[i : i + 1] for level in levels])
+            for i, name in enumerate(names)
+        }
+
+    def _chunk(self, encoder: str, steps: Sequence[Step], pixels: Tensor) -> Levels:
+        """At most ``chunk`` images; as many as that for a compiled encoder."""
+        count = len(pixels)
+        if encoder not in self.compiled:
+            return _through(steps, (pixels,))
+        if count < self.chunk:
+            pixels = torch.cat([pixels, pixels[-1:].expand(self.chunk - count, -1, -1, -1)])
+        # the next call of one that was compiled with CUDA graphs writes over its outputs
+        return tuple(level[:count].clone() for level in _through(steps, (pixels,)))
+
+    def _run(self, steps: Sequence[Step], levels: Levels) -> Levels:
+        """A batch of training, as it is."""
+        out = _through(steps, levels)
+        return tuple(level.clone() for level in out) if self.compiled and steps else out
+
+    def _key(self, encoder: str, steps: Sequence[Step]) -> str:
+        """Key of the steps of an encoder as they are now; a new one when their weights change, or
+        how torch computes."""
+        assert self.cache is not None
+        device, switches = _device(steps), arithmetic()
+        cast = torch.is_autocast_enabled(device.type)
+        dtype = str(torch.get_autocast_dtype(device.type)) if cast else None
+        known = self._keys.get((encoder, len(steps), dtype))
+        if known is not None and known[1] == switches and known[0].holds():
+            return known[2]
+        owner = type(self.encoders[encoder])
+        modules = {name: module for step in steps for name, module in step.modules.items()}
+        settings = dict(
+            encoder=f'{owner.__module__}.{owner.__qualname__}',
+            arch=self.encoders[encoder].arch,
+            autocast=dtype,
+            encode_batch=self.chunk,
+            compile=self._options if encoder in self.compiled else {},
+        )
+        version = WeightsVersion(modules.values())
+        made = fingerprint(modules, settings, (owner, type(self)))
+        passing = self._has_trained and leading_frozen(steps) < len(steps)
+        self.cache.open(made.key, made.about, share=not passing)
+        self._keys[encoder, len(steps), dtype] = version, switches, made.key
+        return made.key
+
+
+def leading_frozen(steps: Sequence[Step]) -> int:
+    """How many steps come before the first with a parameter that is trained."""
+    for count, step in enumerate(steps):
+        if any(p.requires_grad for m in step.modules.values() for p in m.parameters()):
+            return count
+    return len(steps)
+
+
+def all_pixels(images: Tensor | LazyImages) -> Tensor:
+    """The pixels (N, 3, S, S); images that have not been read are read."""
+    if isinstance(images, Tensor):
+        return images
+    return torch.cat([images.pixels(i) for i in range(len(images))])
+
+
+def _through(steps: Sequence[Step], levels: Levels) -> Levels:
+    for step in steps:
+        levels = step.run(*levels)
+    return levels
+
+
+def _device(steps: Sequence[Step]) -> torch.device:
+    modules = (module for step in steps for module in step.modules.values())
+    return next(x for m in modules for x in chain(m.parameters(), m.buffers())).device

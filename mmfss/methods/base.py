@@ -1,0 +1,429 @@
+"""What every few-shot segmentation method is to the rest of mmfss.
+
+Call chain (B episodes, K shots, S image side):
+
+    loss / predict / _forward
+      encode_image(images, role)        encoders, through the feature cache -> features
+      encode_support(features, masks)   once per support set -> state
+      segment(query, state)             for each query and class -> Segmentation
+
+Features and state are the method's own records: dataclasses, tuples, lists and dicts of tensors
+whose first axis is the image (of features) or the episode (of a state), and None. Nobody else looks
+inside; :mod:`mmfss.batching` joins, takes and repeats them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmfss.encoders.base import Encoder
+from mmfss.encoders.encoding import Encoding, leading_frozen
+from mmfss.features.images import LazyImages
+from mmfss.functional import logits_to_mask, resize_mask
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result for B queries.
+
+    Attributes:
+        logits: (B, 1, S, S); >= 0 is foreground.
+        maps: what led there, name -> (B, 1, h, w) in [0, 1]; drawn under these names.
+        trace: the method's own, for tests.
+    """
+
+    logits: Tensor
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: Any = None
+
+
+class Prompter(Protocol):
+    """Makes masks from points and boxes on single images."""
+
+    def encode(self, images: Tensor) -> Any:
+        """Features of (N, 3, S, S) RGB 0..255."""
+
+    def __call__(self, features: Any, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, P, 2) x, y in pixels of the S x S image and (N, P) labels, see
+        :mod:`mmfss.encoders.sam2.prompts` -> (N, M, h, w) logits and (N, M) predicted IoUs."""
+
+
+class _FinishedWhenBuilt(type(BaseSegmentor)):  # type: ignore[misc]
+    """What a method trains can be told when its last part is there, after its ``__init__``."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> FewShotModel:
+        model = super().__call__(*args, **kwargs)
+        model.set_trainable(model.trainable)
+        return model.train()
+
+
+class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
+    """A few-shot segmentor with one class at a time.
+
+    A method implements :meth:`encode_support`, :meth:`segment` and :meth:`compared`; it may
+    override :meth:`encode_image`, :meth:`encode_query` and :meth:`prompter`. K is read from the
+    shape of the masks. ``docs/own_method.md`` walks through one.
+
+    Args:
+        encoders: by the names that they get as attributes of the model (and in its state dict);
+            those that are None are left out. They are frozen.
+        image_size: side S in pixels of the images that the model takes.
+        trainable: what is trained, by names: of a module or parameter of the model, or patterns of
+            them with ``*``, such as ``'sam2.memory_encoder'`` or ``'*.lora_*'``; each must hit a
+            parameter. All else is frozen and stays in eval mode. None trains all but the encoders.
+        loss_decode: loss on (B, S, S) logits and labels; None for methods that are not trained.
+        feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
+            the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
+        encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
+        data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
+
+    Attributes:
+        needs_checkpoint: whether it has weights that only a training gives; one without is tested
+            and labelled with as it is built, on the encoders' own weights.
+        needs_truth: whether :meth:`segment` wants the true masks of the queries.
+        builders: entries of the config without a type -> function that takes what they hold.
+        query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
+
+    Raises:
+        ValueError: a subclass that lacks one of the three methods, a pattern that hits nothing, or
+            see :class:`~mmfss.encoders.encoding.Encoding`.
+    """
+
+    needs_checkpoint = True
+    needs_truth = False
+    builders: Mapping[str, Callable[..., Any]] = {}
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder | None],
+        image_size: int,
+        trainable: Sequence[str] | None = None,
+        loss_decode: dict | None = None,
+        feature_cache: dict | None = None,
+        encode_batch: int = 1,
+        compile: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        own = ('encode_support', 'segment', 'compared')
+        missing = [name for name in own if getattr(type(self), name) is getattr(FewShotModel, name)]
+        if missing:
+            raise ValueError(
+                f'{type(self).__name__} lacks {", ".join(missing)}: a few-shot method implements '
+                f'{", ".join(own)}, see mmfss.methods.base.FewShotModel'
+            )
+        # built here: mmengine would look for it in its own registry where no scope is set
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.image_size = image_size
+        found = {name: encoder for name, encoder in encoders.items() if encoder is not None}
+        for name, encoder in found.items():
+            setattr(self, name, encoder.requires_grad_(False).eval())
+        self.query_encoders = self.support_encoders = tuple(found)
+        self.loss_decode = None if loss_decode is None else MODELS.build(loss_decode)
+        self.encoding = Encoding(
+            found,
+            None if feature_cache is None else MODELS.build(feature_cache),
+            encode_batch,
+            compile,
+        )
+        self.trainable = trainable
+        self._learning: list[nn.Module] = []
+        self._starts_from_encoders = True
+
+    # ------------------------------------------------------------------ what a method implements
+
+    def encode_support(self, features: Any, masks: Tensor) -> Any:
+        """Encode supports once.
+
+        Args:
+            features: of :meth:`encode_image` of the B K support images, episode-major.
+            masks: (B, K, S, S) uint8 in {0, 1, 255}; 255 counts as 0.
+
+        Returns:
+            The state of B episodes.
+        """
+        raise NotImplementedError
+
+    def segment(self, query: Any, state: Any, truth: Tensor | None = None) -> Segmentation:
+        """Segment B queries given their supports.
+
+        Args:
+            query: features of the B query images, of :meth:`encode_query` or not.
+            state: of :meth:`encode_support`.
+            truth: (B, 1, S, S) float in {0, 1} where the method ``needs_truth``.
+        """
+        raise NotImplementedError
+
+    def compared(self, features: Any) -> Tensor:
+        """The features (N, C, h, w) in which object scores are measured: do what a mask covers and
+        the supported objects look alike? See :mod:`mmfss.apis.object_score`."""
+        raise NotImplementedError
+
+    def encode_image(self, images: Tensor | LazyImages, role: str = 'query') -> Any:
+        """Features of N images.
+
+        Args:
+            images: (N, 3, S, S) RGB 0..255, or images that are read only where the cache has no
+                features of them.
+            role: 'query' or 'support'.
+
+        Returns:
+            By default ``{encoder: (level, ...)}`` with tensors (N, ...).
+        """
+        names = self.support_encoders if role == 'support' else self.query_encoders
+        return self.encoding(names, images, self.training)
+
+    def encode_query(self, features: Any) -> Any:
+        """The features with what :meth:`segment` makes of them for whichever support: saves time
+        where several classes are looked for in an image."""
+        return features
+
+    def prompter(self, checkpoint: str | None = None) -> Prompter:
+        """What turns boxes, points and scribbles on a support image into masks.
+
+        Args:
+            checkpoint: whose weights it takes, None for the model's own.
+
+        Raises:
+            ValueError: by default; the method has nothing for prompts.
+        """
+        raise ValueError(
+            f'{type(self).__name__} takes no boxes, points or scribbles: it has no prompt encoder. '
+            'Give masks, or make them with a method on SAM 2 (FSSAM) and give these'
+        )
+
+    # ------------------------------------------------------------------ weights
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoders by name."""
+        return self.encoding.encoders
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """What decides which weights fit, for checkpoints: the method and its encoders."""
+        found = {name: encoder.record() for name, encoder in self.encoders.items()}
+        return dict(type=type(self).__name__, **found)
+
+    def leave_pretrained(self) -> None:
+        """Let :meth:`init_weights` do nothing: a checkpoint follows that sets every weight. A
+        run starts and resumes so where the official weights cannot be had."""
+        self._starts_from_encoders = False
+
+    def init_weights(self) -> None:
+        """Load the official or given weights of the encoders, strictly, and initialise the other
+        parts. MMEngine calls this before training; testing takes all from the checkpoint."""
+        if self._starts_from_encoders:
+            for encoder in self.encoders.values():
+                encoder.init_weights()
+            for name, part in self.named_children():
+                if name not in self.encoders and hasattr(part, 'init_weights'):
+                    part.init_weights()
+        self._is_init = True
+
+    @classmethod
+    def trains_from_pixels(cls, trainable: Sequence[str] | None) -> bool:
+        """Whether training needs the pixels of all images, as the first step of an encoder learns.
+
+        Args:
+            trainable: the model's, as its config says.
+        """
+        return False
+
+    def set_trainable(self, patterns: Sequence[str] | None) -> None:
+        """Let only what the patterns name learn, see the class.
+
+        Raises:
+            ValueError: one hits no parameter.
+        """
+        self.trainable = None if patterns is None else tuple(patterns)
+        if patterns is None:
+            self._learning = [
+                part for name, part in self.named_children() if name not in self.encoders
+            ]
+            return
+        self.requires_grad_(False)
+        self._learning = []
+        for pattern in patterns:
+            parts = [m for name, m in self.named_modules() if name and fnmatchcase(name, pattern)]
+            owners = [
+                self.get_submodule(name.rpartition('.')[0])
+                for name, _ in self.named_parameters()
+                if fnmatchcase(name, pattern)
+            ]
+            learning = [p for part in parts for p in part.parameters()]
+            learning += [p for name, p in self.named_parameters() if fnmatchcase(name, pattern)]
+            if not learning:
+                parts = dict(self.named_children())
+                raise ValueError(
+                    f'trainable names {pattern!r}, and {type(self).__name__} has no parameter of '
+                    'that name. Give names of modules or parameters, or patterns of them, such as '
+                    f'{sorted(n for n, m in parts.items() if list(m.parameters()))} or '
+                    "'sam2.memory_*'"
+                )
+            for parameter in learning:
+                parameter.requires_grad_(True)
+            self._learning += [*parts, *owners]
+
+    def train(self, mode: bool = True) -> FewShotModel:
+        """Put what learns into training mode; the rest stays in eval mode."""
+        super().train(False)
+        self.training = mode
+        for part in self._learning:
+            part.train(mode)
+        for encoder in self.encoders.values():  # some of it is inside of what learns
+            steps = encoder.steps()
+            for step in steps[: leading_frozen(steps)]:
+                for module in step.modules.values():
+                    module.eval()
+        return self
+
+    def warm_up(self, batch: int, shots: int) -> float:
+        """Compile now what a batch needs, on noise; nothing of it is kept.
+
+        Args:
+            batch: number of episodes B.
+            shots: K.
+
+        Returns:
+            Seconds that it took. In training mode the backward pass is compiled too.
+        """
+        side, device = self.image_size, next(self.parameters()).device
+        query = 255 * torch.rand(batch, 3, side, side, device=device)
+        supports = 255 * torch.rand(batch * shots, 3, side, side, device=device)
+        masks = torch.ones(batch, shots, side, side, dtype=torch.uint8, device=device)
+        truth = torch.ones(batch, 1, side, side, device=device)
+        cache, self.encoding.cache = self.encoding.cache, None  # noise is not worth keeping
+        start = time.monotonic()
+        try:
+            with torch.set_grad_enabled(self.training):
+                features = self.encode_image(query)
+                state = self.encode_support(self.encode_image(supports, 'support'), masks)
+                logits = self.segment(features, state, truth).logits
+            if self.training:
+                logits.mean().backward()
+                self.zero_grad(set_to_none=True)
+            if device.type == 'cuda':
+                torch.cuda.synchronize(device)
+        finally:
+            self.encoding.cache = cache
+        return time.monotonic() - start
+
+    # ------------------------------------------------------------------ mmseg's interface
+
+    def run(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Segmentation:
+        """All steps for a batch of episodes.
+
+        Args:
+            inputs: ``query`` (B, 3, S, S) and ``support`` (B, K, 3, S, S) RGB 0..255, or each of
+                them images that are read when they must be (the supports episode-major), and
+                ``support_mask`` (B, K, S, S) in {0, 1, 255}.
+            data_samples: read only where the method ``needs_truth``.
+
+        Raises:
+            ValueError: pixels of another size.
+        """
+        side = self.image_size
+        for name in ('query', 'support', 'support_mask'):
+            # images that are not read yet are checked when they are
+            if isinstance(inputs[name], Tensor) and tuple(inputs[name].shape[-2:]) != (side, side):
+                raise ValueError(
+                    f'{name} is {tuple(inputs[name].shape[-2:])} pixels, but the model takes '
+                    f'{(side, side)} (its image_size). Resize in the pipelines, or set the '
+                    "model's image_size (of FSSAM: model.sam2.image_size)."
+                )
+        supports, masks = inputs['support'], inputs['support_mask']
+        query = self.encode_image(inputs['query'])
+        flat = supports.flatten(0, 1) if isinstance(supports, Tensor) else supports
+        state = self.encode_support(self.encode_image(flat, 'support'), masks)
+        truth = None
+        if self.needs_truth and data_samples and all('gt_sem_seg' in s for s in data_samples):
+            labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
+            small = [resize_mask(label, (side, side), mode='nearest') for label in labels]
+            truth = torch.cat(small).to(masks.device)
+        return self.segment(query, state, truth)
+
+    def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Loss of a batch of episodes whose labels have the size S of the input.
+
+        Raises:
+            ValueError: the method is not trained, or labels of another size.
+        """
+        if self.loss_decode is None:
+            raise ValueError(
+                f'{type(self).__name__} is not trained: it has no loss_decode. Test it as it is '
+                '(tools/test.py CONFIG), or give it a loss and something that learns'
+            )
+        logits = self.run(inputs, data_samples).logits[:, 0]
+        labels = [sample.gt_sem_seg.data[0] for sample in data_samples]
+        wrong = {tuple(label.shape) for label in labels} - {tuple(logits.shape[-2:])}
+        if wrong:
+            raise ValueError(
+                f'labels of a training batch are {sorted(wrong)} pixels but the images are '
+                f'{tuple(logits.shape[-2:])}; the query_pipeline for training must resize or crop '
+                'both to one size'
+            )
+        target = torch.stack(labels).to(logits.device)
+        return {self.loss_decode.loss_name: self.loss_decode(logits, target)}
+
+    def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
+        """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``
+        (1, S, S), and ``maps``, {name: (h, w) in [0, 1]}.
+
+        H, W are the size of the label, or ``ori_shape`` for an unlabelled query.
+        """
+        result = self.run(inputs, data_samples)
+        for i, sample in enumerate(data_samples):
+            logits = result.logits[i : i + 1].float()
+            size = sample.gt_sem_seg.shape if 'gt_sem_seg' in sample else sample.ori_shape
+            sample.pred_sem_seg = PixelData(data=logits_to_mask(logits, tuple(size[:2]))[0])
+            sample.seg_logits = PixelData(data=logits[0])
+            sample.maps = {name: values[i, 0] for name, values in result.maps.items()}
+        return data_samples
+
+    def _forward(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Logits (B, 1, S, S)."""
+        return self.run(inputs, data_samples).logits
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """mmseg's name of :meth:`encode_image`."""
+        return self.encode_image(inputs)
+
+    def encode_decode(self, inputs: dict, batch_data_samples: list[SegDataSample]) -> Tensor:
+        """mmseg's name of ``_forward``."""
+        return self._forward(inputs, batch_data_samples)
+
+
+def method_of(cfg: Mapping[str, Any]) -> type[FewShotModel]:
+    """The class of the method that a config's ``model`` names.
+
+    Raises:
+        ValueError: it names none; the message has those that are registered.
+    """
+    kind = (cfg.get('model') or {}).get('type')
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(cls, type) and issubclass(cls, FewShotModel)):
+        known = [
+            name
+            for name, one in MODELS.module_dict.items()
+            if isinstance(one, type) and issubclass(one, FewShotModel)
+        ]
+        raise ValueError(
+            f'{getattr(cfg, "filename", None) or "the config"} has a model of type {kind!r}, which '
+            f'is no few-shot method; registered are {", ".join(sorted(known))}. Use one of '
+            'configs/fss_*.py'
+        )
+    return cls
