@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from mmseg.registry import MODELS
 from tiny_models import FULL, SIZE, randomised
+
+from mmfss.apis import FewShotSegmentor
 
 CLASSES = ('disc', 'bar')
 META = ('background', *CLASSES)
@@ -64,10 +67,12 @@ def images(folder: Path, sizes: tuple[tuple[int, int], ...]) -> list[str]:
 
 
 def model_config(shown, **changes) -> dict:
-    """Config of the tiny segmentor."""
-    cfg = dict(copy.deepcopy(FULL), type='FewShotSegmentor', support=shown, threshold=0.0)
-    cfg.update(changes)
-    return cfg
+    """Config of the tiny segmentor; ``changes`` are its arguments, or else those of its method."""
+    own = set(inspect.signature(FewShotSegmentor.__init__).parameters)
+    inner = {key: value for key, value in changes.items() if key not in own}
+    outer = {key: value for key, value in changes.items() if key in own}
+    held = dict(copy.deepcopy(FULL), **inner)
+    return dict(type='FewShotSegmentor', model=held, support=shown, **{"threshold": 0.0, **outer})
 
 
 def build(shown, **changes):

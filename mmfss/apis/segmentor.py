@@ -249,6 +249,10 @@ class FewShotSegmentor(BaseSegmentor):
             results.append(logits if size == (side, side) else up(logits, size))
         return torch.cat(results)
 
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """The method's features of images."""
+        return self.model.extract_feat(inputs)
+
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         """Logits (B, N + 1, H, W)."""
         return self.encode_decode(inputs)

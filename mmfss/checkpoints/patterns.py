@@ -6,8 +6,6 @@ import glob
 import os
 from collections.abc import Sequence
 
-from mmfss.commands.preparation import need_file
-
 _MAGIC = '*?['
 
 
@@ -64,3 +62,16 @@ def labels(patterns: Sequence[str]) -> dict[str, str]:
     """A short name for each pattern: its last part, where these differ, else all of it."""
     last = {pattern: os.path.basename(pattern) for pattern in patterns}
     return last if len(set(last.values())) == len(last) else {p: p for p in patterns}
+
+
+def need_file(path: str) -> None:
+    """Check that a checkpoint is there; addresses with a scheme pass.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if '://' not in path and not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist; tools/train.py leaves '
+            'checkpoints in its work dir, work_dirs/CONFIG/foldF'
+        )

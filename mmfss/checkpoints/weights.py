@@ -1,6 +1,8 @@
-"""Strict loading of encoder weights."""
+"""Strict loading of weights, and their digest."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -58,6 +60,16 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
 def _some(names: list[str], limit: int = 8) -> str:
     more = f', ... ({len(names) - limit} more)' if len(names) > limit else ''
     return ', '.join(names[:limit]) + more
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of the names and values of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(content.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_state(path: str, what: str, key: str | None = None) -> dict[str, Tensor]:

@@ -24,8 +24,6 @@ _DATASET = 'test_dataloader.dataset'
 
 def check_arguments(request: Request) -> None:
     """Values of the options, and that none is given twice over."""
-    if not request.checkpoints:
-        raise ValueError('give at least one checkpoint')
     for name, low in (('folds', 0), ('seeds', 0), ('shots', 1)):
         values = getattr(request, name)
         if values is not None and (

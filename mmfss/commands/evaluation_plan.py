@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import METRICS
+from mmseg.registry import METRICS, MODELS
 
 from mmfss.checkpoints.patterns import labels, resolve
 from mmfss.checkpoints.provenance import read_checkpoint
 from mmfss.checkpoints.record import deciding
+from mmfss.checkpoints.weights import weights_digest
 from mmfss.commands.evaluation_checks import (
     ENTRIES,
     check_arguments,
@@ -29,6 +30,10 @@ from mmfss.commands.evaluation_checks import (
 from mmfss.commands.preparation import episodic, set_evaluation_amp
 from mmfss.commands.train import check_folds, load_config
 from mmfss.evaluation.metrics import FewShotIoUMetric
+from mmfss.methods.base import method_of
+
+NOTHING_TRAINED = 'nothing trained'
+"""What records and tables say where a checkpoint would be named."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Request:
     Args:
         config: Config file.
         checkpoints: Paths or patterns, see :func:`mmfss.checkpoints.patterns.resolve`;
-            one row of the table each.
+            one row of the table each. None of them for a method without trained parameters.
         folds: None takes the fold of the config, which reads FOLD in the environment.
         seeds, shots: Of the episodes; None takes the dataset's.
         episodes: How many; None takes the dataset's.
@@ -82,7 +87,7 @@ class Job:
     Args:
         label: Short name of the checkpoint pattern.
         shots, fold, seed: What to test.
-        path: The checkpoint.
+        path: The checkpoint; None where nothing is trained.
         dataloader, evaluator: Their configs.
         settings: Digest of the configs of model, data, loop and metric, without what only costs
             time.
@@ -93,7 +98,7 @@ class Job:
     shots: int
     fold: int
     seed: int
-    path: str
+    path: str | None
     dataloader: dict
     evaluator: dict | list
     settings: str
@@ -113,7 +118,8 @@ class Plan:
         configs: Of each fold.
         labels: Short name -> pattern of the checkpoints.
         shots, seeds: What is tested in every fold.
-        checkpoints: What results say of each file, by path.
+        checkpoints: What results say of each file, by path; under None of a model that is not
+            trained.
         jobs: All evaluations, in the order of the table.
     """
 
@@ -121,7 +127,7 @@ class Plan:
     labels: Mapping[str, str]
     shots: Sequence[int]
     seeds: Sequence[int]
-    checkpoints: Mapping[str, Mapping[str, Any]]
+    checkpoints: Mapping[str | None, Mapping[str, Any]]
     jobs: Sequence[Job]
 
     @property
@@ -146,25 +152,52 @@ def make_plan(request: Request) -> Plan:
     """
     check_arguments(request)
     configs = read_configs(request)
-    names = labels(request.checkpoints)
-    files = resolve(request.checkpoints, list(configs))
-    infos: dict[str, Mapping[str, Any]] = {}
-    for (_, fold), path in files.items():
-        infos[path], content = read_checkpoint(path)
-        check_guard(configs[fold], content, path)
+    infos: dict[str | None, Mapping[str, Any]] = {}
+    files: dict[tuple[str, int], str | None] = {}
+    if request.checkpoints:
+        names = labels(request.checkpoints)
+        files.update(resolve(request.checkpoints, list(configs)))
+        for (_, fold), path in files.items():
+            infos[path], content = read_checkpoint(str(path))
+            check_guard(configs[fold], content, str(path))
+    else:
+        names = {NOTHING_TRAINED: NOTHING_TRAINED}
+        files.update({(NOTHING_TRAINED, fold): None for fold in configs})
+        infos[None] = untrained(next(iter(configs.values())))
     dataset = next(episodic(next(iter(configs.values())).test_dataloader))
     shots = request.shots or [int(dataset['shots'])]
     seeds = request.seeds or [int(dataset.get('seed', 0))]
     jobs = [
         _job(request, configs[fold], names[pattern], k, fold, seed, files[pattern, fold])
         for k in shots
-        for pattern in request.checkpoints
+        for pattern in names
         for fold in configs
         for seed in seeds
     ]
     check_outputs(request, jobs)
-    patterns = {names[pattern]: pattern for pattern in request.checkpoints}
+    patterns = {name: pattern for pattern, name in names.items()}
     return Plan(configs, patterns, shots, seeds, infos, jobs)
+
+
+def untrained(cfg: Config) -> dict[str, Any]:
+    """What results say in the place of a checkpoint where a method runs on its encoders' own
+    weights; ``sha256`` is the digest of these.
+
+    Raises:
+        ValueError: the method has weights that only a training gives.
+    """
+    method = method_of(cfg)
+    if method.needs_checkpoint:
+        raise ValueError(
+            f'give at least one checkpoint: {method.__name__} has weights that only a training '
+            'gives (tools/train.py). Without one are tested methods that have nothing to train, '
+            'such as PrototypeMatcher'
+        )
+    model = MODELS.build(copy.deepcopy(dict(cfg.model, feature_cache=None)))
+    model.init_weights()
+    nothing = dict.fromkeys(('path', 'epoch', 'iter', 'trained_on'))
+    selection = dict(rule=NOTHING_TRAINED, classes=[], figures={})
+    return dict(nothing, sha256=weights_digest(model), selection=selection)
 
 
 # --------------------------------------------------------------------------------- arguments
@@ -240,7 +273,7 @@ def metric_entry(evaluator: Any) -> dict:
 
 
 def _job(
-    request: Request, cfg: Config, label: str, shots: int, fold: int, seed: int, path: str
+    request: Request, cfg: Config, label: str, shots: int, fold: int, seed: int, path: str | None
 ) -> Job:
     dataloader, evaluator = copy.deepcopy(cfg.test_dataloader), copy.deepcopy(cfg.test_evaluator)
     next(episodic(dataloader)).update(shots=shots, seed=seed)

@@ -144,7 +144,7 @@ def _of_builder(kind: Any, entry: str) -> set[str] | None:
     if not (isinstance(method, type) and issubclass(method, FewShotModel)):
         return None
     builder = method.builders.get(entry)
-    own = arguments_of(method) or set()
+    own = set(inspect.signature(method.__init__).parameters)
     return None if builder is None else set(inspect.signature(builder).parameters) - own
 
 

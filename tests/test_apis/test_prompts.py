@@ -33,7 +33,7 @@ def oracle(model, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
     those of SAM2ImagePredictor; the coordinates are scaled by hand."""
     sam2 = model.sam2
     rgb = torch.from_numpy(to_model_size(IMAGE, SIZE)[..., ::-1].copy()).permute(2, 0, 1)[None]
-    out = sam2.forward_image(model.normalise(rgb.float()))
+    out = sam2.forward_image(model.sam2.normalise(rgb.float()))
     _, feats, pos, sizes = sam2._prepare_backbone_features(out)
     embedding = sam2._prepare_memory_conditioned_features(
         frame_idx=0,
@@ -64,7 +64,7 @@ def oracle(model, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize('prompt', [BOX, POINT, MANY], ids=['box', 'point', 'box and points'])
 def test_as_sam2_does(model, prompt):
     proposer = Proposer(model)
-    for part in (proposer._heads, model.sam2):  # the oracle has no fallback to three candidates
+    for part in (proposer._prompter, model.sam2):  # the oracle has no fallback to three candidates
         part.sam_mask_decoder.dynamic_multimask_via_stability = False
     logits, ious = oracle(model, prompt)
     assert len(ious) == (3 if prompt is POINT else 1)
@@ -113,10 +113,9 @@ def test_order_of_points_does_not_matter(model):
     np.testing.assert_array_equal(dot.mask, proposer.propose(IMAGE, POINT).mask)
 
 
-def test_the_last_image_is_kept(model, monkeypatch):
+def test_the_last_image_is_kept(model):
     proposer, calls = Proposer(model), []
-    encode = model.sam2.encode_image
-    monkeypatch.setattr(model.sam2, 'encode_image', lambda x: calls.append(1) or encode(x))
+    model.sam2.register_forward_pre_hook(lambda module, args: calls.append(1))
     first = proposer.propose(IMAGE, BOX)
     again = proposer.propose(IMAGE.copy(), BOX)
     assert len(calls) == 1
@@ -127,7 +126,7 @@ def test_the_last_image_is_kept(model, monkeypatch):
 
 def test_an_empty_mask(model):
     proposer = Proposer(model)
-    for layer in proposer._heads.sam_mask_decoder.output_hypernetworks_mlps:
+    for layer in proposer._prompter.sam_mask_decoder.output_hypernetworks_mlps:
         layer.layers[-1].weight.data.zero_()
         layer.layers[-1].bias.data.zero_()
     with pytest.raises(ValueError, match='the prompt gives an empty mask; draw a box close around'):
@@ -167,10 +166,10 @@ def test_heads_of_a_file(model, tmp_path):
     key = 'sam_prompt_encoder.point_embeddings.2.weight'
     torch.save({**own, key: own[key] + 1}, tmp_path / 'heads.pth')
     torch.save({'model': model.sam2.state_dict()}, tmp_path / 'sam2.pt')
-    got = prompt_heads(model, str(tmp_path / 'heads.pth')).state_dict()
+    got = prompt_heads(model.sam2, str(tmp_path / 'heads.pth')).state_dict()
     assert torch.equal(got.pop(key), own[key] + 1)
     assert all(torch.equal(got[k], own[k]) for k in got)
-    whole = prompt_heads(model, str(tmp_path / 'sam2.pt'))
+    whole = prompt_heads(model.sam2, str(tmp_path / 'sam2.pt'))
     assert all(torch.equal(value, own[k]) for k, value in whole.state_dict().items())
     assert not whole.training and not any(p.requires_grad for p in whole.parameters())
 
@@ -197,10 +196,10 @@ def test_heads_beside_the_weights_are_found(model, tmp_path):
     key = 'sam_prompt_encoder.point_embeddings.2.weight'
     torch.save({**own, key: own[key] + 1}, tmp_path / 'prompts.pth')
     inferencer.weights = str(tmp_path / 'epoch_5.pth')
-    found = Proposer(inferencer)._heads.state_dict()[key]
+    found = Proposer(inferencer)._prompter.state_dict()[key]
     assert torch.equal(found, own[key] + 1)
     inferencer.weights = str(tmp_path / 'elsewhere/epoch_5.pth')
-    assert torch.equal(Proposer(inferencer)._heads.state_dict()[key], own[key])
+    assert torch.equal(Proposer(inferencer)._prompter.state_dict()[key], own[key])
 
 
 def test_points_and_strokes_may_be_arrays(model):

@@ -120,12 +120,10 @@ def test_config_has_the_last_word(cfg):
     assert deferring(cfg) == dict(train=None, val=True, test=False)
 
 
-@pytest.mark.parametrize('change', ['no cache', 'no loaders', 'trained encoder', 'other dataset'])
+@pytest.mark.parametrize('change', ['no cache', 'no loaders', 'other dataset'])
 def test_nothing_to_defer(cfg, change):
     if change == 'no cache':
         cfg.model.feature_cache = None
-    elif change == 'trained encoder':
-        cfg.model.trainable = ('image_encoder',)
     elif change == 'no loaders':
         cfg.train_dataloader = cfg.val_dataloader = cfg.test_dataloader = None
     else:
@@ -134,6 +132,18 @@ def test_nothing_to_defer(cfg, change):
     set_loaders(cfg)
     if change != 'no loaders':
         assert not any(deferring(cfg).values())
+
+
+@pytest.mark.parametrize('trained', ['sam2.image_encoder', 'sam2.*', '*', 'sam2.memory_encoder'])
+def test_a_trained_encoder_needs_the_pixels_of_training_alone(cfg, trained):
+    cfg.train_dataloader.dataset.update(
+        query_pipeline=cfg.test_dataloader.dataset.query_pipeline,
+        support_pipeline=cfg.test_dataloader.dataset.support_pipeline,
+    )
+    cfg.model.trainable = (trained,)
+    set_loaders(cfg)
+    needs = trained != 'sam2.memory_encoder'
+    assert deferring(cfg) == dict(train=None if needs else True, val=True, test=True)
 
 
 def test_log_says_which_and_why(cfg, tmp_path):

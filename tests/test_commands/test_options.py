@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 
 import pytest
 from mmengine.config import Config
 
-from mmfss.commands.options import _ARGUMENTS_AT, check_options, runner_entries
+from mmfss.commands.options import _of_builder, check_options, runner_entries
 from mmfss.encoders.sam2.model import build_sam2
-from mmfss.methods.fssam.model import FSSAM
 
 COMMAND = 'python tools/train.py configs/fss_sam2_pascal_1shot.py'
 
@@ -113,10 +111,10 @@ def test_accepted(cfg, key):
 
 
 def test_entries_of_sam2_are_those_that_the_model_takes():
-    taken = set(re.findall(r"options\.pop\('(\w+)'", inspect.getsource(FSSAM.__init__)))
     built = set(inspect.signature(build_sam2).parameters)
-    assert _ARGUMENTS_AT['model.sam2'] == (taken | built) - {'memory_attention'}
-    assert taken == {'arch', 'checkpoint', 'same_place'}
+    assert _of_builder('FSSAM', 'sam2') == built - {'memory_attention'}
+    assert {'arch', 'checkpoint', 'same_place'} < built
+    assert _of_builder('FSSAM', 'sam3') is None and _of_builder('PrototypeMatcher', 'sam2') is None
 
 
 def test_runner_entries_are_those_of_the_installed_mmengine():

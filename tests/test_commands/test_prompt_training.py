@@ -117,7 +117,7 @@ def test_objects_are_encoded_as_the_model_sees_them():
     """Datasets give BGR, the encoder takes RGB: as Proposer encodes the same image."""
     model = tiny_models.build()
     image = Episodes()[0]['inputs']['query'].permute(1, 2, 0).byte().numpy()
-    objects = encode_objects(model, [_whole_pixels(Episodes()[0])], 1, 1)
+    objects = encode_objects(model.sam2, [_whole_pixels(Episodes()[0])], 1, 1)
     wanted = Proposer(model)._encode(image)
     torch.testing.assert_close(objects.features.top, wanted.top)
     swapped = Proposer(model)._encode(np.ascontiguousarray(image[..., ::-1]))
@@ -133,11 +133,11 @@ def test_training(tmp_path):
     """The loss falls, the model stays as it is, and the file is taken by a Proposer."""
     model = tiny_models.build()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    objects = encode_objects(model, Episodes(), 20, 8)
+    objects = encode_objects(model.sam2, Episodes(), 20, 8)
     assert len(objects.masks) == 20 and objects.features.top.shape[0] == 20
     torch.manual_seed(0)
     losses = []
-    for trained, loss in train_prompts(model, objects, 60, 4, 2e-3, 0):
+    for trained, loss in train_prompts(model.sam2, objects, 60, 4, 2e-3, 0):
         heads = trained
         losses.append(loss)
     assert np.mean(losses[-12:]) < 0.8 * np.mean(losses[:12])
@@ -149,4 +149,4 @@ def test_training(tmp_path):
     proposal = Proposer(model, tmp_path / 'prompts.pth').propose(image, prompt)
     assert proposal.score != Proposer(model).propose(image, prompt).score
     with pytest.raises(ValueError, match='the data have 24 objects, fewer than the 25 asked for'):
-        encode_objects(model, Episodes(), 25, 8)
+        encode_objects(model.sam2, Episodes(), 25, 8)

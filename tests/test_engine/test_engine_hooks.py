@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import tiny_models
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
@@ -12,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmfss.checkpoints.record import META_KEY, model_arch
+from mmfss.checkpoints.record import META_KEY
 from mmfss.datasets.folds import get_split
 from mmfss.engine import (
     BFloat16OptimWrapper,
@@ -40,7 +41,7 @@ def loop_on(benchmark='pascal-5i', fold=0, role='base', **dropped):
 
 def make_runner(train=None, val=None, test=None, **entries):
     model = nn.Linear(2, 1)
-    model.sam2_arch, model.prior_encoder = 'sam2_small', None
+    model.arch = dict(type='FSSAM', sam2='sam2_small')
     entries = dict(dict(_resume=False, model=model, seed=3, epoch=0, iter=0), **entries)
     runner = SimpleNamespace(_train_loop=train, _val_loop=val, _test_loop=test, **entries)
     runner.train_loop = train
@@ -157,19 +158,13 @@ def test_weights_alone_cannot_be_resumed():
     FoldGuardHook().after_load_checkpoint(runner, checkpoint)
 
 
-def test_arch_of_parts():
-    conv = nn.Conv2d(3, 4, 1)
-    encoder = SimpleNamespace(backbone=conv)
-    model = SimpleNamespace(sam2_arch='sam2_tiny', prior_encoder=encoder)
-    prior = dict(type='SimpleNamespace', arch=dict(type='Conv2d'))
-    assert model_arch(model) == dict(sam2='sam2_tiny', prior_encoder=prior)
-
-
-@pytest.mark.parametrize('size', [dict(depth=50), dict(embed_dims=96), {}])
-def test_size_of_a_backbone_is_part_of_its_arch(size):
-    encoder = SimpleNamespace(backbone=SimpleNamespace(**size))
-    prior = model_arch(SimpleNamespace(sam2_arch=None, prior_encoder=encoder))['prior_encoder']
-    assert prior['arch'] == dict(type='SimpleNamespace', **size)
+@pytest.mark.parametrize('depth', [18, 34])
+def test_size_of_a_backbone_is_part_of_its_arch(depth):
+    encoder = dict(type='BackboneEncoder', backbone=dict(type='ResNet', depth=depth))
+    model = tiny_models.build(prior_encoder=encoder)
+    prior = dict(type='BackboneEncoder', arch=dict(type='ResNet', depth=depth))
+    sam2 = tiny_models.tiny_arch()
+    assert model.arch == dict(type='FSSAM', sam2=sam2, prior_encoder=prior)
 
 
 @pytest.mark.parametrize('content', [[1], torch.zeros(1), dict(meta=[1]), dict(meta={META_KEY: 1})])
@@ -180,18 +175,16 @@ def test_checkpoint_of_another_form_is_named(content):
 
 
 # ----------------------------------------------------------------------------- strict load
-def test_weights_to_start_from_are_spared_where_a_checkpoint_is_loaded():
+def test_weights_to_start_from_are_spared_where_a_checkpoint_is_loaded(tmp_path):
     def start(load_from):
-        runner = make_runner(_load_from=load_from)
-        backbone = SimpleNamespace(init_cfg='fetched')
-        runner.model.sam2_checkpoint = 'official'
-        runner.model.prior_encoder = SimpleNamespace(checkpoint='official', backbone=backbone)
-        StrictLoadHook().before_run(runner)
-        prior = runner.model.prior_encoder
-        return runner.model.sam2_checkpoint, prior.checkpoint, backbone.init_cfg
+        sam2 = dict(tiny_models.FULL['sam2'], checkpoint=str(tmp_path / 'absent.pt'))
+        model = tiny_models.build(sam2=sam2)
+        StrictLoadHook().before_run(make_runner(_load_from=load_from, model=model))
+        model.init_weights()
 
-    assert start('epoch_3.pth') == (None, None, None)
-    assert start(None) == ('official', 'official', 'fetched')
+    start('epoch_3.pth')
+    with pytest.raises(FileNotFoundError, match='absent.pt'):
+        start(None)
 
 
 def test_prefix_of_a_distributed_model_is_no_difference():

@@ -137,8 +137,8 @@ def test_one_process_only_says_what_the_cache_did(cfg, monkeypatch):
     result = run(cfg)
     assert result['first'] == [] and len(result['read']) > 10
     (told,) = lines
-    assert told.startswith('feature cache, so far in this process: ')
-    assert f' {len(result["read"])} computed (0 of them damaged' in told
+    assert told.startswith('feature cache (an entry per image and encoder), so far: ')
+    assert f' {2 * len(result["read"])} computed (0 of them damaged' in told
 
 
 class Reached(Exception):

@@ -18,7 +18,7 @@ import torch
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
-from mmfss.methods.fssam.image_encoding import ImageEncoding
+from mmfss.encoders.encoding import Encoding
 
 BATCH = ('--batch-size', '4')
 
@@ -152,13 +152,13 @@ def test_kept_features_change_no_byte(case, tmp_path, files_of, monkeypatch):
     assert label(case.arguments(tmp_path / 'first', *kept)) == 0
     stored = {path for path in (tmp_path / 'kept').rglob('*') if path.is_file()}
     assert len(stored) >= 9 + 3  # images and supports
-    encoded, real = [], ImageEncoding._encode
+    encoded, real = [], Encoding._chunk
 
-    def encode(self, images):
+    def encode(self, encoder, steps, images):
         encoded.append(len(images))
-        return real(self, images)
+        return real(self, encoder, steps, images)
 
-    monkeypatch.setattr(ImageEncoding, '_encode', encode)
+    monkeypatch.setattr(Encoding, '_chunk', encode)
     assert label(case.arguments(tmp_path / 'second', *kept)) == 0
     assert encoded == []
     for out in ('first', 'second'):

@@ -27,7 +27,7 @@ from torch import nn
 
 import mmfss
 from mmfss.checkpoints import conversion
-from mmfss.checkpoints.record import META_KEY, describe_run, model_arch
+from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import get_split
 from mmfss.files import sha256_of
@@ -110,7 +110,7 @@ def convert(args: argparse.Namespace) -> str:
     weights, other = read_weights(args, model)
     # published rule: trained on all base classes, and the best on the novel ones was kept
     chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
-    run = describe_run(split, 'base', shots, model_arch(model), set(), chosen)
+    run = describe_run(split, 'base', shots, model.arch, set(), chosen)
     meta = {META_KEY: run, 'converted_from': origin(args), 'mmfss_version': mmfss.__version__}
     conversion.save_whole(dict(meta=meta, state_dict=weights), args.dst, args.overwrite)
     return summary(args, run, len(weights), other)
