@@ -11,7 +11,7 @@ from mmfss.apis.shots import Shot
 from mmfss.apis.support import SupportSet
 from mmfss.datasets.palette import label_palette
 from mmfss.visualization.episodes import GAP, PAPER, stack_rows
-from mmfss.visualization.overlays import outline, overlay_mask
+from mmfss.visualization.overlays import overlay_mask
 from mmfss.visualization.text import write_text
 
 PANEL = 176
@@ -62,9 +62,7 @@ def _panel(shot: Shot, colour: Sequence[int]) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = cv2.INTER_AREA if size[1] < shot.image.shape[0] else cv2.INTER_LINEAR
     image = np.ascontiguousarray(cv2.resize(shot.image, size, interpolation=how)[..., ::-1])
-    out = overlay_mask(image, shot.mask, (colour[0], colour[1], colour[2]))
-    outline(out, cv2.resize(shot.mask, size, interpolation=cv2.INTER_NEAREST) == 1, colour, 2)
-    return out
+    return overlay_mask(image, shot.mask, colour, outline_width=2)
 
 
 def _lines(panels: list[np.ndarray]) -> list[np.ndarray]:

@@ -41,7 +41,9 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
 
 
-def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def overlay_mask(
+    image: np.ndarray, mask: np.ndarray, colour: Sequence[int], outline_width: int = 0
+) -> np.ndarray:
     """Tint an image where the mask is 1, turn it dull elsewhere, and yellow where it is 255.
 
     The outermost pixels of the mask have the bare colour, so that its shape shows on an object
@@ -49,8 +51,9 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        mask: (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
+        mask: uint8 (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
         colour: RGB, 0..255.
+        outline_width: pixels of a line along the border, half of it outside; 0 for none.
 
     Returns:
         uint8 (H, W, 3).
@@ -63,33 +66,42 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
     core = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))
     out[inside & (core == 0)] = colour
     out[mask == 255] = IGNORE_COLOUR
-    return np.rint(out).astype(np.uint8)
+    painted = np.rint(out).astype(np.uint8)
+    if outline_width:
+        _outline(painted, inside, colour, outline_width)
+    return painted
 
 
 def overlay_labels(
-    image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float = 0.5
+    image: np.ndarray,
+    labels: np.ndarray,
+    colours: Sequence[Sequence[int]],
+    opacity: float = 0.5,
+    outline_part: int = 400,
 ) -> np.ndarray:
     """Tint and outline the labels 1..N; what is 0 stays as it is.
 
     Args:
         image: uint8 (H, W, 3), of any order of channels.
-        labels: uint8 (H, W) of 0..N.
+        labels: uint8 (H, W) of 0..N; a bool mask is 0 and 1.
         colours: of the labels 0..N, in the order of the image's channels; the first is not used.
         opacity: of the tint, 0..1.
+        outline_part: the outline is this part of the longer side wide, at least one pixel.
 
     Returns:
         uint8 (H, W, 3), a new array.
     """
+    labels = labels.astype(np.uint8, copy=False)
     table = np.array(colours, np.uint8)
     tinted = cv2.addWeighted(image, 1 - opacity, table[labels], opacity, 0)
     out = np.where((labels > 0)[..., None], tinted, image)
-    width = max(1, round(max(out.shape[:2]) / 400))
+    width = max(1, round(max(out.shape[:2]) / outline_part))
     for label in np.flatnonzero(np.bincount(labels[labels > 0])):
-        outline(out, labels == label, table[label].tolist(), width)
+        _outline(out, labels == label, table[label].tolist(), width)
     return out
 
 
-def outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int], width: int) -> None:
+def _outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int], width: int) -> None:
     """Draw the border of a mask, bool (H, W), into an image (H, W, 3) of the same size."""
     edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, edges, -1, colour, width)

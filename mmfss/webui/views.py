@@ -8,7 +8,8 @@ import numpy as np
 
 from mmfss.apis.prediction import Prediction
 from mmfss.datasets.palette import label_palette
-from mmfss.webui.marking import tint
+from mmfss.visualization.overlays import overlay_labels
+from mmfss.webui.marking import OUTLINE_PART
 from mmfss.webui.session import Session
 
 Picture = tuple[np.ndarray, str]
@@ -30,8 +31,9 @@ def shot_list(session: Session) -> list[Picture]:
     colours = label_palette(len(session.supports.classes))
     pictures = []
     for shot in session.supports.by_class():
-        colour = colours[session.supports.classes.index(shot.class_name) + 1]
-        picture = tint(shot.thumb, shot.thumb_mask, colour[::-1])
+        colour = colours[session.supports.classes.index(shot.class_name) + 1][::-1]
+        both = ((0, 0, 0), colour)
+        picture = overlay_labels(shot.thumb, shot.thumb_mask, both, outline_part=OUTLINE_PART)
         pictures.append((_rgb(picture), f'{shot.class_name} ({shot.shot.source})'))
     return pictures
 
