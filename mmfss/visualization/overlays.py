@@ -32,10 +32,6 @@ ERROR_LEGEND = {
 }
 
 
-def _size(image: np.ndarray) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
-
-
 def _grey(image: np.ndarray) -> np.ndarray:
     """float32 (H, W, 1)."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
@@ -58,7 +54,7 @@ def overlay_mask(
     Returns:
         uint8 (H, W, 3).
     """
-    mask = cv2.resize(mask, _size(image), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     out = 0.3 * image.astype(np.float32) + 0.45 * _grey(image)
     inside = mask == 1
     out[inside] = (1 - _OPACITY) * image[inside] + _OPACITY * np.array(colour, np.float32)
@@ -113,7 +109,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W, 3), the image's size.
     """
-    heat = cv2.resize(heat.astype(np.float32), _size(image), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
     return np.rint(0.55 * colours + 0.45 * _grey(image)).astype(np.uint8)
@@ -158,7 +154,7 @@ def overlay_errors(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3): 0.8 of the kind's colour and 0.2 of grey; 0.4 of grey where there is
         nothing; ``IGNORE_COLOUR`` where the truth is to be ignored.
     """
-    kinds = cv2.resize(kinds, _size(image), interpolation=cv2.INTER_NEAREST)
+    kinds = cv2.resize(kinds, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     grey = _grey(image)
     out = np.repeat(0.4 * grey, 3, axis=2)
     for kind in (HIT, EXTRA, MISSED):
