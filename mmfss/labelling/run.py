@@ -27,10 +27,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmfss.apis.images import as_bgr
+from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import Prediction
-from mmfss.apis.reading import read_ahead
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.labelling import outputs
 from mmfss.labelling.folder import RECORDS
