@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import cast
 
 import numpy as np
 
@@ -103,20 +104,15 @@ def score_table(session: Session) -> str:
     heads = ''.join(
         f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(session.supports.classes, 1)
     )
-    rows = ''.join(
-        f'<tr><td>{escape(query.name)}</td>{_cells(query.prediction)}</tr>'
-        for query in labelled
-        if query.prediction is not None
-    )
+    rows = []
+    for query in labelled:
+        made = cast(Prediction, query.prediction)
+        cells = [f'<td>{escape(query.name)}</td>']
+        for score, threshold in zip(made.scores, made.thresholds):
+            kind = 'there' if score >= threshold else 'absent'
+            cells.append(f'<td class="{kind}">{score:.2f}</td>')
+        rows.append(f'<tr>{"".join(cells)}</tr>')
     return (
         f'{note}<div class="scroll"><table class="scores"><thead><tr><th>image</th>{heads}</tr>'
-        f'</thead><tbody>{rows}</tbody></table></div>'
+        f'</thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
-
-
-def _cells(prediction: Prediction) -> str:
-    cells = []
-    for score, threshold in zip(prediction.scores, prediction.thresholds):
-        there = score >= threshold
-        cells.append(f'<td class="{"there" if there else "absent"}">{score:.2f}</td>')
-    return ''.join(cells)
