@@ -4,8 +4,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import load_model
 from mmfss.apis.prediction import Prediction
 from mmfss.apis.segmentor import FewShotSegmentor
-from mmfss.apis.shots import Shot
-from mmfss.apis.support import SupportSet
+from mmfss.apis.support import Shot, SupportSet
 
 __all__ = [
     'FewShotInferencer',

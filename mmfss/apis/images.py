@@ -1,10 +1,12 @@
-"""What a person may give as an image, and where images of a folder are."""
+"""Images that people give: one, in any form; those in a folder; many, read ahead in threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import mmcv
 import numpy as np
@@ -14,6 +16,10 @@ from mmfss.datasets.io import read_photo
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
 """A file, a uint8 array (H, W, 3) in BGR or (H, W) in grey, or an image of Pillow."""
+
+Item = TypeVar('Item')
+Read = TypeVar('Read')
+_THREADS = 4  # that read ahead
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif')
 
@@ -98,3 +104,44 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
                 yield from _walk(Path(entry.path), above)
         elif entry.is_file() or entry.is_symlink():
             yield Path(entry.path)
+
+
+def read_ahead(
+    read: Callable[[Item], Read], items: Iterable[Item], batch: int = 1
+) -> Iterator[list[Future[Read]]]:
+    """What ``read`` gives for each item, in order, in lists of ``batch`` (the last may be shorter).
+
+    While the caller works on one list the next is read in threads: ``items`` is asked for one list
+    more than was handed out. A list is emptied when the next one is asked for, so that two of them
+    are held at a time. An error, of ``read`` or of ``items``, is the result of its own place; after
+    one of ``items`` there is nothing more.
+
+    Args:
+        read: runs in a thread.
+        items: may be endless.
+        batch: >= 1.
+    """
+    source = iter(items)
+    pool = ThreadPoolExecutor(min(batch, _THREADS))
+
+    def submit() -> list[Future[Read]]:
+        begun: list[Future[Read]] = []
+        try:
+            while len(begun) < batch:
+                begun.append(pool.submit(read, next(source)))
+        except StopIteration:
+            pass
+        except Exception as error:  # of the caller's own generator; results before it come first
+            failed: Future[Read] = Future()
+            failed.set_exception(error)
+            begun.append(failed)
+        return begun
+
+    try:
+        coming = submit()
+        while coming:
+            now, coming = coming, submit()
+            yield now
+            now.clear()  # makes room for what is read next
+    finally:
+        pool.shutdown(cancel_futures=True)

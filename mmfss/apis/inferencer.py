@@ -15,11 +15,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmfss.apis.images import ImageInput, as_bgr, files_below, to_model_size
+from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
 from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
-from mmfss.apis.reading import read_ahead
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
 from mmfss.methods.base import FewShotModel
@@ -135,7 +134,7 @@ class FewShotInferencer:
 
         Args:
             support: name of a class -> its K (image, mask) pairs, K >= 1 and not the same for all;
-                see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.shots.as_mask` for
+                see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.support.as_mask` for
                 what they may be. Or a :class:`SupportSet`.
 
         Raises:

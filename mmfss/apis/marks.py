@@ -157,17 +157,15 @@ def read_prompt(path: str | os.PathLike) -> Prompt:
             box,
             tuple((x, y) for x, y, _ in points),
             tuple(int(label) for *_, label in points),
-            tuple(tuple(_pair(p) for p in stroke) for stroke in data.get('scribbles') or []),
+            tuple(
+                tuple((x, y) for x, y in (_numbers(p, 2, 'a point', '[x, y]') for p in stroke))
+                for stroke in data.get('scribbles') or []
+            ),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f'{path} is no prompt ({error}); a prompt is {form}, with at least one of the three'
         ) from error
-
-
-def _pair(values: Sequence[float]) -> Point:
-    x, y = _numbers(values, 2, 'a point', '[x, y]')
-    return x, y
 
 
 def _numbers(values: Sequence[float], count: int, what: str, form: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""A support set: classes, each with K marked images; and its file.
+"""A support set: classes, each with K marked images (shots); and its file.
 
 A support file is safetensors: no code can hide in it. It holds each image and mask at the model's
 size S as PNG bytes, so it is small and independent of weights::
@@ -26,15 +26,114 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from mmfss.apis.images import ImageInput
-from mmfss.apis.shots import Shot, make_shot
-from mmfss.datasets.io import BROKEN
+from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.files import atomic
 
 FORMAT, VERSION = 'mmfss-support', 1
 MAX_CLASSES = 254
 """Labels are one byte: 0 background, 255 ignored."""
 MAX_NAME = 100
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A marked image, at the model's size.
+
+    Attributes:
+        image: uint8 (S, S, 3) BGR.
+        mask: uint8 (S, S): 1 the object, 255 unknown, 0 the rest.
+        shape: (height, width) of the original.
+        source: what messages and pictures call it.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    shape: tuple[int, int]
+    source: str
+
+
+def make_shot(pair: Any, image_size: int, name: str) -> Shot:
+    """Read an (image, mask) pair and bring both to the model's size.
+
+    Args:
+        pair: The two; see :func:`as_bgr` and :func:`as_mask`.
+        image_size: S.
+        name: What messages call it where there is no path.
+
+    Raises:
+        FileNotFoundError, ValueError: One cannot be read, they differ in size, or the mask is
+            empty, marks everything, or vanishes at the model's size.
+    """
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f'{name} must be a pair (image, mask), got {pair!r:.80}')
+    source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
+    image = as_bgr(pair[0], name)
+    mask = as_mask(pair[1], f'the mask of {source}')
+    if mask.shape != image.shape[:2]:
+        turned = mask.shape == image.shape[1::-1]
+        hint = (
+            '; an EXIF tag may turn the photo: masks belong to the upright one, as viewers show it'
+        )
+        raise ValueError(
+            f'the mask of {source} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), '
+            f'the image {image.shape[1]} x {image.shape[0]}; they must be equal'
+            f'{hint if turned else ""}'
+        )
+    small = mask_to_model_size(mask, image_size)
+    if not (small == 1).any():
+        raise ValueError(
+            f'the object of {source} has {int((mask == 1).sum())} pixels and vanishes at the '
+            f"model's {image_size} x {image_size}; cut out the part of the image around it"
+        )
+    return Shot(to_model_size(image, image_size), small, mask.shape, source)
+
+
+def as_mask(mask: Any, name: str) -> np.ndarray:
+    """A mask as uint8 (H, W): 1 the object, 255 unknown, 0 the rest.
+
+    Args:
+        mask: A palette or grey file of two values; a bool array; a uint8 array of two values; or
+            anything with a ``mask`` attribute that is one (a proposal from a prompt). Where 1
+            occurs, it is the object and 255 is unknown; else 255 is the object, as drawing
+            programs save it.
+        name: What messages call it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Other values, another shape or dtype, an empty mask, or all foreground.
+    """
+    mask = getattr(mask, 'mask', mask) if not isinstance(mask, np.ndarray) else mask
+    if isinstance(mask, (str, os.PathLike)):
+        name, mask = f'{name} ({mask})', read_mask(mask)
+    if isinstance(mask, Image.Image):
+        mask = np.asarray(mask)
+    if isinstance(mask, torch.Tensor):
+        mask = mask.cpu().numpy()
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or 0 in mask.shape:
+        got = f'{mask.dtype} {mask.shape}' if isinstance(mask, np.ndarray) else repr(mask)[:80]
+        raise ValueError(f'{name} must be a path or an array (H, W), got {got}')
+    if mask.dtype != bool and mask.dtype != np.uint8:
+        raise ValueError(f'{name} must be of bool or uint8, got {mask.dtype}; use mask > 0')
+    mask = mask.astype(np.uint8)
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+    if not set(values) <= {0, 1, 255}:
+        raise ValueError(
+            f'{name} has the values {values[:8]}, allowed are 0 with 1 or 255 for the object (0, 1 '
+            'and 255 = unknown); smoothed edges and JPEG leave values in between: save it as PNG '
+            'without smoothing'
+        )
+    if 1 not in values and 255 in values:
+        mask = (mask == 255).astype(np.uint8)
+        values = [1 if v == 255 else v for v in values]
+    if 1 not in values:
+        raise ValueError(f'{name} marks no pixel as object; draw it, or leave the image out')
+    if 0 not in values:
+        raise ValueError(
+            f'{name} marks every pixel; the method compares the object with what is around it. '
+            'Use an image that shows some background, and check that the mask is not inverted'
+        )
+    return mask
 
 
 @dataclass(frozen=True)
@@ -132,7 +231,12 @@ class SupportSet:
         try:
             with safe_open(path, 'pt') as file:
                 metadata = file.metadata() or {}
-                _check_format(metadata, path)
+                if FORMAT not in metadata:
+                    raise ValueError(
+                        f'{path} is no support file of mmfss: it holds other tensors '
+                        f'({", ".join(sorted(metadata)) or "without a description"}); make one '
+                        'with save_support or tools/label.py'
+                    )
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(
@@ -141,32 +245,34 @@ class SupportSet:
             ) from error
         try:
             content = json.loads(metadata[FORMAT])
-            _check_version(content['version'], path)
-            return cls._from_content(content, tensors)
-        except _OtherVersion:
-            raise
+            if content['version'] == VERSION:
+                return cls._from_content(content, tensors)
         except (TypeError, AttributeError, Image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
                 f'support file {path} is damaged ({type(error).__name__}: {error}); copy it again, '
                 'or make it anew with save_support'
             ) from error
+        raise ValueError(
+            f'support file {path} is of version {content["version"]!r}, this mmfss reads '
+            f'{VERSION}; make it anew with save_support, or use the mmfss that wrote it'
+        )
 
     @classmethod
     def _from_content(cls, content: dict, tensors: dict[str, torch.Tensor]) -> SupportSet:
         side, shots = content['image_size'], {}
         names = check_classes([entry['name'] for entry in content['classes']])
         for c, (name, entry) in enumerate(zip(names, content['classes'])):
-            shots[name] = tuple(
-                Shot(
-                    _from_png(tensors[f'image.{c}.{k}'], 'RGB', side)[..., ::-1].copy(),
-                    _check_values(_from_png(tensors[f'mask.{c}.{k}'], 'L', side)),
-                    (int(shot['shape'][0]), int(shot['shape'][1])),
-                    str(shot['source']),
-                )
-                for k, shot in enumerate(entry['shots'])
-            )
-            if not shots[name]:
+            of_class = []
+            for k, shot in enumerate(entry['shots']):
+                image = _from_png(tensors[f'image.{c}.{k}'], 'RGB', side)[..., ::-1].copy()
+                mask = _from_png(tensors[f'mask.{c}.{k}'], 'L', side)
+                if not np.isin(mask, (0, 1, 255)).all() or not (mask == 1).any():
+                    raise ValueError('a mask holds other values than 0, 1, 255, or no object')
+                height, width = (int(shot['shape'][i]) for i in (0, 1))
+                of_class.append(Shot(image, mask, (height, width), str(shot['source'])))
+            if not of_class:
                 raise ValueError(f'class {name!r} has no shot')
+            shots[name] = tuple(of_class)
         return cls(shots, side)
 
 
@@ -207,30 +313,3 @@ def _from_png(data: torch.Tensor, mode: str, side: int) -> np.ndarray:
         if image.mode != mode or image.size != (side, side):  # before anything is decoded
             raise ValueError(f'a PNG is {image.mode} {image.size}, not {mode} {(side, side)}')
         return np.array(image)
-
-
-def _check_values(mask: np.ndarray) -> np.ndarray:
-    if not np.isin(mask, (0, 1, 255)).all() or not (mask == 1).any():
-        raise ValueError('a mask holds other values than 0, 1, 255, or no object')
-    return mask
-
-
-class _OtherVersion(ValueError):
-    """The file is whole, and not for this mmfss."""
-
-
-def _check_format(metadata: dict[str, str], path: str | os.PathLike) -> None:
-    if FORMAT not in metadata:
-        raise ValueError(
-            f'{path} is no support file of mmfss: it holds other tensors '
-            f'({", ".join(sorted(metadata)) or "without a description"}); make one with '
-            'save_support or tools/label.py'
-        )
-
-
-def _check_version(version: object, path: str | os.PathLike) -> None:
-    if version != VERSION:
-        raise _OtherVersion(
-            f'support file {path} is of version {version!r}, this mmfss reads {VERSION}; make it '
-            'anew with save_support, or use the mmfss that wrote it'
-        )

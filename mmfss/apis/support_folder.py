@@ -14,20 +14,20 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine.logging import print_log
 
 from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
-from mmfss.apis.shots import Shot, make_shot
-from mmfss.apis.support import SupportSet, check_classes
-from mmfss.apis.support_picture import draw_support
+from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
 from mmfss.datasets.io import read_mask
+from mmfss.datasets.palette import label_palette
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
     Sample,
@@ -36,8 +36,10 @@ from mmfss.datasets.preparation.folder_layouts import (
     listed,
 )
 from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
+from mmfss.visualization.episodes import GAP, PAPER, blank, stack_rows
+from mmfss.visualization.overlays import overlay_mask
+from mmfss.visualization.text import write_text
 
-__all__ = ['draw_support', 'read_support']
 UNKNOWN = 255
 
 
@@ -80,7 +82,11 @@ def read_support(
         image = source.images / sample.image
         if sample.mask is not None and sample.mask.suffix.lower() == PROMPT:
             proposer = proposer or Proposer(inferencer, checkpoint)
-            masks: dict[int, Any] = {sample.class_id: _propose(proposer, image, sample.mask)}
+            prompt = read_prompt(sample.mask)
+            try:
+                masks: dict[int, Any] = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
+            except ValueError as error:
+                raise ValueError(f'prompt {sample.mask} of {image}: {error}') from error
             prompted.append(str(image))
         else:
             masks = _masks(sample, source)
@@ -99,14 +105,6 @@ def read_support(
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
     return SupportSet(ordered, inferencer.image_size), prompted
-
-
-def _propose(proposer: Proposer, image: Path, file: Path) -> Any:
-    prompt = read_prompt(file)
-    try:
-        return proposer.propose(as_bgr(image), prompt)
-    except ValueError as error:
-        raise ValueError(f'prompt {file} of {image}: {error}') from error
 
 
 def _masks(sample: Sample, source: Source) -> dict[int, np.ndarray]:
@@ -128,17 +126,14 @@ def _masks(sample: Sample, source: Source) -> dict[int, np.ndarray]:
     return {v: np.where(values == v, 1, unknown).astype(np.uint8) for v in present if 0 < v < 255}
 
 
-def _two_values(source: Source) -> Iterator[tuple[Path, set[int]]]:
-    for sample in source.samples:
-        if sample.class_id and sample.mask is not None and sample.mask.suffix.lower() != PROMPT:
-            counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
-            yield sample.mask, set(np.flatnonzero(counts).tolist())
-
-
 def _check_no_odd_one(source: Source) -> None:
     """In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some of
     a folder have both, one with 255 alone would be read as object and may mean unknown."""
-    found = list(_two_values(source))
+    found = []
+    for sample in source.samples:
+        if sample.class_id and sample.mask is not None and sample.mask.suffix.lower() != PROMPT:
+            counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
+            found.append((sample.mask, set(np.flatnonzero(counts).tolist())))
     if any({1, UNKNOWN} <= values for _, values in found):
         odd = [file for file, values in found if UNKNOWN in values and 1 not in values]
         if odd:
@@ -146,3 +141,58 @@ def _check_no_odd_one(source: Source) -> None:
                 f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have '
                 f'255 and no 1: {listed(odd)}; mark their object with 1'
             )
+
+
+# ---------------------------------------------------------------------------------- the picture
+PANEL = 176
+CAPTION = 24
+WIDTH = 1280
+MAX_SHOTS = 20
+MAX_CLASSES = 60
+
+
+def draw_support(support: SupportSet) -> np.ndarray:
+    """A row for each class, with its name, and in it each shot with its mask.
+
+    Shots have the proportions of their original image, at most 176 pixels high and 352 wide. The
+    object is tinted in the colour that the class has in predictions and outlined, unknown pixels
+    are yellow. Rows are at most 1280 wide and wrap; the first 20 shots of the first 60 classes are
+    drawn, and what is left out is said.
+
+    Returns:
+        uint8 (H, W, 3) BGR.
+    """
+    colours = label_palette(len(support.shots))[1:]
+    groups: list[tuple[str, list[np.ndarray]]] = []
+    for label, (name, shots) in enumerate(list(support.shots.items())[:MAX_CLASSES], 1):
+        panels = [_panel(shot, colours[label - 1]) for shot in shots[:MAX_SHOTS]]
+        left_out = len(shots) - len(panels)
+        count = f'{len(shots)} image{"s" if len(shots) > 1 else ""}'
+        more = f', {left_out} of them not shown' if left_out else ''
+        groups.append((f'{label}  {name}  ({count}{more})', panels))
+    if len(support.shots) > MAX_CLASSES:
+        groups.append((f'+{len(support.shots) - MAX_CLASSES} classes that are not shown', []))
+    rows: list[np.ndarray] = []
+    for caption, panels in groups:
+        rows.append(blank(CAPTION, WIDTH))
+        write_text(rows[-1], caption, GAP + 2, CAPTION - 7, WIDTH - 2 * GAP, size=16)
+        while panels:
+            ends = GAP + np.cumsum([panel.shape[1] + GAP for panel in panels])
+            fitting = max(1, int((ends <= WIDTH).sum()))
+            rows.append(blank(max(p.shape[0] for p in panels[:fitting]) + GAP, ends[fitting - 1]))
+            for panel, end in zip(panels[:fitting], ends - GAP):
+                rows[-1][: panel.shape[0], end - panel.shape[1] : end] = panel
+            panels = panels[fitting:]
+    picture = stack_rows(rows)
+    used = np.flatnonzero((picture != PAPER).any((0, 2)))[-1] + 1 + GAP
+    return np.ascontiguousarray(picture[:, :used, ::-1])
+
+
+def _panel(shot: Shot, colour: Sequence[int]) -> np.ndarray:
+    """RGB, at the original proportions."""
+    height, width = shot.shape
+    scale = min(PANEL / height, 2 * PANEL / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = cv2.INTER_AREA if size[1] < shot.image.shape[0] else cv2.INTER_LINEAR
+    image = np.ascontiguousarray(cv2.resize(shot.image, size, interpolation=how)[..., ::-1])
+    return overlay_mask(image, shot.mask, colour, outline_width=2)

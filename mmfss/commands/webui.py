@@ -84,8 +84,7 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
     Raises:
         ValueError: See :func:`free_port`.
     """
-    from mmfss.webui import texts
-    from mmfss.webui.layout import theme
+    from mmfss.webui.layout import CSS, theme
 
     options: dict[str, Any] = dict(
         server_name=host,
@@ -101,7 +100,7 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
         mcp_server=False,
         footer_links=[],
         theme=theme(),
-        css=texts.CSS,
+        css=CSS,
         quiet=True,
     )
     page.blocks.queue(default_concurrency_limit=16)

@@ -1,4 +1,5 @@
-"""The output folder: one run at a time, of one set of values, never over other files."""
+"""The output folder: what is where in it; one run at a time, of one set of values, never over other
+files."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmfss.datasets.preparation.jobs import remove_parts
@@ -17,16 +18,22 @@ from mmfss.files import PART_SUFFIX, write_text
 
 ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
 COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'
-SUPPORT, SUPPORT_PICTURE, RUN, LOCK = (
-    'support.safetensors',
-    'support.png',
-    'run.json',
-    '.label.lock',
-)
+SUPPORT, SUPPORT_PICTURE = 'support.safetensors', 'support.png'
+RUN, LOCK = 'run.json', '.label.lock'
 _FOLDERS = (ANN_DIR, OVERLAYS, LISTS, RECORDS)
 _FILES = (COCO, SCORES, FAILED, DATASET, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+
+
+def label_name(name: str) -> str:
+    """Where the label of an image goes, relative to ann_dir: its path with the ending '.png'."""
+    return stem_of(name) + '.png'
+
+
+def stem_of(name: str) -> str:
+    """The relative path of an image without its ending, as lists of mmseg have it."""
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 @contextmanager
@@ -77,13 +84,28 @@ def check_run(out: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
     """
     run = out / RUN
     if not run.exists():
-        _check_foreign(out)
+        # the picture alone is of a run that stopped for it to be looked at
+        found = [n for n in (*_FOLDERS, *_FILES) if n != SUPPORT_PICTURE and (out / n).exists()]
+        if found:
+            raise ValueError(
+                f'{out} holds {", ".join(found)} but no {RUN}, so it is not of this command and '
+                'would be written over; give another output folder'
+            )
     elif overwrite:
         _read(run)
-        _remove(out)
+        for name in _FOLDERS:
+            if (out / name).exists():
+                shutil.rmtree(out / name)
+        for name in (*_FILES, RUN):  # run.json last: until then the folder is known as ours
+            (out / name).unlink(missing_ok=True)
     else:
-        _check_same(out, _read(run), dict(settings))
-    _remove_parts(out)
+        _check_same(out, _read(run), json.loads(json.dumps(dict(settings))))
+    # half-written files, only where this command writes: the folder may hold other things
+    for name in _FOLDERS:
+        remove_parts(out / name)
+    for name in (*_FILES, RUN):
+        for part in out.glob(f'.{name}.*{PART_SUFFIX}'):
+            part.unlink(missing_ok=True)
     return run.exists()
 
 
@@ -107,9 +129,12 @@ def _read(run: Path) -> dict[str, Any]:
 
 
 def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    now = json.loads(json.dumps(now))
+    def short(value: Any, limit: int = 200) -> str:  # long enough for a path
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= limit else text[:limit] + '...'
+
     changes = [
-        f'{key} was {_short(before.get(key))}, now {_short(now.get(key))}'
+        f'{key} was {short(before.get(key))}, now {short(now.get(key))}'
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -119,37 +144,3 @@ def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
             'another output folder, the same values to go on there, or --overwrite, which removes '
             'those labels and starts anew'
         )
-
-
-def _short(value: Any, limit: int = 200) -> str:
-    """Long enough for a path."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= limit else text[:limit] + '...'
-
-
-def _check_foreign(out: Path) -> None:
-    """The picture alone is of a run that stopped for it to be looked at."""
-    names = [name for name in (*_FOLDERS, *_FILES) if name != SUPPORT_PICTURE]
-    found = [name for name in names if (out / name).exists()]
-    if found:
-        raise ValueError(
-            f'{out} holds {", ".join(found)} but no {RUN}, so it is not of this command and would '
-            'be written over; give another output folder'
-        )
-
-
-def _remove(out: Path) -> None:
-    for name in _FOLDERS:
-        if (out / name).exists():
-            shutil.rmtree(out / name)
-    for name in (*_FILES, RUN):  # run.json last: until then the folder is known as ours
-        (out / name).unlink(missing_ok=True)
-
-
-def _remove_parts(out: Path) -> None:
-    """Only where this command writes: the folder may hold other things."""
-    for name in _FOLDERS:
-        remove_parts(out / name)
-    for name in (*_FILES, RUN):
-        for part in out.glob(f'.{name}.*{PART_SUFFIX}'):
-            part.unlink(missing_ok=True)

@@ -1,13 +1,15 @@
-"""What a run is to do: which images are left, and whether it may go on in the output folder."""
+"""What a run is to do: which images there are, whether it may go on in the output folder, and what
+is left."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,42 +17,168 @@ import torch
 from torch import nn
 
 from mmfss.apis import support_folder
-from mmfss.apis.images import as_bgr
+from mmfss.apis.images import as_bgr, files_below, other_files_below
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.datasets.preparation.jobs import save_png
-from mmfss.labelling import outputs
 from mmfss.labelling.folder import (
     ANN_DIR,
     RECORDS,
     SUPPORT,
     SUPPORT_PICTURE,
     check_run,
+    label_name,
     locked,
+    stem_of,
     write_run,
 )
-from mmfss.labelling.records import Records, RecordWriter, next_run
-from mmfss.labelling.sources import Sources, find_images, label_name
+from mmfss.labelling.records import (
+    Records,
+    RecordWriter,
+    describe_label,
+    edited_label,
+    image_state,
+    label_state,
+    next_run,
+)
+
+NOTHING_TRAINED = 'nothing trained'
+"""What run.json says of a method that has no weights of its own."""
 
 
 class PromptsNotAccepted(ValueError):
     """Masks of supports came from prompts, and nobody has said yet that they are good."""
 
 
+# ---------------------------------------------------------------------------------- images
 @dataclass(frozen=True)
-class Task:
-    """What the caller of :func:`mmfss.labelling.label_folder` gave; see there."""
+class Sources:
+    """Images below one folder.
 
-    inferencer: FewShotInferencer
-    images: str | os.PathLike
-    out: Path
-    made_with: Mapping[str, Any]
-    info: Mapping[str, Any]
-    overwrite: bool
-    unconfirmed: Sequence[str]
+    Attributes:
+        root: the folder, absolute.
+        names: paths of the images relative to it, with '/', sorted, each once.
+        repeated: how many lines of a list named an image again.
+        others: how many files of the folder are not read, for the first 20 endings.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    repeated: int = 0
+    others: str = ''
 
 
+def find_images(images: str | os.PathLike, out: str | os.PathLike) -> Sources:
+    """Find the images.
+
+    Args:
+        images: a folder, searched with the folders below it; or a text file (UTF-8) with the path
+            of an image on each line, relative ones to the folder of that file. The root of a list
+            is the deepest folder that holds all its images.
+        out: where results go, for the check that they are not labelled themselves.
+
+    Raises:
+        FileNotFoundError: No such folder or list, or none of the listed images is there.
+        ValueError: No image; a list that is no text; two images whose results would have one name;
+            ``out`` in the folder of images, or images in ``out``.
+    """
+    path, others = Path(os.path.abspath(images)), Counter[str]()
+    if path.is_dir():
+        one, other = path.resolve(), Path(out).resolve()
+        if one == other or one in other.parents or other in one.parents:
+            raise ValueError(
+                f'the folder of images {path} and the output {out} lie in each other; then results '
+                'would be labelled as images. Give an output folder beside the images'
+            )
+        found, root, listed = files_below(path), path, []
+        _check_none_in(found, Path(out))  # links may lead there
+        others = Counter(file.suffix or 'none' for file in other_files_below(path))
+    elif path.is_file():
+        listed = _listed(path)
+        found = sorted(set(listed))
+        root = Path(os.path.commonpath([file.parent for file in found]))
+        _check_none_in(found, Path(out))
+    else:
+        raise FileNotFoundError(
+            f'images {images} not found; give a folder, or a text file with a path on each line'
+        )
+    names = tuple(file.relative_to(root).as_posix() for file in found)
+    check_distinct(names)
+    left_out = ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items())[:20])
+    return Sources(root, names, max(0, len(listed) - len(found)), left_out)
+
+
+def check_name(name: str) -> None:
+    """Make sure that files and lists can carry the name of an image.
+
+    Raises:
+        ValueError: It is not of UTF-8, has a line break, or begins or ends with a blank where
+            mmseg's reader of lists would take it away.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'the name {ascii(name)} is not of UTF-8; rename the file') from error
+    stem = stem_of(name)
+    if stem != stem.strip() or '\n' in name or '\r' in name:
+        raise ValueError(
+            f'the name {name!r} has a line break, or a blank at its begin or before its ending, '
+            'which lists of images cannot hold; rename the file'
+        )
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Make sure that no two images have one label file.
+
+    Raises:
+        ValueError: Two do (a.jpg and a.png), or one's label is where another needs a folder.
+    """
+    owners: dict[str, str] = {}
+    for name in names:
+        label = label_name(name)
+        if label in owners:
+            raise ValueError(
+                f'{owners[label]} and {name} would both be labelled as ann_dir/{label}; rename or '
+                'move one of them (names of images must differ in more than the ending)'
+            )
+        owners[label] = name
+    for label, name in owners.items():
+        for folder in PurePosixPath(label).parents:
+            if str(folder) in owners:
+                raise ValueError(
+                    f'the label of {owners[str(folder)]}, ann_dir/{folder}, is where the folder of '
+                    f'the label of {name} must be; rename one of them'
+                )
+
+
+def _listed(file: Path) -> list[Path]:
+    try:
+        lines = file.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'{file} is neither a folder nor a text file of UTF-8 with the path of an image on '
+            'each line'
+        ) from error
+    listed = [Path(os.path.abspath(file.parent / line.strip())) for line in lines if line.strip()]
+    if not listed:
+        raise ValueError(f'{file} lists no image; put the path of one on each line')
+    if not any(path.is_file() for path in listed):
+        raise FileNotFoundError(
+            f'none of the {len(listed)} images in {file} is there, e.g. {listed[0]}; relative '
+            f'paths are taken from the folder of the list, {file.parent}'
+        )
+    return listed
+
+
+def _check_none_in(found: Iterable[Path], out: Path) -> None:
+    folder = out.resolve()
+    for file in found:
+        if folder in file.resolve().parents:
+            raise ValueError(f'image {file} lies in the output {out}; give another output folder')
+
+
+# ---------------------------------------------------------------------------------- the plan
 @dataclass(frozen=True)
 class Plan:
     """What is to be done.
@@ -68,34 +196,52 @@ class Plan:
     edited: int
 
 
-def prepare(task: Task, stack: ExitStack) -> Plan:
-    """Check everything, take the lock of the output folder (the stack gives it back), write
-    run.json and the supports, and find what is left.
+def prepare(
+    stack: ExitStack,
+    inferencer: FewShotInferencer,
+    images: str | os.PathLike,
+    out: Path,
+    made_with: Mapping[str, Any],
+    info: Mapping[str, Any],
+    overwrite: bool,
+    unconfirmed: Sequence[str],
+) -> Plan:
+    """Check everything, take the lock of the output folder, write run.json and the supports, and
+    find what is left.
+
+    Args:
+        stack: gives the lock back.
+        inferencer, images, out, made_with, info, overwrite, unconfirmed: of
+            :func:`mmfss.labelling.label_folder`.
 
     Raises:
         PromptsNotAccepted: After the supports were drawn.
         FileNotFoundError, ValueError, OSError: See :func:`mmfss.labelling.label_folder`.
     """
-    sources = find_images(task.images, task.out)
+    sources = find_images(images, out)
     if sources.repeated:
-        print(f'{task.images} names images again in {sources.repeated} lines; each counts once')
+        print(f'{images} names images again in {sources.repeated} lines; each counts once')
     if sources.others:
-        print(f'{task.images}: left out by their ending: {sources.others}')
-    settings = settings_of(task.inferencer, sources.root, task.made_with)
-    stack.enter_context(locked(task.out))
-    goes_on = check_run(task.out, settings, task.overwrite)
-    picture = support_folder.draw_support(task.inferencer.support)
-    save_png(task.out / SUPPORT_PICTURE, np.ascontiguousarray(picture[..., ::-1]))
-    if task.unconfirmed and not goes_on:
+        print(f'{images}: left out by their ending: {sources.others}')
+    settings = settings_of(inferencer, sources.root, made_with)
+    stack.enter_context(locked(out))
+    goes_on = check_run(out, settings, overwrite)
+    picture = support_folder.draw_support(inferencer.support)
+    save_png(out / SUPPORT_PICTURE, np.ascontiguousarray(picture[..., ::-1]))
+    if unconfirmed and not goes_on:
         raise PromptsNotAccepted(
-            f'the masks of {len(task.unconfirmed)} support images came from prompts: '
-            f'{", ".join(task.unconfirmed[:5])}{", ..." if len(task.unconfirmed) > 5 else ""}. '
-            f'Look at {task.out / SUPPORT_PICTURE}; if they are good, run the command again with '
+            f'the masks of {len(unconfirmed)} support images came from prompts: '
+            f'{", ".join(unconfirmed[:5])}{", ..." if len(unconfirmed) > 5 else ""}. '
+            f'Look at {out / SUPPORT_PICTURE}; if they are good, run the command again with '
             '--accept-prompts, else change the prompts'
         )
-    write_run(task.out, settings, task.info)
-    task.inferencer.save_support(task.out / SUPPORT)
-    return _find_pending(task.out, sources, len(task.inferencer.classes))
+    weights = inferencer.weights
+    known = dict(info, weights=None if weights is None else os.path.abspath(weights))
+    if weights is None and not getattr(inferencer.model, 'needs_checkpoint', True):
+        known['trained'] = NOTHING_TRAINED
+    write_run(out, settings, known)
+    inferencer.save_support(out / SUPPORT)
+    return _find_pending(out, sources, len(inferencer.classes))
 
 
 def settings_of(
@@ -143,19 +289,22 @@ def _find_pending(out: Path, sources: Sources, num_classes: int) -> Plan:
     with RecordWriter(out / RECORDS, run, 0) as writer:
         for name in sources.names:
             entry = records.entries.get(name)
+            label, source = out / ANN_DIR / label_name(name), sources.root / name
             if entry is None or not entry.ok:
                 pending.append(name)
-            elif not outputs.is_done(out, sources.root / name, name, entry):
-                try:
-                    changed = _edited(out, sources.root, records.read(name), num_classes)
-                except ValueError as error:
-                    unusable.append(f'{error}')
-                    continue
-                if changed is None:
-                    pending.append(name)
-                else:
-                    writer.add(changed)
-                    edited += 1
+                continue
+            if label_state(label) == entry.label and image_state(source) == entry.stat:
+                continue  # all is as it was written
+            try:
+                changed = _edited(label, source, records.read(name), num_classes)
+            except ValueError as error:
+                unusable.append(f'{error}')
+                continue
+            if changed is None:
+                pending.append(name)
+            else:
+                writer.add(changed)
+                edited += 1
     if unusable:
         raise ValueError(
             f'{len(unusable)} labels were changed and cannot be used: {"; ".join(unusable[:5])}. '
@@ -165,24 +314,23 @@ def _find_pending(out: Path, sources: Sources, num_classes: int) -> Plan:
 
 
 def _edited(
-    out: Path, root: Path, before: dict[str, Any], num_classes: int
+    label: Path, source: Path, before: dict[str, Any], num_classes: int
 ) -> dict[str, Any] | None:
     """The record of an image whose label a person has changed, since or earlier; None for any
     other, and where another image of other size has taken its place.
 
     Raises:
-        ValueError: See :func:`.outputs.edited_label`.
+        ValueError: See :func:`mmfss.labelling.records.edited_label`.
     """
-    path, source = out / ANN_DIR / label_name(before['image']), root / before['image']
-    if outputs.label_state(path) == tuple(before['label']) and not before.get('edited'):
+    if label_state(label) == tuple(before['label']) and not before.get('edited'):
         return None  # it is the image that has changed
-    stat, shape = outputs.image_state(source), (before['height'], before['width'])
+    stat, shape = image_state(source), (before['height'], before['width'])
     if stat != tuple(before['stat']):
         with suppress(FileNotFoundError, ValueError):  # a broken one says nothing of its size
             if as_bgr(source).shape[:2] != shape:
                 return None
-    labels = outputs.edited_label(path, shape, num_classes)
+    labels = edited_label(label, shape, num_classes)
     if labels is None:
         return None
-    described = outputs.describe_label(path, labels, num_classes)
+    described = describe_label(label, labels, num_classes)
     return before | described | dict(stat=stat or before['stat'], edited=True)

@@ -1,7 +1,8 @@
-"""What is known of each image, in files that a kill cannot harm.
+"""What a run leaves of each image: its label, its overlay, its record; and what is known of them
+later. No kill can harm any of it.
 
 ``records/<run>-<rank>.jsonl``: each process of each run has a file of its own and only adds to it,
-a line per image::
+a line per image, once the image's files are written::
 
     <CRC-32 of the rest, 8 hex digits> <JSON>
 
@@ -16,11 +17,25 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
+import mmcv
+import numpy as np
+from PIL import Image
+
+from mmfss.apis.prediction import Prediction
+from mmfss.datasets.io import read_image, read_mask
+from mmfss.datasets.palette import label_palette
+from mmfss.datasets.preparation.jobs import save_png
+from mmfss.files import atomic
+from mmfss.labelling.folder import ANN_DIR, OVERLAYS, label_name, stem_of
+
+OVERLAY_SIDE = 1600
+_DIGITS = 6
 _SYNC_SECONDS = 5.0
 
 
@@ -90,18 +105,15 @@ class RecordWriter:
         self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
         self._file.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync()
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
 
     def __enter__(self) -> RecordWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
         try:
-            self._sync()
+            os.fsync(self._file.fileno())
         finally:
             self._file.close()
 
@@ -119,3 +131,132 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
         if code == b'%08x' % zlib.crc32(text):
             yield offset, json.loads(text)
         offset += len(line)
+
+
+# ---------------------------------------------------------------------------------- writing
+def write_result(
+    out: Path, name: str, image: np.ndarray, prediction: Prediction, overlay: bool = True
+) -> dict[str, Any]:
+    """Write the palette PNG of an image and, where it is asked for, the image with its classes as
+    JPEG, shrunk to a long side of 1600 pixels where it is longer.
+
+    Args:
+        out: the output folder.
+        name: of the image.
+        image: uint8 (H, W, 3) BGR.
+        prediction: for it.
+        overlay: write one.
+
+    Returns:
+        What its record says of the result: see :func:`describe_label`, and how sure it is:
+        'certainty', and per class 'scores' and 'confidence', rounded.
+    """
+    if overlay:
+        small, shown = image, prediction
+        scale = OVERLAY_SIDE / max(image.shape[:2])
+        if scale < 1:
+            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+            small = mmcv.imresize(image, (width, height), interpolation='area')
+            labels = mmcv.imresize(prediction.labels, (width, height), interpolation='nearest')
+            shown = replace(prediction, labels=labels)
+        with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg') as part:
+            rgb = np.ascontiguousarray(shown.draw(small)[..., ::-1])
+            Image.fromarray(rgb).save(part, 'JPEG', quality=90)
+    path = out / ANN_DIR / label_name(name)
+    save_png(path, prediction.labels, prediction.palette)
+    return dict(
+        **describe_label(path, prediction.labels, len(prediction.classes)),
+        certainty=round(prediction.certainty, _DIGITS),
+        scores=[round(float(score), _DIGITS) for score in prediction.scores],
+        confidence=[round(prediction.confidence(c), _DIGITS) for c in prediction.classes],
+    )
+
+
+def describe_label(path: Path, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
+    """What a record says of a label.
+
+    Args:
+        path: its file.
+        labels: its content, uint8 (H, W) of 0..N.
+        num_classes: N.
+
+    Returns:
+        'label' (size and CRC-32 of the file), 'height', 'width', and 'annotations', one for each
+        class that is there, as COCO has them: 'category_id', 'segmentation' (run-length code as
+        text), 'area' and 'bbox' [x, y, width, height] in pixels.
+    """
+    from pycocotools import mask as coco_mask
+
+    height, width = labels.shape
+    annotations = []
+    by_columns = cv2.transpose(labels).T  # the order of pycocotools, brought about once
+    for label in range(1, num_classes + 1):
+        mask = by_columns == label
+        area = int(np.count_nonzero(mask))
+        if not area:
+            continue
+        code = coco_mask.encode(mask.view(np.uint8))
+        annotations.append(
+            dict(
+                category_id=label,
+                segmentation=dict(size=[height, width], counts=code['counts'].decode()),
+                area=area,
+                bbox=[int(side) for side in coco_mask.toBbox(code)],
+            )
+        )
+    return dict(label=label_state(path), height=height, width=width, annotations=annotations)
+
+
+# ---------------------------------------------------------------------------------- what is there
+def label_state(path: Path) -> tuple[int, int] | None:
+    """Size and CRC-32 of a label file; None where there is none."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return len(data), zlib.crc32(data)
+
+
+def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarray | None:
+    """The label uint8 (H, W) that a person has put in the place of the one written; None where
+    there is none, or half of one.
+
+    Args:
+        path: of the label.
+        shape: (H, W) of the image.
+        num_classes: N.
+
+    Raises:
+        ValueError: It is a whole image but no label map of this size with labels 0..N in their
+            colours: somebody's work, which is not to be written over.
+    """
+    try:
+        read_image(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    labels = read_mask(path)
+    if labels.shape != tuple(shape):
+        raise ValueError(
+            f'label {path} is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its '
+            f'image {shape[1]} x {shape[0]}'
+        )
+    used = np.flatnonzero(np.bincount(labels.ravel()))
+    if used[-1] > num_classes:
+        raise ValueError(f'label {path} has the value {used[-1]}, allowed are 0..{num_classes}')
+    with Image.open(path) as image:
+        colours = image.getpalette('RGB') if image.mode == 'P' else None
+    ours = label_palette(num_classes)
+    if colours and any(list(colours[3 * v : 3 * v + 3]) != ours[v] for v in used):
+        raise ValueError(
+            f'label {path} has another palette: the drawing program has numbered the colours anew'
+        )
+    return labels
+
+
+def image_state(source: Path) -> tuple[int, int] | None:
+    """Size and time of change of an image; None where there is none."""
+    try:
+        stat = source.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns

@@ -27,17 +27,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmfss.apis.images import as_bgr
+from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import Prediction
-from mmfss.apis.reading import read_ahead
 from mmfss.datasets.preparation.instances import need_pycocotools
-from mmfss.labelling import outputs
 from mmfss.labelling.folder import RECORDS
-from mmfss.labelling.plan import Plan, Task, prepare
+from mmfss.labelling.plan import Plan, check_name, prepare
 from mmfss.labelling.processes import Processes
-from mmfss.labelling.records import Records, RecordWriter
-from mmfss.labelling.sources import check_name
+from mmfss.labelling.records import Records, RecordWriter, image_state, write_result
 from mmfss.labelling.tables import write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -80,7 +77,7 @@ def label_folder(
 
     Args:
         inferencer: has its support set and threshold.
-        images: a folder, or a text file with paths; see :func:`.sources.find_images`.
+        images: a folder, or a text file with paths; see :func:`.plan.find_images`.
         out: the output folder; made if it is not there.
         made_with: what else determines the results, of JSON types, e.g. the model's config; a run
             goes on only where it is equal.
@@ -100,9 +97,13 @@ def label_folder(
     """
     need_pycocotools()
     processes, folder = Processes(), Path(os.path.abspath(out))
-    task = Task(inferencer, images, folder, made_with or {}, info or {}, overwrite, unconfirmed)
     with ExitStack() as stack:
-        plan = processes.first(lambda: prepare(task, stack))
+        plan = processes.first(
+            partial(
+                prepare, stack, inferencer, images, folder,
+                made_with or {}, info or {}, overwrite, unconfirmed,
+            )
+        )  # fmt: skip
         start = time.monotonic()
         counts = processes.all(lambda: _work(inferencer, plan, folder, overlays, processes))
         seconds = time.monotonic() - start
@@ -138,37 +139,19 @@ def _work(
         RecordWriter(out / RECORDS, plan.run, processes.rank) as writer,
         tqdm(None, title, len(share), unit='image', disable=processes.rank > 0) as bar,
     ):
-        for record in _labelled(inferencer, plan.sources.root, share, out, overlays):
-            writer.add(record)
-            counts['labelled' if record['ok'] else 'failed'] += 1
-            if not record['ok']:
-                tqdm.write(f'failed: {record["error"]}', file=sys.stderr)
-            bar.update()
+        for batch in read_ahead(partial(_read, plan.sources.root), share, inferencer.batch_size):
+            for record in _records_of(inferencer, [one.result() for one in batch], out, overlays):
+                writer.add(record)
+                counts['labelled' if record['ok'] else 'failed'] += 1
+                if not record['ok']:
+                    tqdm.write(f'failed: {record["error"]}', file=sys.stderr)
+                bar.update()
     return counts
-
-
-def _labelled(
-    inferencer: FewShotInferencer, root: Path, names: Sequence[str], out: Path, overlays: bool
-) -> Iterator[dict[str, Any]]:
-    """The records of images in order, each once its files are written."""
-    for batch in read_ahead(partial(_read, root), names, inferencer.batch_size):
-        yield from _records_of(inferencer, [one.result() for one in batch], out, overlays)
-
-
-def _records_of(
-    inferencer: FewShotInferencer, images: Sequence[_Loaded], out: Path, overlays: bool
-) -> Iterator[dict[str, Any]]:
-    predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
-    for image in images:
-        if image.pixels is None:
-            yield dict(image=image.name, ok=False, error=image.error)
-        else:
-            yield _write(image, next(predictions), out, overlays)
 
 
 def _read(root: Path, name: str) -> _Loaded:
     path = root / name
-    stat = outputs.image_state(path)
+    stat = image_state(path)
     try:
         check_name(name)
         return _Loaded(name, as_bgr(path), stat)
@@ -201,25 +184,34 @@ def _predict(
         yield from _predict(inferencer, [image])
 
 
-def _write(
-    image: _Loaded, prediction: Prediction | Exception, out: Path, overlays: bool
-) -> dict[str, Any]:
-    """Write what one image gives; its record, which is to be added after that."""
-    name, pixels = image.name, cast(np.ndarray, image.pixels)
-    try:
-        if isinstance(prediction, Exception):
-            raise prediction
-        if overlays:
-            outputs.write_overlay(out, name, pixels, prediction)
-        written = outputs.write_label(out, name, prediction)
-    except _MEMORY as error:
-        height, width = pixels.shape[:2]
-        reason = f'does not fit into memory ({width} x {height} pixels: {error}); make it smaller'
-        return dict(image=name, ok=False, error=f'image {name} {reason}')
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise  # of the output folder, not of the image: a full disk and the like
-        reason = f'is too long for the file system of {out}; rename the image'
-        return dict(image=name, ok=False, error=f'the name of image {name} {reason}')
-    scores = outputs.scores_of(prediction)
-    return dict(image=name, ok=True, stat=image.stat, **written, **scores)
+def _records_of(
+    inferencer: FewShotInferencer, images: Sequence[_Loaded], out: Path, overlays: bool
+) -> Iterator[dict[str, Any]]:
+    """The records of images in order, each once its files are written."""
+    predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
+    for image in images:
+        if image.pixels is None:
+            yield dict(image=image.name, ok=False, error=image.error)
+            continue
+        prediction = next(predictions)
+        try:
+            if isinstance(prediction, Exception):
+                raise prediction
+            written = write_result(out, image.name, image.pixels, prediction, overlays)
+        except _MEMORY as error:
+            height, width = image.pixels.shape[:2]
+            size = f'{width} x {height} pixels'
+            reason = (
+                f'image {image.name} does not fit into memory ({size}: {error}); make it smaller'
+            )
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise  # of the output folder, not of the image: a full disk and the like
+            reason = (
+                f'the name of image {image.name} is too long for the file system of {out}; rename '
+                'the image'
+            )
+        else:
+            yield dict(image=image.name, ok=True, stat=image.stat, **written)
+            continue
+        yield dict(image=image.name, ok=False, error=reason)

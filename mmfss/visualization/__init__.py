@@ -1,8 +1,11 @@
 """Pictures of episodes and training curves."""
 
 from mmfss.visualization.episodes import draw_episode, stack_rows
-from mmfss.visualization.hook import EpisodeVisualizationHook
-from mmfss.visualization.visualizer import EpisodeVisualizer, draw_sample
+from mmfss.visualization.visualizer import (
+    EpisodeVisualizationHook,
+    EpisodeVisualizer,
+    draw_sample,
+)
 
 __all__ = [
     'EpisodeVisualizationHook',

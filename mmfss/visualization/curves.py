@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mmfss.files import atomic, check_writable
-from mmfss.visualization.scalars import History, Series, read_history
+from mmfss.visualization.scalars import History, read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +24,8 @@ STYLES: tuple[Literal['-', '--', ':', '-.'], ...] = ('-', '--', ':', '-.')
 _COUNTS = ('time', 'data_time', 'classes', 'episodes')  # logged with the metrics, but none
 _PER_ROW = 3
 _LONGEST = 60  # letters of a name in the legend
-#: title of a panel -> keys, of training or of validation
-Panels = dict[str, list[str]]
+Panel = tuple[str, list[str], bool]
+"""Title, keys, and whether they are of validation."""
 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
@@ -55,44 +55,32 @@ def run_names(work_dirs: Sequence[str | Path]) -> list[str]:
     raise ValueError(f'a run is named twice: {", ".join(map(str, work_dirs))}; name each once')
 
 
-def _wanted(histories: Sequence[History], keys: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Keys of training and of validation to draw."""
+def _panels(histories: Sequence[History], keys: Sequence[str]) -> list[Panel]:
+    """What to draw where: losses share a panel, so do learning rates and all of validation;
+    anything else has one of its own."""
     train = list(dict.fromkeys(key for history in histories for key in history.train))
     val = list(dict.fromkeys(key for history in histories for key in history.val))
-    if not keys:
-        losses = [key for key in train if 'loss' in key]
-        first = ['loss'] if 'loss' in losses else losses
-        rates = ['lr'] if 'lr' in train else [key for key in train if key.endswith('lr')]
-        # not IoU/dog, novel/IoU/dog, ...: the classes one by one are too many
-        metrics = [key for key in val if 'IoU/' not in key and key.split('/')[-1] not in _COUNTS]
-        return first + rates, metrics
     for pattern in keys:
         if not any(fnmatchcase(key, pattern) for key in train + val):
             raise ValueError(f'no run has a scalar {pattern!r}; there are {", ".join(train + val)}')
-
-    def chosen(names: list[str]) -> list[str]:
-        return [key for key in names if any(fnmatchcase(key, pattern) for pattern in keys)]
-
-    return chosen(train), chosen(val)
-
-
-def _group(train: Sequence[str]) -> Panels:
-    """Losses share a panel, and so do learning rates; anything else has one of its own."""
-    panels: Panels = {}
+    if keys:
+        train, val = (
+            [key for key in names if any(fnmatchcase(key, pattern) for pattern in keys)]
+            for names in (train, val)
+        )
+    else:
+        losses = [key for key in train if 'loss' in key]
+        rates = ['lr'] if 'lr' in train else [key for key in train if key.endswith('lr')]
+        train = (['loss'] if 'loss' in losses else losses) + rates
+        # not IoU/dog, novel/IoU/dog, ...: the classes one by one are too many
+        val = [key for key in val if 'IoU/' not in key and key.split('/')[-1] not in _COUNTS]
+    by_title: dict[str, list[str]] = {}
     for key in train:
         rate = key in ('lr', 'base_lr') or key.endswith(('/lr', '.lr'))
         title = 'loss' if 'loss' in key else 'learning rate' if rate else key
-        panels.setdefault(title, []).append(key)
-    return panels
-
-
-def _draw(axes: Axes, series: Series, colour: str, style: str, window: int) -> None:
-    steps, values = list(series), list(series.values())
-    if window > 1 and len(values) > 2:
-        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
-        values = smooth(values, window).tolist()
-    marker = 'o' if len(steps) <= 30 and window == 1 else None
-    axes.plot(steps, values, style, color=colour, linewidth=1.6, marker=marker, markersize=3)
+        by_title.setdefault(title, []).append(key)
+    panels = [(title, names, False) for title, names in by_title.items()]
+    return [*panels, (val[0] if len(val) == 1 else 'validation', val, True)] if val else panels
 
 
 def plot(histories: Sequence[History], keys: Sequence[str] = (), window: int = 0) -> Figure:
@@ -112,10 +100,7 @@ def plot(histories: Sequence[History], keys: Sequence[str] = (), window: int = 0
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    train, val = _wanted(histories, keys)
-    panels = [(title, names, False) for title, names in _group(train).items()]
-    if val:
-        panels.append(('validation', val, True))
+    panels = _panels(histories, keys)
     if not panels:
         raise ValueError('there is nothing to draw: no loss, learning rate or metric was logged')
     columns = min(len(panels), _PER_ROW)
@@ -127,11 +112,12 @@ def plot(histories: Sequence[History], keys: Sequence[str] = (), window: int = 0
         axes.set_visible(False)
     for axes, (title, names, is_val) in zip(grid, panels):
         _fill(axes, histories, names, is_val, window)
-        axes.set_title(names[0] if is_val and len(names) == 1 else title)
+        axes.set_title(title)
     lines = [
         Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=2) for i in range(len(histories))
     ]
-    labels = [_short(history.name) for history in histories]
+    names = [history.name for history in histories]  # they differ at their ends
+    labels = [n if len(n) <= _LONGEST else '…' + n[-_LONGEST + 1 :] for n in names]
     figure.legend(lines, labels, loc='outside lower left', ncols=columns, frameon=False)
     return figure
 
@@ -146,9 +132,16 @@ def _fill(
     for run, history in enumerate(histories):
         for place, key in enumerate(names):
             series = (history.val if is_val else history.train).get(key, {})
+            steps, values = list(series), list(series.values())
             points = (window or max(5, len(series) // 20)) if 'loss' in key else 1
             colour, style = COLOURS[run % len(COLOURS)], STYLES[place % len(STYLES)]
-            _draw(axes, series, colour, style, points)
+            if points > 1 and len(values) > 2:
+                axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
+                values = smooth(values, points).tolist()
+            marker = 'o' if len(steps) <= 30 and points == 1 else None
+            axes.plot(
+                steps, values, style, color=colour, linewidth=1.6, marker=marker, markersize=3
+            )
     units = {history.val_unit for history in histories} if is_val else {'iteration'}
     axes.set_xlabel(' or '.join(sorted(units)))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -159,11 +152,6 @@ def _fill(
             for i in range(len(names))
         ]
         axes.legend(lines, names, fontsize='small')
-
-
-def _short(name: str) -> str:
-    """The end of a long name: that is where runs differ."""
-    return name if len(name) <= _LONGEST else '…' + name[-_LONGEST + 1 :]
 
 
 def write_curves(

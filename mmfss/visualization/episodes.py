@@ -5,7 +5,7 @@ Pure functions on numpy arrays. Shapes: H, W of an image; P the side of a panel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -65,30 +65,24 @@ def _fit(image: np.ndarray, panel: int, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=how)
 
 
-def _write_legend(row: np.ndarray, kinds: Sequence[int]) -> int:
-    """The colours of the errors, on the right of the title; returns the pixels it takes."""
-    names = [ERROR_LEGEND[kind] for kind in kinds]
-    needs = sum(_SWATCH + 4 + text_width(name) + 12 for name, _ in names)
-    if needs > row.shape[1] // 2:
-        return 0
-    left = row.shape[1] - GAP - needs + 12
-    top = (TITLE_HEIGHT - _SWATCH) // 2
-    for name, colour in names:
-        row[top : top + _SWATCH, left : left + _SWATCH] = colour
-        left += _SWATCH + 4
-        write_text(row, name, left, TITLE_HEIGHT - 7, text_width(name))
-        left += text_width(name) + 12
-    return needs
-
-
 def _compose(
     panels: Sequence[Panel], title: str, panel: int, legend: Sequence[int] = ()
 ) -> np.ndarray:
+    """Panels side by side under their captions; above them the title, and on its right the colours
+    of the errors, where they leave it half of the width."""
     top = TITLE_HEIGHT + CAPTION_HEIGHT
     width = len(panels) * (panel + GAP) + GAP
-    row = np.empty((top + panel + GAP, width, 3), np.uint8)
-    row[:] = PAPER
-    taken = _write_legend(row, legend) if legend else 0
+    row = blank(top + panel + GAP, width)
+    names = [ERROR_LEGEND[kind] for kind in legend]
+    taken = sum(_SWATCH + 4 + text_width(name) + 12 for name, _ in names)
+    if taken > width // 2:
+        names, taken = [], 0
+    left, upper = width - GAP - taken + 12, (TITLE_HEIGHT - _SWATCH) // 2
+    for name, colour in names:
+        row[upper : upper + _SWATCH, left : left + _SWATCH] = colour
+        left += _SWATCH + 4
+        write_text(row, name, left, TITLE_HEIGHT - 7, text_width(name))
+        left += text_width(name) + 12
     write_text(row, title, GAP + 2, TITLE_HEIGHT - 7, width - 2 * GAP - 2 - taken)
     for k, (caption, picture) in enumerate(panels):
         left = GAP + k * (panel + GAP)
@@ -98,62 +92,17 @@ def _compose(
     return row
 
 
-def _check_heat(maps: np.ndarray, what: str, shape: str, number: int | None) -> np.ndarray:
-    """``number`` maps, or one without the first axis."""
-    maps = np.asarray(maps)
-    right = maps.ndim == 2 if number is None else maps.ndim == 3 and maps.shape[0] == number
-    if not right or 0 in maps.shape:
-        raise ValueError(f'{what} must be an array {shape}; got {maps.shape}')
-    if not np.isfinite(maps).all():
-        raise ValueError(f'{what} must be finite, within 0..1; got NaN or infinity')
-    return maps
-
-
-def _support_panels(
-    supports: Sequence[np.ndarray], masks: Sequence[np.ndarray], panel: int
-) -> list[Panel]:
-    if len(supports) != len(masks) or len(supports) == 0:
-        raise ValueError(
-            f'there must be one mask for each support, and at least one support; '
-            f'got {len(supports)} supports, {len(masks)} masks'
-        )
-    panels = []
-    for k, (image, mask) in enumerate(zip(supports[:MAX_SUPPORTS], masks)):
-        image = _check_image(image, f'support {k + 1}')
-        mask = _check_mask(mask, f'mask of support {k + 1}', (0, 1, 255))
-        picture = overlay_mask(_fit(image, panel, image.shape[:2]), mask, SUPPORT_COLOUR)
-        panels.append((f'support {k + 1}/{len(supports)}', picture))
-    return panels
-
-
-def _heat_panels(
-    image: np.ndarray, pseudo_masks: np.ndarray | None, refined_prior: np.ndarray | None
-) -> list[Panel]:
-    panels = []
-    if pseudo_masks is not None:
-        fg, ae = _check_heat(pseudo_masks, 'pseudo masks', '(2, S, S): fg, ae', 2)
-        panels += [
-            ('pseudo fg', overlay_heat(image, fg)),
-            ('pseudo ae', overlay_heat(image, ae)),
-        ]
-    if refined_prior is not None:
-        refined = _check_heat(refined_prior, 'refined prior', '(h, w)', None)
-        panels.append(('refined prior', overlay_heat(image, refined)))
-    return panels
-
-
 def draw_episode(
     query: np.ndarray,
     supports: Sequence[np.ndarray],
     support_masks: Sequence[np.ndarray],
     prediction: np.ndarray,
     truth: np.ndarray | None = None,
-    pseudo_masks: np.ndarray | None = None,
-    refined_prior: np.ndarray | None = None,
+    maps: Mapping[str, np.ndarray] | None = None,
     title: str = '',
     panel_size: int = 160,
 ) -> np.ndarray:
-    """One row: supports with masks, query, pseudo masks, refined prior, prediction, truth, errors.
+    """One row: supports with masks, query, maps of the method, prediction, truth, errors.
 
     Args:
         query: uint8 (H, W, 3) RGB, as the model saw it.
@@ -162,8 +111,7 @@ def draw_episode(
         prediction: (h, w) of 0, 1, of any size: its proportions are those of the query's panels.
         truth: (h, w) of 0, 1, 255 (shown yellow), of the prediction's size; None leaves out the
             panels of truth and errors.
-        pseudo_masks: (2, S, S), fg and ae in 0..1, or None to leave both panels out.
-        refined_prior: (g, g) in 0..1, or None to leave the panel out.
+        maps: name -> (h, w) of any size, 0..1; each is drawn as heat under its name, in order.
         title: written above the row, e.g. the class; beside it the legend of the errors.
         panel_size: P, pixels, 48 to 1024.
 
@@ -175,11 +123,27 @@ def draw_episode(
     """
     if not 48 <= panel_size <= 1024:
         raise ValueError(f'panel_size must be from 48 to 1024 pixels, got {panel_size}')
-    panels = _support_panels(supports, support_masks, panel_size)
+    if len(supports) != len(support_masks) or len(supports) == 0:
+        raise ValueError(
+            f'there must be one mask for each support, and at least one support; '
+            f'got {len(supports)} supports, {len(support_masks)} masks'
+        )
+    panels: list[Panel] = []
+    for k, (image, mask) in enumerate(zip(supports[:MAX_SUPPORTS], support_masks), 1):
+        image = _check_image(image, f'support {k}')
+        mask = _check_mask(mask, f'mask of support {k}', (0, 1, 255))
+        picture = overlay_mask(_fit(image, panel_size, image.shape[:2]), mask, SUPPORT_COLOUR)
+        panels.append((f'support {k}/{len(supports)}', picture))
     predicted = _check_mask(prediction, 'prediction', (0, 1))
     image = _fit(_check_image(query, 'query'), panel_size, predicted.shape)
     panels.append(('query', image))
-    panels += _heat_panels(image, pseudo_masks, refined_prior)
+    for name, heat in (maps or {}).items():
+        heat = np.asarray(heat)
+        if heat.ndim != 2 or 0 in heat.shape:
+            raise ValueError(f'map {name} must be an array (h, w); got {heat.shape}')
+        if not np.isfinite(heat).all():
+            raise ValueError(f'map {name} must be finite, within 0..1; got NaN or infinity')
+        panels.append((name, overlay_heat(image, heat)))
     panels.append(('prediction', overlay_mask(image, predicted, PREDICTION_COLOUR)))
     legend: list[int] = []
     if truth is not None:
@@ -189,6 +153,11 @@ def draw_episode(
         panels.append(('errors', overlay_errors(image, kinds)))
         legend = [kind for kind in ERROR_LEGEND if kind != IGNORED or (kinds == IGNORED).any()]
     return _compose(panels, title, panel_size, legend)
+
+
+def blank(height: int, width: int) -> np.ndarray:
+    """Paper to put panels on: uint8 (height, width, 3)."""
+    return np.full((height, width, 3), PAPER, np.uint8)
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -203,8 +172,7 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     if len(rows) == 0:
         raise ValueError('there must be at least one row to stack, got none')
     width = max(row.shape[1] for row in rows)
-    canvas = np.empty((sum(row.shape[0] for row in rows), width, 3), np.uint8)
-    canvas[:] = PAPER
+    canvas = blank(sum(row.shape[0] for row in rows), width)
     top = 0
     for row in rows:
         canvas[top : top + row.shape[0], : row.shape[1]] = _check_image(row, 'a row')

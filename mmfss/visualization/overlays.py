@@ -32,16 +32,14 @@ ERROR_LEGEND = {
 }
 
 
-def _size(image: np.ndarray) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
-
-
 def _grey(image: np.ndarray) -> np.ndarray:
     """float32 (H, W, 1)."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
 
 
-def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def overlay_mask(
+    image: np.ndarray, mask: np.ndarray, colour: Sequence[int], outline_width: int = 0
+) -> np.ndarray:
     """Tint an image where the mask is 1, turn it dull elsewhere, and yellow where it is 255.
 
     The outermost pixels of the mask have the bare colour, so that its shape shows on an object
@@ -49,13 +47,14 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        mask: (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
+        mask: uint8 (h, w) of 0, 1, 255; brought to (H, W) by nearest neighbour.
         colour: RGB, 0..255.
+        outline_width: pixels of a line along the border, half of it outside; 0 for none.
 
     Returns:
         uint8 (H, W, 3).
     """
-    mask = cv2.resize(mask, _size(image), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     out = 0.3 * image.astype(np.float32) + 0.45 * _grey(image)
     inside = mask == 1
     out[inside] = (1 - _OPACITY) * image[inside] + _OPACITY * np.array(colour, np.float32)
@@ -63,33 +62,42 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
     core = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))
     out[inside & (core == 0)] = colour
     out[mask == 255] = IGNORE_COLOUR
-    return np.rint(out).astype(np.uint8)
+    painted = np.rint(out).astype(np.uint8)
+    if outline_width:
+        _outline(painted, inside, colour, outline_width)
+    return painted
 
 
 def overlay_labels(
-    image: np.ndarray, labels: np.ndarray, colours: Sequence[Sequence[int]], opacity: float = 0.5
+    image: np.ndarray,
+    labels: np.ndarray,
+    colours: Sequence[Sequence[int]],
+    opacity: float = 0.5,
+    outline_part: int = 400,
 ) -> np.ndarray:
     """Tint and outline the labels 1..N; what is 0 stays as it is.
 
     Args:
         image: uint8 (H, W, 3), of any order of channels.
-        labels: uint8 (H, W) of 0..N.
+        labels: uint8 (H, W) of 0..N; a bool mask is 0 and 1.
         colours: of the labels 0..N, in the order of the image's channels; the first is not used.
         opacity: of the tint, 0..1.
+        outline_part: the outline is this part of the longer side wide, at least one pixel.
 
     Returns:
         uint8 (H, W, 3), a new array.
     """
+    labels = labels.astype(np.uint8, copy=False)
     table = np.array(colours, np.uint8)
     tinted = cv2.addWeighted(image, 1 - opacity, table[labels], opacity, 0)
     out = np.where((labels > 0)[..., None], tinted, image)
-    width = max(1, round(max(out.shape[:2]) / 400))
+    width = max(1, round(max(out.shape[:2]) / outline_part))
     for label in np.flatnonzero(np.bincount(labels[labels > 0])):
-        outline(out, labels == label, table[label].tolist(), width)
+        _outline(out, labels == label, table[label].tolist(), width)
     return out
 
 
-def outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int], width: int) -> None:
+def _outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int], width: int) -> None:
     """Draw the border of a mask, bool (H, W), into an image (H, W, 3) of the same size."""
     edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, edges, -1, colour, width)
@@ -101,7 +109,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W, 3), the image's size.
     """
-    heat = cv2.resize(heat.astype(np.float32), _size(image), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
     return np.rint(0.55 * colours + 0.45 * _grey(image)).astype(np.uint8)
@@ -146,7 +154,7 @@ def overlay_errors(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3): 0.8 of the kind's colour and 0.2 of grey; 0.4 of grey where there is
         nothing; ``IGNORE_COLOUR`` where the truth is to be ignored.
     """
-    kinds = cv2.resize(kinds, _size(image), interpolation=cv2.INTER_NEAREST)
+    kinds = cv2.resize(kinds, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     grey = _grey(image)
     out = np.repeat(0.4 * grey, 3, axis=2)
     for kind in (HIT, EXTRA, MISSED):

@@ -93,10 +93,6 @@ def _add(kept: dict[str, Series], step: int, line: Mapping[str, Any]) -> None:
             kept.setdefault(key, {})[step] = float(value)
 
 
-def _ordered(kept: dict[str, Series]) -> dict[str, Series]:
-    return {key: dict(sorted(series.items())) for key, series in kept.items() if series}
-
-
 def join(starts: Iterable[list[dict[str, Any]]], name: str, notes: Iterable[str] = ()) -> History:
     """Join the lines of all starts of a run.
 
@@ -127,7 +123,11 @@ def join(starts: Iterable[list[dict[str, Any]]], name: str, notes: Iterable[str]
         for line in validation:
             _add(val, line['step'], line)
     unit = 'epoch' if by_epoch or not train else 'iteration'
-    return History(name, _ordered(train), _ordered(val), unit, tuple(notes))
+    for kept in (train, val):
+        for key in list(kept):
+            if series := kept.pop(key):
+                kept[key] = dict(sorted(series.items()))
+    return History(name, train, val, unit, tuple(notes))
 
 
 def read_history(work_dir: str | Path, name: str | None = None) -> History:

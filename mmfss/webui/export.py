@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shlex
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmfss.apis.loading import DEFAULT_CONFIG
-from mmfss.apis.prediction import Prediction
 from mmfss.datasets.preparation.jobs import save_png
 from mmfss.files import atomic
-from mmfss.labelling.tables import score_columns, score_row
+from mmfss.labelling.tables import write_scores
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelChoice
 
@@ -41,6 +37,7 @@ def export(session: Session) -> list[Path]:
     with session.step():
         folder = session.folder.path / 'export'
         folder.mkdir(exist_ok=True)
+        classes = session.supports.classes
         session.supports.as_set(session.worker.image_size).save(folder / SUPPORT)
         results = []
         with atomic(folder / MASKS) as part, zipfile.ZipFile(part, 'w') as archive:
@@ -50,36 +47,24 @@ def export(session: Session) -> list[Path]:
                 save_png(folder / 'mask.png', result.labels, result.palette)
                 archive.write(folder / 'mask.png', f'ann_dir/{stem}.png')
                 results.append(result)
-            archive.writestr('classes.txt', _class_list(session.supports.classes))
+            listed = (f'{label} {name}\n' for label, name in enumerate(['background', *classes]))
+            archive.writestr('classes.txt', ''.join(listed))
         if not results:
             return [folder / SUPPORT]
-        with atomic(folder / SCORES) as part:
-            part.write_text(scores_csv(results), encoding='utf-8')
+        rows = []
+        for result in sorted(results, key=lambda one: (one.certainty, one.source)):
+            measured = [
+                (
+                    score,
+                    name in result.present,
+                    float(np.mean(result.mask(name))),
+                    result.confidence(name),
+                )
+                for name, score in zip(classes, result.scores)
+            ]
+            rows.append((result.source, result.certainty, measured))
+        write_scores(folder / SCORES, classes, rows)
         return [folder / MASKS, folder / SCORES, folder / SUPPORT]
-
-
-def _class_list(classes: Sequence[str]) -> str:
-    return ''.join(f'{label} {name}\n' for label, name in enumerate(['background', *classes]))
-
-
-def scores_csv(results: Sequence[Prediction]) -> str:
-    """A row per image, the least certain first, with the columns of tools/label.py: certainty, and
-    of each class its object score, whether it is there, its share of the image and confidence."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator='\n')
-    writer.writerow(score_columns(results[0].classes))
-    for result in sorted(results, key=lambda one: (one.certainty, one.source)):
-        measured = [
-            (
-                score,
-                name in result.present,
-                float(np.mean(result.mask(name))),
-                result.confidence(name),
-            )
-            for name, score in zip(result.classes, result.scores)
-        ]
-        writer.writerow(score_row(result.source, result.certainty, measured))
-    return table.getvalue()
 
 
 def command(choice: ModelChoice, threshold: float) -> str:

@@ -1,16 +1,66 @@
-"""The components of the page, in Gradio, and how they are arranged."""
+"""The components of the page, in Gradio: what they say, and how they are arranged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import gradio as gr
 
-from mmfss.webui import texts
 from mmfss.webui.marking import PREVIEW_SIDE
-from mmfss.webui.session import Session
 
 BRUSH, BOX, POINT, BESIDE = 'Brush', 'Box', 'Point on it', 'Point beside it'
+
+
+HEAD = """# Show a few, label the rest
+Mark an object in one or more images, name its class, and see it marked in your other images."""
+
+DEFAULT_NOTE = """<p class="notice"><b>This model is for trying the page out.</b> It was trained on
+generated shapes only and does not know photos. To get weights for photos and start the page with
+them, see <code>docs/labelling.md</code>.</p>"""
+
+SHOW = 'Load images, mark an object in each, and name its class. One per class is enough to begin.'
+LABEL = 'Drop the images to label. Each is marked with the classes that were found in it.'
+TAKE = 'Masks of all labelled images, their scores, and the marked objects as one small file.'
+THRESHOLD = 'A class that scores less in an image is not marked there. Decides anew at once.'
+
+HINTS = {
+    BRUSH: '<p class="note">Paint over the whole object.</p>',
+    BOX: '<p class="note">Click two opposite corners of a box around the object. The proposed '
+    'mask is used only when you press the button.</p>',
+    POINT: '<p class="note">Click on the object, more than once if needed. The proposed '
+    'mask is used only when you press the button.</p>',
+    BESIDE: '<p class="note">Click on what the proposed mask should not hold.</p>',
+}
+
+SESSION_GONE = 'This page was open for too long and its data was removed. Reload the page.'
+UNEXPECTED = 'This step failed for a reason of its own; the log of the server has it. Try again.'
+NOTHING_TO_TAKE = '<p class="note">Nothing to take away yet: mark an object in step 1 first.</p>'
+
+CSS = """
+.gradio-container {width: 100% !important; max-width: 1180px !important; margin: 0 auto !important}
+.notice {border-left: 4px solid #d97706; background: #fef3c7; color: #422006;
+  padding: .5em .8em; margin: 0; border-radius: 4px}
+.note {opacity: .75; margin: .2em 0}
+.legend span {margin-right: 1.2em; white-space: nowrap}
+.swatch {display: inline-block; width: .9em; height: .9em; margin-right: .4em;
+  vertical-align: -.08em; border-radius: 2px; border: 1px solid #0003}
+.scroll {overflow: auto; max-height: 320px}
+.scores {border-collapse: collapse; border: 0 !important;
+  width: auto !important; margin: 0 !important}
+.scores thead, .scores tbody, .scores tr {border: 0 !important}
+.scores th, .scores td {padding: .25em .8em; text-align: left; white-space: nowrap;
+  border: 0 !important; border-bottom: 1px solid #8884 !important}
+.scores td:first-child, .scores th {max-width: 24em; overflow: hidden; text-overflow: ellipsis}
+#clickable img {width: 100%; height: 100%; object-fit: contain; cursor: crosshair}
+.there {font-weight: 700}
+.absent {opacity: .55}
+#photos .grid-wrap, #shots .grid-wrap, #results .grid-wrap {padding-top: 28px}
+#results .grid-wrap {max-height: none}
+#files .label-clear-button {display: none}
+@media (max-width: 640px) {
+  #clickable, #editor {height: 380px !important}
+  .scores td:first-child, .scores th {max-width: 9em}
+  #results .grid-container {grid-template-columns: 1fr !important}
+}
+"""
 
 
 def theme() -> gr.themes.Base:
@@ -27,19 +77,16 @@ class Layout:
     Args:
         threshold: of the object score, to begin with.
         note: say that the model knows generated shapes only.
-        close: called with a session that is over.
     """
 
-    def __init__(
-        self, threshold: float, note: bool, close: Callable[[Session | None], None]
-    ) -> None:
+    def __init__(self, threshold: float, note: bool) -> None:
         with gr.Blocks(
             title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
         ) as self.blocks:
-            self.session = gr.State(None, delete_callback=close)
-            gr.Markdown(texts.HEAD)
+            self.session = gr.State(None, delete_callback=lambda gone: gone and gone.close())
+            gr.Markdown(HEAD)
             if note:
-                gr.HTML(texts.DEFAULT_NOTE, padding=False)
+                gr.HTML(DEFAULT_NOTE, padding=False)
             with gr.Tabs():
                 with gr.Tab('1 Show'):
                     self._show_tab()
@@ -49,7 +96,7 @@ class Layout:
                     self._take_tab()
 
     def _show_tab(self) -> None:
-        gr.Markdown(texts.SHOW)
+        gr.Markdown(SHOW)
         self.photo_files = gr.File(
             label='Images that show your classes, or a support.safetensors', height=130,
             file_count='multiple', elem_id='photo-files',
@@ -96,7 +143,7 @@ class Layout:
                     [BOX, POINT, BESIDE, BRUSH], value=BOX, label='Mark with',
                     elem_id='tool',
                 )  # fmt: skip
-                self.hint = gr.HTML(texts.HINTS[BOX], elem_id='hint', padding=False)
+                self.hint = gr.HTML(HINTS[BOX], elem_id='hint', padding=False)
                 self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
                 with gr.Row() as self.click_buttons:
                     self.undo = gr.Button('Undo click', size='sm', min_width=80)
@@ -104,7 +151,7 @@ class Layout:
                 self.drop_photo = gr.Button('Take this image off the list', size='sm')
 
     def _label_tab(self, threshold: float) -> None:
-        gr.Markdown(texts.LABEL)
+        gr.Markdown(LABEL)
         self.query_files = gr.File(
             label='Images to label', file_count='multiple', elem_id='query-files', height=130
         )
@@ -113,7 +160,7 @@ class Layout:
             self.clear_queries = gr.Button('Remove all', elem_id='clear-queries', min_width=120)
         self.threshold = gr.Slider(
             0, 1, value=threshold, step=0.01, label='Threshold of the object score',
-            info=texts.THRESHOLD, elem_id='threshold', buttons=['reset'],
+            info=THRESHOLD, elem_id='threshold', buttons=['reset'],
         )  # fmt: skip
         self.scores = gr.HTML(elem_id='scores', padding=False)
         self.results = gr.Gallery(
@@ -122,7 +169,7 @@ class Layout:
         )  # fmt: skip
 
     def _take_tab(self) -> None:
-        gr.Markdown(texts.TAKE)
+        gr.Markdown(TAKE)
         self.take_note = gr.HTML(elem_id='take-note', padding=False)
         self.files = gr.File(
             label='Files', file_count='multiple', interactive=False, visible=False,

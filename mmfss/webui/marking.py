@@ -14,10 +14,13 @@ import cv2
 import numpy as np
 
 from mmfss.apis.prompts import Prompt
+from mmfss.visualization.overlays import overlay_labels
 
 PREVIEW_SIDE = 800
 LEAST_SIDE = 640
 """Smaller images are enlarged for marking."""
+OUTLINE_PART = 300
+"""Part of the longer side that the outline of a mask is wide, on previews and thumbnails."""
 Kind = Literal['corner', 'object', 'rest']
 _BLUE, _GREEN, _RED, _WHITE = (255, 144, 30), (60, 200, 60), (50, 50, 235), (255, 255, 255)  # BGR
 _COLOURS = {'corner': _BLUE, 'object': _GREEN, 'rest': _RED}
@@ -116,17 +119,6 @@ def brush_mask(editor: Mapping[str, Any] | None, shape: tuple[int, int]) -> np.n
     return resize_mask(painted, shape)
 
 
-def tint(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.ndarray:
-    """The image (H, W, 3) with a mask (H, W) tinted and outlined in a BGR colour."""
-    out = image.copy()
-    blended = cv2.addWeighted(image, 0.5, np.full_like(image, colour), 0.5, 0)
-    out[mask] = blended[mask]
-    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(max(out.shape[:2]) / 300))
-    cv2.drawContours(out, edges, -1, tuple(int(c) for c in colour), width)
-    return out
-
-
 def draw_marks(
     image: np.ndarray,
     clicks: Sequence[Click],
@@ -145,7 +137,7 @@ def draw_marks(
     if mask is not None:
         small = resize_mask(mask, image.shape[:2])
         rim = cv2.dilate(small.astype(np.uint8), np.ones((7, 7), np.uint8)) > small
-        out = tint(image, small, _BLUE)
+        out = overlay_labels(image, small, (_WHITE, _BLUE), outline_part=OUTLINE_PART)
         out[rim] = _WHITE  # blue alone is hard to see on the sky
     scale = np.array(image.shape[1::-1]) / np.array(shape[::-1])
     places = [tuple(int(v) for v in np.array([c.x, c.y]) * scale) for c in clicks]

@@ -1,6 +1,6 @@
 """The page, in Gradio: three tabs over a :class:`mmfss.webui.session.Session`.
 
-Import this only where Gradio is installed; ``cli`` checks.
+Import this only where Gradio is installed; :mod:`mmfss.commands.webui` checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from mmfss.webui import texts, views
+from mmfss.webui import layout, views
 from mmfss.webui.export import command, export
 from mmfss.webui.layout import BESIDE, BOX, BRUSH, POINT, Layout
 from mmfss.webui.marking import Kind
@@ -33,7 +33,7 @@ def steps(handler: Callable) -> Callable:
     @functools.wraps(handler)
     def guarded(self: Page, session: Session | None, *args: Any) -> Updates:
         if session is None:
-            _warn(texts.SESSION_GONE)
+            _warn(layout.SESSION_GONE)
             return {self.session: None}
         try:
             updates = handler(self, session, *args)
@@ -42,7 +42,7 @@ def steps(handler: Callable) -> Callable:
             updates = {}
         except Exception:  # whatever it is, the others' pages and this one go on
             logging.getLogger(__name__).exception('a step of the page failed')
-            _warn(texts.UNEXPECTED)
+            _warn(layout.UNEXPECTED)
             updates = {}
         # given back each time: Gradio counts a session's age from here
         return {self.session: session, **updates}
@@ -65,7 +65,7 @@ class Page(Layout):
 
     def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
         self.worker, self.limits, self.root = worker, limits, root
-        super().__init__(worker.threshold, worker.choice.is_default, _close)
+        super().__init__(worker.threshold, worker.choice.is_default)
         with self.blocks:
             self._wire()
 
@@ -150,7 +150,7 @@ class Page(Layout):
             shown: gr.update(visible=True, value=value),
             hidden: gr.update(visible=False),
             self.click_buttons: gr.update(visible=not brush),
-            self.hint: texts.HINTS[tool],
+            self.hint: layout.HINTS[tool],
         }
 
     @steps
@@ -227,7 +227,7 @@ class Page(Layout):
     @steps
     def take(self, session: Session) -> Updates:
         if not session.supports:
-            note = texts.NOTHING_TO_TAKE
+            note = layout.NOTHING_TO_TAKE
             hidden = gr.update(visible=False, value=None)
             return {self.take_note: note, self.files: hidden, self.command: hidden}
         files = [str(file) for file in export(session)]
@@ -288,8 +288,3 @@ class Page(Layout):
 
 def _uploads(files: list[str] | None) -> list[tuple[Path, str]]:
     return [(Path(file), Path(file).name) for file in files or []]
-
-
-def _close(session: Session | None) -> None:
-    if session is not None:
-        session.close()

@@ -14,11 +14,9 @@ import numpy as np
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import make_shot
 from mmfss.webui import marking
-from mmfss.webui.folder import Upload, VisitorFolder, take
+from mmfss.webui.images import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Query, Supports
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
-from mmfss.webui.queries import Query
-from mmfss.webui.supports import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Supports
-from mmfss.webui.uploads import Limits, read_upload
+from mmfss.webui.uploads import Limits, Upload, VisitorFolder, read_upload, take
 from mmfss.webui.worker import ModelWorker
 
 PATIENCE_S = 20.0
@@ -76,25 +74,26 @@ class Session:
         Returns:
             Why which files were left out.
         """
+        size, most = self.worker.image_size, self.limits.max_shots
+
+        def add_file(path: Path, name: str) -> None:
+            self.supports = self.supports.with_file(path, name, size, most)
+
+        def photo(path: Path, name: str) -> Photo:
+            image = read_upload(path, name, self.limits)
+            kept = self.folder.keep(path)
+            return Photo(name, kept, image.shape[:2], marking.preview(image, THUMB_SIDE))
+
         with self.step():
             files = [one for one in uploads if one[1].lower().endswith(SUPPORT_SUFFIX)]
-            refused = take(files, (), self.limits.max_shots, self._add_file)[1]
+            refused = take(files, (), most, add_file)[1]
             images = [one for one in uploads if one not in files]
-            known = [photo.name for photo in self.photos]
-            new, others = take(images, known, self.limits.max_photos, self._photo)
+            known = [one.name for one in self.photos]
+            new, others = take(images, known, self.limits.max_photos, photo)
             if new:
                 self._choose(len(self.photos))
                 self.photos += tuple(new)
             return refused + others
-
-    def _add_file(self, path: Path, name: str) -> None:
-        size, most = self.worker.image_size, self.limits.max_shots
-        self.supports = self.supports.with_file(path, name, size, most)
-
-    def _photo(self, path: Path, name: str) -> Photo:
-        image = read_upload(path, name, self.limits)
-        kept = self.folder.keep(path)
-        return Photo(name, kept, image.shape[:2], marking.preview(image, THUMB_SIDE))
 
     def choose_photo(self, index: int) -> None:
         """Make another image the current one; clicks and proposal are dropped.
@@ -198,13 +197,10 @@ class Session:
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
             marked = MarkedShot(name, shot, photo.thumb, small, photo)
             self.supports = self.supports.with_shots([marked], self.limits.max_shots)
-            self._choose(self._next_unmarked())
+            now = self._current_index()
+            others = [*range(now + 1, len(self.photos)), *range(now)]
+            self._choose(next((i for i in others if not self.marked_as(i)), now))
             return name
-
-    def _next_unmarked(self) -> int | None:
-        index = self._current_index()
-        later = [*range(index + 1, len(self.photos)), *range(index)]
-        return next((i for i in later if not self.marked_as(i)), index)
 
     def marked_as(self, index: int) -> list[str]:
         """Classes that an image of the list was marked as."""
@@ -226,15 +222,16 @@ class Session:
         Returns:
             Why which files were left out.
         """
+
+        def query(path: Path, name: str) -> Query:
+            image = read_upload(path, name, self.limits)
+            return Query.keep(name, self.folder.keep(path), image)
+
         with self.step():
-            known = [query.name for query in self.queries]
-            new, refused = take(uploads, known, self.limits.max_queries, self._query)
+            known = [one.name for one in self.queries]
+            new, refused = take(uploads, known, self.limits.max_queries, query)
             self.queries += tuple(new)
             return refused
-
-    def _query(self, path: Path, name: str) -> Query:
-        image = read_upload(path, name, self.limits)
-        return Query.keep(name, self.folder.keep(path), image)
 
     def clear_queries(self) -> None:
         """Remove all images to label, and their results."""
@@ -269,14 +266,12 @@ class Session:
                 if progress is not None:
                     progress(i, len(self.queries))
                 if query.prediction is None:
-                    labelled = self._label_one(query)
+                    image = read_upload(query.path, query.name, self.limits)
+                    self._inferencer.threshold = self.threshold
+                    found = cast(Prediction, self.worker.run(self._inferencer, image))
+                    labelled = query.labelled(found)
                     self.queries = (*self.queries[:i], labelled, *self.queries[i + 1 :])
             self._decide()  # the threshold may have moved meanwhile
-
-    def _label_one(self, query: Query) -> Query:
-        image = read_upload(query.path, query.name, self.limits)
-        self._inferencer.threshold = self.threshold
-        return query.labelled(cast(Prediction, self.worker.run(self._inferencer, image)))
 
     def labelled(self) -> tuple[Query, ...]:
         """Images with a result of the present supports."""

@@ -1,17 +1,26 @@
-"""What visitors send: checked before it is decoded, and under names that can do no harm."""
+"""What visitors send: checked before it is decoded, under names that can do no harm, and kept in a
+folder that goes with the session."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import unicodedata
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmfss.apis.images import as_bgr
 
+T = TypeVar('T')
+Upload = tuple[Path, str]
+"""A file on the server, and what the visitor calls it."""
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')
 """Pillow's names; MPO comes with JPEG. Others stay closed: some of
 them start programs, as PostScript does."""
@@ -56,16 +65,13 @@ def clean_name(name: str) -> str:
     Letters of all scripts stay. At most 120 bytes in UTF-8 besides the ending.
     """
     text = unicodedata.normalize('NFC', name).replace('\\', '/').rsplit('/', 1)[-1]
-    text = ''.join('_' if c in '<>:"|?*' or _is_odd(c) else c for c in text)
+    odd = '<>:"|?*\u2028\u2029'
+    text = ''.join('_' if c in odd or unicodedata.category(c)[0] == 'C' else c for c in text)
     stem, suffix = os.path.splitext(text.strip(' .'))
     stem = stem.encode('utf-8', 'ignore')[:MAX_NAME_BYTES].decode('utf-8', 'ignore').rstrip(' .')
     if not stem or stem.casefold() in _WINDOWS_DEVICES:
         stem = f'image_{stem}'.rstrip('_')
     return stem + suffix[:12]
-
-
-def _is_odd(character: str) -> bool:
-    return unicodedata.category(character)[0] == 'C' or character in '\u2028\u2029'
 
 
 def unused_name(name: str, taken: Iterable[str]) -> str:
@@ -96,25 +102,24 @@ def check_header(path: str | os.PathLike, name: str, limits: Limits) -> None:
             f'{name} has {size / 2**20:.1f} MB, allowed are {limits.max_upload_mb} MB; make it '
             'smaller'
         )
+    too_large = None
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
+        if width * height > limits.max_pixels:
+            too_large = f'{width} x {height}'
     except Image.DecompressionBombError:
-        raise ValueError(_too_large(name, 'far more', limits)) from None
+        too_large = 'far more'
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
         raise ValueError(
             f'{name} is not an image, or damaged; these are read: JPEG, PNG, BMP, WebP, TIFF, PPM, '
             'GIF (still ones)'
         ) from error
-    if width * height > limits.max_pixels:
-        raise ValueError(_too_large(name, f'{width} x {height}', limits))
-
-
-def _too_large(name: str, size: str, limits: Limits) -> str:
-    return (
-        f'{name} has {size} pixels, allowed are {limits.max_pixels / 1e6:g} million; make it '
-        'smaller or cut it'
-    )
+    if too_large is not None:
+        raise ValueError(
+            f'{name} has {too_large} pixels, allowed are {limits.max_pixels / 1e6:g} million; make '
+            'it smaller or cut it'
+        )
 
 
 def read_upload(path: str | os.PathLike, name: str, limits: Limits) -> np.ndarray:
@@ -129,3 +134,57 @@ def read_upload(path: str | os.PathLike, name: str, limits: Limits) -> np.ndarra
         return as_bgr(path)
     except (ValueError, OSError) as error:
         raise ValueError(str(error).replace(str(path), name)) from error
+
+
+class VisitorFolder:
+    """A folder below ``root``; it is removed by :meth:`remove`, with this object, or at exit.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix='visitor_', dir=root))
+        # the page may forget a session without a word
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._number = 0
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._finalizer()
+
+    def keep(self, path: Path) -> Path:
+        """Copy an upload into the folder; there its name is a number and its ending."""
+        self._number += 1
+        suffix = Path(clean_name(path.name)).suffix.lower()
+        kept = self.path / f'{self._number:05d}{suffix}'
+        shutil.copyfile(path, kept)
+        return kept
+
+
+def take(
+    uploads: Iterable[Upload], known: Iterable[str], limit: int, read: Callable[[Path, str], T]
+) -> tuple[list[T], list[str]]:
+    """Read uploads, under names that are harmless and differ.
+
+    Args:
+        uploads: the files.
+        known: names that are taken.
+        limit: of all names.
+        read: of a file and its name; may raise ValueError and OSError.
+
+    Returns:
+        What was read, and why which others were left out.
+    """
+    names, taken, refused = list(known), [], []
+    for path, given in uploads:
+        name = unused_name(clean_name(given), names)
+        if len(names) >= limit:
+            refused.append(f'{clean_name(given)} was left out: {limit} images are the most')
+            continue
+        try:
+            taken.append(read(path, name))
+            names.append(name)
+        except (ValueError, OSError) as error:
+            refused.append(str(error))
+    return taken, refused

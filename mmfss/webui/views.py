@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from html import escape
+from typing import cast
 
 import numpy as np
 
 from mmfss.apis.prediction import Prediction
 from mmfss.datasets.palette import label_palette
-from mmfss.webui.marking import tint
+from mmfss.visualization.overlays import overlay_labels
+from mmfss.webui.marking import OUTLINE_PART
 from mmfss.webui.session import Session
 
 Picture = tuple[np.ndarray, str]
@@ -30,8 +32,9 @@ def shot_list(session: Session) -> list[Picture]:
     colours = label_palette(len(session.supports.classes))
     pictures = []
     for shot in session.supports.by_class():
-        colour = colours[session.supports.classes.index(shot.class_name) + 1]
-        picture = tint(shot.thumb, shot.thumb_mask, colour[::-1])
+        colour = colours[session.supports.classes.index(shot.class_name) + 1][::-1]
+        both = ((0, 0, 0), colour)
+        picture = overlay_labels(shot.thumb, shot.thumb_mask, both, outline_part=OUTLINE_PART)
         pictures.append((_rgb(picture), f'{shot.class_name} ({shot.shot.source})'))
     return pictures
 
@@ -101,20 +104,15 @@ def score_table(session: Session) -> str:
     heads = ''.join(
         f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(session.supports.classes, 1)
     )
-    rows = ''.join(
-        f'<tr><td>{escape(query.name)}</td>{_cells(query.prediction)}</tr>'
-        for query in labelled
-        if query.prediction is not None
-    )
+    rows = []
+    for query in labelled:
+        made = cast(Prediction, query.prediction)
+        cells = [f'<td>{escape(query.name)}</td>']
+        for score, threshold in zip(made.scores, made.thresholds):
+            kind = 'there' if score >= threshold else 'absent'
+            cells.append(f'<td class="{kind}">{score:.2f}</td>')
+        rows.append(f'<tr>{"".join(cells)}</tr>')
     return (
         f'{note}<div class="scroll"><table class="scores"><thead><tr><th>image</th>{heads}</tr>'
-        f'</thead><tbody>{rows}</tbody></table></div>'
+        f'</thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
-
-
-def _cells(prediction: Prediction) -> str:
-    cells = []
-    for score, threshold in zip(prediction.scores, prediction.thresholds):
-        there = score >= threshold
-        cells.append(f'<td class="{"there" if there else "absent"}">{score:.2f}</td>')
-    return ''.join(cells)

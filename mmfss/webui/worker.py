@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from mmengine.logging import print_log
 
 from mmfss.apis import FewShotInferencer
 from mmfss.apis.loading import DEFAULT_CONFIG
@@ -44,7 +46,8 @@ class ModelWorker:
 
     Args:
         inferencer: its model and threshold are shared; its support set is not used.
-        proposer: default: SAM 2's own prompts, of the same model.
+        proposer: default: that of the same model; where its method takes no prompts, or has no
+            weights for them, the page is for the brush alone, and a click says why.
         choice: what the model is called.
     """
 
@@ -55,7 +58,14 @@ class ModelWorker:
         choice: ModelChoice | None = None,
     ) -> None:
         self._inferencer = inferencer
-        self._proposer: Proposes = Proposer(inferencer) if proposer is None else proposer
+        self._no_prompts = ''
+        if proposer is None:
+            try:
+                proposer = Proposer(inferencer)
+            except ValueError as error:
+                self._no_prompts = f'{error}. On this page, paint the object with the brush'
+                print_log(f'{error}. The page goes without', 'current', logging.WARNING)
+        self._proposer = proposer
         self.choice = choice or ModelChoice()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='mmfss-model')
 
@@ -76,7 +86,8 @@ class ModelWorker:
         """
         weights = None if choice.weights is None else os.path.expanduser(choice.weights)
         inferencer = FewShotInferencer(choice.config, weights, device)
-        return cls(inferencer, Proposer(inferencer, prompt_weights), choice)
+        asked = None if prompt_weights is None else Proposer(inferencer, prompt_weights)
+        return cls(inferencer, asked, choice)
 
     @property
     def image_size(self) -> int:
@@ -107,8 +118,11 @@ class ModelWorker:
         """The mask that a prompt means: bool (H, W).
 
         Raises:
-            ValueError: The prompt is not inside the image, or finds nothing.
+            ValueError: The prompt is not inside the image, or finds nothing; or there is nothing
+                for prompts.
         """
+        if self._proposer is None:
+            raise ValueError(self._no_prompts)
         proposal = self.run(self._proposer.propose, image, prompt)
         return np.asarray(proposal.mask, bool)
 

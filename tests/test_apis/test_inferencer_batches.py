@@ -16,7 +16,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.reading import read_ahead
+from mmfss.apis.images import read_ahead
 
 COUNT = 7
 

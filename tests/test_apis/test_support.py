@@ -9,8 +9,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmfss.apis.shots import as_mask, make_shot
-from mmfss.apis.support import SupportSet, check_classes
+from mmfss.apis.support import SupportSet, as_mask, check_classes, make_shot
 
 SIZE = 32
 

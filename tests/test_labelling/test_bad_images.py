@@ -13,8 +13,8 @@ from PIL import Image
 from mmfss.apis.images import as_bgr
 from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
-from mmfss.labelling import sources
-from mmfss.labelling.outputs import OVERLAY_SIDE
+from mmfss.labelling import plan
+from mmfss.labelling.records import OVERLAY_SIDE
 
 
 def picture(height: int = 40, width: int = 60) -> Image.Image:
@@ -135,7 +135,7 @@ def test_two_images_of_one_label_are_refused(case, tmp_path, capsys):
     assert label(case.arguments(tmp_path / 'out', images=images)) == 2
     assert 'b.jpg and b.png would both be labelled as ann_dir/b.png' in capsys.readouterr().err
     with pytest.raises(ValueError, match=r'label of x.jpg, ann_dir/x.png, is where the folder'):
-        sources.check_distinct(['x.jpg', 'x.png/y.jpg'])
+        plan.check_distinct(['x.jpg', 'x.png/y.jpg'])
 
 
 def test_folders_within_each_other_are_refused(case, tmp_path):
@@ -145,11 +145,11 @@ def test_folders_within_each_other_are_refused(case, tmp_path):
     os.symlink(images, tmp_path / 'link')
     for out in (images, images / 'out', tmp_path, tmp_path / 'link/out'):
         with pytest.raises(ValueError, match='lie in each other; then results would be labelled'):
-            sources.find_images(images, out)
+            plan.find_images(images, out)
     (tmp_path / 'list.txt').write_text('images/a.jpg\n')
     with pytest.raises(ValueError, match=r'a.jpg lies in the output'):
-        sources.find_images(tmp_path / 'list.txt', images)
-    found = sources.find_images(tmp_path / 'list.txt', images / 'below')
+        plan.find_images(tmp_path / 'list.txt', images)
+    found = plan.find_images(tmp_path / 'list.txt', images / 'below')
     assert (found.root, found.names) == (images, ('a.jpg',))
 
 
@@ -166,5 +166,5 @@ def test_folders_and_lists_without_images(case, tmp_path, capsys):
     ):
         listing.write_bytes(content)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            sources.find_images(listing, tmp_path / 'out')
+            plan.find_images(listing, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()

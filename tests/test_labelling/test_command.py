@@ -12,9 +12,11 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mmfss.apis import FewShotInferencer
 from mmfss.commands.label import label, thresholds_of
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.palette import label_palette
+from mmfss.labelling import label_folder
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -180,3 +182,20 @@ def test_the_dataset_of_a_folder_with_quotes(case, tmp_path):
     (part,) = Config.fromfile(out / 'dataset.py').labelled_dataset.datasets
     assert (part.ann_file, part.data_prefix.img_path) == (f'{out}/lists/jpg.txt', str(images))
     assert part.data_prefix.seg_map_path == f'{out}/ann_dir'
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
+    """Those of the command, none of a model that is built, and that a method has none."""
+    info = json.loads((case.reference / 'run.json').read_text())['info']
+    assert info == dict(config=str(case.config), weights=str(case.weights))
+    images = tmp_path / 'images'
+    images.mkdir()
+    (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
+    inferencer = FewShotInferencer(case.inferencer().model, threshold=0.0)
+    inferencer.load_support(case.support)
+    monkeypatch.setattr(inferencer.model, 'needs_checkpoint', trained, raising=False)
+    label_folder(inferencer, images, tmp_path / 'out', info=dict(why='a trial'))
+    info = json.loads((tmp_path / 'out/run.json').read_text())['info']
+    said = {} if trained else dict(trained='nothing trained')
+    assert info == dict(why='a trial', weights=None, **said)

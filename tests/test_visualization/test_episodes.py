@@ -95,21 +95,33 @@ def test_number_of_panels(shots, pseudo, refined, truth, count):
     row = draw(
         supports=[GREY] * shots,
         support_masks=[half()] * shots,
-        pseudo_masks=np.zeros((2, 8, 8)) if pseudo else None,
-        refined_prior=np.zeros((4, 4)) if refined else None,
+        maps={
+            **({'pseudo fg': np.zeros((8, 8)), 'pseudo ae': np.zeros((8, 8))} if pseudo else {}),
+            **({'refined prior': np.zeros((4, 4))} if refined else {}),
+        },
         truth=half() if truth else None,
     )
     assert panels(row) == count
 
 
 def test_heat_from_blue_to_red_fg_ae_refined():
-    pseudo = np.stack([np.zeros((8, 8)), np.ones((8, 8))])
-    row = draw(pseudo_masks=pseudo, refined_prior=half(size=4).astype(float))
+    maps = {'fg': np.zeros((8, 8)), 'ae': np.ones((8, 8)), 'refined': half(size=4).astype(float)}
+    row = draw(maps=maps)
     assert spot(row, 4, 0.1) == spot(row, 3, 0.5) and spot(row, 4, 0.9) == spot(row, 2, 0.5)
     cold, hot = spot(row, 2, 0.5), spot(row, 3, 0.5)
     assert cold[2] > 100 and cold[2] > cold[0] + 60
     assert hot[0] > 100 and hot[0] > hot[2] + 60
     assert spot(row, 5, 0.25) == tint(PREDICTION_COLOUR)
+
+
+def test_maps_are_drawn_in_order_under_their_names():
+    cold, hot = np.zeros((3, 5)), np.ones((7, 2))
+    row, turned = draw(maps={'one': cold, 'two': hot}), draw(maps={'two': hot, 'one': cold})
+    second, third = (slice(GAP + k * (P + GAP), GAP + (k + 1) * (P + GAP)) for k in (2, 3))
+    assert np.array_equal(row[:, second], turned[:, third])
+    differs = (row != draw(maps={'another': cold, 'two': hot})).any(axis=2)
+    assert differs[TITLE_HEIGHT:TOP, second].sum() > 10
+    assert differs.sum() == differs[TITLE_HEIGHT:TOP, second].sum()
 
 
 def test_errors_are_the_last_panel():
@@ -211,10 +223,10 @@ def test_stack_fills_narrow_rows():
         (dict(support_masks=[half(7)]), r'mask of support 1 may hold only .*got \[7\]; binarise'),
         (dict(prediction=half(255)), r'prediction may hold only \(0, 1\), got \[255\]'),
         (dict(truth=half()[None]), r'truth must be an array \(H, W\), got shape \(1, 32, 32\)'),
-        (dict(pseudo_masks=np.zeros((8, 8))), r'pseudo masks must be .*\(2, S, S\).*got \(8, 8\)'),
-        (dict(pseudo_masks=np.full((2, 4, 4), np.nan)), 'pseudo masks must be finite.*got NaN'),
+        (dict(maps={'fg': np.zeros((0, 8))}), r'map fg must be .*\(h, w\).*got \(0, 8\)'),
+        (dict(maps={'fg': np.full((4, 4), np.nan)}), 'map fg must be finite.*got NaN'),
         (
-            dict(refined_prior=np.zeros((1, 4, 4))),
+            dict(maps={'refined prior': np.zeros((1, 4, 4))}),
             r'refined prior must be an array \(h, w\).*\(1, 4',
         ),
         (dict(truth=half(size=31)), r'must have one size.*got \(32, 32\) and \(31, 31\); resize'),

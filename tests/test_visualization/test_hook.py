@@ -17,10 +17,9 @@ from mmseg.structures import SegDataSample
 from mmfss.datasets.deferring import image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.features.images import ImageFile, ImageFiles
-from mmfss.visualization import hook as hook_module
+from mmfss.visualization import visualizer
 from mmfss.visualization.episodes import CAPTION_HEIGHT, GAP, TITLE_HEIGHT
-from mmfss.visualization.hook import EpisodeVisualizationHook
-from mmfss.visualization.visualizer import EpisodeVisualizer
+from mmfss.visualization.visualizer import EpisodeVisualizationHook, EpisodeVisualizer
 
 P, SIDE = 48, 16
 ROW = TITLE_HEIGHT + CAPTION_HEIGHT + P + GAP
@@ -48,7 +47,8 @@ def make_sample(episode: int, pseudo: bool = True):
     output = sample.clone()
     output.pred_sem_seg = PixelData(data=mask.clone())
     if pseudo:
-        output.pseudo_masks = PixelData(data=torch.zeros(2, SIDE, SIDE))
+        zeros = torch.zeros(SIDE, SIDE)
+        output.set_metainfo(dict(maps={'pseudo fg': zeros, 'pseudo ae': zeros}))
     return sample, output
 
 
@@ -162,7 +162,7 @@ def test_validation_is_drawn_on_request_only(tmp_path):
 
 
 def test_other_processes_draw_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(hook_module, 'is_main_process', lambda: False)
+    monkeypatch.setattr(visualizer, 'is_main_process', lambda: False)
     runner = make_runner(tmp_path)
     run_test(build(), runner, [make_batch(1)])
     assert list(tmp_path.iterdir()) == [] and runner.visualizer.got == []

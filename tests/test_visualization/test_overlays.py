@@ -162,3 +162,31 @@ def test_labels_are_tinted_and_outlined_by_a_plain_loop():
             assert np.abs(out[y, x] - wanted.astype(float)).max() <= 1
     assert out[4, 5].tolist() == [200, 0, 0] and out[27, 37].tolist() == [0, 0, 200]
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize(('width', 'bare', 'first', 'last'), [
+    (1, 180, (30, 40), (60, 100)), (2, 536, (29, 39), (61, 101)), (3, 888, (28, 38), (62, 102)),
+])  # fmt: skip
+def test_width_of_outlines(width, bare, first, last):
+    """A rectangle of 31 x 61 pixels: how many of the bare colour, and from where to where."""
+    image = np.full((100, 300, 3), 100, np.uint8)
+    mask = np.zeros(image.shape[:2], bool)
+    mask[30:61, 40:101] = True
+    colour = (10, 20, 200)
+    part = 300 // width
+    both = (
+        overlay_labels(image, mask, ((0, 0, 0), colour), outline_part=part),
+        overlay_mask(image, mask.astype(np.uint8), colour, outline_width=width),
+    )
+    for out in both:
+        here = np.argwhere((out == colour).all(axis=2))
+        assert len(here) == bare and (*here.min(0), *here.max(0)) == (*first, *last)
+    assert both[0][45, 70].tolist() == [55, 60, 150] and both[0][0, 0].tolist() == [100] * 3
+
+
+def test_no_label_and_thin_images():
+    for shape in ((1, 7, 3), (7, 1, 3), (1, 1, 3)):
+        image = np.full(shape, 9, np.uint8)
+        nothing = np.zeros(shape[:2], np.uint8)
+        assert np.array_equal(overlay_labels(image, nothing, ((1, 1, 1),)), image)
+        assert (overlay_labels(image, nothing + 1, ((0, 0, 0), (5, 6, 7))) == (5, 6, 7)).all()

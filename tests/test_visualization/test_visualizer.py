@@ -16,7 +16,7 @@ from tiny_runs import write_config, write_shapes
 
 from mmfss.commands import test as testing
 from mmfss.commands import train as launch
-from mmfss.visualization import draw_sample, visualizer
+from mmfss.visualization import draw_episode, draw_sample, visualizer
 from mmfss.visualization.curves import write_curves
 
 IMAGE = np.full((16, 16, 3), 100, np.uint8)
@@ -58,7 +58,8 @@ def test_an_episode_goes_to_every_backend(tmp_path):
     built = VISUALIZERS.build(dict(save_dir=str(tmp_path), **cfg))
     assert isinstance(built, SegLocalVisualizer)  # mmseg's hooks go on working with it
     RecordingVisBackend.calls.clear()
-    output = sample(refined_prior=torch.rand(1, 4, 4, dtype=torch.float16))
+    output = sample()
+    output.set_metainfo(dict(maps={'refined prior': torch.rand(4, 4, dtype=torch.bfloat16)}))
     built.add_episode('seven', IMAGE, [IMAGE], [MASK], output, step=3, panel_size=48)
     want = draw_sample(IMAGE, [IMAGE], [MASK], output, 48)
     ((project, name, image, step),) = RecordingVisBackend.calls
@@ -82,8 +83,24 @@ def test_title_names_episode_class_and_iou(monkeypatch):
     ]
 
 
+def test_maps_of_the_sample_are_drawn():
+    maps = {'pseudo fg': torch.rand(8, 8), 'refined prior': torch.rand(4, 4)}
+    output = sample()
+    output.set_metainfo(dict(maps=maps))
+    drawn = draw_sample(IMAGE, [IMAGE], [MASK], output, 48)
+    wanted = draw_episode(
+        IMAGE, [IMAGE], [MASK], np.ones((16, 16), np.uint8), title='episode 7: key', panel_size=48,
+        maps={name: one.numpy() for name, one in maps.items()},
+    )  # fmt: skip
+    assert np.array_equal(drawn, wanted) and drawn.shape[1] == 5 * (48 + 4) + 4
+    output.set_metainfo(dict(maps={'attention': torch.rand(1, 8, 8)}))
+    message = r'map attention must be an array \(h, w\); got \(1, 8, 8\)'
+    with pytest.raises(ValueError, match=message):
+        draw_sample(IMAGE, [IMAGE], [MASK], output)
+
+
 def test_sample_without_a_prediction():
-    with pytest.raises(ValueError, match=r"no pred_sem_seg, it has \[\]; draw what FSSAM's"):
+    with pytest.raises(ValueError, match=r"no pred_sem_seg, it has \[\]; draw what a model's"):
         draw_sample(IMAGE, [IMAGE], [MASK], SegDataSample())
 
 

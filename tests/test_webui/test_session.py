@@ -8,6 +8,9 @@ import pytest
 from webui_steps import box_mask, click_box, marked, pixels
 
 from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.webui.session import Session
+from mmfss.webui.uploads import Limits
+from mmfss.webui.worker import ModelChoice, ModelWorker
 
 
 def test_results_are_those_of_the_inferencer(new_session, photo, tiny_model):
@@ -73,6 +76,29 @@ def test_a_prompt_that_finds_nothing_leaves_the_clicks_before(new_session, photo
     with pytest.raises(ValueError, match='gives an empty mask'):
         session.click('rest', 320, 240)
     assert session.clicks == before and session.proposal is proposal
+
+
+def test_without_prompts_the_brush_is_left(tiny_model, photo, tmp_path, monkeypatch):
+    def none(inferencer, checkpoint=None):
+        raise ValueError('Matcher takes no boxes')
+
+    monkeypatch.setattr('mmfss.webui.worker.Proposer', none)
+    inferencer = FewShotInferencer(tiny_model, threshold=0.3)
+    worker = ModelWorker(inferencer)
+    session = Session(worker, Limits(), tmp_path)
+    session.add_photos([photo('a.png')])
+    session.click('corner', 10, 10)
+    with pytest.raises(ValueError, match='^Matcher takes no boxes. On this page, paint the object'):
+        session.click('corner', 90, 90)
+    layer = np.zeros((160, 192, 4), np.uint8)
+    layer[40:100, 60:120] = 255
+    assert session.use_mask('cup', {'layers': [layer]}) == 'cup'
+    session.close()
+    worker.close()
+    # weights that were asked for must be there
+    monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_: inferencer)
+    with pytest.raises(ValueError, match='^Matcher takes no boxes$'):
+        ModelWorker.load(ModelChoice(), prompt_weights='some.pth')
 
 
 def test_paint_is_a_mask(new_session, photo):
@@ -193,9 +219,6 @@ def test_visitors_share_the_model_and_nothing_else(new_session, photo):
 
 
 def test_files_go_with_the_session(new_session, worker, photo, tmp_path):
-    from mmfss.webui.session import Session
-    from mmfss.webui.uploads import Limits
-
     closed = new_session()
     closed.add_photos([photo('a.png')])
     assert len(list(closed.folder.path.iterdir())) == 1

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfss.webui.folder import take
-from mmfss.webui.uploads import Limits, check_header, clean_name, read_upload, unused_name
+from mmfss.webui.uploads import (
+    Limits,
+    check_header,
+    clean_name,
+    read_upload,
+    take,
+    unused_name,
+)
 
 LIMITS = Limits()
 
