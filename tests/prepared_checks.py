@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmfss.datasets import EpisodicDataset
-from mmfss.datasets.preparation import cli
+from mmfss.commands import prepare as cli
 
 
 def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:

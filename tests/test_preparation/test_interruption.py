@@ -19,7 +19,8 @@ from preparation_jobs import bad_job, end_process, paint, slow_job
 from prepared_checks import fails, files, picture, save
 
 from mmfss import files as mmfss_files
-from mmfss.datasets.preparation import cli, folder_masks, jobs
+from mmfss.commands import prepare as cli
+from mmfss.datasets.preparation import folder_masks, jobs
 from mmfss.datasets.preparation.jobs import run, save_png
 from mmfss.datasets.prepared import PreparedDataset
 
