@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfss.datasets import EpisodicDataset
 from mmfss.commands import prepare as cli
+from mmfss.datasets import EpisodicDataset
 
 
 def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:

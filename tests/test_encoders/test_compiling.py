@@ -9,10 +9,9 @@ from unittest.mock import patch
 import pytest
 import torch
 from mmseg.registry import HOOKS, MODELS
+from tiny_models import build, config, episodes, inputs_of
 
 from mmfss.encoders.compiling import PARTS, warm_up
-
-from .tiny_models import build, config, episodes, inputs_of
 
 ALL = tuple(PARTS)
 

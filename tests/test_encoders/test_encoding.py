@@ -7,10 +7,9 @@ import copy
 import pytest
 import torch
 from mmseg.registry import MODELS
+from tiny_models import build, config, episodes, inputs_of, samples_of
 
 from mmfss.encoders.frozen import FrozenEncoding
-
-from .tiny_models import build, config, episodes, inputs_of, samples_of
 
 CACHE = dict(type='FeatureCache', memory_bytes=2**26)
 

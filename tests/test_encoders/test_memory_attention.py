@@ -147,9 +147,7 @@ def test_parts_of_the_feed_forward_part_change_no_number(monkeypatch):
     attention = memory_attention(type='SupportCalibratedMemoryAttention')
     support, query, masks = frames(2), frames(1, seed=10), masks_of(2)
     whole = attend(attention, support, query, masks)
-    monkeypatch.setattr(
-        'mmfss.encoders.sam2.memory_attention.MLP_TOKENS', N - 1
-    )  # across the episodes
+    monkeypatch.setattr('mmfss.methods.fssam.attention.MLP_TOKENS', N - 1)  # across the episodes
     torch.testing.assert_close(attend(attention, support, query, masks), whole)
 
 

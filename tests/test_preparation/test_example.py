@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mmfss.datasets.io import read_image, read_mask
 from mmfss.commands import prepare as cli
+from mmfss.datasets.io import read_image, read_mask
 from mmfss.datasets.preparation.example import SHOTS, Example, write_example
 from mmfss.datasets.shapes import SHAPES_CLASSES
 from mmfss.datasets.shapes_scenes import render_sample

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfss.webui import cli
+from mmfss.commands import webui as cli
 from mmfss.webui.uploads import Limits
 
 

@@ -15,8 +15,8 @@ import torch
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
-from mmfss.encoders.sam2.memory_attention import SupportCalibratedAttention
 from mmfss.functional import masked_average, squared_dice_loss
+from mmfss.methods.fssam.attention import SupportCalibratedAttention
 from mmfss.methods.fssam.prompts import PseudoPromptGenerator
 from mmfss.methods.fssam.refinement import IterativeMemoryRefinement
 

@@ -44,8 +44,9 @@ class FSSAM(BaseSegmentor):
 
     Args:
         sam2: ``dict(arch=..., image_size=512, checkpoint='official' | path | None)``, see
-            :func:`mmfss.encoders.sam2.model.build_sam2` and ``load_sam2`` there. For a SAM 2 that starts from random weights ``same_place=2.0`` lets its cross-attention
-            start out local, see :func:`mmfss.encoders.sam2.memory_attention.start_at_same_place`.
+            :mod:`mmfss.encoders.sam2.model`. For a SAM 2 that starts from random weights
+            ``same_place=2.0`` lets its cross-attention start out local, see
+            :func:`mmfss.encoders.sam2.memory_attention.start_at_same_place`.
         prior_encoder: config of a :class:`~mmfss.encoders.backbones.PriorEncoder`; may be None
             where the prompt generator needs none, and is not run then.
         prompt_generator: makes the pseudo masks; None uses the support memory alone.
@@ -53,9 +54,9 @@ class FSSAM(BaseSegmentor):
         memory_attention: ``dict(type='SupportCalibratedMemoryAttention', strength=10.0)``, or
             None for SAM 2's own.
         loss_decode: loss on (B, S, S) logits and labels.
-        trainable: modules of SAM 2 that are trained, out of
-            :data:`mmfss.methods.fssam.parts.TRAINABLE`; all else is frozen and stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run
-            inside the image encoder and are trained only with it.
+        trainable: modules of SAM 2 that are trained, out of ``TRAINABLE``; all else is frozen and
+            stays in eval mode. The decoder's ``conv_s0`` and ``conv_s1`` run inside the image
+            encoder and are trained only with it.
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the frozen encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch: images that the frozen encoders take at a time in eval mode, see
