@@ -8,7 +8,7 @@ import numpy as np
 
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
-    """``value`` if it is an integer from ``low`` on, to ``high`` if that is given; ValueError else."""
+    """``value`` if it is an integer >= ``low`` (and <= ``high``), else ValueError."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         number = int(value)
         if low <= number and (high is None or number <= high):
