@@ -1,14 +1,18 @@
-"""Words of messages."""
+"""Names in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable
 from itertools import islice
+from typing import TypeVar
+
+Name = TypeVar('Name', bound=Hashable)
 
 
 def listed(
     names: Collection[object],
-    limit: int = 5,
+    limit: int = 20,
     separator: str = ', ',
     more: str = ' and {rest} more',
 ) -> str:
@@ -24,3 +28,8 @@ def listed(
     said = separator.join(map(str, islice(names, limit)))
     rest = len(names) - limit
     return said + more.format(rest=rest, total=len(names)) if rest > 0 else said
+
+
+def repeated(names: Iterable[Name]) -> list[Name]:
+    """What stands there more than once, in the order of the first time."""
+    return [name for name, count in Counter(names).items() if count > 1]

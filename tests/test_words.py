@@ -1,18 +1,19 @@
-"""Lists of names in messages."""
+"""Names in messages."""
 
 from __future__ import annotations
 
 import pytest
 
-from mmfss.words import listed
+from mmfss.words import listed, repeated
 
 
 @pytest.mark.parametrize(
     ('names', 'options', 'said'),
     [
         ([], {}, ''),
-        ('abcde', {}, 'a, b, c, d, e'),
-        ('abcdef', {}, 'a, b, c, d, e and 1 more'),
+        (range(3), {}, '0, 1, 2'),
+        ('abcdef', dict(limit=5), 'a, b, c, d, e and 1 more'),
+        ('x' * 23, {}, ', '.join('x' * 20) + ' and 3 more'),
         (range(9), dict(limit=2), '0, 1 and 7 more'),
         ({'x': 1, 'y': 2}, dict(limit=1), 'x and 1 more'),
         (
@@ -27,3 +28,8 @@ from mmfss.words import listed
 )
 def test_the_first_and_how_many_more(names, options, said):
     assert listed(names, **options) == said
+
+
+def test_names_that_occur_more_than_once():
+    assert repeated('abcbaad') == ['a', 'b']
+    assert repeated(iter(range(3))) == repeated([]) == []

@@ -27,7 +27,7 @@ from mmfss.apis.nway import ClassStates, class_logits, encode_classes, segment_c
 from mmfss.apis.segmentor_config import PREPROCESSOR, check_preprocessor, checked_test_cfg
 from mmfss.arguments import integer, optional
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.functional import up
 from mmfss.methods.fssam.model import FSSAM
 

@@ -33,9 +33,9 @@ from mmfss.datasets.preparation.folder_layouts import (
     Sample,
     Source,
     find_source,
-    listed,
 )
 from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
+from mmfss.words import listed
 
 __all__ = ['draw_support', 'read_support']
 UNKNOWN = 255

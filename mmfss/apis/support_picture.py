@@ -9,7 +9,7 @@ import numpy as np
 
 from mmfss.apis.shots import Shot
 from mmfss.apis.support import SupportSet
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.visualization.episodes import GAP, PAPER, stack_rows
 from mmfss.visualization.overlays import outline, overlay_mask
 from mmfss.visualization.text import write_text

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from mmfss.datasets.class_names import canonical
+from mmfss.datasets.classes import canonical
 from mmfss.datasets.folds import FoldSplit
 
 META_KEY = 'mmfss'

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.files import atomic, write_text
 from mmfss.labelling.folder import ANN_DIR, COCO, DATASET, FAILED, LISTS, SCORES
 from mmfss.labelling.records import Records

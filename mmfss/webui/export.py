@@ -14,7 +14,7 @@ import numpy as np
 
 from mmfss.apis.loading import DEFAULT_CONFIG
 from mmfss.apis.prediction import Prediction
-from mmfss.datasets.preparation.jobs import save_png
+from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import score_columns, score_row
 from mmfss.webui.session import Session

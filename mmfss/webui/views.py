@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from mmfss.apis.prediction import Prediction
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.webui.marking import tint
 from mmfss.webui.session import Session
 

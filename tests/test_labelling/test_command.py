@@ -13,8 +13,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmfss.commands.label import label, thresholds_of
+from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask
-from mmfss.datasets.palette import label_palette
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
