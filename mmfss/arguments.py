@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def integer(name: str, value: object, low: int) -> int:
-    """``value`` if it is an integer >= ``low``, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
-    return int(value)
+def integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    """``value`` if it is an integer >= ``low`` (and <= ``high``), else ValueError."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        number = int(value)
+        if low <= number and (high is None or number <= high):
+            return number
+    allowed = f'>= {low}' if high is None else f'from {low} to {high}'
+    raise ValueError(f'{name} must be an integer {allowed}, got {value!r}')
 
 
 def optional(name: str, value: object, low: int = 1) -> int | None:

@@ -1,7 +1,8 @@
-"""Files: written so that no reader, and no later run, ever meets half of one; checksums."""
+"""Files: written so that no reader, and no later run, ever meets half of one; checksums; errors."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -45,6 +46,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         part.write_text(text, encoding='utf-8')
 
 
+def remove_parts(folder: str | os.PathLike) -> None:
+    """Remove what a killed run was just writing in a folder and below; the files are unread."""
+    for part in Path(folder).rglob(f'.*{PART_SUFFIX}'):
+        part.unlink(missing_ok=True)
+
+
 def check_writable(path: str | os.PathLike, what: str) -> Path:
     """Make sure that a file can be written, before the work that it is to hold is done.
 
@@ -79,3 +86,28 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space'),
+    errno.EROFS: 'choose another output folder',
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), 'change its rights or choose another output folder'
+    ),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR),
+        'a file is where a folder must be: remove it or choose another output folder',
+    ),
+}
+
+
+def explained(error: OSError) -> OSError:
+    """The same error with what to do, where something could not be read or written."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None or remedy in f'{error.strerror}':
+        return error
+    return OSError(
+        error.errno,
+        f'{error.strerror}; {remedy}, then run the command again: what is complete is kept',
+        error.filename,
+    )

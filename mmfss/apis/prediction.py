@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mmfss.apis.nway import decide
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.visualization.overlays import overlay_labels
 
 SCORE_SPREAD = 0.1

@@ -31,7 +31,7 @@ from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import read_support
 from mmfss.arguments import integer, optional
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.functional import up
 from mmfss.methods.base import FewShotModel, method_of
 

@@ -26,19 +26,19 @@ from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask
-from mmfss.datasets.palette import label_palette
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
     Sample,
     Source,
     find_source,
-    listed,
 )
 from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
 from mmfss.visualization.episodes import GAP, PAPER, blank, stack_rows
 from mmfss.visualization.overlays import overlay_mask
 from mmfss.visualization.text import write_text
+from mmfss.words import listed
 
 UNKNOWN = 255
 

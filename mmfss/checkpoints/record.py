@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mmfss.datasets.class_names import canonical
+from mmfss.datasets.classes import canonical
 from mmfss.datasets.folds import FoldSplit
 
 META_KEY = 'mmfss'

@@ -23,7 +23,7 @@ from mmfss.apis.loading import DEFAULT_CONFIG, find_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.train import Distributed
-from mmfss.datasets.preparation.jobs import explained
+from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES
 from mmfss.labelling.plan import PromptsNotAccepted
 from mmfss.labelling.processes import Processes

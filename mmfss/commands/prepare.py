@@ -21,7 +21,7 @@ from mmfss.datasets.preparation import (
     shapes,
     voc,
 )
-from mmfss.datasets.preparation.jobs import explained
+from mmfss.files import explained
 
 COMMANDS = {
     'coco': coco,

@@ -1,16 +1,16 @@
 """Benchmarks, segmentation datasets, episodes and their transforms."""
 
 from mmfss.datasets.class_index import ClassIndex, build_class_index
+from mmfss.datasets.episode_loading import pack_episode
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_benchmark, get_split
 from mmfss.datasets.io import read_image, read_mask
-from mmfss.datasets.packing import pack_episode
-from mmfss.datasets.prepared import PreparedDataset
 from mmfss.datasets.sampling import Episode, EpisodePool, ImageListSampler, build_pool
 from mmfss.datasets.segmentation import (
     CocoFewShot,
     FewShotSegDataset,
     PascalVOCFewShot,
+    PreparedDataset,
     ShapesDataset,
 )
 from mmfss.datasets.transforms import (

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from mmfss.datasets.io import read_mask
+from mmfss.datasets.pool import in_processes
 from mmfss.files import write_text
 
 IGNORE = 255
@@ -65,6 +63,11 @@ def label_counts(mask: np.ndarray) -> dict[int, int]:
     lengths = np.diff(starts, append=flat.size)
     counts = np.bincount(flat[starts], weights=lengths)  # float64 is exact below 2**53
     return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+
+
+def class_areas(mask: np.ndarray) -> dict[int, int]:
+    """``{label: pixels}`` of the classes in a label map (uint8), without background and 255."""
+    return {v: n for v, n in label_counts(mask).items() if v not in (0, IGNORE)}
 
 
 def mask_areas(masks: Masks, num_classes: int) -> dict[int, int]:
@@ -198,41 +201,21 @@ def build_class_index(
 def _count(
     masks: Mapping[str, Masks], num_classes: int, num_workers: int | None
 ) -> dict[str, dict[int, int]]:
-    """Areas of all images, with a progress bar where it takes seconds."""
-    files = list(masks.values())
-    chunks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
+    """Areas of all images, with a progress bar where it takes seconds. In processes, since decoding
+    holds the interpreter lock; forked, since starting others takes longer than the work. A data
+    worker may not have processes of its own."""
     if num_workers is None:
-        num_workers = min(os.cpu_count() or 1, 16) if len(files) >= _MANY else 1
-    counted: list[dict[int, int]] = []
-    with tqdm(total=len(files), desc='class index', delay=2, unit='mask') as bar:
-        for part in _parallel(partial(_areas_of, num_classes=num_classes), chunks, num_workers):
-            counted += part
-            bar.update(len(part))
-    return dict(zip(masks, counted, strict=True))
-
-
-def _areas_of(masks: Sequence[Masks], num_classes: int) -> list[dict[int, int]]:
-    return [mask_areas(files, num_classes) for files in masks]
-
-
-def _parallel(function: Callable, chunks: Sequence, workers: int) -> Iterator:
-    """Results in order. In processes, since decoding holds the interpreter lock; forked, since
-    starting others takes longer than the work. A data worker may not have processes of its own."""
-    if workers <= 1 or sys.platform != 'linux' or current_process().daemon:
-        yield from map(function, chunks)
-        return
-    with ProcessPoolExecutor(workers, get_context('fork'), _ignore_ctrl_c) as pool:
-        try:
-            yield from pool.map(function, chunks)
-        except BrokenProcessPool as error:
-            raise OSError(
-                'a process that reads masks was killed, most likely for want of memory; free some '
-                'and start again'
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _ignore_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+        num_workers = min(os.cpu_count() or 1, 16) if len(masks) >= _MANY else 1
+    if num_workers <= 1 or sys.platform != 'linux' or current_process().daemon:
+        num_workers = 0
+    counted = in_processes(
+        partial(mask_areas, num_classes=num_classes),
+        list(masks.values()),
+        num_workers,
+        _CHUNK,
+        'fork',
+        'a process that reads masks was killed, most likely for want of memory; free some and '
+        'start again',
+    )
+    bar = tqdm(counted, total=len(masks), desc='class index', delay=2, unit='mask')
+    return dict(zip(masks, bar, strict=True))

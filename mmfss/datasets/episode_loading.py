@@ -1,4 +1,4 @@
-"""Reading and transforming the images of an episode, repeatably."""
+"""Reading and transforming the images of an episode, repeatably; the form that models take."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dataset import Compose
+from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
+from mmseg.structures import SegDataSample
 
 from mmfss.datasets.deferring import image_steps, without_pixels
 from mmfss.datasets.folds import FoldSplit
-from mmfss.datasets.packing import pack_episode
 from mmfss.datasets.sampling import Episode
 from mmfss.datasets.segmentation import AnnotatedImage
 from mmfss.datasets.transforms import check_reduced
-from mmfss.features.images import ImageFile, ImageSteps
+from mmfss.features.images import ImageFile, ImageFiles, ImageSteps, image_tensor
 
 _AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the samplers
 _REDRAWS = 10
@@ -170,6 +172,60 @@ class EpisodeLoader:
             shape = results['img'].shape[:2]
             results['image_file'] = ImageFile(path, key, steps, shape)
         return results
+
+
+def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
+    """Put the transformed images of an episode into the form that the model takes.
+
+    Args:
+        query: Results of the query's pipeline, with its label (the truth, not an input). Where
+            images are deferred, all results have an ``image_file`` and their ``img`` is a
+            stand-in.
+        supports: Results of the K supports' pipelines, all of one size.
+        meta: Further metainfo of the data sample: class, episode number.
+
+    Returns:
+        ``inputs``: ``query`` uint8 (3, H, W) BGR, ``support`` uint8 (K, 3, H, W), and
+        ``support_mask`` uint8 (K, H, W) of {0, 1, 255}; where images are deferred, ``query``
+        and ``support`` are :class:`~mmfss.features.images.ImageFiles`. ``data_samples``: a
+        SegDataSample with ``gt_sem_seg`` uint8 (1, h, w) and the metainfo.
+
+    Raises:
+        ValueError: Supports of different sizes, or a support label unlike its image.
+    """
+    shapes = [s['img'].shape[:2] for s in supports]
+    shapes += [s['gt_seg_map'].shape for s in supports]
+    if len(set(shapes)) != 1:
+        raise ValueError(
+            f'support images and masks of an episode must have one size, got '
+            f'{shapes} for {[s["img_path"] for s in supports]}; end the support '
+            'pipeline with Resize(scale=(S, S)) or RandomCropKeepObject(S)'
+        )
+    sample = SegDataSample(
+        metainfo=dict(
+            img_path=query['img_path'],
+            seg_map_path=query['seg_map_path'],
+            ori_shape=tuple(query['ori_shape']),
+            img_shape=tuple(query['img'].shape[:2]),
+            shots=len(supports),
+            support_paths=[s['img_path'] for s in supports],
+            **meta,
+        )
+    )
+    sample.gt_sem_seg = PixelData(data=torch.from_numpy(query['gt_seg_map'][None].copy()))
+    masks = torch.stack([torch.from_numpy(s['gt_seg_map'].copy()) for s in supports])
+    images: dict[str, Any]
+    if 'image_file' in query:
+        images = dict(
+            query=ImageFiles((query['image_file'],)),
+            support=ImageFiles(tuple(s['image_file'] for s in supports)),
+        )
+    else:
+        images = dict(
+            query=image_tensor(query['img']),
+            support=torch.stack([image_tensor(s['img']) for s in supports]),
+        )
+    return dict(inputs=dict(images, support_mask=masks), data_samples=sample)
 
 
 def _unread(path: str, steps: ImageSteps) -> ImageFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ from mmfss.arguments import integer, one_of, optional
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.deferring import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
-from mmfss.datasets.episode_source import built, on_first_process
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
@@ -28,6 +28,7 @@ from mmfss.datasets.sampling import (
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
+from mmfss.distributed import first
 from mmfss.features.images import ImageFile
 
 _MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
@@ -190,13 +191,21 @@ class EpisodicDataset(Dataset):
         """Read the image list and the class index; does nothing the second time."""
         if self.index is not None:
             return
-        dataset = built(self._source)
+        dataset = self._source
+        if isinstance(dataset, dict):
+            kind = dataset.get('type')
+            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+            # the list is read once here: packing it into bytes, which takes longer than all else,
+            # is left out unless the config asks for it
+            if inspect.isclass(kind) and 'serialize_data' in inspect.signature(kind).parameters:
+                dataset = {'serialize_data': False, **dataset}
+            dataset = DATASETS.build(dataset)
         dataset.full_init()
         self._check_classes(dataset)
         self._palette = dataset.metainfo.get('palette')
         files = image_files(dataset)
         cache = self._cache_file(dataset)
-        index = on_first_process(
+        index = first(  # process reads the masks for all
             lambda: build_class_index(
                 {image: paths.masks for image, paths in files.items()},
                 len(self.split.classes),

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmfss.datasets.class_names import COCO_CLASSES, PASCAL_CLASSES, canonical
-from mmfss.datasets.shapes import SHAPES_CLASSES, SHAPES_MIN_AREA
+from mmfss.datasets.classes import COCO_CLASSES, PASCAL_CLASSES, SHAPES_CLASSES, canonical
 
 PHOTO_MIN_AREA = 2 * 32 * 32
 """A class qualifies in a photo from this many pixels on (PASCAL-5i and COCO-20i)."""
+SHAPES_MIN_AREA = 128
+"""The same for Shapes-5i: 2048 pixels at a side of 512, scaled to 128."""
 ROLES = ('base', 'novel', 'base_train', 'base_val')
 """What episodes are about; see :meth:`FoldSplit.ids`."""
 DATASET_FILE = 'dataset.json'

@@ -6,24 +6,26 @@ Labels are 0 background, 1..C classes, 255 ignored; nothing is remapped.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from mmfss.datasets.class_names import COCO_CLASSES, PASCAL_CLASSES
-from mmfss.datasets.palette import label_palette
-from mmfss.datasets.shapes import SHAPES_CLASSES
+from mmfss.datasets.classes import (
+    COCO_CLASSES,
+    PASCAL_CLASSES,
+    SHAPES_CLASSES,
+    label_palette,
+)
+from mmfss.datasets.folds import Benchmark, read_description
+from mmfss.datasets.prepared import FORMAT, KINDS, mask_path, read_entries
+from mmfss.words import listed, repeated
 
 
 def _metainfo(classes: tuple[str, ...]) -> dict:
     return dict(classes=('background', *classes), palette=label_palette(len(classes)))
-
-
-def _shown(items: list[str], limit: int = 5) -> str:
-    more = f' and {len(items) - limit} more' if len(items) > limit else ''
-    return ', '.join(items[:limit]) + more
 
 
 class FewShotSegDataset(BaseSegDataset):
@@ -45,7 +47,15 @@ class FewShotSegDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """Image and mask paths in the order of the list (or of the names)."""
         img_dir, ann_dir = (self._directory(key) for key in ('img_path', 'seg_map_path'))
-        names = self._listed_names() if self.ann_file else self._found_names(img_dir)
+        names = (
+            self._listed_names()
+            if self.ann_file
+            else sorted(
+                entry.name[: -len(self.img_suffix)]
+                for entry in os.scandir(img_dir)
+                if entry.name.endswith(self.img_suffix)
+            )
+        )
         if not names:
             source = self.ann_file or os.path.join(img_dir, f'*{self.img_suffix}')
             raise ValueError(f'no image is listed in {source}; expected {self.LAYOUT}')
@@ -93,20 +103,13 @@ class FewShotSegDataset(BaseSegDataset):
                     f'image list {self.ann_file} has the line {name!r}; expected '
                     'one image name a line, without directory and suffix'
                 )
-        twice = [name for name, count in Counter(names).items() if count > 1]
+        twice = repeated(names)
         if twice:
             raise ValueError(
                 f'image list {self.ann_file} names images more than once: '
-                f'{_shown(twice)}; remove the repeats'
+                f'{listed(twice, 5)}; remove the repeats'
             )
         return names
-
-    def _found_names(self, img_dir: str) -> list[str]:
-        return sorted(
-            entry.name[: -len(self.img_suffix)]
-            for entry in os.scandir(img_dir)
-            if entry.name.endswith(self.img_suffix)
-        )
 
     def _check_files(self, folder: str, names: list[str], suffix: str, key: str) -> None:
         present = {entry.name for entry in os.scandir(folder)}
@@ -120,7 +123,7 @@ class FewShotSegDataset(BaseSegDataset):
             kind = 'images' if key == 'img_path' else 'masks'
             raise FileNotFoundError(
                 f'{len(missing)} of {len(names)} {kind} not found in '
-                f'{folder}: {_shown(missing)}; restore the files or take '
+                f'{folder}: {listed(missing, 5)}; restore the files or take '
                 f'them out of the list{self._remedy(key)}'
             )
 
@@ -227,6 +230,84 @@ class CocoFewShot(FewShotSegDataset):
         )
 
 
+@DATASETS.register_module()
+class PreparedDataset(BaseSegDataset):
+    """A dataset made by ``tools/prepare.py``: your own folder, or a further benchmark.
+
+    With label maps it is an ordinary mmseg dataset; with class masks its items have
+    ``class_mask_paths`` ``{class id: file}`` in place of ``seg_map_path``, and episodes are drawn
+    from it. Classes and palette come from its ``dataset.json``.
+
+    Args:
+        data_root: The prepared folder.
+        split: Name of a list in ``splits/``, or several, of which the first that is there is
+            taken.
+        lazy_init: Read no list yet.
+        serialize_data: Keep the list as bytes shared among data workers.
+
+    Raises:
+        FileNotFoundError: No finished prepared dataset, or images or masks are gone.
+        ValueError: No such split; a list or ``dataset.json`` is damaged.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str | Sequence[str],
+        lazy_init: bool = False,
+        serialize_data: bool = True,
+    ) -> None:
+        content = read_description(data_root)
+        if content.get('format') != FORMAT or content.get('kind') not in KINDS:
+            raise ValueError(
+                f'{data_root} was prepared in format {content.get("format")} '
+                f'({content.get("kind")}), expected {FORMAT}; run tools/prepare.py again'
+            )
+        names = [split] if isinstance(split, str) else list(split)
+        found = [name for name in names if name in content['splits']]
+        if not found:
+            raise ValueError(
+                f'split of {data_root} must be one of {sorted(content["splits"])}, got {split!r}'
+            )
+        self.kind = content['kind']
+        self._expected = int(content['splits'][found[0]])
+        classes = ('background', *Benchmark.from_dict(content['benchmark']).classes)
+        super().__init__(
+            ann_file=f'splits/{found[0]}.txt',
+            metainfo=dict(classes=classes, palette=label_palette(len(classes) - 1)),
+            data_root=data_root,
+            data_prefix=dict(img_path=content['images'], seg_map_path='masks'),
+            lazy_init=lazy_init,
+            serialize_data=serialize_data,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Image and mask paths in the order of the list."""
+        root, images = Path(self.data_root), Path(self.data_prefix['img_path'])
+        rows = []
+        for entry in read_entries(self.ann_file, self._expected):
+            row = dict(
+                img_path=str(images / entry.image),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            if self.kind == 'label_maps':
+                row['seg_map_path'] = str(mask_path(root, entry.image))
+            else:
+                row['class_mask_paths'] = {
+                    c: str(mask_path(root, entry.image, c)) for c in entry.classes
+                }
+            rows.append(row)
+        missing = [row['img_path'] for row in rows if not os.path.isfile(row['img_path'])]
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(rows)} images not found in {images}: '
+                f'{", ".join(missing[:3])}; restore them, or run tools/prepare.py again'
+            )
+        return rows
+
+
 @dataclass(frozen=True)
 class AnnotatedImage:
     """Files of an image.
@@ -251,7 +332,7 @@ def image_files(dataset: BaseSegDataset) -> dict[str, AnnotatedImage]:
 
     The id is the image's path under its folder, without suffix, however the folder is spelt.
     Items have ``seg_map_path``, or ``class_mask_paths`` as
-    :class:`mmfss.datasets.prepared.PreparedDataset` gives them.
+    :class:`PreparedDataset` gives them.
 
     Raises:
         ValueError: Two images have one id.

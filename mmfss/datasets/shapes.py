@@ -23,25 +23,19 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from mmfss.arguments import integer
+from mmfss.datasets.classes import SHAPES_CLASSES
+from mmfss.datasets.folds import SHAPES_MIN_AREA
+from mmfss.datasets.io import read_mask, save_png
 from mmfss.datasets.shapes_scenes import SPLITS, render_sample
-from mmfss.files import atomic
-
-SHAPES_CLASSES = (
-    'star', 'ring', 'cross', 'crescent', 'heart',
-    'gear', 'arrow', 'triangle', 'drop', 'flower',
-    'bolt', 'key', 'horseshoe', 'fish', 'hourglass',
-    'comb', 'mushroom', 'tree', 'pinwheel', 'ell',
-)  # yapf: disable
-SHAPES_MIN_AREA = 128
-"""A class qualifies in an image from this many pixels on: 2048 px at 512 px, scaled to 128 px."""
+from mmfss.files import write_text
 
 MANIFEST = 'shapes5i.json'
 MARKER = 'shapes5i.partial'
 _VERSION = 1
-_IMAGES, _LABELS, _LISTS = 'JPEGImages', 'SegmentationClassAug', 'ImageSets/Segmentation'
+_FOLDERS = 'JPEGImages', 'SegmentationClassAug', 'ImageSets/Segmentation'
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,7 @@ class ShapesSpec:
     def __post_init__(self) -> None:
         limits = dict(seed=(0, 2**32 - 1), train=(1, 99999), val=(1, 99999), image_size=(32, 1024))
         for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(
-                    f'{name} of Shapes-5i must be an integer from {low} to {high}, got {value!r}'
-                )
+            integer(f'{name} of Shapes-5i', getattr(self, name), low, high)
 
     def ids(self, split: str) -> list[str]:
         """Names of a split's images, in order."""
@@ -83,24 +73,8 @@ class ShapesSpec:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
-    with atomic(path) as part:
-        part.write_bytes(content)
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    done, content = cv2.imencode('.png', picture)
-    if not done:
-        raise OSError(f'OpenCV could not encode {path}')
-    _write(path, content.tobytes())
-
-
-def _folders(out: Path) -> tuple[Path, Path, Path]:
-    return out / _IMAGES, out / _LABELS, out / _LISTS
-
-
 def _expected_files(out: Path, spec: ShapesSpec) -> set[Path]:
-    images, labels, lists = _folders(out)
+    images, labels, lists = (out / folder for folder in _FOLDERS)
     files = {lists / f'{split}.txt' for split in SPLITS}
     for split in SPLITS:
         for name in spec.ids(split):
@@ -118,26 +92,6 @@ def is_complete(out_dir: str | Path, spec: ShapesSpec) -> bool:
     return found == spec.manifest() and all(f.is_file() for f in _expected_files(out, spec))
 
 
-def _check_ours(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f'{out} is a file; Shapes-5i needs a directory: choose another path')
-    ours = any((out / name).exists() for name in (MANIFEST, MARKER))
-    if not ours and out.is_dir() and any(out.iterdir()):
-        raise ValueError(
-            f'{out} is not empty and holds no generated Shapes-5i (no {MANIFEST}); nothing was '
-            'written: choose an empty or new directory'
-        )
-
-
-def _remove_others(out: Path, spec: ShapesSpec) -> None:
-    """Remove what an earlier spec, or an interrupted run, left in our folders."""
-    keep = _expected_files(out, spec)
-    for folder in _folders(out):
-        for path in folder.iterdir():
-            if path.is_file() and path not in keep:
-                path.unlink()
-
-
 def write_shapes(out_dir: str | Path, spec: ShapesSpec | None = None) -> bool:
     """Generate the benchmark; nothing is done where it is complete already.
 
@@ -153,21 +107,31 @@ def write_shapes(out_dir: str | Path, spec: ShapesSpec | None = None) -> bool:
     out, spec = Path(out_dir), spec or ShapesSpec()
     if is_complete(out, spec):
         return False
-    _check_ours(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).touch()
-    (out / MANIFEST).unlink(missing_ok=True)
-    images, labels, lists = _folders(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'{out} is a file; Shapes-5i needs a directory: choose another path')
+    ours = any((out / name).exists() for name in (MANIFEST, MARKER))
+    if not ours and out.is_dir() and any(out.iterdir()):
+        raise ValueError(
+            f'{out} is not empty and holds no generated Shapes-5i (no {MANIFEST}); nothing was '
+            'written: choose an empty or new directory'
+        )
+    images, labels, lists = (out / folder for folder in _FOLDERS)
     for folder in (images, labels, lists):
         folder.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
+    (out / MANIFEST).unlink(missing_ok=True)
     for split in SPLITS:
         for index, name in enumerate(spec.ids(split)):
             image, label = render_sample(spec.seed, split, index, spec.image_size)
-            _write_png(images / f'{name}.png', image)
-            _write_png(labels / f'{name}.png', label)
-        _write(lists / f'{split}.txt', ''.join(f'{n}\n' for n in spec.ids(split)).encode())
-    _remove_others(out, spec)
-    _write(out / MANIFEST, (json.dumps(spec.manifest(), indent=2) + '\n').encode())
+            save_png(images / f'{name}.png', image[..., ::-1])
+            save_png(labels / f'{name}.png', label)
+        write_text(lists / f'{split}.txt', ''.join(f'{name}\n' for name in spec.ids(split)))
+    keep = _expected_files(out, spec)  # an earlier spec, or an interrupted run, left others
+    for folder in (images, labels, lists):
+        for path in folder.iterdir():
+            if path.is_file() and path not in keep:
+                path.unlink()
+    write_text(out / MANIFEST, json.dumps(spec.manifest(), indent=2) + '\n')
     (out / MARKER).unlink(missing_ok=True)
     return True
 
@@ -187,25 +151,24 @@ class FoldCounts:
     fewest_novel: int
 
 
-def class_areas(out_dir: str | Path, split: str) -> np.ndarray:
-    """Pixels of each class in each image of a generated split: int64 (images, 20)."""
-    _, labels, lists = _folders(Path(out_dir))
-    names = (lists / f'{split}.txt').read_text().split()
-    areas = np.zeros((len(names), len(SHAPES_CLASSES)), dtype=np.int64)
-    for row, name in zip(areas, names):
-        label = cv2.imread(str(labels / f'{name}.png'), cv2.IMREAD_UNCHANGED)
-        if label is None:
+def fold_counts(out_dir: str | Path, split: str, novel: tuple[int, ...]) -> FoldCounts:
+    """Count the images of a generated split for the novel classes (1..20) of a fold.
+
+    Raises:
+        FileNotFoundError: A label is missing or broken.
+    """
+    _, labels, lists = (Path(out_dir) / folder for folder in _FOLDERS)
+    rows = []
+    for name in (lists / f'{split}.txt').read_text().split():
+        try:
+            label = read_mask(labels / f'{name}.png')
+        except (FileNotFoundError, ValueError) as error:
             raise FileNotFoundError(
                 f'{labels / name}.png is missing or broken; delete '
                 f'{Path(out_dir) / MANIFEST} and generate again'
-            )
-        row[:] = np.bincount(label.ravel(), minlength=256)[1 : 1 + len(SHAPES_CLASSES)]
-    return areas
-
-
-def fold_counts(out_dir: str | Path, split: str, novel: tuple[int, ...]) -> FoldCounts:
-    """Count the images of a generated split for the novel classes (1..20) of a fold."""
-    areas = class_areas(out_dir, split)
+            ) from error
+        rows.append(np.bincount(label.ravel(), minlength=256)[1 : 1 + len(SHAPES_CLASSES)])
+    areas = np.stack(rows)  # (images, 20)
     held_out = np.isin(np.arange(1, len(SHAPES_CLASSES) + 1), novel)
     enough = areas >= SHAPES_MIN_AREA
     without = ~areas[:, held_out].any(axis=1)

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmfss.datasets.preparation.jobs import remove_parts
-from mmfss.files import PART_SUFFIX, write_text
+from mmfss.files import PART_SUFFIX, remove_parts, write_text
 
 ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
 COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'

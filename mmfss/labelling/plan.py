@@ -21,7 +21,7 @@ from mmfss.apis.images import as_bgr, files_below, other_files_below
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
-from mmfss.datasets.preparation.jobs import save_png
+from mmfss.datasets.io import save_png
 from mmfss.labelling.folder import (
     ANN_DIR,
     RECORDS,

@@ -28,9 +28,8 @@ import numpy as np
 from PIL import Image
 
 from mmfss.apis.prediction import Prediction
-from mmfss.datasets.io import read_image, read_mask
-from mmfss.datasets.palette import label_palette
-from mmfss.datasets.preparation.jobs import save_png
+from mmfss.datasets.classes import label_palette
+from mmfss.datasets.io import read_image, read_mask, save_png
 from mmfss.files import atomic
 from mmfss.labelling.folder import ANN_DIR, OVERLAYS, label_name, stem_of
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.files import atomic, write_text
 from mmfss.labelling.folder import ANN_DIR, COCO, DATASET, FAILED, LISTS, SCORES, stem_of
 from mmfss.labelling.plan import Sources

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.apis.loading import DEFAULT_CONFIG
-from mmfss.datasets.preparation.jobs import save_png
+from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import write_scores
 from mmfss.webui.session import Session

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from mmfss.apis.prediction import Prediction
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.visualization.overlays import overlay_labels
 from mmfss.webui.marking import OUTLINE_PART
 from mmfss.webui.session import Session

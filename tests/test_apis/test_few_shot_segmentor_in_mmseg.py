@@ -22,7 +22,7 @@ from PIL import Image
 from tiny_models import FULL, SIZE, TINY_DINO, tiny_arch
 
 from mmfss.apis import FewShotInferencer, SupportSet
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(REPO.glob('configs/few_shot_segmentor*.py'))

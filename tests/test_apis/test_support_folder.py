@@ -14,7 +14,7 @@ from mmfss.apis import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import draw_support, read_support
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 
 H, W = 40, 60
 S = tiny_models.SIZE

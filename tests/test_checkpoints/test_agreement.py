@@ -11,7 +11,7 @@ from mmfss.checkpoints.record import (
     describe_run,
     plain,
 )
-from mmfss.datasets.class_names import canonical
+from mmfss.datasets.classes import canonical
 from mmfss.datasets.folds import get_split
 
 ARCH = dict(sam2='sam2_small', prior_encoder=dict(type='DINOv2', arch='base'))

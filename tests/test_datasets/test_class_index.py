@@ -199,6 +199,6 @@ def test_many_masks_are_counted_in_processes(masks, monkeypatch):
 
 
 def test_a_killed_process_is_an_error(masks, monkeypatch):
-    monkeypatch.setattr(class_index, 'mask_areas', lambda *args: os._exit(9))
+    monkeypatch.setattr(class_index, 'read_mask', lambda *args: os._exit(9))
     with pytest.raises(OSError, match='a process that reads masks was killed'):
         build_class_index(masks, 5, num_workers=2)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmfss.datasets.class_names import canonical
+from mmfss.datasets.classes import canonical
 from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_split
 
 

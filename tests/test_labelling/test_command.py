@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 
 from mmfss.apis import FewShotInferencer
 from mmfss.commands.label import label, thresholds_of
+from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask
-from mmfss.datasets.palette import label_palette
 from mmfss.labelling import label_folder
 
 

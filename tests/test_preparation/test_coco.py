@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from prepared_checks import fails, files, prepare
 
-from mmfss.datasets.class_names import COCO_CLASSES
+from mmfss.datasets.classes import COCO_CLASSES
 from mmfss.datasets.segmentation import CocoFewShot
 
 IDS = [i + i // 10 for i in range(1, 81)]  # with gaps, as the official ones

@@ -20,9 +20,10 @@ from prepared_checks import fails, files, picture, save
 
 from mmfss import files as mmfss_files
 from mmfss.commands import prepare as cli
+from mmfss.datasets.io import save_png
 from mmfss.datasets.preparation import folder_masks, jobs
-from mmfss.datasets.preparation.jobs import run, save_png
-from mmfss.datasets.prepared import PreparedDataset
+from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.segmentation import PreparedDataset
 
 SCRIPT = """
 import sys
@@ -89,7 +90,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(tmp_path, stop, worke
     made[half[0]].write_bytes(made[half[0]].read_bytes()[:-30])
     made[half[1]].write_bytes(b'')
     (out / '.005.png.abc.part').write_bytes(b'half')
-    jobs.remove_parts(out)
+    mmfss_files.remove_parts(out)
     tally = run(partial(slow_job, folder=out), range(number), 'again', 0)
     assert (tally.written, tally.kept) == (number - len(made) + 2, len(made) - 2)
     run(partial(slow_job, folder=tmp_path / 'unbroken'), range(number), 'unbroken', 0)
@@ -197,7 +198,7 @@ def test_ctrl_c_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, '_run_chunk', interrupt)
+    monkeypatch.setattr(jobs, '_outcome', interrupt)
     with pytest.raises(SystemExit) as stop:
         cli.main(['folder', str(src), str(tmp_path / 'out'), '--workers', '0'])
     assert stop.value.code == 130

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfss.datasets.preparation.tiles import areas, grid_boxes, sliding_boxes
+from mmfss.datasets.class_index import class_areas as areas
+from mmfss.datasets.preparation.tiles import grid_boxes, sliding_boxes
 
 
 @pytest.mark.parametrize('height, width', [(668, 256), (256, 256), (700, 513), (300, 1000)])

@@ -17,7 +17,7 @@ from webui_steps import marked
 
 from mmfss.apis import FewShotInferencer, SupportSet
 from mmfss.apis.loading import find_config
-from mmfss.datasets.palette import label_palette
+from mmfss.datasets.classes import label_palette
 from mmfss.webui.export import command, export
 from mmfss.webui.session import Session
 from mmfss.webui.uploads import Limits

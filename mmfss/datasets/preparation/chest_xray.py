@@ -7,7 +7,6 @@ images, label maps, the list and dataset.json to OUT. See docs/datasets/cross_do
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.class_index import class_areas
 from mmfss.datasets.folds import Benchmark
-from mmfss.datasets.io import read_image
-from mmfss.datasets.preparation.jobs import Done, is_complete, run, save_png
-from mmfss.datasets.preparation.sources import (
-    THRESHOLD,
-    begin,
-    binary_mask,
-    find_folder,
-    image_size,
-)
-from mmfss.datasets.prepared import Entry, mask_path, write_description
+from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.preparation.jobs import Done, read_complete
+from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
+from mmfss.datasets.preparation.sources import THRESHOLD, binary_mask, find_folder, image_size
+from mmfss.datasets.prepared import mask_path
+from mmfss.words import repeated
 
 SUBSETS = {'shenzhen': 'CHNCXR_', 'montgomery': 'MCUCXR_'}
 SIDE = 1024
@@ -46,8 +42,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, which radiographs, how large."""
-    parser.add_argument('root', type=Path, help='holds CXR_png and masks')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/chest_xray'))
+    add_folders(parser, 'holds CXR_png and masks', 'chest_xray')
     parser.add_argument(
         '--subsets',
         nargs='+',
@@ -71,51 +66,56 @@ def prepare(args: argparse.Namespace) -> str:
         raise ValueError(f'--side must be at least 1 pixel, got {args.side}')
     images, masks = (find_folder(args.root / name, _DOWNLOAD) for name in ('CXR_png', 'masks'))
     jobs = _jobs(images, masks, args.subsets)
-    options = dict(subsets=sorted(args.subsets), side=args.side, threshold=THRESHOLD)
-    begin(args.out, dict(benchmark='chest-xray', side=args.side, threshold=THRESHOLD))
-    tally = run(partial(shrink, out=args.out, side=args.side), jobs, 'Chest X-ray', args.workers)
-    there = [job.name for job, filled in zip(jobs, tally.results) if filled]
-    empty = [job.name for job, filled in zip(jobs, tally.results) if not filled]
-    benchmark = Benchmark('chest-xray', ('lung',), 1, ((1,),), 1)
-    splits = {'test': [Entry(f'{name}.png') for name in there]}
-    source = dict(root=str(args.root.resolve()), without_foreground=empty, **options)
-    write_description(args.out, benchmark, 'label_maps', args.out / 'images', splits, source)
-    counts = Counter(
-        subset for name in there for subset, start in SUBSETS.items() if name.startswith(start)
+    options = dict(side=args.side, threshold=THRESHOLD)
+    recipe = Recipe(
+        title='Chest X-ray',
+        benchmark=Benchmark('chest-xray', ('lung',), 1, ((1,),), 1),
+        kind='label_maps',
+        images=args.out / 'images',
+        jobs={'test': jobs},
+        job=partial(shrink, out=args.out, side=args.side),
+        options=options,
+        source=dict(subsets=sorted(args.subsets), **options),
+    )
+    made = make(recipe, args.root, args)['test']
+    starts = {subset: SUBSETS[subset] for subset in args.subsets}
+    counts = (
+        f'{sum(name.startswith(start) for name in made.images)} images of {subset}'
+        for subset, start in starts.items()
     )
     named = {job.image.name for job in jobs}
-    starts = tuple(SUBSETS[subset] for subset in args.subsets)
-    rest = [p for p in images.glob('*.png') if p.name.startswith(starts) and p.name not in named]
-    lines = [
-        f'Chest X-ray: {tally}; {args.out}',
-        '  ' + ', '.join(f'{counts[subset]} images of {subset}' for subset in args.subsets),
-    ]
+    others = (p.name for p in images.glob('*.png') if p.name not in named)
+    rest = sum(name.startswith(tuple(starts.values())) for name in others)
+    lines = [f'Chest X-ray: {made.tally}; {args.out}', f'  {", ".join(counts)}']
     if rest:
-        lines.append(f'  {len(rest)} images left out, as they have no mask')
-    if empty:
-        lines.append(f'  {len(empty)} images left out, as their mask is empty: {empty[:5]}')
+        lines.append(f'  {rest} images left out, as they have no mask')
+    if made.empty:
+        names = [name.removesuffix('.png') for name in made.empty[:5]]
+        lines.append(f'  {len(made.empty)} images left out, as their mask is empty: {names}')
     return '\n'.join(lines)
 
 
 def shrink(job: Job, out: Path, side: int) -> Done:
-    """Write image and mask with the longer side ``side`` at most; whether the mask has lungs."""
+    """Write image and mask with the longer side ``side`` at most, unless the mask is empty."""
     height, width = image_size(job.image)
     scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image, mask = out / 'images' / f'{job.name}.png', mask_path(out, f'{job.name}.png')
-    with suppress(FileNotFoundError, ValueError):
-        there = is_complete(mask, size[::-1], job.mask, job.image)
-        if there and read_image(image).shape[1::-1] == size:
-            return Done(kept=1, result=True)
+    name = f'{job.name}.png'
+    image, mask = out / 'images' / name, mask_path(out, name)
+    labels = read_complete(mask, size[::-1], job.mask, job.image)
+    if labels is not None:
+        with suppress(FileNotFoundError, ValueError):
+            if read_image(image).shape[1::-1] == size:
+                return Done(kept=1, result={name: class_areas(labels)})
     large = binary_mask(job.mask, (height, width)) * np.uint8(255)
     small = np.asarray(Image.fromarray(large).resize(size, Image.Resampling.BOX))
     labels = (small >= THRESHOLD).astype(np.uint8)  # what covers half of a pixel
     if not labels.any():
-        return Done(result=False)
+        return Done(result={name: None})
     rgb = Image.fromarray(np.ascontiguousarray(read_image(job.image)[..., ::-1]))
     save_png(image, np.asarray(rgb.resize(size, Image.Resampling.BOX)))
     save_png(mask, labels)
-    return Done(written=1, result=True)
+    return Done(written=1, result={name: class_areas(labels)})
 
 
 def _jobs(images: Path, masks: Path, subsets: list[str]) -> list[Job]:
@@ -132,7 +132,6 @@ def _jobs(images: Path, masks: Path, subsets: list[str]) -> list[Job]:
         for file in files:
             name = file.stem.removesuffix('_mask')
             jobs.append(Job(images / f'{name}.png', file, name))
-    twice = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
-    if twice:
+    if twice := repeated(job.name for job in jobs):
         raise ValueError(f'{masks} has two masks of one image: {twice[:5]}; remove one of them')
     return jobs

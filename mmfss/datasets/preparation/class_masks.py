@@ -1,10 +1,9 @@
-"""Class masks from annotations in COCO's format, of whole images or of objects cut out of them."""
+"""Class masks of benchmarks with hundreds of classes: of whole images, or of objects cut out."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.folds import Folds
-from mmfss.datasets.io import read_image
-from mmfss.datasets.preparation.instances import Instances, decode
-from mmfss.datasets.preparation.jobs import Done, is_complete, is_older, run, save_png
+from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.preparation.instances import decode
+from mmfss.datasets.preparation.jobs import Done, is_older, read_complete
+from mmfss.datasets.preparation.recipe import Made, add_folders
 from mmfss.datasets.preparation.sources import BLACK_WHITE, image_size
-from mmfss.datasets.prepared import Entry, mask_path
-
-Box = tuple[int, int, int, int]
+from mmfss.datasets.preparation.tiles import Box
+from mmfss.datasets.prepared import mask_path
 
 
 def add_instance_arguments(
@@ -27,8 +26,7 @@ def add_instance_arguments(
 ) -> None:
     """Where the download and the output are, which of ``splits`` (``cost``: of the large one),
     and which classes."""
-    parser.add_argument('root', type=Path, help='holds train2017, val2017 and annotations')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data') / out)
+    add_folders(parser, 'holds train2017, val2017 and annotations', out)
     parser.add_argument(
         '--splits',
         nargs='+',
@@ -84,17 +82,15 @@ def write_class_masks(job: Job, out: Path) -> Done:
             f'image {job.image} is {found[1]} x {found[0]} pixels (width x height), its '
             f'annotations are of {job.shape[1]} x {job.shape[0]}; download it again'
         )
-    masks = {
-        class_id: partial(_union, parts, job.shape) for class_id, parts in job.annotations.items()
-    }
+
+    def union(rows: Sequence[dict]) -> np.ndarray:
+        mask = decode(rows[0], *job.shape)
+        for row in rows[1:]:
+            mask |= decode(row, *job.shape)
+        return mask
+
+    masks = {class_id: partial(union, rows) for class_id, rows in job.annotations.items()}
     return save_class_masks(job.image, job.name, masks, job.box, out)
-
-
-def _union(parts: Sequence[dict], shape: tuple[int, int]) -> np.ndarray:
-    first, *rest = (decode(annotation, *shape) for annotation in parts)
-    for mask in rest:
-        first |= mask
-    return first
 
 
 def save_class_masks(
@@ -103,7 +99,7 @@ def save_class_masks(
     masks: Mapping[int, Callable[[], np.ndarray]],
     box: Box | None,
     out: Path,
-    source: Path | None = None,
+    *sources: Path,
 ) -> Done:
     """Write the masks that are not complete, of the classes that cover a pixel.
 
@@ -114,63 +110,38 @@ def save_class_masks(
         box: (top, bottom, left, right) to cut out and write to OUT/images; None leaves the image
             where it is.
         out: Folder of the prepared dataset.
-        source: File of the masks; masks that are older are made again.
+        sources: Files of the masks; masks that are older are made again.
 
     Returns:
-        With the line of the list as its result, None if no class covers a pixel.
+        With ``{name: {class id: pixels}}`` as its result, ``{name: None}`` if none covers a pixel.
     """
     height, width = image_size(image)
     top, bottom, left, right = box or (0, height, 0, width)
     shape = bottom - top, right - left
-    written, classes = 0, []
+    written, areas = 0, {}
     for class_id, paint in sorted(masks.items()):
         path = mask_path(out, name, class_id)
-        if not is_complete(path, shape, *([] if source is None else [source])):
-            mask = paint()[top:bottom, left:right]
+        mask = read_complete(path, shape, *sources)
+        if mask is None:
+            mask = np.ascontiguousarray(paint()[top:bottom, left:right]).view(np.uint8)
             if not mask.any():
                 continue
-            save_png(path, np.ascontiguousarray(mask).view(np.uint8), BLACK_WHITE)
+            save_png(path, mask, BLACK_WHITE)
             written += 1
-        classes.append(class_id)
-    if not classes:
-        return Done()
-    count = len(classes)
+        areas[class_id] = int(np.count_nonzero(mask))
+    if not areas:
+        return Done(result={name: None})
+    count = len(areas)
     if box is not None:
+        target = out / 'images' / name
         count += 1
-        written += _cut(image, out / 'images' / name, box)
-    return Done(written, count - written, Entry(name, tuple(classes)))
-
-
-def _cut(image: Path, target: Path, box: Box) -> bool:
-    """Write a part of an image unless it is complete; whether it was written."""
-    top, bottom, left, right = box
-    with suppress(FileNotFoundError, ValueError):
-        there = read_image(target).shape[:2] == (bottom - top, right - left)
-        if there and not is_older(target, image):
-            return False
-    save_png(target, np.ascontiguousarray(read_image(image)[top:bottom, left:right, ::-1]))
-    return True
-
-
-def write_split(
-    jobs: Sequence[Job], out: Path, split: str, workers: int | None
-) -> tuple[list[Entry], str]:
-    """Write the masks of a split; its list, and a summary in words."""
-    tally = run(partial(write_class_masks, out=out), jobs, split, workers)
-    entries = [entry for entry in tally.results if entry is not None]
-    empty = len(jobs) - len(entries)
-    left_out = f', {empty} left out, as no class covers a pixel' if empty else ''
-    return entries, f'  {split}: {len(entries)} images{left_out}; files {tally}'
-
-
-def images_per_class(instances: Instances) -> dict[int, int]:
-    """``{category id: images with an annotation of it}``, ascending, those without left out."""
-    counts = Counter(
-        category
-        for rows in instances.annotations.values()
-        for category in {row['category_id'] for row in rows}
-    )
-    return dict(sorted(counts.items()))
+        there = False
+        with suppress(FileNotFoundError, ValueError):
+            there = read_image(target).shape[:2] == shape and not is_older(target, image)
+        if not there:
+            save_png(target, np.ascontiguousarray(read_image(image)[top:bottom, left:right, ::-1]))
+            written += 1
+    return Done(written, count - written, {name: areas})
 
 
 def strided_folds(ids: Sequence[int], num_folds: int) -> Folds:
@@ -196,16 +167,25 @@ def group(rows: Iterable[dict], labels: Mapping[int, int]) -> dict[int, list[dic
     return groups
 
 
-def fold_lines(novel: Folds, entries: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """In words: classes of each fold, and images with one of them per split."""
+def split_lines(made: Mapping[str, Made]) -> list[str]:
+    """A line per split: its images, those left out, files made."""
     lines = []
-    for f, fold in enumerate(novel):
-        ids = set(fold)
-        counts = ', '.join(
-            f'{sum(not ids.isdisjoint(entry.classes) for entry in rows)} images of {split}'
-            for split, rows in entries.items()
-        )
-        lines.append(f'  fold {f}: {len(fold)} novel classes, {counts}')
+    for split, one in made.items():
+        left_out = f', {len(one.empty)} left out, as no class covers a pixel' if one.empty else ''
+        lines.append(f'  {split}: {len(one.images)} images{left_out}; files {one.tally}')
+    return lines
+
+
+def novel_lines(novel: Folds, made: Mapping[str, Made]) -> list[str]:
+    """A line per fold: its novel classes, and how many images of each split show one of them."""
+    lines = []
+    for fold, classes in enumerate(map(set, novel)):
+        counts = {
+            split: sum(not classes.isdisjoint(areas) for areas in one.images.values())
+            for split, one in made.items()
+        }
+        said = ', '.join(f'{number} images of {split}' for split, number in counts.items())
+        lines.append(f'  fold {fold}: {len(classes)} novel classes, {said}')
     return lines
 
 
@@ -213,9 +193,3 @@ def expect(what: str, got: int, published: int) -> str:
     """``'920 classes'``, with the published number where it differs."""
     differs = '' if got == published else f' (WARNING: the published benchmark has {published})'
     return f'{got} {what}{differs}'
-
-
-def find_annotations(folders: Collection[Path], name: str) -> Path:
-    """The first of the folders' files of this name that exists, else the first."""
-    paths = [folder / name for folder in folders]
-    return next((path for path in paths if path.is_file()), paths[0])

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmfss.datasets.class_names import COCO_CLASSES
+from mmfss.datasets.class_index import class_areas
+from mmfss.datasets.classes import COCO_CLASSES
 from mmfss.datasets.folds import BENCHMARKS
-from mmfss.datasets.preparation.counts import Areas, class_areas, fold_lines
+from mmfss.datasets.io import save_png
 from mmfss.datasets.preparation.instances import (
     Instances,
     encode,
@@ -25,9 +26,10 @@ from mmfss.datasets.preparation.instances import (
     paint,
     read_instances,
 )
-from mmfss.datasets.preparation.jobs import Done, read_complete, remove_parts, run, save_png
+from mmfss.datasets.preparation.jobs import Done, read_complete, run
+from mmfss.datasets.preparation.recipe import Areas, fold_lines
 from mmfss.datasets.preparation.sources import image_size
-from mmfss.files import write_text
+from mmfss.files import remove_parts, write_text
 
 _REMEDY = 'unpack annotations_trainval{}.zip of COCO in DATA_ROOT again'
 _PAINTING = 1  # of the rules in paint(): masks painted by others are painted again
@@ -35,12 +37,11 @@ _PAINTING = 1  # of the rules in paint(): masks painted by others are painted ag
 
 @dataclass(frozen=True)
 class Job:
-    """An image, its annotations and where its mask goes."""
+    """An image, where its mask goes, (height, width) as its annotations say, and these."""
 
     image: Path
     mask: Path
-    height: int
-    width: int
+    shape: tuple[int, int]
     annotations: list[dict]
 
 
@@ -69,44 +70,36 @@ def prepare(args: argparse.Namespace) -> str:
     need_pycocotools()
     lines: list[str] = []
     areas: dict[str, list[Areas]] = {}
-    for split in dict.fromkeys(args.splits):
-        said, areas[split] = _prepare_split(
-            args.data_root, f'{split}{args.year}', args.overwrite, args.workers
-        )
-        lines += said
+    for part in dict.fromkeys(args.splits):
+        split = f'{part}{args.year}'
+        folder, masks = args.data_root / split, args.data_root / 'annotations' / split
+        instances = read_annotations(masks.with_name(f'instances_{split}.json'), args.year)
+        jobs = find_jobs(folder, masks, instances)
+        _begin(masks, instances, args.overwrite)
+        tally = run(partial(make, labels=instances.labels), jobs, split, args.workers)
+        areas[part] = [pixels for pixels, _ in tally.results]
+        listed, number = instances.file.name, len(instances.images)
+        absent = number - len(jobs)
+        empty = sum(count for _, count in tally.results)
+        known = {job.image.name for job in jobs}
+        others = sorted(p.name for p in folder.glob('*.jpg') if p.name not in known)
+        remarks = [
+            (absent, f'of the {number} images in {listed} are not in {folder} and have no mask'),
+            (empty, 'annotations cover no pixel'),
+            (
+                len(others),
+                f'images in {folder} are not in {listed} and have no mask: '
+                f'{", ".join(others[:3])}; take them away: training takes every image there',
+            ),
+        ]
+        lines.append(f'{split}: {len(jobs)} masks in {masks}: {tally}')
+        lines += [f'  {count} {text}' for count, text in remarks if count]
     benchmark = BENCHMARKS['coco-20i']
     return '\n'.join([*lines, *fold_lines(benchmark, areas.get('train'), areas.get('val'))])
 
 
-def _prepare_split(
-    root: Path, split: str, overwrite: bool, workers: int | None
-) -> tuple[list[str], list[Areas]]:
-    """Lines of the summary, and the classes of each image."""
-    instances = _read(root / f'annotations/instances_{split}.json', split[-4:])
-    jobs = _jobs(root, split, instances)
-    folder = root / 'annotations' / split
-    _begin(folder, instances, overwrite)
-    tally = run(partial(make, labels=instances.labels), jobs, split, workers)
-    absent = len(instances.images) - len(jobs)
-    empty = sum(count for _, count in tally.results)
-    lines = [f'{split}: {len(jobs)} masks in {folder}: {tally}']
-    if absent:
-        lines.append(
-            f'  {absent} of the {len(instances.images)} images in {instances.file.name} are not '
-            f'in {root / split} and have no mask'
-        )
-    if empty:
-        lines.append(f'  {empty} annotations cover no pixel')
-    unknown = _unknown(root / split, jobs)
-    if unknown:
-        lines.append(
-            f'  {len(unknown)} images in {root / split} are not in {instances.file.name} and have '
-            f'no mask: {", ".join(unknown[:3])}; take them away: training takes every image there'
-        )
-    return lines, [pixels for pixels, _ in tally.results]
-
-
-def _read(file: Path, year: str) -> Instances:
+def read_annotations(file: Path, year: str) -> Instances:
+    """The annotations, if they are of COCO's 80 categories; ValueError if not."""
     remedy = _REMEDY.format(year)
     other = {'2014': '2017', '2017': '2014'}[year]
     if not file.is_file() and file.with_name(file.name.replace(year, other)).is_file():
@@ -121,15 +114,13 @@ def _read(file: Path, year: str) -> Instances:
     return instances
 
 
-def _jobs(root: Path, split: str, instances: Instances) -> list[Job]:
-    """The images that are there, in the order of the file."""
-    folder = root / 'annotations' / split
+def find_jobs(folder: Path, masks: Path, instances: Instances) -> list[Job]:
+    """The images that are there, in the order of the file; FileNotFoundError if none is."""
     jobs = [
         Job(
-            root / split / image['file_name'],
-            folder / f'{Path(image["file_name"]).stem}.png',
-            image['height'],
-            image['width'],
+            folder / image['file_name'],
+            masks / f'{Path(image["file_name"]).stem}.png',
+            (image['height'], image['width']),
             instances.annotations.get(image_id, []),
         )
         for image_id, image in instances.images.items()
@@ -137,15 +128,10 @@ def _jobs(root: Path, split: str, instances: Instances) -> list[Job]:
     there = [job for job in jobs if job.image.is_file()]
     if not there:
         raise FileNotFoundError(
-            f'none of the {len(jobs)} images of {split} is in {root / split} (the first is '
-            f'{jobs[0].image.name if jobs else None}); unpack {split}.zip there'
+            f'none of the {len(jobs)} images of {folder.name} is in {folder} (the first is '
+            f'{jobs[0].image.name if jobs else None}); unpack {folder.name}.zip there'
         )
     return there
-
-
-def _unknown(folder: Path, jobs: list[Job]) -> list[str]:
-    known = {job.image.name for job in jobs}
-    return sorted(f.name for f in folder.iterdir() if f.suffix == '.jpg' and f.name not in known)
 
 
 def _begin(folder: Path, instances: Instances, overwrite: bool) -> None:
@@ -182,17 +168,16 @@ def make(job: Job, labels: dict[int, int]) -> Done:
         FileNotFoundError, ValueError: The image is missing, broken or of another size than its
             annotations say; an annotation is wrong.
     """
-    shape = job.height, job.width
     found = image_size(job.image)
-    if found != shape:
+    if found != job.shape:
         raise ValueError(
             f'image {job.image} is {found[1]} x {found[0]} pixels (width x height), its '
-            f'annotations are for {job.width} x {job.height}; download the image again'
+            f'annotations are for {job.shape[1]} x {job.shape[0]}; download the image again'
         )
-    mask = read_complete(job.mask, shape)
+    mask = read_complete(job.mask, job.shape)
     if mask is not None:
-        empty = sum(encode(annotation, *shape) is None for annotation in job.annotations)
+        empty = sum(encode(annotation, *job.shape) is None for annotation in job.annotations)
         return Done(kept=1, result=(class_areas(mask), empty))
-    mask, empty = paint(job.annotations, labels, *shape)
+    mask, empty = paint(job.annotations, labels, *job.shape)
     save_png(job.mask, mask)
     return Done(written=1, result=(class_areas(mask), empty))

@@ -13,17 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.folds import Benchmark
-from mmfss.datasets.preparation.jobs import Done, run
-from mmfss.datasets.preparation.sources import begin, coded_mask, find_folder, image_size
-from mmfss.datasets.preparation.tiles import (
-    IGNORED,
-    Tile,
-    class_counts,
-    grid_boxes,
-    save_tiles,
-    tile_entries,
-)
-from mmfss.datasets.prepared import write_description
+from mmfss.datasets.preparation.jobs import Done
+from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
+from mmfss.datasets.preparation.sources import coded_mask, find_folder, image_size
+from mmfss.datasets.preparation.tiles import Boxes, class_counts, grid_boxes, save_tiles
 
 COLOURS = {
     'agriculture': (255, 255, 0),
@@ -43,8 +36,7 @@ _DOWNLOAD = 'unpack the land cover track of DeepGlobe: train/<id>_sat.jpg and tr
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, what unknown pixels become."""
-    parser.add_argument('root', type=Path, help='holds train, or the images themselves')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/deepglobe'))
+    add_folders(parser, 'holds train, or the images themselves', 'deepglobe')
     parser.add_argument(
         '--unknown',
         choices=['ignored', 'background'],
@@ -63,23 +55,23 @@ def prepare(args: argparse.Namespace) -> str:
     root = find_folder(args.root, _DOWNLOAD)
     root = root / 'train' if (root / 'train').is_dir() else root
     ids = _ids(root)
-    benchmark = Benchmark('deepglobe', CLASSES, 1, (tuple(range(1, len(CLASSES) + 1)),), 1)
     options = dict(unknown=args.unknown, grid=GRID, min_share=MIN_SHARE)
-    begin(args.out, dict(benchmark='deepglobe', **options))
-    unknown = IGNORED if args.unknown == 'ignored' else 0
-    cut = partial(cut_picture, root=root, out=args.out, unknown=unknown)
-    tally = run(cut, ids, 'DeepGlobe', args.workers)
-    entries = tile_entries(tally)
-    source = dict(root=str(root.resolve()), pictures=len(ids), **options)
-    write_description(
-        args.out, benchmark, 'label_maps', args.out / 'images', {'test': entries}, source
+    unknown = 255 if args.unknown == 'ignored' else 0
+    recipe = Recipe(
+        title='DeepGlobe',
+        benchmark=Benchmark('deepglobe', CLASSES, 1, (tuple(range(1, len(CLASSES) + 1)),), 1),
+        kind='label_maps',
+        images=args.out / 'images',
+        jobs={'test': ids},
+        job=partial(cut_picture, root=root, out=args.out, unknown=unknown),
+        options=options,
+        source=dict(pictures=len(ids), **options),
     )
-    return '\n'.join(
-        [
-            f'DeepGlobe: {len(entries)} of {GRID * GRID * len(ids)} tiles of {len(ids)} images '
-            f'({tally}); {args.out}',
-            f'  tiles with {class_counts(tally, CLASSES, 1)}',
-        ]
+    made = make(recipe, root, args)['test']
+    return (
+        f'DeepGlobe: {len(made.images)} of {GRID * GRID * len(ids)} tiles of {len(ids)} images '
+        f'({made.tally}); {args.out}\n'
+        f'  tiles with {class_counts(made.images.values(), CLASSES, 1)}'
     )
 
 
@@ -88,18 +80,17 @@ def cut_picture(picture: str, root: Path, out: Path, unknown: int) -> Done:
     image, mask = root / f'{picture}_sat.jpg', root / f'{picture}_mask.png'
     codes = {colour: label for label, colour in enumerate(COLOURS.values(), 1)} | {UNKNOWN: unknown}
 
-    def choose(labels: np.ndarray) -> list[Tile]:
-        tiles = []
-        for i, (top, bottom, left, right) in enumerate(grid_boxes(labels.shape, GRID)):
-            part = labels[top:bottom, left:right]
-            counts = np.unique(part, return_counts=True)[1]
-            if len(counts) > 1 and counts.min() / part.size > MIN_SHARE:
-                name = f'{picture}_{i // GRID}{i % GRID}'
-                tiles.append(Tile(name, (top, bottom, left, right)))
-        return tiles
-
     def labels() -> np.ndarray:
         return coded_mask(mask, codes, image_size(image), round_to=255)
+
+    def choose(labels: np.ndarray) -> Boxes:
+        tiles = {}
+        for i, box in enumerate(grid_boxes(labels.shape, GRID)):
+            part = labels[box[0] : box[1], box[2] : box[3]]
+            counts = np.unique(part, return_counts=True)[1]
+            if len(counts) > 1 and counts.min() / part.size > MIN_SHARE:
+                tiles[f'{picture}_{i // GRID}{i % GRID}'] = box
+        return tiles
 
     return save_tiles(out, picture, (image, mask), labels, choose)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.datasets.preparation.jobs import save_png
-from mmfss.datasets.shapes import SHAPES_CLASSES
+from mmfss.datasets.classes import SHAPES_CLASSES
+from mmfss.datasets.io import save_png
 from mmfss.datasets.shapes_scenes import render_sample, scene_classes
 from mmfss.files import write_text
 

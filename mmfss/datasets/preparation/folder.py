@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
-from mmfss.datasets.preparation.counts import Areas, fold_lines
-from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source, listed
+from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
 from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
-from mmfss.datasets.preparation.jobs import Tally, run
-from mmfss.datasets.preparation.sources import OPTIONS_FILE, begin
+from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
 from mmfss.files import PART_SUFFIX
+from mmfss.words import listed
 
 MIN_AREA = 256
 
@@ -92,15 +93,33 @@ def prepare(args: argparse.Namespace) -> str:
     begin(args.out, dict(command='folder'))
     (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
     tally = run(partial(write, rules=rules), source.samples, 'writing', args.workers)
-    _check_any(tally.results, benchmark, source)
-    entries = _entries(source, tally.results, rules.kind)
-    splits = _splits(entries, tally.results, args.test_fraction, args.seed)
-    _remove_others(args.out, entries, rules.kind, set(splits))
-    options = dict(test_fraction=args.test_fraction, seed=args.seed)
-    made_from = dict(folder=str(args.src.resolve()), layout=source.layout, **options)
-    write_description(args.out, benchmark, rules.kind, source.images, splits, made_from)
+    areas = {sample.image: found for sample, found in zip(source.samples, tally.results)}
+    if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
+        hint = ' In masks of class values 255 is ignored' if source.layout == 'values' else ''
+        raise ValueError(
+            f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
+            f'episode needs two; add images, or lower --min-area.{hint}'
+        )
+    splits = _splits(areas, args.test_fraction, args.seed)
+    by_class = rules.kind == 'class_masks'
+    entries = {
+        split: [Entry(image, tuple(sorted(areas[image])) if by_class else ()) for image in images]
+        for split, images in splits.items()
+    }
+    _remove_others(args.out, entries, by_class)
+    made_from = dict(
+        folder=str(args.src.resolve()),
+        layout=source.layout,
+        test_fraction=args.test_fraction,
+        seed=args.seed,
+    )
+    write_description(args.out, benchmark, rules.kind, source.images, entries, made_from)
+    head = (
+        f'{benchmark.name}: {len(areas)} images (layout {source.layout}), '
+        f'{rules.kind.replace("_", " ")} in {args.out}: {tally}'
+    )
     empty = sum(found.empty for found in checked)
-    return '\n'.join(_summary(args.out, source, benchmark, rules, splits, tally, empty))
+    return '\n'.join([head, *_summary(source, benchmark, areas, splits, empty)])
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -150,59 +169,43 @@ def _object_value(asked: int | None, source: Source, checked: list[Found]) -> in
     return value
 
 
-def _check_any(areas: list[Areas], benchmark: Benchmark, source: Source) -> None:
-    """ValueError if no class is in two images: then there is no episode."""
-    counts = _counts(areas, benchmark)
-    if not any(count > 1 for count in counts.values()):
-        hint = ' In masks of class values 255 is ignored' if source.layout == 'values' else ''
-        raise ValueError(
-            f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
-            f'episode needs two; add images, or lower --min-area.{hint}'
-        )
-
-
-def _counts(areas: list[Areas], benchmark: Benchmark) -> Counter[int]:
+def _counts(areas: Iterable[Areas], benchmark: Benchmark) -> Counter[int]:
     """Images in which a class qualifies."""
     return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
 
 
-def _entries(source: Source, areas: list[Areas], kind: str) -> list[Entry]:
-    if kind == 'label_maps':
-        return [Entry(sample.image) for sample in source.samples]
-    return [Entry(sample.image, tuple(sorted(a))) for sample, a in zip(source.samples, areas)]
-
-
-def _splits(
-    entries: list[Entry], areas: list[Areas], fraction: float, seed: int
-) -> dict[str, list[Entry]]:
-    """'all', and 'train' and 'test': the fraction of the images of each class, by the rarest class
-    of an image."""
+def _splits(areas: Mapping[str, Areas], fraction: float, seed: int) -> dict[str, list[str]]:
+    """'all' images, and 'train' and 'test': the fraction of the images of each class, by the rarest
+    class of an image."""
     if not fraction:
-        return {'all': entries}
-    images = Counter(c for a in areas for c in a)
+        return {'all': list(areas)}
+    number_of = Counter(c for found in areas.values() for c in found)
     groups = defaultdict(list)
-    for index, a in enumerate(areas):
-        groups[min(a, key=lambda c: (images[c], c), default=0)].append(index)
-    test: set[int] = set()
-    for group in sorted(groups):
-        order = random.Random(f'{seed} {group}').sample(groups[group], len(groups[group]))
+    for image, found in areas.items():
+        groups[min(found, key=lambda c: (number_of[c], c), default=0)].append(image)
+    test: set[str] = set()
+    for class_id in sorted(groups):
+        group = groups[class_id]
+        order = random.Random(f'{seed} {class_id}').sample(group, len(group))
         test.update(order[: round(fraction * len(order))])
-    splits: dict[str, list[Entry]] = {'all': entries, 'train': [], 'test': []}
-    for index, entry in enumerate(entries):
-        splits['test' if index in test else 'train'].append(entry)
+    splits = {
+        'all': list(areas),
+        'train': [image for image in areas if image not in test],
+        'test': [image for image in areas if image in test],
+    }
     if not splits['train'] or not splits['test']:
         raise ValueError(
             f'--test-fraction {fraction} leaves {len(splits["train"])} images to train and '
-            f'{len(splits["test"])} to test of {len(entries)}; choose another, or add images'
+            f'{len(splits["test"])} to test of {len(areas)}; choose another, or add images'
         )
     return splits
 
 
-def _remove_others(out: Path, entries: list[Entry], kind: str, splits: set[str]) -> None:
+def _remove_others(out: Path, splits: Mapping[str, list[Entry]], by_class: bool) -> None:
     """Remove masks and lists of an earlier run that are not part of this one."""
     keep = {out / 'splits' / f'{name}.txt' for name in splits}
-    for entry in entries:
-        classes = (None,) if kind == 'label_maps' else entry.classes
+    for entry in splits['all']:
+        classes = entry.classes if by_class else (None,)
         keep |= {mask_path(out, entry.image, c) for c in classes}
     for folder in (out / 'masks', out / 'splits'):
         for path in sorted(folder.rglob('*'), reverse=True):
@@ -213,22 +216,19 @@ def _remove_others(out: Path, entries: list[Entry], kind: str, splits: set[str])
 
 
 def _summary(
-    out: Path,
     source: Source,
     benchmark: Benchmark,
-    rules: Rules,
-    splits: dict[str, list[Entry]],
-    tally: Tally,
+    areas: Mapping[str, Areas],
+    splits: Mapping[str, list[str]],
     empty: int,
 ) -> list[str]:
-    areas = {sample.image: a for sample, a in zip(source.samples, tally.results)}
-    parts = {name: [areas[entry.image] for entry in part] for name, part in splits.items()}
-    images = _counts(tally.results, benchmark)
-    per_class = [f'{name} {images[c]}' for c, name in enumerate(source.classes, 1)]
+    """Images of splits, classes and folds, and what is to be known of them."""
+    parts = {name: [areas[image] for image in images] for name, images in splits.items()}
     tested = 'test' if 'test' in parts else 'all'
-    images_tested = _counts(parts[tested], benchmark)
-    few = [name for c, name in enumerate(source.classes, 1) if images_tested[c] < 2]
-    without = sum(not a for a in tally.results)
+    counts, tests = _counts(parts['all'], benchmark), _counts(parts[tested], benchmark)
+    per_class = [f'{name} {counts[c]}' for c, name in enumerate(source.classes, 1)]
+    few = [name for c, name in enumerate(source.classes, 1) if tests[c] < 2]
+    without = sum(not found for found in areas.values())
     remarks = [
         (
             few,
@@ -240,9 +240,7 @@ def _summary(
         *((remark, remark) for remark in source.remarks),
     ]
     return [
-        f'{benchmark.name}: {len(source.samples)} images (layout {source.layout}), '
-        f'{rules.kind.replace("_", " ")} in {out}: {tally}',
-        f'  splits: {", ".join(f"{name} {len(part)}" for name, part in splits.items())}',
+        f'  splits: {", ".join(f"{name} {len(part)}" for name, part in parts.items())}',
         f'  images of each class (from {benchmark.min_area} pixels on): {listed(per_class)}',
         *fold_lines(
             benchmark,

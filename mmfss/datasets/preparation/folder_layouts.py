@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from mmfss.datasets.preparation.instances import need_pycocotools, read_instances
 from mmfss.datasets.preparation.sources import read_names
+from mmfss.words import listed
 
 LAYOUTS = ('classes', 'values', 'coco')
 PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -28,7 +29,6 @@ _FORMS = (
     'SRC/masks/x.png of class values and SRC/classes.txt with the names; SRC/images with '
     'SRC/annotations.json in COCO format (docs/datasets/folder.md)'
 )
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,10 @@ def find_source(
         raise FileNotFoundError(f'folder {src} not found; {_FORMS}')
     if layout == 'auto':
         coco = annotations is not None or (src / 'annotations.json').is_file()
-        flat = (src / 'classes.txt').is_file() or _is_flat(src)
-        layout = 'coco' if coco else 'values' if flat else 'classes'
+        folders = src / 'images', src / 'masks'
+        flat = all(folder.is_dir() and not _folders(folder) for folder in folders)
+        values = flat or (src / 'classes.txt').is_file()
+        layout = 'coco' if coco else 'values' if values else 'classes'
     if layout != 'coco' and not (images is None and annotations is None):
         raise ValueError(f'--images and --annotations are of layout coco, this is {layout!r}')
     if layout == 'coco':
@@ -107,12 +109,6 @@ def find_source(
         raise ValueError(f'{src} has no images (layout {layout}); {_FORMS}')
     _check_names(source)
     return source
-
-
-def listed(names: Sequence[object]) -> str:
-    """Names for a message, the first of them if there are many."""
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(map(str, names[:_SHOWN])) + more
 
 
 def _visible(paths: Iterable[Path]) -> Iterator[Path]:
@@ -139,11 +135,6 @@ def _below(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_flat(src: Path) -> bool:
-    folders = src / 'images', src / 'masks'
-    return all(f.is_dir() and not _folders(f) for f in folders)
-
-
 def _find_classes(src: Path, prompts: bool) -> Source:
     by_kind = (src / 'images').is_dir() and (src / 'masks').is_dir()
     images = src / 'images' if by_kind else src
@@ -164,7 +155,8 @@ def _find_classes(src: Path, prompts: bool) -> Source:
         drawn = _files(masks, ('.png',) if masks == folder else MASKS)
         asked = _files(masks, (PROMPT,)) if prompts else []
         if masks == folder:  # a PNG beside a prompt and without a photo is the photo
-            photos = sorted(photos + _prompted_alone(photos, drawn, asked))
+            alone = {p.with_suffix('') for p in asked} - {p.with_suffix('') for p in photos}
+            photos = sorted(photos + [image for image in drawn if image.with_suffix('') in alone])
             drawn = [mask for mask in drawn if mask not in photos]
         others += _others(src, {folder, masks}, {*photos, *drawn, *asked})
         there = {mask.with_suffix('') for mask in drawn}
@@ -172,12 +164,6 @@ def _find_classes(src: Path, prompts: bool) -> Source:
         for photo, mask in _pairs((folder, masks), photos, drawn, prompts):
             samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
     return Source('classes', images, classes, samples, remarks=_left_out(others))
-
-
-def _prompted_alone(photos: list[Path], drawn: list[Path], asked: list[Path]) -> list[Path]:
-    prompted = {prompt.with_suffix('') for prompt in asked}
-    prompted -= {photo.with_suffix('') for photo in photos}
-    return [image for image in drawn if image.with_suffix('') in prompted]
 
 
 def _find_values(src: Path) -> Source:

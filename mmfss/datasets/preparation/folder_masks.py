@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmfss.datasets.io import read_image, read_mask
-from mmfss.datasets.preparation.counts import class_areas, mask_values
+from mmfss.datasets.class_index import class_areas, label_counts
+from mmfss.datasets.io import read_image, read_mask, save_png
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
-from mmfss.datasets.preparation.jobs import Done, read_complete, save_png
+from mmfss.datasets.preparation.jobs import Done, read_complete
 from mmfss.datasets.preparation.sources import image_size
 from mmfss.datasets.prepared import mask_path
 
@@ -75,7 +75,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     if sample.mask is None:
         return Done(result=_inspect_annotations(sample, rules))
     mask = _read(sample.mask, image)
-    values = mask_values(mask)
+    values = tuple(label_counts(mask))
     allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
     wrong = [v for v in values if v not in allowed]
     if wrong:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
-from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
 from mmfss.datasets.preparation.sources import (
     THRESHOLD,
     BinaryJob,
-    begin,
     find_folder,
     read_names,
     write_binary,
 )
-from mmfss.datasets.prepared import Entry, mask_path, write_description
+from mmfss.words import repeated
 
 PER_CLASS = 10
 PUBLISHED = 520, 240, 240
@@ -56,8 +56,7 @@ class Classes:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download, the lists and the output are."""
-    parser.add_argument('root', type=Path, help='folder with a folder per class')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/fss1000'))
+    add_folders(parser, 'folder with a folder per class', 'fss1000')
     parser.add_argument(
         '--splits',
         type=Path,
@@ -77,32 +76,39 @@ def prepare(args: argparse.Namespace) -> str:
     root = find_folder(args.root, _DOWNLOAD)
     classes, unlisted = read_classes(root, args.splits)
     benchmark = classes.benchmark()
-    names = {name: _images(root, name) for name in benchmark.classes}
-    options = dict(benchmark='fss-1000', classes=list(benchmark.classes), threshold=THRESHOLD)
-    begin(args.out, options)
-    keys = [(c, image) for c, name in enumerate(benchmark.classes, 1) for image in names[name]]
+    images = {name: _images(root, name) for name in benchmark.classes}
     jobs = [
-        BinaryJob(root / image, (root / image).with_suffix('.png'), mask_path(args.out, image, c))
-        for c, image in keys
+        BinaryJob(root / image, (root / image).with_suffix('.png'), image, class_id)
+        for class_id, name in enumerate(benchmark.classes, 1)
+        for image in images[name]
     ]
-    tally = run(write_binary, jobs, 'FSS-1000', args.workers)
-    there = [key for key, filled in zip(keys, tally.results) if filled]
-    empty = [image for (_, image), filled in zip(keys, tally.results) if not filled]
     split = benchmark.split(0)
-    splits = {
-        name: [Entry(image, (c,)) for c, image in there if c in ids]
-        for name, ids in (('train', split.base), ('val', split.validation), ('test', split.novel))
-    }
-    source = dict(root=str(root.resolve()), without_foreground=empty, threshold=THRESHOLD)
-    write_description(args.out, benchmark, 'class_masks', root, splits, source)
+    recipe = Recipe(
+        title='FSS-1000',
+        benchmark=benchmark,
+        kind='class_masks',
+        images=root,
+        jobs={'all': jobs},
+        job=partial(write_binary, out=args.out, kind='class_masks'),
+        options=dict(classes=list(benchmark.classes), threshold=THRESHOLD),
+        source=dict(threshold=THRESHOLD),
+        lists=dict(train={*split.base}, val={*split.validation}, test={*split.novel}),
+    )
+    made = make(recipe, root, args)
     counts = len(classes.train), len(classes.val), len(classes.test)
+    odd = [f'{name} ({len(files)})' for name, files in images.items() if len(files) != PER_CLASS]
+    remarks = [  # what differs from the release: nothing is left out silently
+        (odd, f'classes without exactly {PER_CLASS} images'),
+        (made['test'].empty, 'images left out, as their mask has no foreground'),
+        (unlisted, 'folders left out, as no list names them'),
+    ]
     return '\n'.join(
         [
-            f'FSS-1000: masks {tally}; {args.out}',
+            f'FSS-1000: masks {made["test"].tally}; {args.out}',
             f'  {counts[0]} training, {counts[1]} validation, {counts[2]} test classes'
             + ('' if counts == PUBLISHED else f' (published: {PUBLISHED})'),
-            *(f'  {name}: {len(entries)} images' for name, entries in splits.items()),
-            *_remarks(names, empty, unlisted),
+            *(f'  {name}: {len(one.images)} images' for name, one in made.items()),
+            *(f'  {len(what)} {text}: {", ".join(what[:5])}' for what, text in remarks if what),
         ]
     )
 
@@ -129,8 +135,7 @@ def read_classes(root: Path, splits: Path | None) -> tuple[Classes, list[str]]:
         test = read_names(splits)
         lists = {'train': sorted(folders - set(test)), 'val': [], 'test': test}
     names = [name for part in lists.values() for name in part]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted(repeated(names)):
         raise ValueError(f'the lists in {splits} overlap: {twice[:5]}; a class is in one of them')
     absent = sorted(set(names) - folders)
     if absent:
@@ -148,14 +153,3 @@ def _images(root: Path, name: str) -> list[str]:
     if not files:
         raise FileNotFoundError(f'class {name!r} has no .jpg images in {root / name}; {_DOWNLOAD}')
     return [f'{name}/{file}' for file in sorted(files, key=lambda file: (len(file), file))]
-
-
-def _remarks(names: dict[str, list[str]], empty: list[str], unlisted: list[str]) -> list[str]:
-    """What differs from the release: nothing is left out silently."""
-    odd = [f'{name} ({len(files)})' for name, files in names.items() if len(files) != PER_CLASS]
-    remarks = [
-        (odd, f'classes without exactly {PER_CLASS} images'),
-        (empty, 'images left out, as their mask has no foreground'),
-        (unlisted, 'folders left out, as no list names them'),
-    ]
-    return [f'  {len(what)} {text}: {", ".join(what[:5])}' for what, text in remarks if what]

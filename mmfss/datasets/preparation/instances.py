@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfss.words import repeated
+
 CROWD = 255
 
 
@@ -39,6 +41,18 @@ class Instances:
     def labels(self) -> dict[int, int]:
         """``{category id: label from 1 on}`` in the order of the category ids."""
         return {category: label for label, category in enumerate(self.categories, 1)}
+
+    @property
+    def image_counts(self) -> dict[int, int]:
+        """``{category id: images with an annotation of it}``, ascending, those without left out."""
+        per_image = ({row['category_id'] for row in rows} for rows in self.annotations.values())
+        return dict(sorted(Counter(c for found in per_image for c in found).items()))
+
+
+def find_annotations(folders: Sequence[Path], name: str) -> Path:
+    """The first of the folders' files of this name that exists, else the first."""
+    paths = [folder / name for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def need_pycocotools() -> None:
@@ -67,7 +81,10 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
     try:
         content = json.loads(data)
         categories = {c['id']: str(c['name']) for c in content['categories']}
-        images = {i['id']: _named(i) for i in content['images']}
+        for image in content['images']:
+            if 'file_name' not in image and 'coco_url' in image:
+                image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
+        images = {i['id']: i for i in content['images']}
         sizes = [(str(i['file_name']), int(i['height']), int(i['width'])) for i in images.values()]
         annotations: Mapping[int, list[dict]] = defaultdict(list)
         for annotation in content['annotations']:
@@ -88,16 +105,8 @@ def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
     )
 
 
-def _named(image: dict) -> dict:
-    """The record of an image with its ``file_name``."""
-    if 'file_name' not in image and 'coco_url' in image:
-        image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
-    return image
-
-
 def _check_unique(file: Path, what: str, values: Iterable[Hashable], remedy: str) -> None:
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
+    if twice := repeated(values):
         raise ValueError(
             f'{file} has {len(twice)} {what} more than once: {twice[:5]}; each must occur once; '
             f'{remedy}'
@@ -128,7 +137,11 @@ def encode(annotation: dict, height: int, width: int) -> dict | None:
     shape = annotation['segmentation']
     try:
         if isinstance(shape, list):
-            code = _encode_polygons(shape, height, width)
+            for polygon in shape:
+                if len(polygon) % 2 or not all(isfinite(number) for number in polygon):
+                    raise ValueError('a polygon must be a list of finite numbers x, y, x, y, ...')
+            closed = [polygon for polygon in shape if len(polygon) >= 6]
+            code = coder.merge(coder.frPyObjects(closed, height, width)) if closed else None
         else:
             code = shape
             if [int(side) for side in shape['size']] != [height, width]:
@@ -143,16 +156,6 @@ def encode(annotation: dict, height: int, width: int) -> dict | None:
         return code if code is not None and coder.area(code) else None
     except (ValueError, KeyError, TypeError) as error:
         raise _wrong(annotation, error) from error
-
-
-def _encode_polygons(polygons: list, height: int, width: int) -> dict | None:
-    from pycocotools import mask as coder
-
-    for polygon in polygons:
-        if len(polygon) % 2 or not all(isfinite(number) for number in polygon):
-            raise ValueError('a polygon must be a list of finite numbers x, y, x, y, ...')
-    closed = [polygon for polygon in polygons if len(polygon) >= 6]
-    return coder.merge(coder.frPyObjects(closed, height, width)) if closed else None
 
 
 def decode(annotation: dict, height: int, width: int) -> np.ndarray:

@@ -8,33 +8,20 @@ iSAID-5i cut (ROOT/{train,val}/images with semantic_png). See docs/datasets/isai
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mmfss.datasets.class_index import class_areas
 from mmfss.datasets.folds import Benchmark, contiguous_folds
-from mmfss.datasets.io import read_mask
-from mmfss.datasets.preparation.jobs import Done, Tally, is_complete, run, save_png
-from mmfss.datasets.preparation.sources import (
-    begin,
-    check_size,
-    coded_mask,
-    find_folder,
-    image_size,
-)
-from mmfss.datasets.preparation.tiles import (
-    Tile,
-    areas,
-    class_counts,
-    find_files,
-    save_tiles,
-    sliding_boxes,
-    tile_entries,
-)
-from mmfss.datasets.prepared import mask_path, write_description
+from mmfss.datasets.io import read_mask, save_png
+from mmfss.datasets.preparation.jobs import Done, read_complete
+from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
+from mmfss.datasets.preparation.sources import check_size, coded_mask, find_folder, image_size
+from mmfss.datasets.preparation.tiles import Boxes, class_counts, save_tiles, sliding_boxes
+from mmfss.datasets.prepared import mask_path
 
 COLOURS = {
     'background': (0, 0, 0),
@@ -76,8 +63,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, and how to cut."""
-    parser.add_argument('root', type=Path, help='iSAID, or iSAID_patches of iSAID-5i')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/isaid5i'))
+    add_folders(parser, 'iSAID, or iSAID_patches of iSAID-5i', 'isaid5i')
     parser.add_argument('--size', type=int, default=256, help='side of a tile (default 256)')
     parser.add_argument('--stride', type=int, default=256, help='step between tiles (default 256)')
     parser.add_argument(
@@ -99,88 +85,81 @@ def prepare(args: argparse.Namespace) -> str:
     """
     if min(args.size, args.stride, args.min_area) < 1:
         raise ValueError('--size, --stride and --min-area must be at least 1 pixel')
-    root, out = find_folder(args.root, _DOWNLOAD), args.out
-    benchmark = Benchmark('isaid-5i', CLASSES, 3, contiguous_folds(15, 3), args.min_area)
-    ready_made = (root / args.splits[0] / 'semantic_png').is_dir()
+    root = find_folder(args.root, _DOWNLOAD)
     cutting = dict(size=args.size, stride=args.stride, min_area=args.min_area)
-    options = dict(ready_made=ready_made) if ready_made else dict(ready_made=ready_made, **cutting)
-    begin(out, dict(benchmark='isaid-5i', **options))
-    read = _read_tiles if ready_made else _cut_split
-    tallies = {split: read(root, split, args) for split in args.splits}
-    images = root if ready_made else out / 'images'
-    splits = {split: tile_entries(tally) for split, tally in tallies.items()}
-    write_description(
-        out, benchmark, 'label_maps', images, splits, dict(root=str(root.resolve()), **options)
+    ready_made = (root / args.splits[0] / 'semantic_png').is_dir()
+    options = dict(ready_made=True) if ready_made else dict(ready_made=False, **cutting)
+    recipe = Recipe(
+        title='iSAID-5i {}' if ready_made else 'iSAID {}',
+        benchmark=Benchmark('isaid-5i', CLASSES, 3, contiguous_folds(15, 3), args.min_area),
+        kind='label_maps',
+        images=root if ready_made else args.out / 'images',
+        jobs={split: _jobs(root, split, ready_made) for split in args.splits},
+        job=partial(copy_mask, out=args.out)
+        if ready_made
+        else partial(cut_picture, out=args.out, **cutting),
+        options=options,
+        source=options,
     )
-    lines = [f'iSAID-5i: {out}']
-    for split, tally in tallies.items():
-        counts = class_counts(tally, CLASSES, args.min_area)
+    lines = [f'iSAID-5i: {args.out}']
+    for split, made in make(recipe, root, args).items():
+        counts = class_counts(made.images.values(), CLASSES, args.min_area)
         lines += [
-            f'  {split}: {len(splits[split])} tiles ({tally})',
+            f'  {split}: {len(made.images)} tiles ({made.tally})',
             f'    tiles with {args.min_area} pixels of {counts}',
         ]
     return '\n'.join(lines)
-
-
-def _cut_split(root: Path, split: str, args: argparse.Namespace) -> Tally:
-    folder = find_folder(root / split, _DOWNLOAD)
-    images = [p for p in find_files(folder, '.png') if not p.name.endswith((_MASK, _IDS))]
-    jobs = _pairs(folder, images, split)
-    cut = partial(
-        cut_picture, out=args.out, size=args.size, stride=args.stride, min_area=args.min_area
-    )
-    return run(cut, jobs, f'iSAID {split}', args.workers)
 
 
 def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> Done:
     """Write the tiles of a picture in which a class has ``min_area`` pixels."""
     codes = {colour: label for label, colour in enumerate(COLOURS.values())}
 
-    def choose(labels: np.ndarray) -> list[Tile]:
-        return [
-            Tile(f'{job.name}_{top}_{bottom}_{left}_{right}', (top, bottom, left, right))
-            for top, bottom, left, right in sliding_boxes(labels.shape, size, stride)
-            if max(areas(labels[top:bottom, left:right]).values(), default=0) >= min_area
-        ]
-
     def labels() -> np.ndarray:
         return coded_mask(job.mask, codes, image_size(job.image))
 
+    def choose(labels: np.ndarray) -> Boxes:
+        return {
+            '_'.join(map(str, (job.name, *box))): box
+            for box in sliding_boxes(labels.shape, size, stride)
+            if max(class_areas(labels[box[0] : box[1], box[2] : box[3]]).values(), default=0)
+            >= min_area
+        }
+
     return save_tiles(out, job.name, (job.image, job.mask), labels, choose)
-
-
-def _read_tiles(root: Path, split: str, args: argparse.Namespace) -> Tally:
-    """The tiles of the authors: their masks hold label values already."""
-    folder = find_folder(root / split / 'images', _DOWNLOAD)
-    jobs = _pairs(root / split / 'semantic_png', list(find_files(folder, '.png')), split)
-    return run(partial(copy_mask, out=args.out), jobs, f'iSAID-5i {split}', args.workers)
 
 
 def copy_mask(job: Job, out: Path) -> Done:
     """Check a mask of label values and write it where prepared datasets have it."""
     shape = image_size(job.image)
-    name = f'{job.name.replace("/", "/images/")}'
-    target = mask_path(out, f'{name}.png')
-    if is_complete(target, shape, job.mask):
-        return Done(kept=1, result={name: areas(read_mask(target))})
+    name = f'{job.name.replace("/", "/images/")}.png'
+    target = mask_path(out, name)
+    labels = read_complete(target, shape, job.mask)
+    if labels is not None:
+        return Done(kept=1, result={name: class_areas(labels)})
     labels = read_mask(job.mask)
     check_size(labels, job.mask, shape)
-    unknown = sorted(set(areas(labels)) - set(range(1, len(CLASSES) + 1)))
+    areas = class_areas(labels)
+    unknown = [value for value in areas if value > len(CLASSES)]
     if unknown:
         raise ValueError(
             f'mask {job.mask} has the values {unknown[:5]}; allowed are 0, 1..{len(CLASSES)}, 255'
         )
     save_png(target, labels)
-    return Done(written=1, result={name: areas(labels)})
+    return Done(written=1, result={name: areas})
 
 
-def _pairs(masks: Path, images: Sequence[Path], split: str) -> list[Job]:
-    """Images with their masks.
+def _jobs(root: Path, split: str, ready_made: bool) -> list[Job]:
+    """Images of a split with their masks. Of tiles that the authors cut, the masks hold label
+    values already.
 
     Raises:
         FileNotFoundError: No images; some of either lack the other. ValueError: Names twice.
     """
-    by_name = {p.name.removesuffix(_MASK): p for p in find_files(masks, _MASK)}
+    folder = find_folder(root / split / 'images' if ready_made else root / split, _DOWNLOAD)
+    masks = root / split / 'semantic_png' if ready_made else folder
+    images = [p for p in _find(folder, '.png') if ready_made or not p.name.endswith((_MASK, _IDS))]
+    by_name = {p.name.removesuffix(_MASK): p for p in _find(masks, _MASK)}
     names = [p.stem for p in images]
     if len(set(names)) != len(names) or not names:
         what = f'images of one name: {names[:3]}' if names else 'no images (.png)'
@@ -192,3 +171,8 @@ def _pairs(masks: Path, images: Sequence[Path], split: str) -> list[Job]:
             f'{len(no_image)} masks have no image: {no_image[:5]}; {_DOWNLOAD}'
         )
     return [Job(image, by_name[image.stem], f'{split}/{image.stem}') for image in images]
+
+
+def _find(folder: Path, suffix: str) -> list[Path]:
+    """Every file below a folder whose name ends so, by name."""
+    return sorted(p for p in folder.rglob(f'*{suffix}') if p.is_file())

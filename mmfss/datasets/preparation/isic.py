@@ -10,18 +10,13 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
-from mmfss.datasets.preparation.jobs import run
-from mmfss.datasets.preparation.sources import (
-    THRESHOLD,
-    BinaryJob,
-    begin,
-    find_folder,
-    write_binary,
-)
-from mmfss.datasets.prepared import Entry, mask_path, write_description
+from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
+from mmfss.datasets.preparation.sources import THRESHOLD, BinaryJob, find_folder, write_binary
+from mmfss.words import repeated
 
 CLASSES = 'nevus', 'seborrheic_keratosis', 'melanoma'
 INPUT, TRUTH = 'ISIC2018_Task1-2_Training_Input', 'ISIC2018_Task1_Training_GroundTruth'
@@ -34,8 +29,7 @@ _TABLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download, the classes and the output are."""
-    parser.add_argument('root', type=Path, help=f'holds {INPUT} and {TRUTH}')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/isic'))
+    add_folders(parser, f'holds {INPUT} and {TRUTH}', 'isic')
     parser.add_argument(
         '--classes',
         type=Path,
@@ -54,33 +48,33 @@ def prepare(args: argparse.Namespace) -> str:
     images = find_folder(args.root / INPUT, _DOWNLOAD)
     masks = find_folder(args.root / TRUTH, _DOWNLOAD)
     classes = _folders(images) if args.classes is None else _table(args.classes, images)
-    begin(args.out, dict(benchmark='isic', classes=classes, threshold=THRESHOLD))
     jobs = [
-        BinaryJob(
-            images / image,
-            masks / f'{Path(image).stem}_segmentation.png',
-            mask_path(args.out, image),
-            label,
-        )
+        BinaryJob(images / image, masks / f'{Path(image).stem}_segmentation.png', image, label)
         for image, label in classes.items()
     ]
-    tally = run(write_binary, jobs, 'ISIC', args.workers)
-    there = [image for image, filled in zip(classes, tally.results) if filled]
-    empty = [image for image, filled in zip(classes, tally.results) if not filled]
-    benchmark = Benchmark('isic', CLASSES, 1, ((1, 2, 3),), 1)
-    source = dict(root=str(args.root.resolve()), without_foreground=empty, threshold=THRESHOLD)
-    splits = {'test': [Entry(image) for image in there]}
-    write_description(args.out, benchmark, 'label_maps', images, splits, source)
-    counts = Counter(classes[image] for image in there)
+    recipe = Recipe(
+        title='ISIC',
+        benchmark=Benchmark('isic', CLASSES, 1, ((1, 2, 3),), 1),
+        kind='label_maps',
+        images=images,
+        jobs={'test': jobs},
+        job=partial(write_binary, out=args.out, kind='label_maps'),
+        options=dict(classes=classes, threshold=THRESHOLD),
+        source=dict(threshold=THRESHOLD),
+    )
+    made = make(recipe, args.root, args)['test']
+    counts = Counter(classes[image] for image in made.images)
     unlisted = sum(1 for _ in images.glob('*.jpg')) - len(classes) if args.classes else 0
     lines = [
-        f'ISIC: masks {tally}; {args.out}',
+        f'ISIC: masks {made.tally}; {args.out}',
         '  ' + ', '.join(f'{counts[c]} {name}' for c, name in enumerate(CLASSES, 1)),
     ]
     if unlisted:
         lines.append(f'  {unlisted} images left out, as {args.classes} has no class for them')
-    if empty:
-        lines.append(f'  {len(empty)} images left out, as their mask is empty: {empty[:5]}')
+    if made.empty:
+        lines.append(
+            f'  {len(made.empty)} images left out, as their mask is empty: {made.empty[:5]}'
+        )
     return '\n'.join(lines)
 
 
@@ -114,7 +108,7 @@ def _table(file: Path, images: Path) -> dict[str, int]:
         )
     rows = sorted(rows[1:])
     unknown = sorted({name for _, name in rows} - set(CLASSES))
-    twice = sorted(key for key, count in Counter(key for key, _ in rows).items() if count > 1)
+    twice = repeated(key for key, _ in rows)
     if unknown or twice:
         what = f'the classes {unknown[:5]}' if unknown else f'ids twice: {twice[:5]}'
         raise ValueError(f'{file} has {what}; classes are {list(CLASSES)}, an id occurs once')

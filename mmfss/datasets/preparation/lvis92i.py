@@ -8,6 +8,8 @@ docs/datasets/lvis92i.md.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
@@ -17,16 +19,20 @@ from mmfss.datasets.preparation.class_masks import (
     base_classes,
     check_min_images,
     expect,
-    find_annotations,
-    fold_lines,
     group,
-    images_per_class,
+    novel_lines,
+    split_lines,
     strided_folds,
-    write_split,
+    write_class_masks,
 )
-from mmfss.datasets.preparation.instances import Instances, need_pycocotools, read_instances
-from mmfss.datasets.preparation.sources import begin, find_folder
-from mmfss.datasets.prepared import write_description
+from mmfss.datasets.preparation.instances import (
+    Instances,
+    find_annotations,
+    need_pycocotools,
+    read_instances,
+)
+from mmfss.datasets.preparation.recipe import Recipe, make
+from mmfss.datasets.preparation.sources import find_folder
 
 NUM_FOLDS = 10
 PUBLISHED = 920
@@ -50,32 +56,48 @@ def prepare(args: argparse.Namespace) -> str:
     need_pycocotools()
     root = find_folder(args.root, _IMAGES)
     check_min_images(args)
-    parts = {split: _read(root, split) for split in dict.fromkeys(['val', *args.splits])}
+    parts = {
+        split: read_instances(
+            find_annotations((root / 'annotations', root), f'lvis_v1_{split}.json'),
+            _REMEDY.format(split),
+        )
+        for split in dict.fromkeys(['val', *args.splits])
+    }
     labels = parts['val'].labels
     if any(part.categories != parts['val'].categories for part in parts.values()):
         raise ValueError('the categories of LVIS train and val differ; both must be v1')
     benchmark, qualifying = _benchmark(parts, args.min_images)
-    entries, lines = {}, []
-    for split in args.splits:
-        begin(args.out, dict(benchmark='lvis-92i', annotations=parts[split].digest), f'-{split}')
-        wanted = (
-            qualifying if split == 'val' else {c for fold in benchmark.base or () for c in fold}
-        )
-        some = {c: label for c, label in labels.items() if label in wanted}
-        jobs = _jobs(root, parts[split], some)
-        entries[split], line = write_split(jobs, args.out, split, args.workers)
-        lines.append(line)
-    source = dict(root=str(root.resolve()), min_images=args.min_images, qualifying=len(qualifying))
-    write_description(args.out, benchmark, 'class_masks', root, entries, source)
+    trained = {c for fold in benchmark.base or () for c in fold}
+    wanted = {
+        split: {c: label for c, label in labels.items() if label in classes}
+        for split, classes in (('train', trained), ('val', qualifying))
+    }
+    recipe = Recipe(
+        title='{}',
+        benchmark=benchmark,
+        kind='class_masks',
+        images=root,
+        jobs={split: list(_jobs(root, parts[split], wanted[split])) for split in args.splits},
+        job=partial(write_class_masks, out=args.out),
+        options={},
+        options_of={split: dict(annotations=parts[split].digest) for split in args.splits},
+        source=dict(min_images=args.min_images, qualifying=len(qualifying)),
+    )
+    made = make(recipe, root, args)
     head = expect(f'classes in {args.min_images} images of val', len(qualifying), PUBLISHED)
-    lines += fold_lines(benchmark.novel, entries)
-    return '\n'.join([f'LVIS-92i: {head}; {args.out}', *lines])
+    return '\n'.join(
+        [
+            f'LVIS-92i: {head}; {args.out}',
+            *split_lines(made),
+            *novel_lines(benchmark.novel, made),
+        ]
+    )
 
 
 def _benchmark(parts: dict[str, Instances], min_images: int) -> tuple[Benchmark, set[int]]:
     """The folds, and the class ids with enough images of val; they need not divide by ten."""
     val = parts['val']
-    labels, counts = val.labels, images_per_class(val)
+    labels, counts = val.labels, val.image_counts
     qualifying = [labels[c] for c, images in counts.items() if images >= min_images]
     if len(qualifying) < NUM_FOLDS:
         raise ValueError(
@@ -84,24 +106,17 @@ def _benchmark(parts: dict[str, Instances], min_images: int) -> tuple[Benchmark,
         )
     trained = qualifying
     if 'train' in parts:
-        trained = [labels[c] for c, n in images_per_class(parts['train']).items() if n >= 2]
+        trained = [labels[c] for c, n in parts['train'].image_counts.items() if n >= 2]
     novel = strided_folds(qualifying, NUM_FOLDS)
     base = base_classes(trained, novel)
     names = tuple(val.categories.values())
     return Benchmark('lvis-92i', names, NUM_FOLDS, novel, 1, base=base), set(qualifying)
 
 
-def _read(root: Path, split: str) -> Instances:
-    file = find_annotations((root / 'annotations', root), f'lvis_v1_{split}.json')
-    return read_instances(file, _REMEDY.format(split))
-
-
-def _jobs(root: Path, instances: Instances, labels: dict[int, int]) -> list[Job]:
+def _jobs(root: Path, instances: Instances, labels: dict[int, int]) -> Iterator[Job]:
     """Images with an annotation of a class that is wanted, in the order of the file."""
-    jobs = []
     for image_id, image in instances.images.items():
         classes = group(instances.annotations.get(image_id, ()), labels)
         if classes:
             name, shape = image['file_name'], (image['height'], image['width'])
-            jobs.append(Job(root / name, name, shape, classes))
-    return jobs
+            yield Job(root / name, name, shape, classes)

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.class_masks import (
-    Box,
     Job,
     add_instance_arguments,
     base_classes,
     check_min_images,
     expect,
-    find_annotations,
-    fold_lines,
     group,
-    images_per_class,
+    novel_lines,
+    split_lines,
     strided_folds,
-    write_split,
+    write_class_masks,
 )
-from mmfss.datasets.preparation.instances import Instances, need_pycocotools, read_instances
-from mmfss.datasets.preparation.sources import begin, find_folder
-from mmfss.datasets.prepared import write_description
+from mmfss.datasets.preparation.instances import (
+    Instances,
+    find_annotations,
+    need_pycocotools,
+    read_instances,
+)
+from mmfss.datasets.preparation.recipe import Recipe, make
+from mmfss.datasets.preparation.sources import find_folder
+from mmfss.datasets.preparation.tiles import Box
 
 NUM_FOLDS = 4
 TRAINED, PUBLISHED = 448, 303
@@ -53,30 +58,39 @@ def prepare(args: argparse.Namespace) -> str:
             there, images that are missing or of another size; pycocotools is not installed.
     """
     need_pycocotools()
-    root, out = find_folder(args.root, _IMAGES), args.out
+    root = find_folder(args.root, _IMAGES)
     check_min_images(args)
-    parts = {split: _read(root, split) for split in dict.fromkeys(['train', 'val', *args.splits])}
+    folder = root / 'annotations'
+    folders = folder, folder / 'paco_lvis_v1', root, root / 'paco_lvis_v1'
+    parts = {
+        split: read_instances(find_annotations(folders, f'paco_lvis_v1_{split}.json'), _REMEDY)
+        for split in dict.fromkeys(['train', 'val', *args.splits])
+    }
     if any(part.categories != parts['train'].categories for part in parts.values()):
         raise ValueError(f'the categories of the files of PACO differ; {_REMEDY}')
     labels = part_labels(parts['train'])
-    trained = [labels[c] for c in images_per_class(parts['train']) if c in labels]
     benchmark = _benchmark(parts, labels, 'train' in args.splits, args.min_images)
-    entries, lines = {}, []
-    for split in args.splits:
-        made_from = dict(annotations=parts[split].digest, whole=args.whole)
-        begin(out, dict(benchmark='paco-part', **made_from), f'-{split}')
-        jobs = list(_jobs(root, parts[split], labels, args.whole))
-        entries[split], line = write_split(jobs, out, split, args.workers)
-        lines.append(line)
-    source = dict(root=str(root.resolve()), min_images=args.min_images, whole=args.whole)
-    images = root if args.whole else out / 'images'
-    write_description(out, benchmark, 'class_masks', images, entries, source)
+    recipe = Recipe(
+        title='{}',
+        benchmark=benchmark,
+        kind='class_masks',
+        images=root if args.whole else args.out / 'images',
+        jobs={split: list(_jobs(root, parts[split], labels, args.whole)) for split in args.splits},
+        job=partial(write_class_masks, out=args.out),
+        options={},
+        options_of={
+            split: dict(annotations=parts[split].digest, whole=args.whole) for split in args.splits
+        },
+        source=dict(min_images=args.min_images, whole=args.whole),
+    )
+    made = make(recipe, root, args)
+    trained = sum(c in labels for c in parts['train'].image_counts)
     tested = sum(map(len, benchmark.novel))
     head = (
-        f'PACO-Part: {expect("parts in train", len(trained), TRAINED)}, '
-        f'{expect(f"of them in {args.min_images} images of val", tested, PUBLISHED)}; {out}'
+        f'PACO-Part: {expect("parts in train", trained, TRAINED)}, '
+        f'{expect(f"of them in {args.min_images} images of val", tested, PUBLISHED)}; {args.out}'
     )
-    return '\n'.join([head, *lines, *fold_lines(benchmark.novel, entries)])
+    return '\n'.join([head, *split_lines(made), *novel_lines(benchmark.novel, made)])
 
 
 def part_labels(instances: Instances) -> dict[int, int]:
@@ -95,7 +109,7 @@ def _benchmark(
     parts: dict[str, Instances], labels: dict[int, int], with_train: bool, min_images: int
 ) -> Benchmark:
     """Folds over the parts of train, without those that val has too few images of."""
-    train, val = (images_per_class(parts[split]) for split in ('train', 'val'))
+    train, val = (parts[split].image_counts for split in ('train', 'val'))
     trained = [labels[c] for c in train if c in labels]
     tested = [labels[c] for c, n in val.items() if c in labels and n >= min_images]
     folds = strided_folds(trained, NUM_FOLDS)
@@ -108,12 +122,6 @@ def _benchmark(
     base = base_classes(known if with_train else tested, novel)
     names = tuple(name for c, name in parts['train'].categories.items() if c in labels)
     return Benchmark('paco-part', names, NUM_FOLDS, novel, 1, base=base)
-
-
-def _read(root: Path, split: str) -> Instances:
-    folder = root / 'annotations'
-    folders = folder, folder / 'paco_lvis_v1', root, root / 'paco_lvis_v1'
-    return read_instances(find_annotations(folders, f'paco_lvis_v1_{split}.json'), _REMEDY)
 
 
 def _jobs(root: Path, instances: Instances, labels: dict[int, int], whole: bool) -> Iterator[Job]:

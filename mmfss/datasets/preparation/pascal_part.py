@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.folds import Benchmark
-from mmfss.datasets.preparation.class_masks import Box, fold_lines, save_class_masks
-from mmfss.datasets.preparation.jobs import Done, run
+from mmfss.datasets.preparation.class_masks import novel_lines, save_class_masks
+from mmfss.datasets.preparation.jobs import Done
+from mmfss.datasets.preparation.recipe import Areas, Recipe, add_folders, make
 from mmfss.datasets.preparation.sources import (
-    begin,
     check_size,
     find_folder,
     image_size,
+    need_scipy,
+    read_mat,
     read_names,
 )
-from mmfss.datasets.preparation.voc_masks import need_scipy
-from mmfss.datasets.prepared import Entry, write_description
+from mmfss.datasets.preparation.tiles import Box
 
 _SIDES = ('frontside', 'leftside', 'rightside', 'backside', 'roofside')
 _LEG = 'lleg', 'uleg', 'leg'
@@ -90,8 +91,7 @@ _PARTS = 'unpack trainval.tar.gz of PASCAL-Part (Annotations_Part) in ROOT'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the download and the output are, which splits."""
-    parser.add_argument('root', type=Path, help='VOCdevkit with VOC2010')
-    parser.add_argument('out', nargs='?', type=Path, default=Path('data/pascal_part'))
+    add_folders(parser, 'VOCdevkit with VOC2010', 'pascal_part')
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS))
 
 
@@ -106,38 +106,36 @@ def prepare(args: argparse.Namespace) -> str:
     voc = find_folder(args.root / 'VOC2010', _VOC)
     places = [folder / 'Annotations_Part' for folder in (args.root, voc)]
     parts = find_folder(next((place for place in places if place.is_dir()), places[0]), _PARTS)
-    begin(args.out, dict(benchmark='pascal-part', classes=list(CLASSES)))
-    cut = partial(cut_objects, images=voc / 'JPEGImages', parts=parts, out=args.out)
-    entries, lines = {}, []
-    for split in args.splits:
-        names = read_names(voc / 'ImageSets/Main' / f'{split}.txt')
-        tally = run(cut, names, f'PASCAL-Part {split}', args.workers)
-        entries[split] = [entry for found in tally.results for entry in found]
-        lines.append(
-            f'  {split}: {len(entries[split])} objects with a part in {len(names)} images; '
-            f'files {tally}'
-        )
-    source = dict(root=str(args.root.resolve()))
-    images = args.out / 'images'
-    write_description(args.out, benchmark(), 'class_masks', images, entries, source)
-    lines += fold_lines(benchmark().novel, entries)
-    return '\n'.join([f'PASCAL-Part: {len(CLASSES)} parts; {args.out}', *lines])
-
-
-def benchmark() -> Benchmark:
-    """Four folds: animals, indoor, person, vehicles."""
     novel = tuple(
         tuple(_IDS[f'{name}:{part}'] for name in objects for part in objects[name])
         for objects in FOLDS.values()
     )
-    return Benchmark('pascal-part', CLASSES, len(FOLDS), novel, 1)
+    recipe = Recipe(
+        title='PASCAL-Part {}',
+        benchmark=Benchmark('pascal-part', CLASSES, len(FOLDS), novel, 1),
+        kind='class_masks',
+        images=args.out / 'images',
+        jobs={s: read_names(voc / 'ImageSets/Main' / f'{s}.txt') for s in args.splits},
+        job=partial(cut_objects, images=voc / 'JPEGImages', parts=parts, out=args.out),
+        options=dict(classes=list(CLASSES)),
+        source={},
+    )
+    made = make(recipe, args.root, args)
+    return '\n'.join(
+        [
+            f'PASCAL-Part: {len(CLASSES)} parts; {args.out}',
+            *(
+                f'  {split}: {len(one.images)} objects with a part in {len(recipe.jobs[split])} '
+                f'images; files {one.tally}'
+                for split, one in made.items()
+            ),
+            *novel_lines(novel, made),
+        ]
+    )
 
 
 def cut_objects(name: str, images: Path, parts: Path, out: Path) -> Done:
     """Cut the objects of an image that have a part of :data:`CLASSES`, by the box of their mask.
-
-    Returns:
-        With the lines of the list as its result.
 
     Raises:
         FileNotFoundError, ValueError: Image or annotation missing, damaged or of another size.
@@ -145,11 +143,11 @@ def cut_objects(name: str, images: Path, parts: Path, out: Path) -> Done:
     image, file = images / f'{name}.jpg', parts / f'{name}.mat'
     shape = image_size(image)
     written = kept = 0
-    entries: list[Entry] = []
-    for i, (kind, silhouette, found) in enumerate(read_objects(file), 1):
+    found: dict[str, Areas] = {}
+    for i, (kind, silhouette, drawn) in enumerate(read_objects(file), 1):
         check_size(silhouette, file, shape)
         masks: dict[int, list[np.ndarray]] = {}
-        for part, mask in found:
+        for part, mask in drawn:
             check_size(mask, file, shape)
             merged = _MERGED_OF.get(re.sub(r'_\d+$', '', part))
             class_id = _IDS.get(f'{kind}:{merged}')
@@ -157,18 +155,12 @@ def cut_objects(name: str, images: Path, parts: Path, out: Path) -> Done:
                 masks.setdefault(class_id, []).append(mask)
         if not masks or not silhouette.any():
             continue
-        paint = {class_id: partial(_union, rows) for class_id, rows in masks.items()}
-        done = save_class_masks(
-            image, f'{name}_{i}.png', paint, bounding_box(silhouette), out, file
-        )
+        paint = {class_id: partial(np.logical_or.reduce, rows) for class_id, rows in masks.items()}
+        box = bounding_box(silhouette)
+        done = save_class_masks(image, f'{name}_{i}.png', paint, box, out, file)
         written, kept = written + done.written, kept + done.kept
-        if done.result is not None:
-            entries.append(done.result)
-    return Done(written, kept, entries)
-
-
-def _union(masks: list[np.ndarray]) -> np.ndarray:
-    return np.asarray(np.any(masks, axis=0))
+        found |= {image: areas for image, areas in done.result.items() if areas}
+    return Done(written, kept, found)
 
 
 def bounding_box(mask: np.ndarray) -> Box:
@@ -185,25 +177,20 @@ def read_objects(file: Path) -> list[tuple[str, np.ndarray, list[tuple[str, np.n
     Raises:
         FileNotFoundError: No such file. ValueError: It is cut off or of another structure.
     """
-    from scipy.io import loadmat
 
-    if not file.is_file():
-        raise FileNotFoundError(f'annotation not found: {file}; {_PARTS}')
-    try:
-        objects = loadmat(str(file))['anno'][0, 0]['objects']
+    def read(content: dict) -> list[tuple[str, np.ndarray, list[tuple[str, np.ndarray]]]]:
         return [
             (
                 str(one['class'][0]),
                 _mask(one['mask']),
                 [(str(part['part_name'][0]), _mask(part['mask'])) for part in one['parts'].ravel()],
             )
-            for one in objects.ravel()
+            for one in content['anno'][0, 0]['objects'].ravel()
         ]
-    except Exception as error:  # scipy raises nearly anything on a damaged file
-        raise ValueError(
-            f'cannot read {file}: it is cut off, or has no anno.objects as PASCAL-Part has '
-            f'({type(error).__name__}: {error}); unpack trainval.tar.gz again'
-        ) from error
+
+    if not file.is_file():
+        raise FileNotFoundError(f'annotation not found: {file}; {_PARTS}')
+    return read_mat(file, read, 'anno.objects as PASCAL-Part has', 'trainval.tar.gz')
 
 
 def _mask(values: np.ndarray) -> np.ndarray:

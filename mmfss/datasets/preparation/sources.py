@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmfss.datasets.io import read_image
-from mmfss.datasets.preparation.jobs import Done, is_complete, remove_parts, save_png
-from mmfss.files import write_text
+from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.preparation.jobs import Done, read_complete
+from mmfss.datasets.prepared import mask_path
+from mmfss.words import repeated
 
 Colour = tuple[int, int, int]
+Content = TypeVar('Content')
 THRESHOLD = 128
 BLACK_WHITE = ((0, 0, 0), (255, 255, 255))
 """Palette of masks of 0 and 1: one bit a pixel, several times faster to write, and to be seen."""
 _NO_CODE = 254
-OPTIONS_FILE = '.options{}.json'
-
-
-def begin(out: str | os.PathLike, options: Mapping, part: str = '') -> None:
-    """Note what a preparation makes; refuse a folder that was begun otherwise.
-
-    Complete files of an earlier run are kept unread, so they must have been made alike. What a
-    killed run was just writing goes.
-
-    Args:
-        out: The output folder.
-        options: Plain values that decide what is written.
-        part: What they are about, where splits are made one by one.
-
-    Raises:
-        ValueError: The folder was begun with other options; both are named.
-    """
-    file, text = Path(out) / OPTIONS_FILE.format(part), json.dumps(dict(options), indent=1)
-    remove_parts(out)
-    if not file.is_file():
-        write_text(file, text)
-        return
-    try:
-        before = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError:
-        before = {}
-    now = json.loads(text)
-    if before != now:
-        keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        raise ValueError(
-            f'{out} was begun with other options: '
-            + '; '.join(f'{k} was {before.get(k)!r}, now {now.get(k)!r}' for k in keys)
-            + '; choose another output folder, or delete this one'
-        )
 
 
 def find_folder(path: str | os.PathLike, remedy: str) -> Path:
@@ -77,9 +45,9 @@ def read_names(path: str | os.PathLike) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f'list {path} is no UTF-8 text ({error}); save it as UTF-8') from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    twice = repeated(names)
     if twice or not names:
-        what = f'has lines twice: {twice[:5]}' if twice else 'is empty'
+        what = f'has lines twice: {sorted(twice)[:5]}' if twice else 'is empty'
         raise ValueError(f'list {path} {what}; a list has one name a line, each once')
     return names
 
@@ -164,36 +132,72 @@ def coded_mask(
     return labels
 
 
+def need_scipy() -> None:
+    """ValueError with the command that installs scipy, where it is not."""
+    if importlib.util.find_spec('scipy') is None:
+        raise ValueError(
+            'scipy, which reads .mat files, is not installed; pip install -r requirements/tools.txt'
+        )
+
+
+def read_mat(
+    path: Path, get: Callable[[dict], Content], has: str, archive: str, **options: Any
+) -> Content:
+    """What ``get`` takes out of a MATLAB file.
+
+    Args:
+        path: The file; it is there.
+        get: Its argument is what scipy's ``loadmat`` gives.
+        has: What a whole file has, for messages.
+        archive: What to unpack again where it has not.
+        options: Of ``loadmat``.
+
+    Raises:
+        ValueError: It is cut off, or has no such thing.
+    """
+    from scipy.io import loadmat
+
+    try:
+        return get(loadmat(str(path), **options))
+    except Exception as error:  # scipy raises nearly anything on a damaged file
+        raise ValueError(
+            f'cannot read {path}: it is cut off, or has no {has} ({type(error).__name__}: '
+            f'{error}); unpack {archive} again'
+        ) from error
+
+
 @dataclass(frozen=True)
 class BinaryJob:
-    """A black and white mask to write as label ``value``.
+    """A black and white mask of one class.
 
     Args:
         image: Its image.
-        source: The mask as downloaded.
-        out: Where to write it.
-        value: What white becomes.
+        mask: The mask as downloaded.
+        name: What the list calls the image.
+        class_id: The class.
     """
 
     image: Path
-    source: Path
-    out: Path
-    value: int = 1
+    mask: Path
+    name: str
+    class_id: int
 
 
-def write_binary(job: BinaryJob) -> Done:
-    """Write a mask unless it is complete; the result is whether it has any foreground.
+def write_binary(job: BinaryJob, out: Path, kind: str) -> Done:
+    """Write a mask unless it is complete, as part of class masks or of label maps (``kind``).
 
-    A mask without is not written: there is nothing to learn or test on it.
+    One without foreground is not written: there is nothing to learn or test on it.
     """
+    single = kind == 'class_masks'
+    path = mask_path(out, job.name, job.class_id if single else None)
     shape = image_size(job.image)
-    if is_complete(job.out, shape, job.source):
-        return Done(kept=1, result=True)
-    mask = binary_mask(job.source, shape)
-    if not mask.any():
-        return Done(result=False)
-    if job.value == 1:
-        save_png(job.out, mask, BLACK_WHITE)
-    else:
-        save_png(job.out, mask * np.uint8(job.value))
-    return Done(written=1, result=True)
+    made, mask = False, read_complete(path, shape, job.mask)
+    if mask is None:
+        value = np.uint8(1 if single else job.class_id)
+        mask = binary_mask(job.mask, shape) * value
+        made = bool(mask.any())
+        if made:
+            save_png(path, mask, BLACK_WHITE if value == 1 else None)
+    area = int(np.count_nonzero(mask))
+    found = {job.name: {job.class_id: area} if area else None}
+    return Done(int(made), int(not made and area > 0), found)

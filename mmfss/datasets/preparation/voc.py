@@ -15,13 +15,25 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from mmfss.datasets.folds import BENCHMARKS
-from mmfss.datasets.preparation.counts import fold_lines
-from mmfss.datasets.preparation.jobs import remove_parts, run
-from mmfss.datasets.preparation.sources import find_folder, read_names
-from mmfss.datasets.preparation.voc_masks import AUG, Job, make, need_scipy
-from mmfss.files import write_text
+import numpy as np
 
+from mmfss.datasets.class_index import class_areas, label_counts
+from mmfss.datasets.classes import PASCAL_CLASSES, label_palette
+from mmfss.datasets.folds import BENCHMARKS
+from mmfss.datasets.io import read_mask, save_png
+from mmfss.datasets.preparation.jobs import Done, run
+from mmfss.datasets.preparation.recipe import fold_lines
+from mmfss.datasets.preparation.sources import (
+    check_size,
+    find_folder,
+    image_size,
+    need_scipy,
+    read_mat,
+    read_names,
+)
+from mmfss.files import remove_parts, write_text
+
+AUG = 'SegmentationClassAug'
 LISTS = 'ImageSets/Segmentation'
 TRAIN_LIST = 'train_aug_fss.txt'
 #: of the lists that the field shares, ids sorted, one a line: number and SHA-256
@@ -30,6 +42,23 @@ PUBLISHED = {
     'val': (1449, 'cdc1326d12f69ce5153aa5da04a4d8783e146868d42d19f82f44e74b97ac907d'),
 }
 _VOC = 'unpack VOCtrainval_11-May-2012.tar and give its folder VOCdevkit/VOC2012'
+_LABELS = len(PASCAL_CLASSES)
+_COLOURS = label_palette(255)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A mask to make or to check.
+
+    Args:
+        image: Its image.
+        out: The mask; it stays when it is complete and right.
+        sources: Files to make it from, best first; the first that is there is taken.
+    """
+
+    image: Path
+    out: Path
+    sources: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -83,18 +112,14 @@ def prepare(args: argparse.Namespace) -> str:
     list_file = out / LISTS / TRAIN_LIST
     _write_list(list_file, plan.train)
     areas = dict(zip(plan.ids, tally.results))
+    train, val = ([areas[name] for name in names] for names in (plan.train, plan.val))
     return '\n'.join(
         [
             f'PASCAL-5i: {len(plan.ids)} masks in {out / AUG}: {tally}',
-            f'  {len(plan.train)} images in {list_file} ({plan.origin}), '
+            f'  {len(train)} images in {list_file} ({plan.origin}), '
             f'{against_published("train", plan.train)}',
-            f'  {len(plan.val)} images in {out / LISTS}/val.txt, '
-            f'{against_published("val", plan.val)}',
-            *fold_lines(
-                BENCHMARKS['pascal-5i'],
-                [areas[name] for name in plan.train],
-                [areas[name] for name in plan.val],
-            ),
+            f'  {len(val)} images in {out / LISTS}/val.txt, {against_published("val", plan.val)}',
+            *fold_lines(BENCHMARKS['pascal-5i'], train, val),
         ]
     )
 
@@ -129,24 +154,15 @@ def make_plan(src: Path, sbd: Path | None, out: Path) -> Plan:
             f'{lists / "val.txt"}: {both[:5]}; a list was changed: {_VOC}'
         )
     ids = sorted(there | in_sbd | own | set(train))
-    jobs = [
-        Job(
-            src / 'JPEGImages' / f'{name}.jpg',
-            out / AUG / f'{name}.png',
-            _sources(src, sbd if name not in own else None, out, name),
-        )
-        for name in ids
-    ]
+    jobs = []
+    for name in ids:
+        sources = [] if out == src else [src / AUG / f'{name}.png']  # best first
+        sources.append(src / 'SegmentationClass' / f'{name}.png')
+        if sbd is not None and name not in own:
+            sources.append(sbd / 'cls' / f'{name}.mat')
+        image, mask = src / 'JPEGImages' / f'{name}.jpg', out / AUG / f'{name}.png'
+        jobs.append(Job(image, mask, tuple(sources)))
     return Plan(train, val, ids, jobs, origin)
-
-
-def _sources(src: Path, sbd: Path | None, out: Path, name: str) -> tuple[Path, ...]:
-    """Files to make a mask from, best first."""
-    files = [] if out == src else [src / AUG / f'{name}.png']
-    files.append(src / 'SegmentationClass' / f'{name}.png')
-    if sbd is not None:
-        files.append(sbd / 'cls' / f'{name}.mat')
-    return tuple(files)
 
 
 def _training_list(
@@ -221,3 +237,72 @@ def against_published(name: str, ids: list[str]) -> str:
         f'WARNING: not the {number} images of the published list; results on it cannot be compared '
         'with others'
     )
+
+
+def make(job: Job) -> Done:
+    """Make a mask unless it is there, of the image's size and with VOC's labels.
+
+    Returns:
+        With ``{label: pixels}`` as its result.
+
+    Raises:
+        FileNotFoundError: No image, or no mask and nothing to make it from.
+        ValueError: The image or mask is damaged, of another form, size or has other values.
+    """
+    shape = image_size(job.image)
+    sources = [source for source in job.sources if source.is_file()]
+    try:
+        return Done(kept=1, result=class_areas(read_labels(job.out, shape)))
+    except FileNotFoundError:
+        if not sources:
+            raise FileNotFoundError(
+                f'no mask of image {job.image.stem}; looked for '
+                f'{", ".join(map(str, (job.out, *job.sources)))}'
+            ) from None
+    except ValueError:
+        if not sources:
+            raise
+    mask = read_labels(sources[0], shape)
+    save_png(job.out, mask, _COLOURS)
+    return Done(written=1, result=class_areas(mask))
+
+
+def read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """The labels in a .png file or a .mat file of SBD, uint8 (height, width) of 0..20 and 255.
+
+    Raises:
+        FileNotFoundError: No such file. ValueError: As for :func:`make`.
+    """
+    try:
+        mask = read_segmentation(path) if path.suffix == '.mat' else read_mask(path)
+    except ValueError as error:
+        raise ValueError(
+            f'{error} (the masks of VOC are palette PNGs: one that was opened and saved as RGB '
+            'must be unpacked from the download again)'
+        ) from error
+    check_size(mask, path, shape)
+    wrong = [v for v in label_counts(mask) if v > _LABELS and v != 255]
+    if wrong:
+        raise ValueError(
+            f'mask {path} has the values {wrong[:5]}, allowed are 0..{_LABELS} and 255; it is no '
+            'class mask of VOC (SegmentationObject has numbers of objects): unpack it again'
+        )
+    return mask
+
+
+def read_segmentation(path: Path) -> np.ndarray:
+    """``GTcls.Segmentation`` of a file of SBD, uint8 (height, width); ValueError without it."""
+    mask = read_mat(
+        path,
+        lambda content: np.asarray(content['GTcls'].Segmentation),
+        'GTcls.Segmentation as the files in cls/ of SBD have',
+        'benchmark.tgz',
+        squeeze_me=True,
+        struct_as_record=False,
+    )
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(
+            f'GTcls.Segmentation of {path} must be 8-bit of two dimensions, got {mask.dtype} '
+            f'{mask.shape}; unpack benchmark.tgz again'
+        )
+    return mask
