@@ -33,7 +33,14 @@ def test_a_folder_of_directories(tool, family, capsys):
     assert f'{family}/other: no such method: GF-SAM; there is FSSAM' in out
     assert f'{family}/third: no such method: sansa; there is FSSAM' in out
     assert f'{family}/ours: FSSAM' in out and '55 of 55 stages within tolerance' in out
-    assert 'FAILED' not in out and 'notes' not in out and err == ''
+    assert f'{family}/notes: left out, it has no index.json' in out
+    assert 'FAILED' not in out and err == ''
+
+
+def test_a_case_that_is_asked_for_is_compared_or_fails(tool, family, capsys):
+    assert run(tool, family, '--cases', 'd_none', '--quiet') == 0
+    assert run(tool, family, '--cases', 'd_none', 'a_1shot', '--quiet') == 1
+    assert "cases ['a_1shot'] were not compared: they are of methods" in capsys.readouterr().out
 
 
 def test_directories_of_unknown_methods_alone_are_no_success(tool, family, capsys):
@@ -132,7 +139,7 @@ DAMAGE = {
     'supports of another batch': (
         of_case('f_some', query_index=[0, 1]), 'f_some', 'support_index (B, K), got [0, 1]'),
     'an index that is no number': (
-        of_case('f_some', query_index=['a']), 'f_some', 'index.json and the files it names'),
+        of_case('f_some', query_index=['a']), 'f_some', 'f_some.npz with index.json cannot be'),
     'entry is no mapping': (
         lambda r: edit_index(r, lambda index: index['cases'].update(f_some=3)), 'f_some',
         "index.json['cases']['f_some'] must be a mapping"),
@@ -156,14 +163,14 @@ DAMAGE = {
         'metric', 'got 102 and 103'),
     'labels of the metric': (
         lambda r: edit_arrays(r, 'metric', **{'07.label': lambda x: x + 3}), 'metric',
-        'metric.npz cannot be used: ValueError: a truth mask may hold'),
+        'metric.npz with index.json cannot be used: ValueError: a truth mask may hold'),
     'constants cut': (lambda r: cut(r, 'constants.npz'), 'constants', 'constants.npz is damaged'),
     'constants named but missing': (
         lambda r: [(r / 'constants.npz').unlink(), edit_index(r, lambda i: i.update(constants={}))],
         'constants', 'constants.npz does not exist'),
     'units of another kind': (
         lambda r: np.savez(r / 'units.npz', **{'dice.logits': np.ones(3)}), 'units',
-        'units.npz cannot be used'),
+        'units.npz with index.json cannot be used'),
 }  # fmt: skip
 
 
@@ -209,6 +216,13 @@ def test_an_entry_of_a_stage_that_makes_no_sense_is_a_failing_row(tool, copied, 
     rows = check(tool, copied, ['d_none']).rows
     assert len(rows) == 55 and sum(row.ok for row in rows) == 54
     assert note in one_row(tool, copied, 'd_none', 'output').note
+
+
+def test_a_case_without_stages_is_no_success(tool, copied, capsys):
+    edit_index(copied, lambda index: index['cases']['d_none'].update(stages={}))
+    np.savez(copied / 'd_none.npz')
+    assert run(tool, copied, '--cases', 'd_none', 'metric') == 1
+    assert 'FAILED has nothing to compare' in capsys.readouterr().out
 
 
 def test_debug_raises(tool, copied):

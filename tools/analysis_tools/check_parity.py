@@ -65,7 +65,11 @@ def directories(paths: list[str]) -> tuple[list[Reference], list[str]]:
     for path in map(Path, paths):
         inside = [path]
         if path.is_dir() and not (path / 'index.json').is_file():
-            inside = sorted(p for p in path.iterdir() if (p / 'index.json').is_file()) or [path]
+            folders = sorted(p for p in path.iterdir() if p.is_dir())
+            inside = [p for p in folders if (p / 'index.json').is_file()] or [path]
+            for folder in folders if inside != [path] else ():
+                if folder not in inside:
+                    print(f'{folder}: left out, it has no index.json')
         for root in inside:
             try:
                 found.setdefault(root.resolve(), Reference(root))
@@ -103,14 +107,15 @@ def check(comparer: Comparer, cases: list[str] | None = None, debug: bool = Fals
         if name in left_out if cases is None else name not in cases:
             continue
         try:
-            found.rows += parts[name]() if name in parts else check_case(comparer, name)
+            rows = parts[name]() if name in parts else check_case(comparer, name)
+            found.rows += rows or [Row.failed(name, '-', 'has nothing to compare')]
         except Exception as error:  # whatever it is: the other cases are compared
             if debug:
                 raise
             note = ' '.join(str(error).split())
             if not isinstance(error, (OSError, ValueError)) or str(ref.root) not in note:
-                file = f'{name}.npz' if name in parts else 'index.json and the files it names'
-                note = f'{ref.root}: {file} cannot be used: {type(error).__name__}: {note}'
+                kind = type(error).__name__
+                note = f'{ref.root}/{name}.npz with index.json cannot be used: {kind}: {note}'
             found.rows.append(Row.failed(name, '-', note, broken=True))
     if not found.rows and cases is None:
         found.rows.append(Row.failed('-', '-', 'the directory has nothing to compare'))
@@ -162,12 +167,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = check(comparers[ref], args.cases, args.debug)
         report(found, not args.quiet)
         rows += found.rows
+    skipped = sorted(set(args.cases or ()) - {row.case for row in rows} - set(unknown))
+    if skipped and rows:
+        print(f'cases {skipped} were not compared: they are of methods that there are not')
     errors += [row.note for row in rows if row.broken]
     for text in dict.fromkeys(errors):
         print(f'check_parity: {text}', file=sys.stderr)
     if not rows and not errors:
         print('check_parity: nothing was compared', file=sys.stderr)
-    return 2 if errors else int(not rows or any(not row.ok for row in rows))
+    return 2 if errors else int(not rows or bool(skipped) or any(not row.ok for row in rows))
 
 
 if __name__ == '__main__':
