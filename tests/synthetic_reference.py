@@ -2,7 +2,7 @@
 
 It has the form of the real one (see the docstring of ``check_parity.py``), so it shows that the
 tool reads whatever architecture an index names and that it compares every stage; it proves no
-number right.
+number of the model right. Those of the metric are counted here.
 """
 
 from __future__ import annotations
@@ -77,8 +77,13 @@ def index_of(base: str, cases: dict[str, dict]) -> dict:
     )
 
 
+def fssam(tool, root: Path):
+    """The comparer of a directory that ``tool`` (the module ``check_parity``) would take."""
+    return tool.METHODS['FSSAM'](tool.Reference(root))
+
+
 def write(tool, root: Path, base: str, cases: dict[str, dict]) -> Path:
-    """Write a directory with ``tool`` (the module ``check_parity``)."""
+    """Write a directory with ``tool``."""
     root.mkdir()
     torch.manual_seed(7)
     index = index_of(base, cases)
@@ -95,6 +100,7 @@ def write(tool, root: Path, base: str, cases: dict[str, dict]) -> Path:
         write_case(tool, root, index, name)
     save_index(root, index)
     write_constants(tool, root)
+    write_metric(root)
     return root
 
 
@@ -115,8 +121,8 @@ def write_inputs(root: Path) -> None:
 
 def write_weights(tool, root: Path) -> None:
     """Random weights, SAM 2's stored in half precision as the real ones are."""
-    ref = tool.Reference(root)
-    model = ref.build(next(iter(ref.index['cases'].values())), load=False)
+    comparer = fssam(tool, root)
+    model = comparer.build(next(iter(comparer.ref.index['cases'].values())), load=False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -128,8 +134,8 @@ def write_weights(tool, root: Path) -> None:
 @torch.no_grad()
 def write_constants(tool, root: Path) -> None:
     """Position tables, some of them in part as their names say."""
-    ref = tool.Reference(root)
-    model = ref.build(next(iter(ref.index['cases'].values())))
+    comparer = fssam(tool, root)
+    model = comparer.build(next(iter(comparer.ref.index['cases'].values())))
     sam2, quarter = model.sam2, SIDE // 4
     encoded = sam2.image_encoder(torch.zeros(1, 3, SIDE, SIDE))['vision_pos_enc']
     rope = sam2.memory_attention.layers[0].cross_attn_image.freqs_cis.cpu()
@@ -147,22 +153,25 @@ def write_constants(tool, root: Path) -> None:
 
 def write_case(tool, root: Path, index: dict, name: str) -> None:
     """Stages of a case: sliced, or for every fourth their statistics alone."""
-    ref = tool.Reference(root)
+    from parity_fssam_stages import run_case
+    from parity_reference import slice_of
+
+    comparer = fssam(tool, root)
     case = index['cases'][name]
-    model = ref.build(case)
-    stages = tool.run_case(model, ref, name)
+    model = comparer.build(case)
+    stages = run_case(model, *comparer.batch(name))
     # each stage under one name: the reference's, which carries the side
     stages = {
         k: v for k, v in stages.items() if not (k.startswith('prior.') and k.endswith('_512'))
     }
-    arrays = {k: v for k, v in ref.arrays(name).items() if k.startswith('in.')}
+    arrays = {k: v for k, v in comparer.ref.arrays(name).items() if k.startswith('in.')}
     case['stages'] = {}
     for i, (stage, value) in enumerate(stages.items()):
         full = value.double().numpy()
         entry = dict(full_shape=list(full.shape), stored=i % 4 != 3)
         if entry['stored']:
             entry['slice'] = SLICES[full.ndim]
-            arrays[stage] = value.numpy()[tool.slice_of(entry['slice'])]
+            arrays[stage] = value.numpy()[slice_of(entry['slice'])]
         entry['stats'] = {
             k: float(f'{getattr(full, k)():.7g}') for k in ('mean', 'std', 'min', 'max')
         }
@@ -172,6 +181,45 @@ def write_case(tool, root: Path, index: dict, name: str) -> None:
     if case['mode'] == 'train':
         arrays.update(gradients(model, case))
     np.savez(root / f'{name}.npz', **arrays)
+
+
+#: of the metric; nothing of it as in the real directory
+EPISODES, CLASSES, WITHOUT_EPISODE = 103, 7, 4
+
+
+def write_metric(root: Path) -> None:
+    """Episodes of 7 classes, of which one has none, counted pixel by pixel as published code does.
+
+    More than a hundred of them, so that their order by name is another than by number.
+    """
+    rng = np.random.default_rng(3)
+    of = [c for c in range(CLASSES) if c != WITHOUT_EPISODE]
+    classes = rng.permutation(np.arange(EPISODES) % len(of))
+    arrays = dict(subcls=np.array([of[c] for c in classes]))
+    totals = np.zeros(
+        (2, CLASSES, 2)
+    )  # intersection and union, per class, of background and object
+    rows = np.zeros((3, EPISODES, 2))
+    for episode, class_id in enumerate(arrays['subcls']):
+        side = int(rng.integers(3, 7))
+        logits = rng.normal(size=(1, side, side)).astype(np.float32)
+        label = rng.choice(np.array([0, 1, 255], np.uint8), (side, side), p=[0.5, 0.4, 0.1])
+        pred = (logits[0] > 0).astype(np.uint8)
+        for p, t in zip(pred.ravel(), label.ravel()):
+            if t != 255:
+                for value in (0, 1):
+                    rows[:, episode, value] += (p == t == value, value in (p, t), t == value)
+        totals[:, class_id] += rows[:2, episode]
+        names = (f'{episode:02d}.{kind}' for kind in ('logits', 'label', 'pred'))
+        arrays.update(zip(names, (logits, label, pred)))
+    class_iou = totals[0, :, 1] / (totals[1, :, 1] + 1e-10)
+    assert class_iou[WITHOUT_EPISODE] == 0 and class_iou.astype(bool).sum() == CLASSES - 1
+    pooled = totals[0].sum(0) / totals[1].sum(0)
+    arrays.update(zip(('intersection', 'union', 'target'), rows.astype(np.float32)))
+    expected = dict(class_iou=class_iou, miou=class_iou.sum() / CLASSES, fg_bg_iou=pooled)
+    expected.update(fbiou=pooled.mean(), piou=pooled[1])
+    arrays.update({f'expected.{key}': np.asarray(value) for key, value in expected.items()})
+    np.savez(root / 'metric.npz', **arrays)
 
 
 def gradients(model, case: dict) -> dict[str, np.ndarray]:

@@ -157,6 +157,42 @@ def test_table_of_folds_seeds_and_shots(run, tmp_path, capsys, weights):
     assert 'held_out: mIoU 51.50' in text
 
 
+def test_classes_without_episodes_count_as_zero(run, tmp_path):
+    few = ('CHECKPOINTS', '--folds', 0, 1, '--episodes', 3, '--csv', tmp_path / 'csv')
+    few += ('--out', tmp_path / 'table')
+    zero = ['test_evaluator.absent_classes=zero']
+    report = run(*few, options=zero)
+    for made in report.runs:
+        rows = counts_of(tmp_path / f'csv/1shot_fold{made.fold}_seed0.csv')
+        split = get_split('shapes-5i', made.fold)
+        total = 0.0
+        for c in {row.class_id for row in rows}:
+            mine = [row for row in rows if row.class_id == c]
+            iou = sum(r.intersection[1] for r in mine) / sum(r.union[1] for r in mine)
+            assert made.metrics[f'IoU/{split.name(c)}'] == pytest.approx(100 * iou)
+            total += 100 * iou
+        assert made.metrics['mIoU'] == pytest.approx(total / 5) and made.metrics['classes'] == 5
+        absent = set(split.novel) - {row.class_id for row in rows}
+        assert set(made.counted_zero) == set(map(split.name, absent)) and len(absent) >= 2
+        assert made.left_out == () and made.protocol['absent_classes'] == 'zero'
+    data = json.loads((tmp_path / 'table.json').read_text())
+    assert data['protocol']['absent_classes'] == 'zero'
+    for cell, made in zip(data['rows'][0]['folds'], report.runs, strict=True):
+        assert cell['counted_zero'] == sorted(made.counted_zero) and cell['left_out'] == []
+    text = (tmp_path / 'table.txt').read_text()
+    assert 'protocol: absent_classes: zero' in text and 'absent as 0' not in text
+    assert text.count('counted as IoU 0 in the mean (absent_classes: zero)') == 2
+
+    run(*few, options=zero)  # the same rule: all there
+    assert CutTestHook.started == 2
+    left_out = run(*few, options=['test_evaluator.absent_classes=exclude'])
+    assert CutTestHook.started == 4
+    for one, other in zip(report.runs, left_out.runs, strict=True):
+        assert other.left_out == one.counted_zero and other.counted_zero == ()
+        assert other.metrics['mIoU (absent as 0)'] == one.metrics['mIoU']
+        assert other.protocol == {**one.protocol, 'absent_classes': 'exclude'}
+
+
 def test_one_run_of_the_table_is_that_of_a_single_call(run, monkeypatch):
     report = run('CHECKPOINTS', '--folds', 0, 1, '--seeds', 3, 4, '--shots', 2)
     monkeypatch.setenv('FOLD', '1')

@@ -109,6 +109,11 @@ class Job:
         """As that of the run it becomes."""
         return self.label, self.shots, self.fold, self.seed
 
+    @property
+    def absent_classes(self) -> str:
+        """What its metric does with classes of the fold that no episode is of."""
+        return metric_entry(self.evaluator).get('absent_classes', 'error')
+
 
 @dataclass(frozen=True)
 class Plan:

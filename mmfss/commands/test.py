@@ -17,7 +17,7 @@ from mmseg.registry import DATASETS
 from mmfss import compat
 from mmfss.checkpoints.provenance import environment
 from mmfss.commands.caching import log_loaders
-from mmfss.commands.evaluation_plan import Job, Plan, Request, make_plan, metric_entry
+from mmfss.commands.evaluation_plan import Job, Plan, Request, make_plan
 from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training
 from mmfss.commands.train import Distributed, make_parser
@@ -131,9 +131,9 @@ def _precision(plan: Plan) -> str:
 
 
 def protocol_of(job: Job) -> dict[str, Any]:
-    """What the dataset of a job says of its episodes."""
+    """What the dataset of a job says of its episodes, and the rule for classes without any."""
     dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
-    return getattr(dataset, 'protocol', {})
+    return dict(getattr(dataset, 'protocol', {}), absent_classes=job.absent_classes)
 
 
 def check_data(jobs: Iterable[Job]) -> None:
@@ -148,8 +148,7 @@ def check_data(jobs: Iterable[Job]) -> None:
         if (job.fold, job.shots) not in checked:
             checked.add((job.fold, job.shots))
             dataset = DATASETS.build(copy.deepcopy(job.dataloader['dataset']))
-            policy = metric_entry(job.evaluator).get('absent_classes', 'error')
-            check_absent('test', dataset, {'test_evaluator': policy})
+            check_absent('test', dataset, {'test_evaluator': job.absent_classes})
 
 
 # --------------------------------------------------------------------------------------- runs
@@ -212,15 +211,18 @@ def _finished(runner: Runner, job: Job, metrics: dict[str, float], plan: Plan) -
     split = dataset.metainfo['split']
     split = split if isinstance(split, FoldSplit) else FoldSplit.from_dict(split)
     names = [split.name(class_id) for class_id in split.ids(dataset.metainfo['role'])]
+    absent = tuple(name for name in names if f'IoU/{name}' not in own)
+    zero = job.absent_classes == 'zero'
     return Run(
         label=job.label,
         shots=job.shots,
         fold=job.fold,
         seed=job.seed,
         metrics=own,
-        left_out=tuple(name for name in names if f'IoU/{name}' not in own),
-        protocol=getattr(dataset, 'protocol', {}),
+        left_out=() if zero else absent,
+        protocol=dict(getattr(dataset, 'protocol', {}), absent_classes=job.absent_classes),
         checkpoint=plan.checkpoints[job.path],
         settings=job.settings,
         counts=metric.counts,
+        counted_zero=absent if zero else (),
     )

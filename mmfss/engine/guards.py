@@ -189,7 +189,8 @@ def check_absent(name: str, dataset: Any, policies: Mapping[str, str]) -> None:
                 f'the {len(dataset)} {dataset.shots}-shot episodes for {name} have none of '
                 f'{", ".join(absent)}, which the mean over the {dataset.role} classes of '
                 f'{dataset.split.benchmark} fold {dataset.split.fold} is to include. '
-                'Add images, lower min_area, take more episodes or --sampler balanced, or leave '
+                'Add images, lower min_area, take more episodes or --sampler balanced, count '
+                'these classes as 0 as published code does (absent_classes=zero), or leave '
                 f'these classes out of the mean with --cfg-options {entry}.absent_classes=exclude'
             )
 

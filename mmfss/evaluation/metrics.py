@@ -33,16 +33,18 @@ class FewShotIoUMetric(BaseMetric):
     Reads from each data sample ``pred_sem_seg`` (1, h, w) of {0, 1}, ``gt_sem_seg`` (1, h, w)
     of {0, 1, 255}, ``class_id`` and ``episode``, and if they are there ``img_path`` and
     ``support_paths``; from the dataset's metainfo ``split`` and ``role``. Results: 'mIoU',
-    'FB-IoU', 'IoU/<class>', and how many 'classes' and 'episodes' they are of. Where classes
-    are excluded there is also 'mIoU (absent as 0)', the mean with IoU 0 for them, as published
-    code reports it.
+    'FB-IoU', 'IoU/<class>' of each class with episodes, and how many 'classes' and 'episodes'
+    the means are of. Where classes are excluded there is also 'mIoU (absent as 0)', the mean
+    with IoU 0 for them.
 
     ``counts`` holds the :class:`~mmfss.evaluation.counts.EpisodeCounts` of the last evaluation,
     sorted by episode, each episode once; on the main process, elsewhere it is empty.
 
     Args:
-        absent_classes: What to do when a class of the fold has no episode: 'error', or
-            'exclude' it from the mean, with a warning.
+        absent_classes: What to do when a class of the fold has no episode, or none with a
+            foreground pixel in prediction or truth: 'error'; 'exclude' it from the mean, with a
+            warning; or 'zero', which counts it as IoU 0 in the mean as published code does, with a
+            warning. FB-IoU is the same under each.
         csv_file: Write each evaluation's episodes there, over those of the one before, see
             :func:`~mmfss.evaluation.episode_csv.episodes_csv`. That it can be written is found
             out at the start. If it fails at the end all the same (a full disk), that is
@@ -62,8 +64,11 @@ class FewShotIoUMetric(BaseMetric):
         prefix: str | None = None,
         csv_file: str | None = None,
     ) -> None:
-        if absent_classes not in ('error', 'exclude'):
-            raise ValueError(f"absent_classes must be 'error' or 'exclude', got {absent_classes!r}")
+        if absent_classes not in ('error', 'exclude', 'zero'):
+            raise ValueError(
+                f"absent_classes must be 'error' or 'exclude', or 'zero' as published code has "
+                f'it, got {absent_classes!r}'
+            )
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.absent_classes = absent_classes
         self.csv_file = csv_file
@@ -111,12 +116,17 @@ class FewShotIoUMetric(BaseMetric):
         self._write_csv(split)  # first, so that it is there even if a class is absent
         ious, miou, fb_iou = few_shot_iou(sums)
         figures = {'mIoU': miou, 'FB-IoU': fb_iou}
+        classes = len(ious)
         absent = [split.name(c) for c in split.ids(role) if c not in ious]
         if absent:
-            figures['mIoU (absent as 0)'] = sum(ious.values()) / (len(ious) + len(absent))
-            self._report_absent(absent, len(ious), split, figures['mIoU (absent as 0)'])
+            as_zero = sum(ious.values()) / (len(ious) + len(absent))
+            self._report_absent(absent, len(ious), split, miou, as_zero)
+            if self.absent_classes == 'zero':
+                figures['mIoU'], classes = as_zero, len(ious) + len(absent)
+            else:
+                figures['mIoU (absent as 0)'] = as_zero
         figures.update({f'IoU/{split.name(c)}': iou for c, iou in ious.items()})
-        figures.update(classes=len(ious), episodes=len(self.counts))
+        figures.update(classes=classes, episodes=len(self.counts))
         return figures
 
     def _write_csv(self, split: FoldSplit) -> None:
@@ -142,7 +152,7 @@ class FewShotIoUMetric(BaseMetric):
         return split, meta['role']
 
     def _report_absent(
-        self, names: list[str], evaluated: int, split: FoldSplit, as_zero: float
+        self, names: list[str], evaluated: int, split: FoldSplit, miou: float, as_zero: float
     ) -> None:
         text = (
             f'{split.benchmark} fold {split.fold}: no episode of {len(names)} of '
@@ -151,14 +161,17 @@ class FewShotIoUMetric(BaseMetric):
         if self.absent_classes == 'error' or not evaluated:
             raise ValueError(
                 f'{text}; test more episodes, or leave these classes out visibly '
-                "with absent_classes='exclude'"
+                "with absent_classes='exclude', or count them as 0 as published code does "
+                "with 'zero'"
             )
-        print_log(
-            f'{text}; mIoU is the mean of the other {evaluated}, with 0 for those left out it '
-            f'would be {as_zero:.2f}',
-            'current',
-            logging.WARNING,
-        )
+        if self.absent_classes == 'zero':
+            text += f'; mIoU counts them as 0, the mean of the other {evaluated} is {miou:.2f}'
+        else:
+            text += (
+                f'; mIoU is the mean of the other {evaluated}, with 0 for those left out it '
+                f'would be {as_zero:.2f}'
+            )
+        print_log(text, 'current', logging.WARNING)
 
 
 def _map(field: object) -> np.ndarray:

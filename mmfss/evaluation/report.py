@@ -7,7 +7,7 @@ figures per fold, their mean, its deviation over seeds and its bootstrap interva
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,10 +38,12 @@ class Run:
         shots, fold, seed: What was tested.
         metrics: Results of FewShotIoUMetric, in percent.
         left_out: Names of classes without an IoU, which the mean leaves out.
-        protocol: What the dataset says of its episodes.
+        protocol: What the dataset says of its episodes, and the metric's rule for classes
+            without any under 'absent_classes'.
         checkpoint: Path, sha256, epoch, iter, trained_on, selection.
         settings: Digest of model, data and metric configs.
         counts: Of its episodes, each once; empty on other processes than the main one.
+        counted_zero: Names of classes without an IoU, which the mean counts as 0.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Run:
     checkpoint: Mapping[str, Any]
     settings: str
     counts: tuple[EpisodeCounts, ...] = field(default=(), repr=False)
+    counted_zero: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -75,6 +78,7 @@ class Run:
             seed=self.seed,
             metrics=dict(self.metrics),
             left_out=list(self.left_out),
+            counted_zero=list(self.counted_zero),
             protocol=dict(self.protocol),
             checkpoint_file=dict(self.checkpoint),
             settings=self.settings,
@@ -101,6 +105,7 @@ class Run:
             checkpoint=data['checkpoint_file'],
             settings=data['settings'],
             counts=counts,
+            counted_zero=tuple(data['counted_zero']),
         )
 
 
@@ -235,14 +240,25 @@ class Row:
         folds = [[run.counts for run in self.fold(fold)] for fold in self.folds]
         if not self.finished or not all(counts for fold in folds for counts in fold):
             return None
-        found = bootstrap_interval(folds)
+        first = [self.fold(fold)[0] for fold in self.folds]
+        zero = all(run.protocol.get('absent_classes') == 'zero' for run in first)
+        classes = [int(run.metrics['classes']) for run in first] if zero else None
+        found = bootstrap_interval(folds, classes=classes)
         return found.low, found.high
 
     @property
     def left_out(self) -> dict[int, list[str]]:
-        """Classes of each fold that some seed had no episode of."""
+        """Classes of each fold that some seed had no episode of and its mean leaves out."""
+        return self._classes(lambda run: run.left_out)
+
+    @property
+    def counted_zero(self) -> dict[int, list[str]]:
+        """Classes of each fold that some seed had no episode of and its mean counts as 0."""
+        return self._classes(lambda run: run.counted_zero)
+
+    def _classes(self, of: Callable[[Run], tuple[str, ...]]) -> dict[int, list[str]]:
         names = {
-            fold: sorted({name for run in self.fold(fold) for name in run.left_out})
+            fold: sorted({name for run in self.fold(fold) for name in of(run)})
             for fold in self.folds
         }
         return {fold: classes for fold, classes in names.items() if classes}
@@ -277,6 +293,7 @@ class Row:
             'mIoU of seeds': [figure(run, 'mIoU') for run in runs],
             'classes': {name: mean_std(values)[0] for name, values in per_class.items()},
             'left_out': self.left_out.get(fold, []),
+            'counted_zero': self.counted_zero.get(fold, []),
         }
         if self.left_out:
             figures[ABSENT] = self.fold_mean(fold, ABSENT)

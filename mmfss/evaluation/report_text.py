@@ -77,7 +77,8 @@ def table(report: Report) -> list[list[str]]:
 def _cells(row: Row, several: bool, absent: bool) -> list[str]:
     mean, std = row.mean()
     cells = [str(row.shots)] + [_named(row)] * several
-    cells += [_number(row.fold_mean(fold)) + '*' * (fold in row.left_out) for fold in row.folds]
+    marked = {*row.left_out, *row.counted_zero}
+    cells += [_number(row.fold_mean(fold)) + '*' * (fold in marked) for fold in row.folds]
     ends = _OPEN if row.interval is None else ' .. '.join(map(_number, row.interval))
     cells += [_number(mean), _number(std, 2), ends, _number(row.mean('FB-IoU')[0])]
     return cells + [_number(row.mean(ABSENT)[0])] * absent
@@ -115,13 +116,17 @@ def notes(report: Report) -> list[str]:
         f'{STATISTICS["interval"]}, {STATISTICS["resamples"]} resamples, unit: '
         f'{STATISTICS["unit"]}.'
     ]
+    left_out = 'left out of the mean, which counts them as 0 in the column "absent as 0".'
     for row in report.rows():
-        for fold, names in row.left_out.items():
-            lines.append(
-                f'* {row.shots}-shot, {row.label}, fold {fold}: no episodes of '
-                f'{", ".join(names)}; left out of the mean, which counts them as 0 in the '
-                'column "absent as 0".'
-            )
+        for classes, what in (
+            (row.left_out, left_out),
+            (row.counted_zero, 'counted as IoU 0 in the mean (absent_classes: zero).'),
+        ):
+            for fold, names in classes.items():
+                lines.append(
+                    f'* {row.shots}-shot, {row.label}, fold {fold}: no episodes of '
+                    f'{", ".join(names)}; {what}'
+                )
     return lines
 
 

@@ -44,6 +44,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = SEED,
+    classes: Sequence[int] | None = None,
 ) -> Interval:
     """Interval of the mean over folds of the mean over seeds of mIoU.
 
@@ -62,6 +63,8 @@ def bootstrap_interval(
         resamples: Number of resamples, >= 1.
         level: Share of them within the interval, between 0 and 1.
         seed: Seed of the draws, >= 0.
+        classes: For each fold, how many classes its mean is of, those without an episode
+            included, which count as 0; None takes the mean of those with episodes.
 
     Raises:
         ValueError: An argument out of range, or a fold or seed without episodes.
@@ -72,10 +75,11 @@ def bootstrap_interval(
         )
     if not folds or not all(folds) or not all(seed_ for fold in folds for seed_ in fold):
         raise ValueError('an interval needs at least one episode of every fold and seed')
+    sizes = [None] * len(folds) if classes is None else classes
     figures = np.mean(
         [
-            resampled_miou(fold, resamples, np.random.default_rng([seed, number]))
-            for number, fold in enumerate(folds)
+            resampled_miou(fold, resamples, np.random.default_rng([seed, number]), size)
+            for number, (fold, size) in enumerate(zip(folds, sizes, strict=True))
         ],
         axis=0,
     )
@@ -84,12 +88,16 @@ def bootstrap_interval(
 
 
 def resampled_miou(
-    seeds: Sequence[Sequence[EpisodeCounts]], resamples: int, rng: np.random.Generator
+    seeds: Sequence[Sequence[EpisodeCounts]],
+    resamples: int,
+    rng: np.random.Generator,
+    classes: int | None = None,
 ) -> np.ndarray:
     """mIoU in percent, mean over seeds, of each resample of a fold: float64 (resamples,).
 
     A class whose drawn images have no episode under some seed is left out of that seed's mean;
-    this happens where images are very few.
+    this happens where images are very few. With ``classes`` the mean is of that many, and such a
+    class counts as 0 in it.
     """
     total = np.zeros((resamples, len(seeds)))
     present = np.zeros((resamples, len(seeds)), np.int64)
@@ -99,6 +107,10 @@ def resampled_miou(
         total += np.nan_to_num(ious)
     if not present.any():
         raise ValueError('no episode has a foreground pixel in prediction or truth')
+    if classes is not None:
+        if present.max() > classes:
+            raise ValueError(f'episodes of {present.max()} classes, but classes={classes}')
+        return (100.0 * total / classes).mean(axis=1)
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.nanmean(100.0 * total / present, axis=1)
 

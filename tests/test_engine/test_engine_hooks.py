@@ -145,6 +145,9 @@ def test_absent_classes_that_are_watched_are_found_at_the_start():
     val.watched = SimpleNamespace(dataloader=SimpleNamespace(dataset=data), evaluator=evaluator)
     with pytest.raises(ValueError, match='episodes for test have none of cat.*test_evaluator'):
         FoldGuardHook().before_run(make_runner(train=loop_on(role='base_train'), val=val))
+    for rule in ('exclude', 'zero'):
+        evaluator.metrics[0].absent_classes = rule
+        FoldGuardHook().before_run(make_runner(train=loop_on(role='base_train'), val=val))
 
 
 def test_weights_alone_cannot_be_resumed():

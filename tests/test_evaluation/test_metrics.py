@@ -157,9 +157,54 @@ def test_absent_class_left_out_visibly(monkeypatch):
     ]
 
 
-def test_no_episode_at_all():
+def test_absent_class_counts_as_zero(monkeypatch):
+    """By hand: IoU 1/2, 1/3 and 1 of three of five classes; (50 + 100/3 + 100 + 0 + 0) / 5."""
+    said = []
+    monkeypatch.setattr(metrics, 'print_log', lambda text, *where: said.append((text, *where)))
+    samples = [
+        sample([[1, 1, 0]], [[1, 0, 0]], 1, 0),  # foreground 1 of 2, background 1 of 2
+        sample([[1, 1, 1]], [[1, 0, 0]], 3, 1),  # 1 of 3, 0 of 2
+        sample([[1, 0, 0]], [[1, 0, 0]], 5, 2),  # 1 of 1, 2 of 2
+    ]
+    result = run(samples, absent_classes='zero')
+    assert result.pop('mIoU') == pytest.approx((50 + 100 / 3 + 100) / 5)
+    assert result.pop('FB-IoU') == pytest.approx(100 * (3 / 6 + 3 / 6) / 2)
+    assert result == {
+        'IoU/aeroplane': 50,
+        'IoU/bird': pytest.approx(100 / 3),
+        'IoU/bottle': 100,
+        'classes': 5,  # of which mIoU is the mean
+        'episodes': 3,
+    }
+    left_out = run(samples, absent_classes='exclude')
+    assert left_out['mIoU'] == pytest.approx((50 + 100 / 3 + 100) / 3)
+    assert left_out['mIoU (absent as 0)'] == run(samples, absent_classes='zero')['mIoU']
+    assert said[0] == (
+        'pascal-5i fold 0: no episode of 2 of 5 classes: bicycle, boat; mIoU counts them as 0, '
+        'the mean of the other 3 is 61.11',
+        'current',
+        logging.WARNING,
+    )
+
+
+def test_rules_agree_where_no_class_is_absent(monkeypatch):
+    monkeypatch.setattr(metrics, 'print_log', lambda *said: pytest.fail(str(said)))
+    samples = random_samples()
+    zero, exclude = (run(samples, absent_classes=rule) for rule in ('zero', 'exclude'))
+    assert zero == exclude == run(samples)
+
+
+def test_class_that_is_all_ignored_counts_as_zero():
+    samples = [sample([[1]], [[1]], c, c) for c in SPLIT.novel[1:]]
+    samples.append(sample([[0, 1]], np.array([[0, 255]], np.uint8), 1, 99))
+    result = run(samples, absent_classes='zero')
+    assert result['mIoU'] == 80 and result['classes'] == 5 and 'IoU/aeroplane' not in result
+
+
+@pytest.mark.parametrize('rule', ['exclude', 'zero'])
+def test_no_episode_at_all(rule):
     with pytest.raises(ValueError, match='no episode of 5 of 5 classes'):
-        run([], absent_classes='exclude')
+        run([], absent_classes=rule)
 
 
 def test_class_that_is_all_ignored_counts_as_absent():
@@ -296,5 +341,5 @@ def test_registered_and_arguments():
     metric.dataset_meta = META
     metric.process(None, random_samples())
     assert set(metric.evaluate(30)) == {f'fold0/{k}' for k in run(random_samples())}
-    with pytest.raises(ValueError, match="absent_classes must be 'error' or 'exclude'"):
-        FewShotIoUMetric(absent_classes='zero')
+    with pytest.raises(ValueError, match="absent_classes must be 'error' or 'exclude', .* 'none'"):
+        FewShotIoUMetric(absent_classes='none')

@@ -98,6 +98,39 @@ def test_classes_left_out_are_visible():
     assert folds[0]['mIoU (absent as 0)'] == 40
 
 
+def test_classes_counted_as_zero_are_visible():
+    """Two of five classes without episodes: IoU 9/18 and 3/12 of the others, three times 0."""
+
+    def run(seed, counted_zero, foreground):
+        counts = tuple(
+            EpisodeCounts(i, 1 + i, (0, inter), (0, union), f'{i}.jpg')
+            for i, (inter, union) in enumerate(foreground)
+        )
+        miou = sum(100 * i / u for i, u in foreground) / 5
+        metrics = {'mIoU': miou, 'FB-IoU': 70.0, 'IoU/cat': 50.0, 'classes': 5, 'episodes': 9}
+        protocol = dict(seed=seed, shots=1, absent_classes='zero')
+        made_as = made(0, seed)
+        return Run('best', 1, 0, seed, metrics, (), protocol, made_as.checkpoint, 's', counts,
+                   tuple(counted_zero))  # fmt: skip
+
+    runs = [run(0, ['dog', 'cow', 'elk'], [(9, 18), (3, 12)]), run(1, [], [(1, 2)] * 5)]
+    report = Report(HEADER, {'best': 'fold{fold}/best.pth'}, [1], [0], [0, 1], runs)
+    assert runs[0].metrics['mIoU'] == 15 and runs[1].metrics['mIoU'] == 50
+    head, cells = table(report)
+    assert head[-1] == 'FB-IoU'  # mIoU is the mean with 0: no column of its own
+    assert cells[1] == '32.5*' and cells[2] == '32.5'
+    for shown in (text(report), markdown(report)):
+        note = '* 1-shot, best, fold 0: no episodes of cow, dog, elk; counted as IoU 0 in the mean'
+        assert f'{note} (absent_classes: zero).' in shown
+        assert 'protocol: absent_classes: zero' in shown and 'left out' not in shown
+    row = report.to_dict()['rows'][0]
+    assert row['interval'] == [32.5, 32.5]  # one image a class: every draw is the same
+    assert row['folds'][0]['counted_zero'] == ['cow', 'dog', 'elk']
+    assert row['folds'][0]['left_out'] == [] and 'mIoU (absent as 0)' not in row
+    kept = Run.from_dict(json.loads(to_json(report.to_dict()))['runs'][0])
+    assert kept.counted_zero == ('dog', 'cow', 'elk') and kept.left_out == ()
+
+
 def test_selection_is_said():
     runs = []
     for label, rule in (('a', 'held_out'), ('b', 'novel')):

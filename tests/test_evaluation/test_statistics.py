@@ -126,6 +126,22 @@ def test_class_without_episodes_under_a_seed_is_left_out_of_its_mean():
     assert (found.low, found.high) == (68.75, 68.75)  # mean of (50 + 25) / 2 and 100
 
 
+def test_class_without_episodes_counts_as_zero_where_the_number_of_classes_is_said():
+    one = [EpisodeCounts(0, 1, (0, 1), (0, 2), 'a'), EpisodeCounts(1, 2, (0, 1), (0, 4), 'b')]
+    two = [EpisodeCounts(0, 1, (0, 2), (0, 2), 'a')]
+    found = bootstrap_interval([[one, two]], resamples=10, classes=[4])
+    assert (found.low, found.high) == (21.875, 21.875)  # mean of (50 + 25) / 4 and 100 / 4
+    found = bootstrap_interval([[one, two], [two, two]], resamples=10, classes=[4, 1])
+    assert (found.low, found.high) == (60.9375, 60.9375)  # with 100 of the other fold
+    with pytest.raises(ValueError, match='episodes of 2 classes, but classes=1'):
+        bootstrap_interval([[one, two]], resamples=10, classes=[1])
+
+
+def test_number_of_classes_changes_nothing_where_all_are_there():
+    rows = episodes(np.random.default_rng(4), 60)
+    assert bootstrap_interval([[rows]], classes=[2]) == bootstrap_interval([[rows]])
+
+
 def test_bad_calls():
     rows = episodes(np.random.default_rng(0), 4)
     for options in (dict(resamples=0), dict(level=1.0), dict(level=0.0)):

@@ -20,7 +20,7 @@ def excerpt(repo_root):
 def rows(repo_root, excerpt):
     sys.path.insert(0, str(repo_root / 'tools/analysis_tools'))
     try:
-        from parity_units import check_units
+        from parity_fssam_units import check_units
     finally:
         sys.path.pop(0)
     return {row[0]: row[1:] for row in check_units(np.load(excerpt / 'units.npz'))}

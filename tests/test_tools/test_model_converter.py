@@ -246,12 +246,12 @@ def parity(repo_root):
 @pytest.mark.parametrize('module', ['', 'module.'])
 @pytest.mark.parametrize('key', [None, 'model'])
 def test_reference_weights(tool, parity, repo_root, shared_dir, tmp_path, capsys, module, key):
-    ref = parity.Reference(shared_dir / 'parity/golden')
-    files = dict(sam2=load(ref.weights('sam2'))['model'], dino=load(ref.weights('dino')))
+    comparer = parity.FSSAM(parity.Reference(shared_dir / 'parity/golden'))
+    files = dict(sam2=load(comparer.weights('sam2'))['model'], dino=load(comparer.weights('dino')))
     content = {f'{module}{n}.{k}': v for n, part in files.items() for k, v in part.items()}
     torch.save(content if key is None else {key: content}, tmp_path / 'best.pth')
     config = tmp_path / 'small.py'
-    parts = dict(arch=ref.sam2_arch(), prior=ref.prior_encoder())
+    parts = dict(arch=comparer.sam2_arch(), prior=comparer.prior_encoder())
     config.write_text(CONFIG.format(repo=repo_root.as_posix(), **parts))
     convert(tool, tmp_path / 'best.pth', tmp_path / 'a.pth', '--config', config, '--fold', 2)
     assert f'stored as float32: {len(files["sam2"])} of float16' in capsys.readouterr().out
@@ -263,10 +263,10 @@ def test_reference_weights(tool, parity, repo_root, shared_dir, tmp_path, capsys
         for k, value in files[name].items():
             assert torch.equal(ours[f'{place}.{k}'], value.float()), k
 
-    model = ref.build(ref.case('a_1shot_b1'), load=False)
+    model = comparer.build(comparer.ref.case('a_1shot_b1'), load=False)
     model.load_state_dict(ours)
-    ref.build = lambda case: model
-    rows = parity.check_case(ref, 'a_1shot_b1')
+    comparer.build = lambda case: model
+    rows = parity.check_case(comparer, 'a_1shot_b1')
     assert {'output', 'dec.final.ious', 'attn.output'} <= {row.stage for row in rows}
     assert [row for row in rows if not row.ok] == []
 

@@ -1,11 +1,11 @@
-"""Every stage of a reference case as our model computes it, under the reference's names."""
+"""Every stage of a case of FSSAM as our model computes it, under the reference's names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
-from parity_reference import Reference
 from torch import Tensor
 
 from mmfss.encoders.sam2.memory_attention import MemoryFrames
@@ -45,31 +45,43 @@ class Recorder:
             handle.remove()
 
 
-def run_case(model, ref: Reference, name: str) -> dict[str, Tensor]:
-    """Every stage of a case as our model computes it, under the reference's names."""
-    x, s_x, s_y, y = ref.batch(name)
-    case = ref.case(name)
+def trace_of(result) -> Any:
+    """What led to a result: decoded, attended, pseudo_masks, query_frames, refined."""
+    return result.trace
+
+
+def run_case(model, x: Tensor, s_x: Tensor, s_y: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Every stage of a case as our model computes it, under the reference's names.
+
+    Args:
+        model: in training mode it also gets the gradients of the loss.
+        x: (B, 3, S, S) queries in 0..255.
+        s_x: (B, K, 3, S, S) supports.
+        s_y: (B, K, S, S) their masks in {0, 1, 255}.
+        y: (B, S, S) labels of the queries.
+    """
     recorder = Recorder(model)
-    with torch.set_grad_enabled(case['mode'] == 'train'):
+    with torch.set_grad_enabled(model.training):
         query = model.encode_image(x)
         supports = model.encode_image(s_x.flatten(0, 1))
         support = model.encode_support(supports, s_y)
         result = model.segment(query, support)
+    trace = trace_of(result)
     with torch.no_grad():
-        fg_pointer = model.sam2.encode_pointer(query.sam2, result.trace.pseudo_masks.fg)
+        fg_pointer = model.sam2.encode_pointer(query.sam2, trace.pseudo_masks.fg)
     recorder.close()
     masks = (s_y == 1).float()
     positions = recorder.calls['neck'][0][1][: len(query.sam2.high_res) + 1]
     positions = [pos[:1].expand(len(x), -1, -1, -1) for pos in positions]
     stages = image_stages(query, supports, positions)
-    stages.update(memory_stages(result, support, masks, fg_pointer, recorder))
-    stages.update(attention_stages(result, support, masks, recorder))
-    stages.update(decoder_stages(result))
-    if case['mode'] == 'train':
+    stages.update(memory_stages(trace, support, masks, fg_pointer, recorder))
+    stages.update(attention_stages(trace, support, masks, recorder))
+    stages.update(decoder_stages(trace.decoded))
+    if model.training:
         loss = model.loss_decode(result.logits[:, 0], y)
         loss.backward()
         stages['loss'] = loss
-    pseudo = result.trace.pseudo_masks
+    pseudo = trace.pseudo_masks
     stages['priors_returned'] = (
         torch.cat([pseudo.fg, pseudo.ae], 1)
         if s_y.shape[1] == 1
@@ -88,9 +100,9 @@ def image_stages(query, supports, positions: list[Tensor]) -> dict[str, Tensor]:
 
 
 def memory_stages(
-    result, support, masks: Tensor, fg_pointer: Tensor, recorder: Recorder
+    trace, support, masks: Tensor, fg_pointer: Tensor, recorder: Recorder
 ) -> dict[str, Tensor]:
-    pseudo, grid = result.trace.pseudo_masks, result.trace.attended.shape[-2:]
+    pseudo, grid = trace.pseudo_masks, trace.attended.shape[-2:]
     memory_fg, memory_ae = recorder.calls['refine'][0][:2]
     scores = recorder.calls['object_score']  # support, ae, final, fg
     side = pseudo.fg.shape[-1]
@@ -104,28 +116,28 @@ def memory_stages(
         'mem.query_fg.obj_ptr': fg_pointer,
         'mem.query_ae.mask_in': pseudo.ae,
         'mem.query_ae.feat': memory_ae,
-        'mem.query_ae.obj_ptr': result.trace.query_frames.pointers.flatten(1),
+        'mem.query_ae.obj_ptr': trace.query_frames.pointers.flatten(1),
         'dec.support.object_score_logits': scores[0],
         'dec.query_ae.object_score_logits': scores[1],
         'dec.query_fg.object_score_logits': scores[3],
         'refine.in.sup_mask': resize_mask(masks, grid).flatten(0, 1).unsqueeze(1),
         'refine.in.prior_fg': up(pseudo.fg, grid),
         'refine.in.prior_ae': up(pseudo.ae, grid),
-        'refine.prior_qry_sup': result.trace.refined.support_relevance,
+        'refine.prior_qry_sup': trace.refined.support_relevance,
     }
     for kind in ('fg', 'bg', 'ae'):  # named by the side of the published models, or by their own
         prior = getattr(pseudo, f'{kind}_per_shot')
         stages.update({f'prior.{kind}_512': prior, f'prior.{kind}_{side}': prior})
-    for i, step in enumerate(result.trace.refined.steps, 1):
+    for i, step in enumerate(trace.refined.steps, 1):
         stages[f'refine.{i}.prior_qry_qry'] = step.relevance
         stages[f'refine.{i}.mem'] = step.memory
         stages[f'refine.{i}.prior_ae'] = step.prior_ae
     return stages
 
 
-def attention_stages(result, support, masks: Tensor, recorder: Recorder) -> dict[str, Tensor]:
-    grid = result.trace.attended.shape[-2:]
-    frames = MemoryFrames.concat([support.frames, result.trace.query_frames])
+def attention_stages(trace, support, masks: Tensor, recorder: Recorder) -> dict[str, Tensor]:
+    grid = trace.attended.shape[-2:]
+    frames = MemoryFrames.concat([support.frames, trace.query_frames])
     tokens, pos, num_pointers = frames.tokens()
     stages = {
         'attn.memory': tokens.transpose(0, 1),
@@ -133,15 +145,14 @@ def attention_stages(result, support, masks: Tensor, recorder: Recorder) -> dict
         'attn.ptr_tokens': tokens.transpose(0, 1)[-num_pointers:],
         'attn.memory_mask': resize_mask(masks, grid, mode='nearest').flatten(0, 1).unsqueeze(1),
         'attn.num_obj_ptr_tokens': torch.tensor(num_pointers),
-        'attn.output': result.trace.attended,
+        'attn.output': trace.attended,
     }
     layers = {k: v[0] for k, v in recorder.calls.items() if k.startswith('attn.layer')}
     stages.update({name: from_tokens(out, grid) for name, out in layers.items()})
     return stages
 
 
-def decoder_stages(result) -> dict[str, Tensor]:
-    decoded = result.trace.decoded
+def decoder_stages(decoded) -> dict[str, Tensor]:
     return {
         'dec.final.object_score_logits': decoded.object_score,
         'dec.final.low_res_multimasks': decoded.candidates,

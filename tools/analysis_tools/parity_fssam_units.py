@@ -1,4 +1,4 @@
-"""Single functions against the ``units.npz`` of reference tensors, for check_parity.py.
+"""Single functions of FSSAM against the ``units.npz`` of reference tensors, for check_parity.py.
 
 Every array that is no input of a function is compared; one that nothing here knows is a failing
 row. ``*_released`` (what published code does with several supports) and ``corr_max`` /
