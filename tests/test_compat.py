@@ -114,17 +114,15 @@ def test_environment_reports_work():
     assert report['MMCV Compiler'] == 'n/a' or not lite
 
 
-def test_full_mmcv_and_the_fork_are_left_alone(monkeypatch):
+def test_full_mmcv_and_the_fork_are_left_alone(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     monkeypatch.setattr(compat, 'installed_version', lambda name: None)  # the fork
     compat.stand_in_for_mmcv_ops()
     assert 'mmcv._ext' not in sys.modules
     monkeypatch.setattr(compat, 'installed_version', lambda name: '1.2.2')
-    real = importlib.util.find_spec
-    found = types.SimpleNamespace(origin='mmcv/_ext.so')
-    monkeypatch.setattr(
-        importlib.util, 'find_spec', lambda name: found if name == 'mmcv._ext' else real(name)
-    )
+    (tmp_path / '_ext.so').touch()
+    found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: found)
     compat.stand_in_for_mmcv_ops()  # full mmcv
     assert 'mmcv._ext' not in sys.modules
 
