@@ -13,6 +13,9 @@ mend                       what is broken, and when the mend can be deleted
                            1655). The fork answers with ``weights_only=False``, and mmengine
                            loads URLs that way on any torch; both run any code that a file
                            carries. Until both load with ``weights_only=True`` alone.
+`name_own_configs`         mmengine finds configs of other packages (``PACKAGE::NAME``) only for
+                           those in its own table, only as ``_base_``, only in folders, and not
+                           of editable installs. Until it asks the package.
 `init_dist`                ``mmengine.dist.init_dist`` sets a CUDA device even where there is
                            none (no upstream issue known). Until it asks first.
 `set_cpu_model_wrapper`    ``Runner.wrap_model`` passes ``device_ids`` for a model on the CPU,
@@ -20,7 +23,7 @@ mend                       what is broken, and when the mend can be deleted
                            set them). Until it asks first.
 =========================  ===============================================================
 
-:func:`apply` sees to the first three and to :func:`join_registries`, each stepping aside where it
+:func:`apply` sees to the first four and to :func:`join_registries`, each stepping aside where it
 finds nothing to do: at once for the modules that are there, for others when they are imported
 (:class:`_Watch`), so that mmfss itself imports none of them. The two mends for distributed runs are
 called by the tools.
@@ -35,11 +38,13 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 from mmfss._versions import installed_version
+from mmfss.configs import PREFIX, find_config
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -202,9 +207,37 @@ def register_safe_loaders() -> None:
             CheckpointLoader.register_scheme(prefix, made_safe(loader), force=True)
 
 
+# ----------------------------------------------------------------------------------- configs
+def name_own_configs() -> None:
+    """Let ``Config.fromfile('mmfss::NAME')`` and ``_base_ = 'mmfss::NAME'`` find mmfss's configs.
+
+    See :func:`mmfss.configs.find_config`. Other names are left to mmengine.
+    """
+    from mmengine.config.config import Config
+
+    fromfile, base_path = Config.fromfile, Config._get_cfg_path
+    if hasattr(fromfile, '__wrapped__'):
+        return
+
+    def found(name: Any) -> Any:
+        return str(find_config(name)) if str(name).startswith(PREFIX) else name
+
+    @wraps(fromfile)
+    def fromfile_or_name(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        return fromfile(found(filename), *args, **kwargs)
+
+    @wraps(base_path)
+    def base_path_or_name(cfg_path: str, filename: str) -> Any:
+        return base_path(found(cfg_path), filename)
+
+    Config.fromfile = staticmethod(fromfile_or_name)
+    Config._get_cfg_path = staticmethod(base_path_or_name)
+
+
 #: module -> what is to be done once it is imported
 _WHEN_IMPORTED = {
     'mmengine': hide_broken_torchvision,
+    'mmengine.config.config': name_own_configs,
     'mmengine.runner.checkpoint': register_safe_loaders,
     'mmseg.registry.registry': join_registries,
 }

@@ -18,9 +18,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
+from mmfss.apis.loading import find_weights, load_model
 from mmfss.apis.prompts import PROMPT_WEIGHTS
 from mmfss.commands.prompt_training import encode_objects, train_prompts
+from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.files import atomic, check_writable
 
 ITERATIONS, OBJECTS, BATCH, RATE = 500, 1600, 16, 1e-3  # two to three minutes on a CPU core

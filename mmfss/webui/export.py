@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.apis.loading import DEFAULT_CONFIG
 from mmfss.apis.prediction import Prediction
+from mmfss.configs import DEFAULT_CONFIG
 from mmfss.datasets.preparation.jobs import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import score_columns, score_row

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.loading import DEFAULT_CONFIG
 from mmfss.apis.prompts import Prompt, Proposer
+from mmfss.configs import DEFAULT_CONFIG
 
 T = TypeVar('T')
 
