@@ -1,13 +1,34 @@
-"""Package metadata; the requirements live in requirements/*.txt."""
+"""Package metadata; the requirements live in requirements/*.txt.
+
+torch and sam2 are not among those of the package: whoever installs mmfss has a torch that fits the
+machine, and what sam2 asks for would replace it. ``import mmfss`` says how to install what is
+missing.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs and tools into the wheel as mmfss/.mim, where OpenMMLab's packages have them;
+    an editable install uses those of the checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for name in ('configs', 'tools'):
+            target = Path(self.build_lib) / 'mmfss' / '.mim' / name
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree(HERE / name, target, ignore=shutil.ignore_patterns('__pycache__'))
 
 
 def requirements(name: str) -> list[str]:
@@ -45,7 +66,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmfss', 'mmfss.*']),
+    cmdclass={'build_py': BuildWithConfigs},
     entry_points={'console_scripts': ['mmfss-label = mmfss.commands.label:main']},
-    install_requires=requirements('runtime') + requirements('sam2'),
+    install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in ('tests', 'tools', 'demo', 'webui')},
 )

@@ -32,6 +32,11 @@ COMMON: tuple[Providers, ...] = (
     {'torch': ('2.5.1', None)},
     {'sam2': ('1.1', '1.2')},
 )
+#: without what it asks for, which would bring torchvision, and another torch to match it
+INSTALL_SAM2 = (
+    'SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation "sam2>=1.1,<1.2" (needs torch, '
+    'setuptools and wheel)'
+)
 
 
 def installed_version(name: str) -> str | None:
@@ -64,7 +69,8 @@ def installed_stack(lookup: Lookup = installed_version) -> str:
     if not present:
         raise ImportError(
             'mmfss needs mmengine, mmcv-lite (or mmcv) and mmsegmentation; none of them is '
-            'installed. Remedy: pip install -r requirements/runtime.txt'
+            'installed. Remedy: pip install "mmengine>=0.10.7,<1" "mmcv-lite>=2.1,<2.2" '
+            '"mmsegmentation>=1.2.2,<1.3"'
         )
     return present[0]
 
@@ -85,11 +91,14 @@ def check_versions(lookup: Lookup = installed_version) -> str:
     ]
     if problems:
         wanted = '; '.join(problem for problem, _ in problems)
-        remedy = ' '.join(f'"{spec}"' for _, spec in problems)
-        note = ''
-        if any(spec.startswith('sam2') for _, spec in problems):
-            note = ' (sam2 with --no-deps --no-build-isolation: it asks for torchvision in vain)'
-        raise ImportError(f'mmfss cannot run here: {wanted}. Remedy: pip install {remedy}{note}')
+        others = [spec for _, spec in problems if not spec.startswith('sam2')]
+        commands = ['pip install ' + ' '.join(f'"{spec}"' for spec in others)] if others else []
+        if any(spec.startswith('torch') for spec in others):
+            commands[0] += ' (of torch the build that fits this machine, see pytorch.org)'
+        if len(others) < len(problems):
+            commands.append(INSTALL_SAM2)
+        remedy = ', then '.join(commands)
+        raise ImportError(f'mmfss cannot run here: {wanted}. Remedy: {remedy}')
     return stack
 
 

@@ -1,4 +1,4 @@
-"""What today's OpenMMLab stack breaks, and the mends; nothing else belongs here.
+"""What today's OpenMMLab stack breaks, and the mends; how mmfss joins it. Nothing else is here.
 
 =========================  ===============================================================
 mend                       what is broken, and when the mend can be deleted
@@ -13,6 +13,9 @@ mend                       what is broken, and when the mend can be deleted
                            1655). The fork answers with ``weights_only=False``, and mmengine
                            loads URLs that way on any torch; both run any code that a file
                            carries. Until both load with ``weights_only=True`` alone.
+`name_own_configs`         mmengine finds configs of other packages (``PACKAGE::NAME``) only for
+                           those in its own table, only as ``_base_``, only in folders, and not
+                           of editable installs. Until it asks the package.
 `init_dist`                ``mmengine.dist.init_dist`` sets a CUDA device even where there is
                            none (no upstream issue known). Until it asks first.
 `set_cpu_model_wrapper`    ``Runner.wrap_model`` passes ``device_ids`` for a model on the CPU,
@@ -20,8 +23,10 @@ mend                       what is broken, and when the mend can be deleted
                            set them). Until it asks first.
 =========================  ===============================================================
 
-:func:`apply` makes the first three at ``import mmfss``, each stepping aside where it finds
-nothing to mend. The two for distributed runs are called by the tools.
+:func:`apply` sees to the first four and to :func:`join_registries`, each stepping aside where it
+finds nothing to do: at once for the modules that are there, for others when they are imported
+(:class:`_Watch`), so that mmfss itself imports none of them. The two mends for distributed runs are
+called by the tools.
 """
 
 from __future__ import annotations
@@ -32,24 +37,84 @@ import subprocess
 import sys
 import types
 import warnings
-from collections.abc import Callable
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmfss._versions import installed_version
-from mmfss.checkpoints.safe_load import load_checkpoint, made_safe
+from mmfss.configs import PREFIX, find_config
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
 def apply() -> None:
-    """Make the mends that importing and loading need. Safe to call more than once."""
-    hide_broken_torchvision()
+    """Make what importing, loading and looking up need. Safe to call more than once."""
     stand_in_for_mmcv_ops()
-    register_safe_loaders()
+    for name, action in _WHEN_IMPORTED.items():
+        if name in sys.modules:
+            action()
+        else:
+            _watch.actions[name] = action
+    if _watch.actions and _watch not in sys.meta_path:
+        sys.meta_path.insert(0, _watch)
+
+
+class _Watch:
+    """A finder that finds nothing of its own: it calls an action as soon as a module is imported.
+
+    Attributes:
+        actions: by name of the module; each is called once, and after the last one the finder is
+            gone from ``sys.meta_path``.
+    """
+
+    def __init__(self) -> None:
+        self.actions: dict[str, Callable[[], None]] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the finders after this one find, with the action behind its execution."""
+        if name not in self.actions:
+            return None
+        others = (f for f in sys.meta_path if f is not self and hasattr(f, 'find_spec'))
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            execute(module)
+            action = self.actions.pop(name, None)
+            if not self.actions and self in sys.meta_path:
+                sys.meta_path.remove(self)
+            if action is not None:
+                action()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_watch = _Watch()
+
+
+# -------------------------------------------------------------------------------- registries
+def join_registries() -> None:
+    """Let each of mmseg's registries import :mod:`mmfss.registered` at its next look-up.
+
+    That is how mmseg's own parts come (``locations``), and never in the middle of an import of
+    mmseg, which would find its modules half made.
+    """
+    from mmengine.registry import Registry
+
+    registries = vars(sys.modules['mmseg.registry.registry']).values()
+    for registry in (r for r in registries if isinstance(r, Registry) and r.scope == 'mmseg'):
+        if 'mmfss.registered' not in registry._locations:
+            # a new list: registries without locations share one
+            registry._locations = [*registry._locations, 'mmfss.registered']
+            registry._imported = False
 
 
 # ------------------------------------------------------------------------------ torchvision
@@ -66,6 +131,8 @@ def hide_broken_torchvision() -> None:
         return
     reason = _torchvision_fault(Path(spec.origin).parent)
     if reason is not None:
+        import torch
+
         sys.modules['torchvision'] = None  # type: ignore[assignment]
         warnings.warn(
             f'torchvision {installed_version("torchvision")} does not work with torch '
@@ -75,6 +142,8 @@ def hide_broken_torchvision() -> None:
 
 
 def _torchvision_fault(package: Path) -> str | None:
+    import torch
+
     fault = 'its operator library is missing'
     for path in sorted(package.glob('_C*')):  # _C.so, or _C_stable.so in newer ones
         if path.suffix in ('.so', '.pyd'):
@@ -110,7 +179,8 @@ def stand_in_for_mmcv_ops() -> None:
     """Let ``import mmcv.ops`` work where mmcv has no compiled operators."""
     if 'mmcv._ext' in sys.modules or installed_version('mmsegmentation') is None:
         return  # done already, or the fork, whose mmseg needs none
-    if importlib.util.find_spec('mmcv._ext') is not None:
+    mmcv = importlib.util.find_spec('mmcv')
+    if mmcv is not None and PathFinder.find_spec('mmcv._ext', mmcv.submodule_search_locations):
         return  # full mmcv
     module = _MissingOps('mmcv._ext', 'Stand-in by mmfss: needs full mmcv when called.')
     module.__spec__ = ModuleSpec('mmcv._ext', None)
@@ -124,7 +194,9 @@ def register_safe_loaders() -> None:
     Schemes other than local paths (``https://``, ``open-mmlab://``, ``s3://``, ...) keep
     mmengine's loader, run with ``weights_only=True`` forced.
     """
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from mmfss.checkpoints.safe_load import load_checkpoint, made_safe
 
     def load_from_local(filename: str, map_location: Any = None) -> Any:
         return load_checkpoint(filename, map_location)
@@ -133,6 +205,42 @@ def register_safe_loaders() -> None:
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if prefix and not hasattr(loader, '__wrapped__'):
             CheckpointLoader.register_scheme(prefix, made_safe(loader), force=True)
+
+
+# ----------------------------------------------------------------------------------- configs
+def name_own_configs() -> None:
+    """Let ``Config.fromfile('mmfss::NAME')`` and ``_base_ = 'mmfss::NAME'`` find mmfss's configs.
+
+    See :func:`mmfss.configs.find_config`. Other names are left to mmengine.
+    """
+    from mmengine.config.config import Config
+
+    fromfile, base_path = Config.fromfile, Config._get_cfg_path
+    if hasattr(fromfile, '__wrapped__'):
+        return
+
+    def found(name: Any) -> Any:
+        return str(find_config(name)) if str(name).startswith(PREFIX) else name
+
+    @wraps(fromfile)
+    def fromfile_or_name(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        return fromfile(found(filename), *args, **kwargs)
+
+    @wraps(base_path)
+    def base_path_or_name(cfg_path: str, filename: str) -> Any:
+        return base_path(found(cfg_path), filename)
+
+    Config.fromfile = staticmethod(fromfile_or_name)
+    Config._get_cfg_path = staticmethod(base_path_or_name)
+
+
+#: module -> what is to be done once it is imported
+_WHEN_IMPORTED = {
+    'mmengine': hide_broken_torchvision,
+    'mmengine.config.config': name_own_configs,
+    'mmengine.runner.checkpoint': register_safe_loaders,
+    'mmseg.registry.registry': join_registries,
+}
 
 
 # ------------------------------------------------------------------------ distributed on the CPU
@@ -151,7 +259,9 @@ def init_dist(launcher: str) -> None:
     """
     if launcher not in LAUNCHERS:
         raise ValueError(f'launcher: allowed {", ".join(LAUNCHERS)}; got {launcher!r}.')
-    if launcher == 'none' or not _cpu_only() or torch.distributed.is_initialized():
+    import torch.distributed as dist
+
+    if launcher == 'none' or not _cpu_only() or dist.is_initialized():
         return
     os.environ.setdefault('MASTER_PORT', '29500')
     if launcher == 'slurm':
@@ -160,7 +270,7 @@ def init_dist(launcher: str) -> None:
     elif launcher == 'mpi':
         _set_rank(*(f'OMPI_COMM_WORLD_{key}' for key in ('RANK', 'SIZE', 'LOCAL_RANK')))
     _need('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR')
-    torch.distributed.init_process_group('gloo')
+    dist.init_process_group('gloo')
 
 
 def set_cpu_model_wrapper(cfg: Any) -> None:
@@ -168,7 +278,9 @@ def set_cpu_model_wrapper(cfg: Any) -> None:
 
     To be called after :func:`init_dist` with the config that goes to ``Runner.from_cfg``.
     """
-    if not torch.distributed.is_initialized() or not _cpu_only():
+    import torch.distributed as dist
+
+    if not dist.is_initialized() or not _cpu_only():
         return
     if cfg.get('model_wrapper_cfg') is None:
         cfg['model_wrapper_cfg'] = dict(

@@ -60,13 +60,24 @@ def test_both_stacks_pass_the_check(stack, name):
         ({'mmcv-lite': None}, 'mmcv-lite or mmcv allowed .* got none'),
         ({'mmsegmentation': '0.30.0'}, 'mmsegmentation allowed .* got 0.30.0'),
         ({'torch': '2.5.0'}, 'torch allowed torch>=2.5.1, got 2.5.0'),
-        ({'sam2': '1.2.0'}, 'sam2 allowed sam2>=1.1,<1.2, got 1.2.0'),
-        ({'sam2': None}, 'sam2 allowed sam2>=1.1,<1.2, got none'),
+        ({'torch': None}, 'torch allowed torch>=2.5.1, got none'),
     ],
 )
 def test_version_out_of_bounds_says_allowed_got_and_remedy(change, message):
     with pytest.raises(ImportError, match=f'{message}.*Remedy: pip install'):
         check_versions({**OPENMMLAB, **change}.get)
+
+
+@pytest.mark.parametrize('version', ['1.2.0', None])
+def test_sam2_is_to_be_installed_without_what_it_asks_for(version):
+    message = (
+        f'sam2 allowed sam2>=1.1,<1.2, got {version or "none"}. Remedy: SAM2_BUILD_CUDA=0 pip '
+        'install --no-deps --no-build-isolation "sam2>=1.1,<1.2"'
+    )
+    with pytest.raises(ImportError, match=message):
+        check_versions({**OPENMMLAB, 'sam2': version}.get)
+    with pytest.raises(ImportError, match='pip install "torch>=2.5.1" .*, then SAM2_BUILD_CUDA=0'):
+        check_versions({**OPENMMLAB, 'sam2': version, 'torch': None}.get)
 
 
 def test_several_faults_are_told_at_once():
@@ -114,17 +125,15 @@ def test_environment_reports_work():
     assert report['MMCV Compiler'] == 'n/a' or not lite
 
 
-def test_full_mmcv_and_the_fork_are_left_alone(monkeypatch):
+def test_full_mmcv_and_the_fork_are_left_alone(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     monkeypatch.setattr(compat, 'installed_version', lambda name: None)  # the fork
     compat.stand_in_for_mmcv_ops()
     assert 'mmcv._ext' not in sys.modules
     monkeypatch.setattr(compat, 'installed_version', lambda name: '1.2.2')
-    real = importlib.util.find_spec
-    found = types.SimpleNamespace(origin='mmcv/_ext.so')
-    monkeypatch.setattr(
-        importlib.util, 'find_spec', lambda name: found if name == 'mmcv._ext' else real(name)
-    )
+    (tmp_path / '_ext.so').touch()
+    found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: found)
     compat.stand_in_for_mmcv_ops()  # full mmcv
     assert 'mmcv._ext' not in sys.modules
 

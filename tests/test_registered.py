@@ -1,4 +1,4 @@
-"""What a config names must be known once mmfss is imported, by nothing but that."""
+"""What a config names must be known once mmfss is imported, by nothing but that, in any order."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import tiny_runs
+
 import mmfss
 
 ROOT = Path(mmfss.__file__).parents[1]
+STACK = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'sam2', 'cv2')
+CHECK = """
+from mmengine.runner import CheckpointLoader
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS
+assert LOOPS.get('EpisodeTestLoop') and DATA_SAMPLERS.get('EpisodeSampler')
+assert MODELS.get('FSSAM') and DATASETS.get('PreparedDataset') and METRICS.get('FewShotIoUMetric')
+assert HOOKS.get('StrictLoadHook') and MODELS.get('ResNetV1c')
+assert CheckpointLoader._schemes[''].__module__ == 'mmfss.compat'
+assert not any(type(finder).__name__ == '_Watch' for finder in sys.meta_path)
+"""
 
 
+def run(script: str, folder: Path = ROOT) -> str:
+    """In a process of its own: what is imported, and in which order, is what is tested."""
+    done = subprocess.run(
+        [sys.executable, '-c', f'import sys; sys.path.insert(0, {str(ROOT)!r})\n{script}'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.smoke
+def test_importing_mmfss_imports_nothing_of_the_stack():
+    loaded = run('import mmfss; print(*sys.modules)').split()
+    assert sorted(set(STACK) & set(loaded)) == []
+
+
+@pytest.mark.smoke
 def test_all_parts_are_registered_by_importing_mmfss():
     """In a process of its own: other tests import modules that users do not."""
     parts = {
@@ -19,8 +51,79 @@ def test_all_parts_are_registered_by_importing_mmfss():
         if '.register_module(' in file.read_text(encoding='utf-8')
     }
     assert len(parts) > 10
-    script = 'import sys, mmfss; print(*(m for m in sys.modules if m.startswith("mmfss.")))'
-    done = subprocess.run(
-        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True
+    script = 'import mmfss\n' + CHECK + 'print(*(m for m in sys.modules if m.startswith("mmfss.")))'
+    assert sorted(parts - set(run(script).split())) == []
+
+
+def test_registries_that_have_been_asked_before_are_asked_again():
+    """``LOOPS`` has looked for its parts; mmcv-lite lets no other registry of mmseg do so yet."""
+    run(
+        'import mmengine.runner\nfrom mmseg.registry import LOOPS\n'
+        'assert LOOPS.get("TestLoop") and LOOPS._imported\nimport mmfss\n' + CHECK
     )
-    assert sorted(parts - set(done.stdout.split())) == []
+
+
+def test_every_package_may_be_the_first_that_is_imported():
+    """In forks of a process that has imported what takes long and is not concerned."""
+    packages = ('apis', 'datasets.episodes', 'encoders', 'engine', 'evaluation', 'features.cache',
+                'labelling.run', 'methods', 'visualization', 'webui.worker', 'commands.train',
+                'commands.label')  # fmt: skip
+    run(
+        'import os, sys, traceback, cv2, matplotlib.pyplot, mmengine.runner, scipy, torch\n'
+        f'for package in {packages}:\n'
+        '    if (child := os.fork()) == 0:\n'
+        '        status = 1\n'
+        '        try:\n'
+        '            __import__(f"mmfss.{package}")\n'
+        f'            exec({CHECK!r})\n'
+        '            status = 0\n'
+        '        except BaseException:\n'
+        '            traceback.print_exc()\n'
+        '        finally:\n'
+        '            os._exit(status)\n'
+        '    assert os.waitpid(child, 0)[1] == 0, package\n'
+    )
+
+
+def test_packages_are_attributes_and_others_are_not():
+    run(
+        'import mmfss\nassert mmfss.checkpoints.__name__ == "mmfss.checkpoints"\n'
+        'assert "methods" in dir(mmfss)\ntry: mmfss.nothing\nexcept AttributeError as error:\n'
+        '    assert str(error) == "module \'mmfss\' has no attribute \'nothing\'"\n'
+        'else: raise AssertionError'
+    )
+
+
+def test_a_config_registers_all_by_its_custom_imports(tmp_path):
+    """Only mmengine is imported when the config is read and its model built."""
+    config = tiny_runs.write_config(tmp_path / 'registers_all.py', tmp_path)
+    run(
+        'from mmengine.config import Config\nfrom mmengine.registry import MODELS\n'
+        'from mmengine.registry import init_default_scope\n'
+        f'cfg = Config.fromfile({config!r})\nassert "mmfss" in sys.modules\n'
+        'assert "mmseg" not in sys.modules\ninit_default_scope(cfg.default_scope)\n'
+        'assert type(MODELS.build(cfg.model)).__module__ == "mmfss.methods.fssam.model"\n' + CHECK
+    )
+
+
+def test_spawned_workers_load_episodes(tmp_path):
+    """They unpickle the dataset, the first thing of mmfss that they see."""
+    root = tiny_runs.write_shapes(tmp_path / 'shapes')
+    config = tiny_runs.write_config(tmp_path / 'spawned.py', root)
+    script = tmp_path / 'load.py'
+    script.write_text(
+        'from mmengine.config import Config\nfrom mmengine.registry import DefaultScope\n'
+        'from mmengine.runner import Runner\n'
+        'if __name__ == "__main__":\n'
+        f'    loader = Config.fromfile({config!r}).test_dataloader\n'
+        '    loader.update(num_workers=1, multiprocessing_context="spawn")\n'
+        '    with DefaultScope.overwrite_default_scope("mmseg"):\n'
+        '        loader = Runner.build_dataloader(loader)\n'
+        '        print([batch["data_samples"][0].episode for batch in loader])\n'
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True,
+        env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split('\n')[-2] == '[0, 1, 2, 3, 4]'

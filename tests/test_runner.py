@@ -353,7 +353,7 @@ def test_empty_epoch_is_refused(config, tmp_path):
 
 
 def test_unknown_config_is_named():
-    with pytest.raises(FileNotFoundError, match='config file configs/none.py does not exist'):
+    with pytest.raises(FileNotFoundError, match='config configs/none.py not found in'):
         run('train', 'configs/none.py')
 
 

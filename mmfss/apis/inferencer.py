@@ -16,11 +16,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
+from mmfss.apis.loading import find_weights, load_model
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
+from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.methods.base import FewShotModel
 
 FALLBACK_THRESHOLD = 0.5

@@ -12,35 +12,17 @@ from mmseg.registry import MODELS
 from mmfss.checkpoints.record import check_arch, recorded_meta
 from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.checkpoints.weights import check_state_dict
+from mmfss.configs import CONFIGS, DEFAULT_CONFIG, find_config
 from mmfss.methods.base import FewShotModel, method_of
 
-DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
 DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
 """Where ``make demo`` leaves the model of the embedded default."""
-_CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 HOW_TO_GET_WEIGHTS = (
     'Train one (tools/train.py; the official weights of SAM 2 and DINOv2 are fetched at its '
     'start), or turn a checkpoint that the authors of FSSAM published into one of mmfss with '
     'tools/model_converters/fssam.py (docs/checkpoints.md). To try things out, `make demo` trains '
     f'the embedded default in minutes; it is {DEFAULT_CONFIG} with {DEFAULT_WEIGHTS}'
 )
-
-
-def find_config(config: str | os.PathLike) -> Path:
-    """The file of a config, given its path or its name in ``configs/`` with or without '.py'.
-
-    Raises:
-        FileNotFoundError: There is none; the message lists the names.
-    """
-    path = Path(config)
-    for candidate in (path, _CONFIGS / path, _CONFIGS / f'{path}.py'):
-        if candidate.is_file():
-            return candidate
-    names = sorted(file.stem for file in _CONFIGS.glob('fss_sam2_*.py'))
-    raise FileNotFoundError(
-        f'config {config} not found; give the path of one, or one of these names: '
-        f'{", ".join(names) or "(none: the configs folder is not beside the package)"}'
-    )
 
 
 def load_model(
@@ -117,7 +99,7 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str |
             f'weights must be given for {cfg.filename}; nothing is published under a licence that '
             f'would let mmfss fetch them. {HOW_TO_GET_WEIGHTS}'
         )
-    for root in (Path(), _CONFIGS.parent):
+    for root in (Path(), CONFIGS.parent):
         if (root / DEFAULT_WEIGHTS).is_file():
             return str(root / DEFAULT_WEIGHTS)
     raise FileNotFoundError(

@@ -19,10 +19,10 @@ from mmengine.dist import init_dist
 
 from mmfss import compat
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.train import Distributed
+from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES
 from mmfss.labelling.plan import PromptsNotAccepted

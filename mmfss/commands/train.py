@@ -26,6 +26,7 @@ from mmfss.commands.preparation import (
     warn_batch_size,
     warn_schedulers,
 )
+from mmfss.configs import find_config
 from mmfss.datasets.folds import BENCHMARKS, get_split
 from mmfss.encoders.sam2.archs import ARCHS
 
@@ -123,9 +124,8 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     fold = os.environ.get('FOLD')
     if fold is not None and not fold.isdecimal():
         raise ValueError(f'FOLD must be the number of a fold, 0 or more, got {fold!r}; e.g. FOLD=0')
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'config file {args.config} does not exist; see configs/')
-    cfg = Config.fromfile(args.config)
+    path = find_config(args.config)
+    cfg = Config.fromfile(path)
     options = args.cfg_options or {}
     check_options(cfg, options, f'python {tool} {args.config}')
     cfg.merge_from_dict(options)
@@ -135,7 +135,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        name = '_'.join([Path(args.config).stem, *variables, *prepared_folders(cfg)])
+        name = '_'.join([path.stem, *variables, *prepared_folders(cfg)])
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
     set_feature_cache(cfg, getattr(args, 'feature_cache', None), options)

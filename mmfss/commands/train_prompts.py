@@ -18,9 +18,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config, find_weights, load_model
+from mmfss.apis.loading import find_weights, load_model
 from mmfss.apis.prompts import PROMPT_WEIGHTS
 from mmfss.commands.prompt_training import encode_objects, train_prompts
+from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.encoders.sam2.model import SAM2
 from mmfss.files import atomic, check_writable
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfss.apis.loading import DEFAULT_CONFIG
+from mmfss.configs import DEFAULT_CONFIG
 from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 

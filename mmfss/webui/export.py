@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.apis.loading import DEFAULT_CONFIG
+from mmfss.configs import DEFAULT_CONFIG
 from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import write_scores

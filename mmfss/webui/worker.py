@@ -14,8 +14,8 @@ import numpy as np
 from mmengine.logging import print_log
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.loading import DEFAULT_CONFIG
 from mmfss.apis.prompts import Prompt, Proposer
+from mmfss.configs import DEFAULT_CONFIG
 
 T = TypeVar('T')
 

@@ -16,7 +16,7 @@ from PIL import Image
 from webui_steps import marked
 
 from mmfss.apis import FewShotInferencer, SupportSet
-from mmfss.apis.loading import find_config
+from mmfss.configs import find_config
 from mmfss.datasets.classes import label_palette
 from mmfss.webui.export import command, export
 from mmfss.webui.session import Session

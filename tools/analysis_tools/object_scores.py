@@ -28,10 +28,10 @@ from mmseg.registry import DATASETS
 
 from mmfss.apis.images import as_bgr, mask_to_model_size, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.loading import find_config
 from mmfss.apis.nway import encode_class, object_score_of
 from mmfss.apis.prediction import Prediction
 from mmfss.batching import cat
+from mmfss.configs import find_config
 from mmfss.datasets.folds import get_split
 from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious

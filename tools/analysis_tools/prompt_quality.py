@@ -18,9 +18,9 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.loading import DEFAULT_CONFIG, find_config
 from mmfss.apis.prompts import Proposer
 from mmfss.commands.prompt_training import KINDS, draw_prompt, largest_object
+from mmfss.configs import DEFAULT_CONFIG, find_config
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

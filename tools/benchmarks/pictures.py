@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from mmfss.apis.loading import find_config
+from mmfss.configs import find_config
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.datasets.folds import get_split
 from mmfss.datasets.shapes import SHAPES_MIN_AREA

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from benchmarks.naive import FAST_ONLY, NaiveFSSAM, naive_config
-from mmfss.apis.loading import find_config
+from mmfss.configs import find_config
 from mmfss.encoders.compiling import PARTS
 from mmfss.methods.fssam.model import FSSAM
 

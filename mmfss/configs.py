@@ -1,0 +1,44 @@
+"""The configs that come with mmfss, and how one is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / '.mim' / 'configs'
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / 'configs'
+"""Inside the package where it was installed from a wheel, beside it in a checkout."""
+DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
+"""Of the model that ``make demo`` trains."""
+PREFIX = 'mmfss::'
+"""Of names, as mmengine names configs of a package."""
+
+
+def find_config(config: str | os.PathLike) -> Path:
+    """The file of a config.
+
+    Args:
+        config: Its path, or its name among those that come with mmfss, with or without '.py':
+            'swap/sam2_prior_pascal_1shot', 'configs/swap/sam2_prior_pascal_1shot.py' or
+            'mmfss::swap/sam2_prior_pascal_1shot.py', of which the last is never a file of the
+            working directory.
+
+    Raises:
+        FileNotFoundError: There is none; the message says where it was looked for and lists names.
+    """
+    name = os.fspath(config)
+    own = Path(name.removeprefix(PREFIX))
+    inside = own.relative_to('configs') if own.parts[:1] == ('configs',) else own
+    candidates = [CONFIGS / inside, CONFIGS / f'{inside}.py']
+    if not name.startswith(PREFIX):
+        candidates.insert(0, own)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = sorted(file.stem for file in CONFIGS.glob('*.py'))
+    looked = [CONFIGS] if name.startswith(PREFIX) else [Path.cwd(), CONFIGS]
+    raise FileNotFoundError(
+        f'config {name} not found in {" or ".join(map(str, looked))}; give the path of one, or one '
+        f'of these names: {", ".join(names) or "(none: that folder is missing)"}'
+    )
