@@ -10,6 +10,6 @@ _base_ = [
     + '{{$METHOD:fssam}}.py'.replace('-', '_'),
     '_base_/benchmarks/' + '{{$BENCHMARK:pascal_5i}}.py'.replace('-', '_'),
 ]
-if not _base_.model.get('trainable'):  # a method that trains nothing is only tested
+if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
     val_dataloader = val_evaluator = val_cfg = None

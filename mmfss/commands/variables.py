@@ -124,7 +124,9 @@ def check_variables(cfg: Config) -> list[str]:
                 f'{name}={value} is set, but this config does not read {name} (it has '
                 f'{has!r}). Unset {name}, or use a config that does; see configs/fss.py'
             )
-        values.append({'BENCHMARK': has, 'SHOTS': f'{has}shot'}.get(name, value))
+        known = _canonical(name, value)
+        labels = {'BENCHMARK': known.replace('_', '-'), 'SHOTS': f'{known}shot'}
+        values.append(labels.get(name, known))
     return values
 
 
