@@ -94,7 +94,7 @@ def check_values(config: str | os.PathLike) -> None:
     Raises:
         ValueError: one has a value that is not allowed.
     """
-    for name in _FOLDERS.keys() | _VALUES.keys():
+    for name in (*_FOLDERS, *_VALUES):
         value = os.environ.get(name)
         if value is None:
             continue

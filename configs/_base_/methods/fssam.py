@@ -15,7 +15,7 @@ model = dict(
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
-    trainable=('sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+    trainable=('sam2.sam_mask_decoder', 'sam2.memory_encoder', 'sam2.memory_attention'),
     # What the two encoders give for a validation or test image is computed once and kept, here and
     # for later runs: about 9 MB an image, half of that under bf16. See docs/performance.md;
     # feature_cache=None encodes every image of every episode.

