@@ -1,22 +1,32 @@
-# FSSAM as published (SAM 2 small, DINOv2-B) as an ordinary segmentor of mmseg over background and
-# the classes of a support set (SUPPORT: a support file or a folder):
+# FSSAM as published (SAM 2 small, DINOv2-B), or what METHOD names in _base_/methods, as an ordinary
+# segmentor of mmseg over background and the classes of a support set (SUPPORT: a support file or a
+# folder):
 #   SUPPORT=my_support DATA_ROOT=my_data CLASSES=cat,cup SUFFIX=.jpg \
 #       python MMSEG/.mim/tools/test.py configs/few_shot_segmentor.py best_mIoU_epoch_X.pth
 # where MMSEG is the folder of the package: python -c 'import mmseg; print(mmseg.__path__[0])'
-_base_ = ['_base_/models/fssam_dinov2b.py', '_base_/datasets/few_shot_segmentor.py']
+_base_ = [
+    '_base_/methods/' + '{{$METHOD:fssam}}.py'.replace('-', '_'),
+    '_base_/datasets/few_shot_segmentor.py',
+]
 model = dict(
     _delete_=True,
     type='FewShotSegmentor',
     data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True),
+<<<<<<< HEAD
     model={{_base_.model}},
+=======
+    # without the cache, which is for images that come in many episodes
+    model={name: part for name, part in _base_.model.items() if name != 'feature_cache'},
+>>>>>>> configs
     support='{{$SUPPORT:data/example/support}}',
-    threshold={{_base_.object_threshold}},
+    threshold=_base_.object_threshold,
     test_cfg=dict(mode='whole'),
     # Small objects in large images: windows of 512 px on an image with a long side of 1536, each
     # looked at as an image of its own. Take out Resize below, or set its scale=(1536, 1536),
     # keep_ratio=True.
     # test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(256, 256)),
 )
+load_from = None  # the checkpoint is an argument
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(512, 512)),

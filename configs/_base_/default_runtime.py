@@ -34,5 +34,4 @@ randomness = dict(seed=0)
 visualizer = dict(type='EpisodeVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=True)
 log_level = 'INFO'
-load_from = None
 resume = False

@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 
 from mmfss.commands.evaluation_plan import Request, read_configs
 from mmfss.commands.train import make_parser
+from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.frozen import freeze, frozen_path
 from mmfss.files import check_writable
 
@@ -37,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     args = vars(parser.parse_args(argv))
     pattern, seed = args.pop('file'), args.pop('seed')
     args['cfg_options'] = args.pop('cfg_options') or {}
-    request = Request(checkpoints=[], seeds=None if seed is None else [seed], **args)
-    configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
+    with options_in_environment(args):
+        request = Request(checkpoints=[], seeds=None if seed is None else [seed], **args)
+        configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
     datasets = []
     for cfg in configs:
         for shots in request.shots or [cfg.shots]:

@@ -21,6 +21,7 @@ from mmfss.commands.evaluation_plan import Job, Plan, Request, make_plan
 from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training
 from mmfss.commands.train import Distributed, make_parser
+from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.folds import FoldSplit
 from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> Report:
     )
     args = vars(parser.parse_args(argv))
     args['cfg_options'] = args.pop('cfg_options') or {}
-    return evaluate(Request(checkpoints=args.pop('checkpoint'), **args))
+    with options_in_environment(args):
+        return evaluate(Request(checkpoints=args.pop('checkpoint'), **args))
 
 
 def test(argv: Sequence[str] | None = None) -> dict[str, float]:

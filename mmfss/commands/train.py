@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config, DictAction
@@ -26,16 +24,15 @@ from mmfss.commands.preparation import (
     warn_batch_size,
     warn_schedulers,
 )
+from mmfss.commands.variables import (
+    add_options,
+    check_values,
+    check_variables,
+    options_in_environment,
+    prepared_folders,
+)
 from mmfss.configs import find_config
-from mmfss.datasets.folds import BENCHMARKS, get_split
-from mmfss.encoders.sam2.archs import ARCHS
-
-#: variable -> where a config has its value, and the values it may have
-_VARIABLES: dict[str, tuple[Callable[[Config], Any], Collection[str]]] = {
-    'SAM2': (lambda cfg: cfg.get('model', {}).get('sam2', {}).get('arch'), ARCHS),
-    'BENCHMARK': (lambda cfg: cfg.get('benchmark'), ('coco-20i', 'coco-20i-contiguous')),
-    'SELECTION': (lambda cfg: cfg.get('selection'), ('held_out', 'base', 'novel', 'both')),
-}
+from mmfss.datasets.folds import get_split
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -57,11 +54,12 @@ def train(argv: Sequence[str] | None = None) -> Runner:
         'if there is one (give it after CONFIG)',
     )
     args = parser.parse_args(argv)
-    cfg = load_config(args, 'tools/train.py')
+    with options_in_environment(vars(args)):
+        cfg = load_config(args, 'tools/train.py')
     if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
         raise ValueError(
             f'{args.config} is only for tests: it has no train_dataloader or no train_cfg. Use it '
-            'with tools/test.py, and train with the config of another benchmark'
+            'with tools/test.py, and train with the config of another method or benchmark'
         )
     if args.amp:
         set_amp(cfg)
@@ -83,6 +81,7 @@ def make_parser(description: str, runs: bool = True) -> argparse.ArgumentParser:
     """A parser with the arguments that the tools share; ``runs``: and those of a run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
+    add_options(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -117,7 +116,8 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
         tool: for messages.
 
     Raises:
-        ValueError: FOLD or an override is wrong, or the loaders do not agree.
+        ValueError: a variable of the environment or an override is wrong, or the loaders do not
+            agree.
         FileNotFoundError: no such config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -125,6 +125,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     if fold is not None and not fold.isdecimal():
         raise ValueError(f'FOLD must be the number of a fold, 0 or more, got {fold!r}; e.g. FOLD=0')
     path = find_config(args.config)
+    check_values(str(path))
     cfg = Config.fromfile(path)
     options = args.cfg_options or {}
     check_options(cfg, options, f'python {tool} {args.config}')
@@ -143,38 +144,6 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)
     return cfg
-
-
-def check_variables(cfg: Config) -> list[str]:
-    """Values of the environment variables, beside FOLD, that configs read: they tell apart the
-    work dirs of one config.
-
-    Raises:
-        ValueError: one has a value that is not allowed, or the config does not read it.
-    """
-    values = []
-    for name, (read, allowed) in _VARIABLES.items():
-        value = os.environ.get(name)
-        if value is None:
-            continue
-        if value not in allowed:
-            raise ValueError(f'{name} must be one of {sorted(allowed)}, got {value!r}')
-        if read(cfg) != value:
-            raise ValueError(
-                f'{name}={value} is set, but this config does not read {name} (it has '
-                f'{read(cfg)!r}). Unset {name}, or use a config that does; see '
-                'configs/fss_sam2_pascal_1shot.py'
-            )
-        values.append(value)
-    return values
-
-
-def prepared_folders(cfg: Config) -> list[str]:
-    """Names of the prepared datasets that a config is of: one config serves many, and each gets
-    its own work dir."""
-    loaders = (cfg.get(f'{name}_dataloader') for name in ('train', 'val', 'test'))
-    benchmarks = {str(episodes['benchmark']) for episodes in episodic(list(loaders))}
-    return sorted({Path(name).resolve().name for name in benchmarks - set(BENCHMARKS)})
 
 
 def check_folds(cfg: Config) -> int:

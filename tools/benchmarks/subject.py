@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmfss.encoders.compiling import PARTS
 from mmseg.registry import MODELS
 
 from benchmarks.naive import FAST_ONLY, NaiveFSSAM, naive_config
 from mmfss.configs import find_config
-from mmfss.encoders.compiling import PARTS
 from mmfss.methods.fssam.model import FSSAM
 
 ARCHS = {'full': 'fss_sam2_pascal_1shot', 'small': 'fss_sam2_shapes_1shot'}

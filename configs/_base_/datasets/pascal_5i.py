@@ -1,6 +1,6 @@
-# PASCAL-5i: fold F tests classes 5F+1 .. 5F+5 and trains on the other 15.
-# From the environment: FOLD, DATA_ROOT (the VOC2012 folder), and SELECTION, the classes that the
-# best checkpoint is chosen on:
+# Episodes of PASCAL-5i: fold F tests classes 5F+1 .. 5F+5 and trains on the other 15. What other
+# benchmarks on photos start from. From the environment: FOLD, SHOTS, DATA_ROOT (the VOC2012
+# folder), and SELECTION, the classes that the best checkpoint is chosen on:
 #   held_out  base classes that training is kept away from, every fifth (the default)
 #   both      the same, and the novel classes are watched: best_mIoU_*.pth by the first,
 #             best_novel_mIoU_*.pth by the second
@@ -51,7 +51,7 @@ train_dataloader = dict(
         benchmark='pascal-5i',
         fold=fold,
         split=trained_on,
-        shots=1,
+        shots=int('{{$SHOTS:1}}'),
         num_episodes=10**8,  # for the whole run: episodes never come twice
         query_pipeline=train_pipeline,
         support_pipeline=train_pipeline,
@@ -72,7 +72,7 @@ test_dataloader = dict(
         benchmark='pascal-5i',
         fold=fold,
         split='novel',
-        shots=1,
+        shots=int('{{$SHOTS:1}}'),
         num_episodes=1000,
         seed=0,
         sampler='image_list',  # published: walks the list of test images

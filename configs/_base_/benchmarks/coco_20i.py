@@ -1,8 +1,8 @@
 # COCO-20i, interleaved folds: fold F tests classes F+1, F+5, F+9, ... of the 80.
-# `python tools/prepare.py coco DATA_ROOT` paints the masks. FOLD, DATA_ROOT and SELECTION come from
-# the environment, see pascal_5i.py, and BENCHMARK=coco-20i-contiguous for PANet's folds.
+# `python tools/prepare.py coco DATA_ROOT` paints the masks. FOLD, SHOTS, DATA_ROOT and
+# SELECTION come from the environment, see ../datasets/pascal_5i.py.
 _base_ = 'pascal_5i.py'
-benchmark = '{{$BENCHMARK:coco-20i}}'
+benchmark = 'coco-20i'
 data_root = '{{$DATA_ROOT:data/coco}}'
 
 # Scales are relative to a long side of 640 px, which COCO photos have.
@@ -32,3 +32,12 @@ test_dataloader = dict(dataset=dict(benchmark=benchmark, dataset=test_images))
 # those left out are named, and what the mean would be with them as 0 is reported beside it.
 test_evaluator = dict(absent_classes='exclude')
 val_evaluator = dict(absent_classes='exclude')
+
+# As published: 150 epochs are 75 passes, and training ends after 25 passes without a better mIoU.
+# The rest as on PASCAL-5i.
+param_scheduler = dict(end=150)
+train_cfg = dict(max_epochs=150)
+custom_hooks = [
+    dict(type='StopWithoutProgressHook', monitor='mIoU', patience=50),
+    dict(type='EpisodeVisualizationHook'),
+]

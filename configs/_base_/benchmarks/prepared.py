@@ -1,5 +1,5 @@
 # A dataset made by tools/prepare.py: your own folder, FSS-1000, LVIS-92i, ... DATA_ROOT is its
-# folder, which says what the classes and folds are. Pictures are trained on as those of PASCAL VOC.
+# folder, which says what the classes and folds are. Trained on as PASCAL VOC is.
 # Tests give every class its share; --sampler uniform_class draws as Matcher does.
 _base_ = 'pascal_5i.py'
 data_root = '{{$DATA_ROOT:data/prepared}}'

@@ -1,6 +1,8 @@
 # FSSAM as published: SAM 2.0 small at 512 px, DINOv2 ViT-B/14 at 560 px. The official weights
 # are fetched when training starts; give a path as `checkpoint` where there is no network.
 # SAM2 in the environment takes another size: SAM2=sam2_large, see README.md for all.
+load_from = None  # training starts from the official weights
+
 # Of the object score, below which labelling does not mark a class in an image. Not measured for
 # DINOv2: choose it on images of your own, see docs/labelling.md.
 object_threshold = 0.5

@@ -1,0 +1,15 @@
+# Any method on any benchmark:
+#   METHOD=prototype BENCHMARK=coco_20i FOLD=1 SHOTS=5 python tools/test.py configs/fss.py
+# or, which is the same, `--method prototype --benchmark coco_20i --fold 1` after the config. METHOD
+# is a file of _base_/methods, BENCHMARK one of _base_/benchmarks; - is taken for _. What else the
+# environment sets (SAM2, SELECTION, DATA_ROOT) is said in these files. A new method is a file in
+# _base_/methods and one in _base_/methods/small: its networks for the 128 px of Shapes-5i.
+_base_ = [
+    '_base_/methods/'
+    + ('small/' if 'shapes' in '{{$BENCHMARK:pascal_5i}}' else '')
+    + '{{$METHOD:fssam}}.py'.replace('-', '_'),
+    '_base_/benchmarks/' + '{{$BENCHMARK:pascal_5i}}.py'.replace('-', '_'),
+]
+if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
+    train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
+    val_dataloader = val_evaluator = val_cfg = None
