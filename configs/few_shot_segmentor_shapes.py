@@ -12,12 +12,8 @@ model = dict(
     _delete_=True,
     type='FewShotSegmentor',
     data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True),
-<<<<<<< HEAD
-    model={{_base_.model}},
-=======
     # without the cache, which is for images that come in many episodes
     model={name: part for name, part in _base_.model.items() if name != 'feature_cache'},
->>>>>>> configs
     support='{{$SUPPORT:data/example/support}}',
     threshold=_base_.object_threshold,
     test_cfg=dict(mode='whole'),

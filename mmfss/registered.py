@@ -5,7 +5,6 @@ See :func:`mmfss.compat.join_registries`.
 
 import mmfss.apis.segmentor
 import mmfss.datasets.episodes
-import mmfss.datasets.prepared
 import mmfss.datasets.segmentation
 import mmfss.datasets.transforms
 import mmfss.encoders
@@ -13,5 +12,4 @@ import mmfss.engine
 import mmfss.evaluation
 import mmfss.features.cache
 import mmfss.methods
-import mmfss.visualization.hook
 import mmfss.visualization.visualizer  # noqa: F401

