@@ -12,7 +12,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
-from torch import nn
 
 from mmfss.checkpoints.record import (
     META_KEY,
@@ -45,7 +44,7 @@ def built_datasets(runner: Runner) -> dict[str, Any]:
     return datasets
 
 
-def bare_model(runner: Runner) -> nn.Module:
+def bare_model(runner: Runner) -> Any:
     """The model without the wrapper of a distributed run."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 

@@ -110,7 +110,7 @@ class WeightsVersion:
         while stack:
             module = stack.pop()
             holders = (module._parameters, module._buffers, module._modules)
-            self._modules.append((module, module.training, sum(map(len, holders))))
+            self._modules.append((module, module.training, sum(len(holder) for holder in holders)))
             for holder in holders:
                 for name, value in holder.items():
                     if isinstance(value, Tensor):
