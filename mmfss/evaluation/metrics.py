@@ -113,7 +113,12 @@ class FewShotIoUMetric(BaseMetric):
                 f'({list(split.ids(role))})'
             )
         self.counts = tuple(each_once(results))
-        self._write_csv(split)  # first, so that it is there even if a class is absent
+        if self.csv_file is not None:  # first, so that it is there even if a class is absent
+            try:
+                write_text(self.csv_file, episodes_csv(self.counts, split.name))
+            except OSError as error:
+                text = f'the episodes could not be written to csv_file={self.csv_file}: {error}'
+                print_log(text, 'current', logging.ERROR)
         ious, miou, fb_iou = few_shot_iou(sums)
         figures = {'mIoU': miou, 'FB-IoU': fb_iou}
         classes = len(ious)
@@ -128,15 +133,6 @@ class FewShotIoUMetric(BaseMetric):
         figures.update({f'IoU/{split.name(c)}': iou for c, iou in ious.items()})
         figures.update(classes=classes, episodes=len(self.counts))
         return figures
-
-    def _write_csv(self, split: FoldSplit) -> None:
-        if self.csv_file is None:
-            return
-        try:
-            write_text(self.csv_file, episodes_csv(self.counts, split.name))
-        except OSError as error:
-            text = f'the episodes could not be written to csv_file={self.csv_file}: {error}'
-            print_log(text, 'current', logging.ERROR)
 
     def _split(self) -> tuple[FoldSplit, str]:
         meta = self.dataset_meta or {}

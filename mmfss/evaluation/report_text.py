@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmfss.evaluation.report import ABSENT, STATISTICS, Report, Row
+from mmfss.evaluation.report import ABSENT, STATISTICS, Report
 from mmfss.evaluation.statistics import LEVEL
 
 #: entries of the header that are in the title, in the protocol, or listed one by one
@@ -36,20 +36,43 @@ def to_json(value: Any, depth: int = 0) -> str:
 
 def markdown(report: Report) -> str:
     """Table, then what it was made with."""
-    head, *rows = table(report)
-    lines = [title(report), '', *_pipes(head, rows), '', *notes(report), '']
-    lines += _pipes(*_checkpoint_table(report, short=False))
-    lines += ['', *(f'- {name}: {value}' for name, value in facts(report))]
-    return '\n'.join(lines) + '\n'
+    return _document(report, in_markdown=True)
 
 
 def text(report: Report) -> str:
     """The same with aligned columns."""
-    lines = [title(report), '', *_aligned(table(report)), '', *notes(report), '']
-    head, rows = _checkpoint_table(report, short=True)
-    lines += [*_aligned([head, *rows]), '']
-    lines += [f'{name}: {value}' for name, value in facts(report)]
+    return _document(report, in_markdown=False)
+
+
+def _document(report: Report, in_markdown: bool) -> str:
+    lines = [title(report), '', *table_lines(table(report), in_markdown), '', *notes(report), '']
+    lines += [*table_lines(_checkpoint_table(report, short=not in_markdown), in_markdown), '']
+    lines += ['- ' * in_markdown + f'{name}: {value}' for name, value in facts(report)]
     return '\n'.join(lines) + '\n'
+
+
+def table_lines(rows: Sequence[Sequence[str]], in_markdown: bool) -> list[str]:
+    """A table of text as lines.
+
+    Args:
+        rows: cells, the head first; all of one length.
+        in_markdown: with pipes, those in cells escaped; otherwise columns of equal width, numbers
+            to the right.
+    """
+    if in_markdown:
+        safe = [[cell.replace('|', '\\|') for cell in row] for row in rows]
+        head, *lines = ['| ' + ' | '.join(row) + ' |' for row in safe]
+        return [head, '|' + '---|' * len(rows[0]), *lines]
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(cell[:1] in '-0123456789' for cell in column[1:]) for column in columns]
+    return [
+        '  '.join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def title(report: Report) -> str:
@@ -65,44 +88,31 @@ def title(report: Report) -> str:
 
 
 def table(report: Report) -> list[list[str]]:
-    """Head and rows of the table as cells of text, rounded for reading."""
+    """Head and rows of the table as cells of text, rounded for reading; of a checkpoint with its
+    rule of selection, where all folds have the same."""
     several = len(report.labels) > 1
     absent = any(row.left_out for row in report.rows())
     head = ['shots'] + ['checkpoint'] * several + [f'fold {fold}' for fold in report.folds]
     head += ['mean', 'std', f'{100 * LEVEL:g} % interval', 'FB-IoU']
     head += ['absent as 0'] * absent
-    return [head, *(_cells(row, several, absent) for row in report.rows())]
-
-
-def _cells(row: Row, several: bool, absent: bool) -> list[str]:
-    mean, std = row.mean()
-    cells = [str(row.shots)] + [_named(row)] * several
-    marked = {*row.left_out, *row.counted_zero}
-    cells += [_number(row.fold_mean(fold)) + '*' * (fold in marked) for fold in row.folds]
-    ends = _OPEN if row.interval is None else ' .. '.join(map(_number, row.interval))
-    cells += [_number(mean), _number(std, 2), ends, _number(row.mean('FB-IoU')[0])]
-    return cells + [_number(row.mean(ABSENT)[0])] * absent
-
-
-def _named(row: Row) -> str:
-    """Checkpoint of a row with its rule of selection, where all folds have the same."""
-    rules = {_rule(selection) for selection in row.selections()}
-    return f'{row.label} ({rules.pop()})' if len(rules) == 1 else row.label
+    lines = [head]
+    for row in report.rows():
+        rules = {_rule(selection) for selection in row.selections()}
+        name = f'{row.label} ({rules.pop()})' if len(rules) == 1 else row.label
+        mean, std = row.mean()
+        marked = {*row.left_out, *row.counted_zero}
+        cells = [str(row.shots)] + [name] * several
+        cells += [_number(row.fold_mean(fold)) + '*' * (fold in marked) for fold in row.folds]
+        ends = _OPEN if row.interval is None else ' .. '.join(map(_number, row.interval))
+        cells += [_number(mean), _number(std, 2), ends, _number(row.mean('FB-IoU')[0])]
+        lines.append(cells + [_number(row.mean(ABSENT)[0])] * absent)
+    return lines
 
 
 def _rule(selection: Any) -> str:
     if isinstance(selection, Mapping):
         return str(selection.get('rule', 'rule not recorded'))
     return str(selection)
-
-
-def _chosen(selection: Any) -> str:
-    """Rule and validation figures of a checkpoint, as far as its file says."""
-    if not selection:
-        return 'not recorded'
-    figures = selection.get('figures') if isinstance(selection, Mapping) else None
-    shown = [f'{name} {_number(value, 2)}' for name, value in (figures or {}).items()]
-    return _rule(selection) + (': ' + ', '.join(shown) if shown else '')
 
 
 def _number(value: float | None, digits: int = 1) -> str:
@@ -150,34 +160,18 @@ def _value(value: Any) -> str:
     return 'none' if value is None else str(value)
 
 
-def _checkpoint_table(report: Report, short: bool) -> tuple[list[str], list[list[str]]]:
-    """File, checksum, epoch and selection of each checkpoint."""
-    head = ['checkpoint', 'fold', 'sha256', 'epoch', 'iter', 'chosen by', 'file']
-    rows = []
+def _checkpoint_table(report: Report, short: bool) -> list[list[str]]:
+    """Head and rows: file, checksum, epoch and selection of each checkpoint."""
+    rows = [['checkpoint', 'fold', 'sha256', 'epoch', 'iter', 'chosen by', 'file']]
     for entry in report.checkpoints():
         sha = entry['sha256'] or _OPEN
+        selection = entry['selection']
+        figures = selection.get('figures') if isinstance(selection, Mapping) else None
+        shown = [f'{name} {_number(value, 2)}' for name, value in (figures or {}).items()]
+        chosen = _rule(selection) + (': ' + ', '.join(shown) if shown else '')
         rows.append([
             entry['checkpoint'], str(entry['fold']), sha[:12] if short else sha,
             *(str(_OPEN if entry[k] is None else entry[k]) for k in ('epoch', 'iter')),
-            _chosen(entry['selection']), entry['path'],
+            chosen if selection else 'not recorded', entry['path'],
         ])  # fmt: skip
-    return head, rows
-
-
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    safe = [[cell.replace('|', '\\|') for cell in row] for row in (head, *rows)]
-    lines = ['| ' + ' | '.join(row) + ' |' for row in safe]
-    return [lines[0], '|' + '---|' * len(head), *lines[1:]]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [all(row[i][:1] in '-0123456789' for row in rows[1:]) for i in range(len(widths))]
-    return [
-        '  '.join(
-            cell.rjust(w) if right else cell.ljust(w)
-            for cell, w, right in zip(row, widths, numeric)
-        ).rstrip()
-        for row in rows
-    ]
+    return rows

@@ -8,7 +8,7 @@ of another training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +99,18 @@ def resampled_miou(
     this happens where images are very few. With ``classes`` the mean is of that many, and such a
     class counts as 0 in it.
     """
+    units: dict[int, dict[object, np.ndarray]] = {}  # class -> unit -> foreground sums (2, seeds)
+    for number, rows in enumerate(seeds):
+        for row in rows:
+            if row.union[1]:
+                of_class = units.setdefault(row.class_id, {})
+                unit = row.query or (number, row.episode)
+                sums = of_class.setdefault(unit, np.zeros((2, len(seeds)), np.int64))
+                sums[:, number] += (row.intersection[1], row.union[1])
     total = np.zeros((resamples, len(seeds)))
     present = np.zeros((resamples, len(seeds)), np.int64)
-    for inter, union in _units(seeds):
-        ious = _resampled_iou(inter, union, resamples, rng)
+    for _, of_class in sorted(units.items()):
+        ious = _resampled_iou(np.stack(list(of_class.values())), resamples, rng)
         present += ~np.isnan(ious)
         total += np.nan_to_num(ious)
     if not present.any():
@@ -115,28 +123,13 @@ def resampled_miou(
         return np.nanmean(100.0 * total / present, axis=1)
 
 
-def _units(
-    seeds: Sequence[Sequence[EpisodeCounts]],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Foreground intersection and union of each class, int64 (units, seeds)."""
-    units: dict[int, dict[object, np.ndarray]] = {}
-    for number, rows in enumerate(seeds):
-        for row in rows:
-            if row.union[1]:
-                unit = row.query or (number, row.episode)
-                of_class = units.setdefault(row.class_id, {})
-                sums = of_class.setdefault(unit, np.zeros((2, len(seeds)), np.int64))
-                sums[:, number] += (row.intersection[1], row.union[1])
-    for _, of_class in sorted(units.items()):
-        both = np.stack(list(of_class.values()))
-        yield both[:, 0], both[:, 1]
+def _resampled_iou(sums: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """IoU in 0..1 of each resample of one class, (resamples, seeds); nan where there is none.
 
-
-def _resampled_iou(
-    inter: np.ndarray, union: np.ndarray, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """IoU in 0..1 of each resample of one class, (resamples, seeds); nan where there is none."""
-    number = len(inter)
+    Args:
+        sums: int64 (units, 2, seeds), intersection and union.
+    """
+    number, inter, union = len(sums), sums[:, 0], sums[:, 1]
     ious = np.empty((resamples, inter.shape[1]))
     step = max(1, _AT_A_TIME // inter.size)
     for start in range(0, resamples, step):

@@ -7,7 +7,7 @@ import pytest
 
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.report import Report, Run
-from mmfss.evaluation.report_text import markdown, table, text, to_json
+from mmfss.evaluation.report_text import markdown, table, table_lines, text, to_json
 from mmfss.evaluation.statistics import bootstrap_interval
 
 HEADER = dict(
@@ -180,6 +180,14 @@ def test_markdown_escapes_pipes():
     report = Report(HEADER, {'a|b': 'a|b'}, [1], [0], [0], [made(0, 0, 'a|b')])
     rows = [line for line in markdown(report).splitlines() if line.startswith('|')]
     assert any('a\\|b' in row for row in rows)
+
+
+def test_table_lines():
+    rows = [['mean', 'a|b'], ['-', 'first'], ['12.5', 'x']]
+    assert table_lines(rows, in_markdown=True) == [
+        '| mean | a\\|b |', '|---|---|', '| - | first |', '| 12.5 | x |']  # fmt: skip
+    assert table_lines(rows, in_markdown=False) == ['mean  a|b', '   -  first', '12.5  x']
+    assert table_lines([['head', 'x']], in_markdown=False) == ['head  x']  # no rows yet
 
 
 def test_text_is_aligned():

@@ -111,7 +111,10 @@ def test_forms_of_all_reference_directories_are_read(tool, shared_dir, name):
     """Each stage has bounds, and its array is the excerpt of the full shape that the index says."""
     from parity_reference import compare_stage
 
-    ref = tool.Reference(shared_dir / 'parity' / name)
+    root = shared_dir / 'parity' / name
+    if not root.is_dir():
+        pytest.skip(f'no reference tensors at {root}')
+    ref = tool.Reference(root)
     number = 0
     for case in ref.cases:
         arrays = ref.arrays(case)
