@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -135,7 +135,9 @@ class EpisodeLoader:
     ) -> dict:
         """Run a pipeline; a support that lost its object to the augmentation is redrawn."""
         for attempt in range(_REDRAWS if needs_object else 1):
-            with seeded(self.seed, _AUGMENT, episode.index, place, attempt):
+            # pipelines of deferred images have nothing random
+            seeds = (self.seed, _AUGMENT, episode.index, place, attempt)
+            with nullcontext() if pipeline in self._steps else seeded(*seeds):
                 results = self._transformed(pipeline, image, episode.class_id)
             if not needs_object or (results['gt_seg_map'] == 1).any():
                 return results

@@ -106,6 +106,7 @@ class WeightsVersion:
         self._modules: list[tuple] = []
         self._entries: list[tuple] = []
         self._tensors: list[tuple] = []
+        self._uncounted: list[tuple] = []
         stack = [*modules]
         while stack:
             module = stack.pop()
@@ -115,8 +116,11 @@ class WeightsVersion:
                 for name, value in holder.items():
                     if isinstance(value, Tensor):
                         # weak: an old weight need not stay because nobody asks any more
-                        seen = weakref.ref(value), value.data_ptr(), _changes(value)
-                        self._tensors.append((holder, name, *seen))
+                        seen = weakref.ref(value), value.data_ptr()
+                        if value.is_inference():  # its changes are not counted
+                            self._uncounted.append((holder, name, *seen))
+                        else:
+                            self._tensors.append((holder, name, *seen, value._version))
                     else:
                         self._entries.append((holder, name, value))
             stack += [child for child in module._modules.values() if child is not None]
@@ -134,17 +138,16 @@ class WeightsVersion:
             value = holder.get(name)
             if value is None or seen() is not value or value.data_ptr() != place:
                 return False
-            if _changes(value) != changes:
+            if value._version != changes:
+                return False
+        for holder, name, seen, place in self._uncounted:
+            value = holder.get(name)
+            if value is None or seen() is not value or value.data_ptr() != place:
                 return False
         return bool(self._modules)
 
     def __reduce__(self) -> tuple[type, tuple[list]]:
         return type(self), ([],)
-
-
-def _changes(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; 0 for those of inference mode, which count not."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:

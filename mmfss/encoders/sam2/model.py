@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.base import Encoder, Step
-from mmfss.encoders.kept_tables import keep_tables
+from mmfss.encoders.kept_tables import KeptTables, keep_tables
 from mmfss.encoders.sam2.archs import arch_config, official_url
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
@@ -81,6 +81,10 @@ class SAM2(SAM2Base, Encoder):
 
     checkpoint: str | None = None
     same_place: float = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tables = KeptTables()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w)."""
@@ -163,14 +167,14 @@ class SAM2(SAM2Base, Encoder):
         top, decoder = features.top, self.sam_mask_decoder
         if not self.use_obj_ptrs_in_encoder:
             return top.new_zeros(len(top), self.hidden_dim)
-        sparse, dense = self.sam_prompt_encoder(
-            points=_no_points(top), boxes=None, masks=self.mask_downsample(masks.float())
+        sparse, _, position = self._empty_prompt(len(top))
+        _, dense = self.sam_prompt_encoder(
+            points=None, boxes=None, masks=self.mask_downsample(masks.float())
         )
         learned = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if self.pred_obj_scores:
             learned.insert(0, decoder.obj_score_token.weight)
         tokens = torch.cat([torch.cat(learned).expand(len(top), -1, -1), sparse], 1)
-        position = self.sam_prompt_encoder.get_dense_pe().expand(len(top), -1, -1, -1)
         tokens, _ = decoder.transformer(top + dense, position, tokens)
         pointer = self.obj_ptr_proj(tokens[:, len(learned) - 1])  # token of the single mask
         if not self.pred_obj_scores:
@@ -178,6 +182,23 @@ class SAM2(SAM2Base, Encoder):
         score = decoder.pred_obj_score_head(tokens[:, 0])
         pointer = self._gate(pointer, score.sigmoid() if self.soft_no_obj_ptr else (score > 0))
         return self._gate(pointer, appears(masks))
+
+    def _empty_prompt(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompt of tracking, one point of label -1, for N images: its tokens (N, 2, D), what
+        stands for no mask (N, D, h, w), and the position encoding (N, D, h, w) of the decoder."""
+        encoder = self.sam_prompt_encoder
+        weights = [*encoder.parameters(), *encoder.buffers()]
+        device = weights[0].device
+        cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+
+        def prompt(which: int) -> Tensor:
+            labels = -torch.ones(1, 1, dtype=torch.int32, device=device)
+            points = torch.zeros(1, 1, 2, device=device), labels
+            return encoder(points=points, boxes=None, masks=None)[which]
+
+        made = (lambda: prompt(0), lambda: prompt(1), encoder.get_dense_pe)
+        kept = [self._tables.get((i, cast), make, *weights) for i, make in enumerate(made)]
+        return tuple(table.expand(count, *table.shape[1:]) for table in kept)
 
     def _gate(self, pointer: Tensor, present: Tensor) -> Tensor:
         """Mix ``no_obj_ptr`` into pointers (N, D) where ``present`` (N, 1), in [0, 1], is not 1."""
@@ -227,10 +248,10 @@ class SAM2(SAM2Base, Encoder):
             top: (N, D, h, w) features after memory attention.
             high_res: of :class:`SAM2Features`.
         """
-        sparse, dense = self.sam_prompt_encoder(points=_no_points(top), boxes=None, masks=None)
+        sparse, dense, position = self._empty_prompt(len(top))
         candidates, ious, tokens, object_score = self.sam_mask_decoder(
             image_embeddings=top,
-            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            image_pe=position[:1],
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,
@@ -248,14 +269,6 @@ class SAM2(SAM2Base, Encoder):
 def appears(masks: Tensor) -> Tensor:
     """Whether masks (N, 1, S, S) have a positive pixel: (N, 1) bool."""
     return masks.flatten(1).gt(0).any(1, keepdim=True)
-
-
-def _no_points(top: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates and labels of the empty prompt for each of (N, D, h, w) features: one point of
-    label -1."""
-    n = len(top)
-    labels = -torch.ones(n, 1, dtype=torch.int32, device=top.device)
-    return torch.zeros(n, 1, 2, device=top.device), labels
 
 
 def build_sam2(

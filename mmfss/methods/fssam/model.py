@@ -181,28 +181,33 @@ class FSSAM(FewShotModel):
         )
 
     def encode_support(self, features: ImageFeatures, masks: Tensor) -> SupportState:
-        """Encode supports once.
-
-        Args:
-            features: of the B K support images, episode-major.
-            masks: (B, K, S, S) in {0, 1, 255}; 255 counts as 0.
-        """
-        shots = masks.shape[1]
+        """Encode supports once, see :meth:`FewShotModel.encode_support`."""
         masks = (masks == 1).float()
         flat = masks.flatten(0, 1).unsqueeze(1)
         memory, pos = self.sam2.encode_memory(features.sam2, flat)
         pointers = self.sam2.encode_pointer(features.sam2, flat)
-        frames = self.sam2.memory_frames(memory, pos, pointers, shots)
-        on_grid = resize_mask(masks, memory.shape[-2:], mode='nearest')
-        prototypes = refinement = None
-        if self.prompt_generator is not None:
-            prior = features.prior
-            prior = prior.unflatten(0, (-1, shots)) if prior is not None else None
-            prototypes = self.prompt_generator.encode_support(prior, masks)
+        prototypes = self._prototypes(features, masks)
+        return self._support_state(masks, prototypes, memory, pos, pointers)
+
+    def _prototypes(self, features: ImageFeatures, masks: Tensor) -> Prototypes | None:
+        if self.prompt_generator is None:
+            return None
+        prior = features.prior
+        prior = prior.unflatten(0, masks.shape[:2]) if prior is not None else None
+        return self.prompt_generator.encode_support(prior, masks)
+
+    def _support_state(
+        self, masks: Tensor, prototypes: Prototypes | None, *memories: Tensor
+    ) -> SupportState:
+        """From masks (B, K, S, S) in {0, 1}, and memory, position and pointer of B K supports."""
+        memory, shots = memories[0], masks.shape[1]
+        frames = self.sam2.memory_frames(*memories, shots)
+        refinement = None
         if self.memory_refinement is not None:
             refinement = self.memory_refinement.encode_support(
                 memory.unflatten(0, (-1, shots)), masks
             )
+        on_grid = resize_mask(masks, memory.shape[-2:], mode='nearest')
         attention = self.sam2.memory_attention.encode_support(frames, on_grid)
         return SupportState(prototypes, refinement, frames, attention)
 
@@ -224,12 +229,75 @@ class FSSAM(FewShotModel):
             support: of :meth:`encode_support`.
             truth: (B, 1, S, S) float in {0, 1}, for an oracle prompt generator only.
         """
-        pseudo = frames = refined = None
-        if self.prompt_generator is not None:
-            pseudo = self.prompt_generator(
-                query.prior, support.prototypes, self.sam2.image_size, truth
+        if self.prompt_generator is None:
+            return self._attend(query, support, None, None, None)
+        side = self.sam2.image_size
+        pseudo = self.prompt_generator(query.prior, support.prototypes, side, truth)
+        masks = self._query_masks(pseudo)
+        memory, pos = self.sam2.encode_memory(query.sam2, masks)
+        pointer = self.sam2.encode_pointer(query.sam2, pseudo.ae)
+        refined = self._query_memory(pseudo, support, memory, pos, pointer)
+        return self._attend(query, support, pseudo, *refined)
+
+    def run_episode(
+        self,
+        query: ImageFeatures,
+        supports: ImageFeatures,
+        masks: Tensor,
+        truth: Tensor | None = None,
+    ) -> Segmentation:
+        """As supports and query one after the other, but memories and pointers of both are encoded
+        in one batch: two thirds of the operators of an episode whose features are kept."""
+        if self.training or self.prompt_generator is None:
+            return super().run_episode(query, supports, masks, truth)
+        masks = (masks == 1).float()
+        flat, count = masks.flatten(0, 1).unsqueeze(1), masks.shape[:2].numel()
+        prototypes = self._prototypes(supports, masks)
+        pseudo = self.prompt_generator(query.prior, prototypes, self.sam2.image_size, truth)
+        own = self._query_masks(pseudo)
+        tops = [supports.sam2.top, *[query.sam2.top] * (len(own) // len(pseudo.ae))]
+        all_of_them = replace(query.sam2, top=torch.cat(tops))
+        memory, pos = self.sam2.encode_memory(all_of_them, torch.cat([flat, own]))
+        both = replace(query.sam2, top=torch.cat(tops[:2]))
+        pointers = self.sam2.encode_pointer(both, torch.cat([flat, pseudo.ae]))
+        support = self._support_state(
+            masks, prototypes, memory[:count], pos[:count], pointers[:count]
+        )
+        refined = self._query_memory(pseudo, support, memory[count:], pos[count:], pointers[count:])
+        return self._attend(query, support, pseudo, *refined)
+
+    def _query_masks(self, pseudo: PseudoMasks) -> Tensor:
+        """Under which a query gets a memory: ``ae`` of each, then ``fg`` for refinement."""
+        return pseudo.ae if self.memory_refinement is None else torch.cat([pseudo.ae, pseudo.fg])
+
+    def _query_memory(
+        self,
+        pseudo: PseudoMasks,
+        support: SupportState,
+        memory: Tensor,
+        pos: Tensor,
+        pointer: Tensor,
+    ) -> tuple[MemoryFrames, RefinedMemory | None]:
+        """Memory of the query under its pseudo masks, refined; position and pointer are those
+        that came with ``pseudo.ae`` before refinement."""
+        refined = None
+        if self.memory_refinement is not None:
+            (memory, memory_fg), (pos, _) = memory.chunk(2), pos.chunk(2)
+            refined = self.memory_refinement(
+                memory_fg, memory, pseudo.fg, pseudo.ae, support.refinement
             )
-            frames, refined = self._query_memory(query.sam2, pseudo, support)
+            memory = refined.memory
+        return self.sam2.memory_frames(memory, pos, pointer, 1), refined
+
+    def _attend(
+        self,
+        query: ImageFeatures,
+        support: SupportState,
+        pseudo: PseudoMasks | None,
+        frames: MemoryFrames | None,
+        refined: RefinedMemory | None,
+    ) -> Segmentation:
+        """Calibrated memory attention and mask decoder."""
         if query.tokens is None:
             query = self.encode_query(query)
         attended = self.sam2.memory_attention.attend(
@@ -242,29 +310,12 @@ class FSSAM(FewShotModel):
             maps = {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae}
         if refined is not None:
             maps['refined prior'] = refined.prior_ae
-        return Segmentation(decoded.logits, maps, Trace(decoded, attended, pseudo, frames, refined))
+        trace = Trace(decoded, attended, pseudo, frames, refined)
+        return Segmentation(decoded.logits, maps, trace)
 
     def compared(self, features: ImageFeatures) -> Tensor:
         """(N, C, h, w): the prior encoder's, or SAM 2's where there is none."""
         return features.sam2.top if features.prior is None else features.prior
-
-    def _query_memory(
-        self, query: SAM2Features, pseudo: PseudoMasks, support: SupportState
-    ) -> tuple[MemoryFrames, RefinedMemory | None]:
-        """Memory of the query under its pseudo masks, refined; position and pointer are those
-        that came with ``pseudo.ae`` before refinement."""
-        pointer = self.sam2.encode_pointer(query, pseudo.ae)
-        refined = None
-        if self.memory_refinement is None:
-            memory, pos = self.sam2.encode_memory(query, pseudo.ae)
-        else:
-            both = self.sam2.encode_memory(query, torch.cat([pseudo.ae, pseudo.fg]))
-            (memory, memory_fg), (pos, _) = (x.chunk(2) for x in both)
-            refined = self.memory_refinement(
-                memory_fg, memory, pseudo.fg, pseudo.ae, support.refinement
-            )
-            memory = refined.memory
-        return self.sam2.memory_frames(memory, pos, pointer, 1), refined
 
     # ------------------------------------------------------------------ prompts and training
 
