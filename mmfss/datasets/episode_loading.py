@@ -149,7 +149,9 @@ class EpisodeLoader:
         """Results of a pipeline; whatever goes wrong in it is reported with the file."""
         path = self.files[image].image
         mask, value = self.files[image].mask_of(class_id)
-        start = dict(img_path=path, seg_map_path=mask, label_value=value, seg_fields=[])
+        start: dict[str, Any] = dict(
+            img_path=path, seg_map_path=mask, label_value=value, seg_fields=[]
+        )
         steps = self._steps.get(pipeline)
         try:
             # before anything is read: a file that changes now is found out when it is read
@@ -158,10 +160,16 @@ class EpisodeLoader:
         except Exception as error:
             if any(name in str(error) for name in (path, mask)):
                 raise
-            raise ValueError(
-                f'a transform failed on {path} with mask {mask}: '
-                f'{_too_thin(error, start) or f"{type(error).__name__}: {error}"}'
-            ) from error
+            why = f'{type(error).__name__}: {error}'
+            height, width = start.get('ori_shape', (1, 1))
+            thin = max(height, width) > 32 * min(height, width)
+            if thin and isinstance(error, cv2.error) and error.func == 'resize':
+                why = (
+                    f'the image is too thin to be resized: {height} x {width} pixels (height x '
+                    'width), and its short side would be scaled to 0; remove it from the list of '
+                    'images'
+                )
+            raise ValueError(f'a transform failed on {path} with mask {mask}: {why}') from error
         if results is None or not {'img', 'gt_seg_map'} <= set(results):
             raise ValueError(
                 f'the pipeline gave no image and label for {path}; it needs LoadImage, '
@@ -233,15 +241,3 @@ def _unread(path: str, steps: ImageSteps) -> ImageFile:
     key = ImageFile.key_of(path, steps)
     results = without_pixels(Compose(list(steps.transforms)))(dict(img_path=path, seg_fields=[]))
     return ImageFile(path, key, steps, results['img'].shape[:2])
-
-
-def _too_thin(error: Exception, results: dict) -> str:
-    """The reason and remedy where OpenCV was asked for a side of 0 pixels, else ''."""
-    height, width = results.get('ori_shape', (1, 1))
-    thin = max(height, width) > 32 * min(height, width)
-    if not (thin and isinstance(error, cv2.error) and error.func == 'resize'):
-        return ''
-    return (
-        f'the image is too thin to be resized: {height} x {width} pixels (height x width), and '
-        'its short side would be scaled to 0; remove it from the list of images'
-    )
