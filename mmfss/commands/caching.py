@@ -1,4 +1,4 @@
-"""One switch: where a model has a feature cache, its loaders leave images unread."""
+"""One switch: where a model has a feature cache, its loaders defer images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 
 from mmfss.commands.options import arguments_of
 from mmfss.commands.preparation import episodic
-from mmfss.datasets.deferring import image_steps
+from mmfss.datasets.deferred import image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.datasets.episodes import EpisodicDataset
 
@@ -60,7 +60,7 @@ def set_feature_cache(
 
 
 def set_loaders(cfg: Config) -> None:
-    """Let loaders leave images unread where the model has a feature cache and their transforms
+    """Let loaders defer images where the model has a feature cache and their transforms
     allow it, and pin memory where there is a GPU; what the config says itself stays."""
     for name in _LOADERS:
         loader = cfg.get(f'{name}_dataloader')
@@ -79,7 +79,7 @@ def set_loaders(cfg: Config) -> None:
 
 
 def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:
-    """Why a dataset must read its images; None where it can leave them unread.
+    """Why a dataset must read its images; None where it can defer them.
 
     Args:
         cfg: its model is looked at.
@@ -100,7 +100,7 @@ def reason_to_read(cfg: Config, episodes: Mapping[str, Any]) -> str | None:
 
 
 def log_loaders(cfg: Config) -> None:
-    """Say of each loader of a model with a feature cache whether it leaves images unread, and why
+    """Say of each loader of a model with a feature cache whether it defers images, and why
     not. To be called when the Runner, with its log, is there."""
     kept = bool(cfg.get('model', {}).get('feature_cache'))
     for name, episodes in _datasets(cfg):

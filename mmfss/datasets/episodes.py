@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from mmfss.arguments import integer, one_of, optional
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
-from mmfss.datasets.deferring import check_deferrable
+from mmfss.datasets.deferred import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
@@ -30,7 +30,7 @@ from mmfss.datasets.sampling import (
 )
 from mmfss.datasets.segmentation import image_files
 from mmfss.distributed import first
-from mmfss.features.images import ImageFile
+from mmfss.features.images import DeferredImage
 
 _MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
 
@@ -74,8 +74,8 @@ class EpisodicDataset(Dataset):
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
             folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
-        defer_images: Give :class:`~mmfss.features.images.ImageFiles` in the place of pixels, for
-            a model with a feature cache; the pipelines must not be random.
+        defer_images: Give :class:`~mmfss.features.images.DeferredImages` in the place of pixels,
+            for a model with a feature cache; the pipelines must not be random.
 
     Raises:
         ValueError: An argument out of range; classes that are not the benchmark's; no image
@@ -294,10 +294,10 @@ class EpisodicDataset(Dataset):
             raise IndexError(f'episode must be in 0..{len(self) - 1}, got {index}')
         return self._draw(int(index))
 
-    def unread_images(self) -> dict[tuple[str, str], Callable[[], ImageFile]]:
-        """Distinct images of all episodes, see :meth:`EpisodeLoader.unread_images`."""
+    def deferred_images(self) -> dict[tuple[str, str], Callable[[], DeferredImage]]:
+        """Distinct images of all episodes, see :meth:`EpisodeLoader.deferred_images`."""
         self.full_init()
-        return self._load.unread_images(map(self.episode, range(len(self))))
+        return self._load.deferred_images(map(self.episode, range(len(self))))
 
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""

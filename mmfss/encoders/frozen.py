@@ -16,7 +16,7 @@ from mmfss.arguments import integer
 from mmfss.batching import cat
 from mmfss.features.cache import FeatureCache
 from mmfss.features.fingerprint import Fingerprint, arithmetic, fingerprint, weights_version
-from mmfss.features.images import LazyImages, content_key
+from mmfss.features.images import DeferredBatch, content_key
 
 Encode = Callable[[Tensor], list[Tensor]]
 
@@ -61,7 +61,7 @@ class FrozenEncoding:
 
     @torch.no_grad()
     def __call__(
-        self, encode: Encode, images: Tensor | LazyImages, training: bool = False
+        self, encode: Encode, images: Tensor | DeferredBatch, training: bool = False
     ) -> list[Tensor]:
         """Outputs of ``encode`` for all images.
 
@@ -73,11 +73,11 @@ class FrozenEncoding:
         """
         if not self.modules:
             return []
-        lazy = isinstance(images, LazyImages)
-        if self.cache is None or (training and not lazy and not self.cache.training):
-            pixels = all_pixels(images) if lazy else images
+        deferred = isinstance(images, DeferredBatch)
+        if self.cache is None or (training and not deferred and not self.cache.training):
+            pixels = all_pixels(images) if deferred else images
             return self._run(encode, pixels) if training else cat(self._chunks(encode, pixels))
-        names = images.keys if lazy else [content_key(image) for image in images]
+        names = images.keys if deferred else [content_key(image) for image in images]
         device = self._device()
         key = self._encoder_key(device)
         found = {name: self.cache.get(key, name, device) for name in dict.fromkeys(names)}
@@ -85,7 +85,7 @@ class FrozenEncoding:
         for start in range(0, len(missing), self.chunk):
             some = missing[start : start + self.chunk]
             places = [names.index(name) for name in some]
-            pixels = [images.pixels(i) if lazy else images[i : i + 1] for i in places]
+            pixels = [images.pixels(i) if deferred else images[i : i + 1] for i in places]
             encoded = self._chunk(encode, torch.cat(pixels))
             for row, name in enumerate(some):
                 features = [level[row : row + 1] for level in encoded]
@@ -126,6 +126,6 @@ class FrozenEncoding:
         return self._keys[dtype]
 
 
-def all_pixels(images: LazyImages) -> Tensor:
+def all_pixels(images: DeferredBatch) -> Tensor:
     """Read all of them: (N, 3, S, S)."""
     return torch.cat([images.pixels(i) for i in range(len(images))])

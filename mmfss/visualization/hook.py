@@ -15,15 +15,15 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
-from mmfss.features.images import ImageFile, ImageFiles
+from mmfss.features.images import DeferredImage, DeferredImages
 from mmfss.files import atomic
 from mmfss.visualization.episodes import stack_rows
 from mmfss.visualization.visualizer import EpisodeVisualizer, draw_sample
 
 
-def _image(image: torch.Tensor | ImageFile) -> np.ndarray:
+def _image(image: torch.Tensor | DeferredImage) -> np.ndarray:
     """uint8 (3, H, W) BGR, or the file that has it -> uint8 (H, W, 3) RGB."""
-    tensor = image.read() if isinstance(image, ImageFile) else image
+    tensor = image.read() if isinstance(image, DeferredImage) else image
     return np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0)[..., ::-1])
 
 
@@ -143,7 +143,7 @@ class EpisodeVisualizationHook(Hook):
         draw = runner.visualizer.draw_sample if own else draw_sample
         query = inputs['query'][index]
         return draw(
-            _image(query[0] if isinstance(query, ImageFiles) else query),
+            _image(query[0] if isinstance(query, DeferredImages) else query),
             [_image(support) for support in inputs['support'][index]],
             [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
             output,

@@ -12,7 +12,7 @@ from mmfss.encoders.backbones import ImageNetNormalise, PriorEncoder
 from mmfss.encoders.frozen import FrozenEncoding, all_pixels
 from mmfss.encoders.sam2.model import SAM2, SAM2Features
 from mmfss.features.cache import FeatureCache
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 from mmfss.methods.fssam.structures import ImageFeatures
 
 
@@ -55,14 +55,16 @@ class ImageEncoding(FrozenEncoding):
         )
         super().__init__(self._frozen(), settings, cache, chunk, fixed=compile is not None)
 
-    def image_features(self, images: Tensor | LazyImages, training: bool = False) -> ImageFeatures:
+    def image_features(
+        self, images: Tensor | DeferredBatch, training: bool = False
+    ) -> ImageFeatures:
         """Features of N images; see :meth:`mmfss.methods.fssam.model.FSSAM.encode_image`.
 
         Args:
             images: (N, 3, S, S) RGB 0..255, or images that are read where they must be.
             training: of the model.
         """
-        if self.stage == 'none' and isinstance(images, LazyImages):
+        if self.stage == 'none' and isinstance(images, DeferredBatch):
             images = all_pixels(images)
         levels = self(self._encode, images, training)
         prior = levels.pop() if self._keeps_prior else None

@@ -29,7 +29,7 @@ from mmfss.encoders.backbones import ImageNetNormalise, PriorEncoder
 from mmfss.encoders.compiling import compile_parts
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.model import SAM2Features, build_sam2, load_sam2
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 from mmfss.functional import logits_to_mask, resize_mask
 from mmfss.methods.fssam.image_encoding import ImageEncoding
 from mmfss.methods.fssam.parts import build_part, check_parts, check_size, freeze, truth_for
@@ -124,7 +124,7 @@ class FSSAM(BaseSegmentor):
 
     # ------------------------------------------------------------------ the method
 
-    def encode_image(self, images: Tensor | LazyImages) -> ImageFeatures:
+    def encode_image(self, images: Tensor | DeferredBatch) -> ImageFeatures:
         """Features of N images, RGB 0..255: pixels (N, 3, S, S), or images that are read only where
         the cache has no features of them. No gradient where the encoder is frozen."""
         return self.encoding.image_features(images, self.training)
@@ -220,7 +220,7 @@ class FSSAM(BaseSegmentor):
         check_size(inputs, self.sam2.image_size)
         query = self.encode_image(inputs['query'])
         supports = inputs['support']
-        flat = supports if isinstance(supports, LazyImages) else supports.flatten(0, 1)
+        flat = supports if isinstance(supports, DeferredBatch) else supports.flatten(0, 1)
         support = self.encode_support(self.encode_image(flat), inputs['support_mask'])
         truth = truth_for(self.prompt_generator, data_samples, query.sam2.top, self.sam2.image_size)
         return self.segment(query, support, truth)

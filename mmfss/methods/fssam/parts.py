@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmfss.encoders.backbones import PriorEncoder
 from mmfss.encoders.sam2.model import SAM2
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 from mmfss.functional import resize_mask
 from mmfss.methods.fssam.image_encoding import frozen_stage
 from mmfss.methods.fssam.prompts import PromptGenerator
@@ -109,7 +109,7 @@ def check_size(inputs: Mapping[str, Any], side: int) -> None:
         ValueError: they are not.
     """
     for name in ('query', 'support', 'support_mask'):
-        if isinstance(inputs[name], LazyImages):
+        if isinstance(inputs[name], DeferredBatch):
             continue  # checked when they are read
         if tuple(inputs[name].shape[-2:]) != (side, side):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Episodes whose images are left unread: which pipelines allow it, and how they then run.
+"""Episodes whose images are deferred: which pipelines allow it, and how they then run.
 
 The pixels of an image may be left for later only where they depend on nothing but its file. The
 label takes the same way as ever; in the place of the image goes a stand-in of its size.
@@ -120,7 +120,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 # ------------------------------------------------------------------------- without pixels
-def without_pixels(pipeline: Compose) -> Compose:
+def deferred_pipeline(pipeline: Compose) -> Compose:
     """A pipeline that reads of an image only its size: labels and sizes come out as ever, and
     ``img`` as a stand-in of the right shape."""
     return Compose([_stand_in(transform) for transform in pipeline.transforms])
