@@ -15,7 +15,7 @@ from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
 from mmfss.datasets.preparation.sources import (
     THRESHOLD,
-    BinaryJob,
+    Drawn,
     find_folder,
     read_names,
     write_binary,
@@ -86,7 +86,7 @@ def prepare(args: argparse.Namespace) -> str:
         in_order = sorted(files, key=lambda file: (len(file), file))  # of their numbers
         images[name] = [f'{name}/{file}' for file in in_order]
     jobs = [
-        BinaryJob(root / image, (root / image).with_suffix('.png'), image, class_id)
+        Drawn(root / image, (root / image).with_suffix('.png'), image, class_id)
         for class_id, name in enumerate(benchmark.classes, 1)
         for image in images[name]
     ]

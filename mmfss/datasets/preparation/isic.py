@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
-from mmfss.datasets.preparation.sources import THRESHOLD, BinaryJob, find_folder, write_binary
+from mmfss.datasets.preparation.sources import THRESHOLD, Drawn, find_folder, write_binary
 from mmfss.words import repeated
 
 CLASSES = 'nevus', 'seborrheic_keratosis', 'melanoma'
@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace) -> str:
         if not classes:
             raise FileNotFoundError(f'no classes of the images in {images}; {_TABLE}')
     jobs = [
-        BinaryJob(images / image, masks / f'{Path(image).stem}_segmentation.png', image, label)
+        Drawn(images / image, masks / f'{Path(image).stem}_segmentation.png', image, label)
         for image, label in classes.items()
     ]
     recipe = Recipe(
