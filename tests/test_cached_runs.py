@@ -14,7 +14,7 @@ from tiny_runs import write_config, write_shapes
 from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.commands import test as testing
 from mmfss.commands import train as launch
-from mmfss.features.images import ImageFile
+from mmfss.features.images import DeferredImage
 
 
 @pytest.fixture(scope='module')
@@ -28,13 +28,13 @@ class Watch:
     def __init__(self, monkeypatch) -> None:
         self.read: list[str] = []
         self.encoded = 0
-        original = ImageFile.read
+        original = DeferredImage.read
 
         def read(file):
             self.read.append(file.path)
             return original(file)
 
-        monkeypatch.setattr(ImageFile, 'read', read)
+        monkeypatch.setattr(DeferredImage, 'read', read)
 
     def model(self, model) -> None:
         def count(module, args):

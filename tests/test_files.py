@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -10,7 +11,16 @@ import sys
 
 import pytest
 
-from mmfss.files import atomic, check_writable, sha256_of, write_text
+import mmfss.files
+from mmfss.files import (
+    atomic,
+    check_writable,
+    explained,
+    remove_parts,
+    sha256_of,
+    source_digest,
+    write_text,
+)
 
 
 def test_the_folder_is_made_and_nothing_else_stays(tmp_path):
@@ -69,3 +79,30 @@ def test_checksum(tmp_path):
     content = os.urandom(3 * 2**20 + 7)
     (tmp_path / 'x').write_bytes(content)
     assert sha256_of(tmp_path / 'x') == hashlib.sha256(content).hexdigest()
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    for name in ('a.png', '.a.png.x.part', 'below/.b.png.y.part', 'below/c.part', '.hidden'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('')
+    remove_parts(tmp_path)
+    left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*') if p.is_file())
+    assert left == ['.hidden', 'a.png', 'below/c.part']
+
+
+def test_errors_of_the_disk_say_what_to_do():
+    error = explained(OSError(errno.ENOSPC, 'No space left on device', '/x'))
+    assert f'{error}' == (
+        f'[Errno {errno.ENOSPC}] No space left on device; free some space, then run the command '
+        "again: what is complete is kept: '/x'"
+    )
+    assert explained(error) is error  # once is enough
+    other = OSError(errno.EIO, 'Input/output error', '/x')
+    assert explained(other) is other and explained(OSError('text')).errno is None
+
+
+def test_digest_of_source():
+    with open(mmfss.files.__file__, 'rb') as file:
+        expected = hashlib.sha256(file.read()).hexdigest()
+    assert source_digest(source_digest) == source_digest(mmfss.files) == expected
+    assert source_digest(len) is None and source_digest(3) is None

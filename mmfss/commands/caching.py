@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 
 from mmfss.commands.options import arguments_of
 from mmfss.commands.preparation import episodic
-from mmfss.datasets.deferring import image_steps
+from mmfss.datasets.deferred import image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.methods.base import method_of

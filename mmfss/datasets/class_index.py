@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import current_process
@@ -103,58 +104,19 @@ def _areas(path: str | os.PathLike, highest: int, allowed: str) -> dict[int, int
     return {v: n for v, n in counts.items() if v not in (0, IGNORE)}
 
 
-def _files(masks: Masks) -> Iterator[tuple[str, str | os.PathLike]]:
-    """Tag and path of each file of an image's mask."""
-    if isinstance(masks, Mapping):
-        yield from ((f'{class_id}:', path) for class_id, path in masks.items())
-    else:
-        yield '', masks
-
-
 def fingerprint(masks: Mapping[str, Masks], num_classes: int) -> str:
     """Hash of ids, file names, sizes and modification times: changes when the data change."""
     digest = hashlib.sha256(f'{FORMAT} {num_classes}'.encode())
     for image, files in masks.items():
-        for tag, path in _files(files):
+        by_class: Mapping = files if isinstance(files, Mapping) else {'': files}
+        for class_id, path in by_class.items():
             try:
                 stat = os.stat(path)
             except FileNotFoundError as error:
                 raise FileNotFoundError(f'mask file not found: {path}') from error
-            name = tag + os.path.basename(path)
+            name = (f'{class_id}:' if class_id else '') + os.path.basename(path)
             digest.update(f'\n{image}\t{name}\t{stat.st_size}\t{stat.st_mtime_ns}'.encode())
     return digest.hexdigest()
-
-
-def _read_cache(path: Path, key: str) -> dict[str, dict[int, int]] | None:
-    """The cached areas, or None when there are none, or they are stale or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        if content['format'] != FORMAT or content['fingerprint'] != key:
-            return None
-        return {
-            image: {int(c): int(n) for c, n in areas.items()}
-            for image, areas in content['areas'].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _write_cache(paths: list[Path], key: str, areas: dict[str, dict[int, int]]) -> None:
-    """Write to the first place that takes it; warn where none does."""
-    content = json.dumps(dict(format=FORMAT, fingerprint=key, areas=areas))
-    failures = []
-    for path in paths:
-        try:
-            write_text(path, content)
-        except OSError as error:
-            failures.append(f'{path} ({error})')
-        else:
-            return
-    warnings.warn(
-        f'the class index could not be stored in {" or ".join(failures)}; it is built '
-        'again at the next start. Give a writable class_index_file to keep it',
-        stacklevel=3,
-    )
 
 
 def user_cache_file(path: str | os.PathLike) -> Path:
@@ -188,13 +150,31 @@ def build_class_index(
     """
     caches = [Path(file) for file in (cache_file, fallback_file) if file is not None]
     key = fingerprint(masks, num_classes) if caches else ''
-    for cache in caches:
-        cached = _read_cache(cache, key)
-        if cached is not None and list(cached) == list(masks):
-            return ClassIndex(cached)
+    for cache in caches:  # one that is stale or damaged is passed over
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads(cache.read_text(encoding='utf-8'))
+            found = {
+                image: {int(c): int(n) for c, n in areas.items()}
+                for image, areas in content['areas'].items()
+            }
+            fresh = content['format'] == FORMAT and content['fingerprint'] == key
+            if fresh and list(found) == list(masks):
+                return ClassIndex(found)
     index = ClassIndex(_count(masks, num_classes, num_workers))
-    if caches:
-        _write_cache(caches, key, index.areas)
+    text = json.dumps(dict(format=FORMAT, fingerprint=key, areas=index.areas))
+    failures = []
+    for cache in caches:  # the first that takes it
+        try:
+            write_text(cache, text)
+            return index
+        except OSError as error:
+            failures.append(f'{cache} ({error})')
+    if failures:
+        warnings.warn(
+            f'the class index could not be stored in {" or ".join(failures)}; it is built '
+            'again at the next start. Give a writable class_index_file to keep it',
+            stacklevel=2,
+        )
     return index
 
 

@@ -16,12 +16,12 @@ from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
-from mmfss.datasets.deferring import image_steps, without_pixels
+from mmfss.datasets.deferred import deferred_pipeline, image_steps
 from mmfss.datasets.folds import FoldSplit
 from mmfss.datasets.sampling import Episode
 from mmfss.datasets.segmentation import AnnotatedImage
 from mmfss.datasets.transforms import check_reduced
-from mmfss.features.images import ImageFile, ImageFiles, ImageSteps, image_tensor
+from mmfss.features.images import DeferredImage, DeferredImages, ImageSteps, image_tensor
 
 _AUGMENT = 3  # stream of random numbers of the pipelines, beside those of the samplers
 _REDRAWS = 10
@@ -65,7 +65,7 @@ class EpisodeLoader:
         label_size: Side of the square that query labels are resized to (nearest), None to keep
             what the pipeline gives.
         defer_images: Read sizes and labels only; pixels are left to
-            :class:`~mmfss.features.images.ImageFile`.
+            :class:`~mmfss.features.images.DeferredImage`.
 
     Raises:
         ValueError: A pipeline that cannot be deferred is to be.
@@ -84,14 +84,14 @@ class EpisodeLoader:
     ) -> None:
         self.files, self.split, self.seed, self.label_size = files, split, seed, label_size
         self.query_pipeline, self.support_pipeline = query_pipeline, support_pipeline
-        self._steps: dict[Compose, ImageSteps] = {}  # of a pipeline whose images are left unread
+        self._steps: dict[Compose, ImageSteps] = {}  # of a pipeline whose images are deferred
         if defer_images:
             steps = (
                 image_steps(query_pipeline, 'query_pipeline'),
                 image_steps(support_pipeline, 'support_pipeline'),
             )
-            self.query_pipeline = without_pixels(query_pipeline)
-            self.support_pipeline = without_pixels(support_pipeline)
+            self.query_pipeline = deferred_pipeline(query_pipeline)
+            self.support_pipeline = deferred_pipeline(support_pipeline)
             self._steps = {self.query_pipeline: steps[0], self.support_pipeline: steps[1]}
 
     def __call__(self, episode: Episode) -> dict:
@@ -112,22 +112,22 @@ class EpisodeLoader:
         )
         return pack_episode(query, supports, meta)
 
-    def unread_images(
+    def deferred_images(
         self, episodes: Iterable[Episode]
-    ) -> dict[tuple[str, str], Callable[[], ImageFile]]:
+    ) -> dict[tuple[str, str], Callable[[], DeferredImage]]:
         """The distinct images of episodes, where images are deferred; opens no file.
 
         Returns:
             (path, digest of the image transforms) -> what makes the
-            :class:`~mmfss.features.images.ImageFile`, which opens the file for its size.
+            :class:`~mmfss.features.images.DeferredImage`, which opens the file for its size.
         """
-        found: dict[tuple[str, str], Callable[[], ImageFile]] = {}
+        found: dict[tuple[str, str], Callable[[], DeferredImage]] = {}
         query, support = self.query_pipeline, self.support_pipeline
         for episode in episodes:
             images = [(query, episode.query), *((support, image) for image in episode.supports)]
             for pipeline, image in images:
                 path, steps = self.files[image].image, self._steps[pipeline]
-                found.setdefault((path, steps.digest), partial(_unread, path, steps))
+                found.setdefault((path, steps.digest), partial(_deferred, path, steps))
         return found
 
     def _load(
@@ -151,19 +151,27 @@ class EpisodeLoader:
         """Results of a pipeline; whatever goes wrong in it is reported with the file."""
         path = self.files[image].image
         mask, value = self.files[image].mask_of(class_id)
-        start = dict(img_path=path, seg_map_path=mask, label_value=value, seg_fields=[])
+        start: dict[str, Any] = dict(
+            img_path=path, seg_map_path=mask, label_value=value, seg_fields=[]
+        )
         steps = self._steps.get(pipeline)
         try:
             # before anything is read: a file that changes now is found out when it is read
-            key = None if steps is None else ImageFile.key_of(path, steps)
+            key = None if steps is None else DeferredImage.key_of(path, steps)
             results = pipeline(start)
         except Exception as error:
             if any(name in str(error) for name in (path, mask)):
                 raise
-            raise ValueError(
-                f'a transform failed on {path} with mask {mask}: '
-                f'{_too_thin(error, start) or f"{type(error).__name__}: {error}"}'
-            ) from error
+            why = f'{type(error).__name__}: {error}'
+            height, width = start.get('ori_shape', (1, 1))
+            thin = max(height, width) > 32 * min(height, width)
+            if thin and isinstance(error, cv2.error) and error.func == 'resize':
+                why = (
+                    f'the image is too thin to be resized: {height} x {width} pixels (height x '
+                    'width), and its short side would be scaled to 0; remove it from the list of '
+                    'images'
+                )
+            raise ValueError(f'a transform failed on {path} with mask {mask}: {why}') from error
         if results is None or not {'img', 'gt_seg_map'} <= set(results):
             raise ValueError(
                 f'the pipeline gave no image and label for {path}; it needs LoadImage, '
@@ -172,7 +180,7 @@ class EpisodeLoader:
             )
         if steps is not None and key is not None:
             shape = results['img'].shape[:2]
-            results['image_file'] = ImageFile(path, key, steps, shape)
+            results['deferred'] = DeferredImage(path, key, steps, shape)
         return results
 
 
@@ -181,7 +189,7 @@ def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
 
     Args:
         query: Results of the query's pipeline, with its label (the truth, not an input). Where
-            images are deferred, all results have an ``image_file`` and their ``img`` is a
+            images are deferred, all results have a ``deferred`` and their ``img`` is a
             stand-in.
         supports: Results of the K supports' pipelines, all of one size.
         meta: Further metainfo of the data sample: class, episode number.
@@ -189,7 +197,7 @@ def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
     Returns:
         ``inputs``: ``query`` uint8 (3, H, W) BGR, ``support`` uint8 (K, 3, H, W), and
         ``support_mask`` uint8 (K, H, W) of {0, 1, 255}; where images are deferred, ``query``
-        and ``support`` are :class:`~mmfss.features.images.ImageFiles`. ``data_samples``: a
+        and ``support`` are :class:`~mmfss.features.images.DeferredImages`. ``data_samples``: a
         SegDataSample with ``gt_sem_seg`` uint8 (1, h, w) and the metainfo.
 
     Raises:
@@ -217,10 +225,10 @@ def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
     sample.gt_sem_seg = PixelData(data=torch.from_numpy(query['gt_seg_map'][None].copy()))
     masks = torch.stack([torch.from_numpy(s['gt_seg_map'].copy()) for s in supports])
     images: dict[str, Any]
-    if 'image_file' in query:
+    if 'deferred' in query:
         images = dict(
-            query=ImageFiles((query['image_file'],)),
-            support=ImageFiles(tuple(s['image_file'] for s in supports)),
+            query=DeferredImages((query['deferred'],)),
+            support=DeferredImages(tuple(s['deferred'] for s in supports)),
         )
     else:
         images = dict(
@@ -230,20 +238,8 @@ def pack_episode(query: dict, supports: Sequence[dict], meta: dict) -> dict:
     return dict(inputs=dict(images, support_mask=masks), data_samples=sample)
 
 
-def _unread(path: str, steps: ImageSteps) -> ImageFile:
+def _deferred(path: str, steps: ImageSteps) -> DeferredImage:
     """An image without label."""
-    key = ImageFile.key_of(path, steps)
-    results = without_pixels(Compose(list(steps.transforms)))(dict(img_path=path, seg_fields=[]))
-    return ImageFile(path, key, steps, results['img'].shape[:2])
-
-
-def _too_thin(error: Exception, results: dict) -> str:
-    """The reason and remedy where OpenCV was asked for a side of 0 pixels, else ''."""
-    height, width = results.get('ori_shape', (1, 1))
-    thin = max(height, width) > 32 * min(height, width)
-    if not (thin and isinstance(error, cv2.error) and error.func == 'resize'):
-        return ''
-    return (
-        f'the image is too thin to be resized: {height} x {width} pixels (height x width), and '
-        'its short side would be scaled to 0; remove it from the list of images'
-    )
+    key = DeferredImage.key_of(path, steps)
+    results = deferred_pipeline(Compose(list(steps.transforms)))(dict(img_path=path, seg_fields=[]))
+    return DeferredImage(path, key, steps, results['img'].shape[:2])

@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 
 from mmfss.arguments import integer, one_of, optional
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
-from mmfss.datasets.deferring import check_deferrable
+from mmfss.datasets.deferred import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
 from mmfss.datasets.folds import ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
     SAMPLERS,
     Episode,
+    EpisodeDraw,
     EpisodePool,
     build_pool,
     check_pool,
@@ -29,7 +30,7 @@ from mmfss.datasets.sampling import (
 )
 from mmfss.datasets.segmentation import image_files
 from mmfss.distributed import first
-from mmfss.features.images import ImageFile
+from mmfss.features.images import DeferredImage
 
 _MANY = 50_000  # episodes beyond which it is not enumerated which classes they are of
 
@@ -73,8 +74,8 @@ class EpisodicDataset(Dataset):
         class_index_file: JSON cache of the class areas; 'auto' puts it beside the mask
             folder (in the user's cache folder where that is read-only), None keeps none.
         lazy_init: Read nothing before :meth:`full_init`.
-        defer_images: Give :class:`~mmfss.features.images.ImageFiles` in the place of pixels, for
-            a model with a feature cache; the pipelines must not be random.
+        defer_images: Give :class:`~mmfss.features.images.DeferredImages` in the place of pixels,
+            for a model with a feature cache; the pipelines must not be random.
 
     Raises:
         ValueError: An argument out of range; classes that are not the benchmark's; no image
@@ -191,6 +192,38 @@ class EpisodicDataset(Dataset):
         """Read the image list and the class index; does nothing the second time."""
         if self.index is not None:
             return
+        dataset = self._dataset()
+        self._palette = dataset.metainfo.get('palette')
+        files = image_files(dataset)
+        cache, fallback = self.class_index_file, None
+        if cache == 'auto':
+            folder = Path(os.path.abspath(dataset.data_prefix['seg_map_path']))
+            images = Path(dataset.ann_file).stem or 'all'
+            cache = folder.parent / f'class_index_{folder.name}_{images}.json'
+            fallback = user_cache_file(cache)
+        masks = {image: paths.masks for image, paths in files.items()}
+        number = len(self.split.classes)
+        index = first(  # process reads the masks for all
+            lambda: build_class_index(masks, number, cache, fallback_file=fallback)
+        )
+        self._pool = self._make_pool(dataset, index)
+        self._draw: EpisodeDraw | FrozenEpisodes
+        if self.episodes_file is None:
+            self._draw = SAMPLERS[self.sampler](self._pool, self.shots, self.seed, self.shuffle)
+        else:
+            frozen = FrozenEpisodes(self.episodes_file, self.split, self.role, self.shots, index)
+            if (self.num_episodes or 0) > len(frozen):
+                raise ValueError(
+                    f'episodes file {self.episodes_file} has {len(frozen)} episodes, num_episodes '
+                    f'is {self.num_episodes}; lower it, or freeze more'
+                )
+            self._draw, self.num_episodes = frozen, self.num_episodes or len(frozen)
+        load = *self._pipelines, self.seed, self.label_size, self.defer_images
+        self._load = EpisodeLoader(files, self.split, *load)
+        self.index, self._source = index, dataset
+
+    def _dataset(self) -> Dataset:
+        """The segmentation dataset, which must have the benchmark's classes."""
         dataset = self._source
         if isinstance(dataset, dict):
             kind = dataset.get('type')
@@ -201,28 +234,6 @@ class EpisodicDataset(Dataset):
                 dataset = {'serialize_data': False, **dataset}
             dataset = DATASETS.build(dataset)
         dataset.full_init()
-        self._check_classes(dataset)
-        self._palette = dataset.metainfo.get('palette')
-        files = image_files(dataset)
-        cache = self._cache_file(dataset)
-        index = first(  # process reads the masks for all
-            lambda: build_class_index(
-                {image: paths.masks for image, paths in files.items()},
-                len(self.split.classes),
-                cache,
-                fallback_file=user_cache_file(cache) if self.class_index_file == 'auto' else None,
-            )
-        )
-        self._pool = self._make_pool(dataset, index)
-        if self.episodes_file is not None:
-            self._draw = self._frozen(index)
-        else:
-            self._draw = SAMPLERS[self.sampler](self._pool, self.shots, self.seed, self.shuffle)
-        load = *self._pipelines, self.seed, self.label_size, self.defer_images
-        self._load = EpisodeLoader(files, self.split, *load)
-        self.index, self._source = index, dataset
-
-    def _check_classes(self, dataset: Dataset) -> None:
         expected = ('background', *self.split.classes)
         found = tuple(dataset.metainfo.get('classes') or ())
         if found != expected or dataset.metainfo.get('reduce_zero_label'):
@@ -232,13 +243,7 @@ class EpisodicDataset(Dataset):
                 f'order, got {type(dataset).__name__} with {len(found)} classes '
                 f'({", ".join(found[:3])}, ...); choose the dataset type of the benchmark'
             )
-
-    def _cache_file(self, dataset: Dataset) -> Path | None:
-        if self.class_index_file != 'auto':
-            return None if self.class_index_file is None else Path(self.class_index_file)
-        masks = Path(os.path.abspath(dataset.data_prefix['seg_map_path']))
-        images = Path(dataset.ann_file).stem or 'all'
-        return masks.parent / f'class_index_{masks.name}_{images}.json'
+        return dataset
 
     def _make_pool(self, dataset: Dataset, index: ClassIndex) -> EpisodePool:
         classes = self.split.ids(self.role)
@@ -260,16 +265,6 @@ class EpisodicDataset(Dataset):
                 logging.WARNING,
             )
         return pool
-
-    def _frozen(self, index: ClassIndex) -> FrozenEpisodes:
-        frozen = FrozenEpisodes(self.episodes_file, self.split, self.role, self.shots, index)
-        if (self.num_episodes or 0) > len(frozen):
-            raise ValueError(
-                f'episodes file {self.episodes_file} has {len(frozen)} episodes, num_episodes is '
-                f'{self.num_episodes}; lower it, or freeze more'
-            )
-        self.num_episodes = self.num_episodes or len(frozen)
-        return frozen
 
     @property
     def num_images(self) -> int:
@@ -299,10 +294,10 @@ class EpisodicDataset(Dataset):
             raise IndexError(f'episode must be in 0..{len(self) - 1}, got {index}')
         return self._draw(int(index))
 
-    def unread_images(self) -> dict[tuple[str, str], Callable[[], ImageFile]]:
-        """Distinct images of all episodes, see :meth:`EpisodeLoader.unread_images`."""
+    def deferred_images(self) -> dict[tuple[str, str], Callable[[], DeferredImage]]:
+        """Distinct images of all episodes, see :meth:`EpisodeLoader.deferred_images`."""
         self.full_init()
-        return self._load.unread_images(map(self.episode, range(len(self))))
+        return self._load.deferred_images(map(self.episode, range(len(self))))
 
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""

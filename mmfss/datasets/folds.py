@@ -67,16 +67,13 @@ class Benchmark:
                 )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f'benchmark {self.name!r}: class names must be unique')
-        for fold in range(self.num_folds):
-            self._check(self.split(fold), known)
-
-    def _check(self, split: FoldSplit, known: set[int]) -> None:
-        base, validation = set(split.base), set(split.validation)
-        if not base <= known - set(split.novel) or not validation <= base:
-            raise ValueError(
-                f'benchmark {self.name!r} fold {split.fold}: base classes must be among '
-                f'1..{len(self.classes)} and not novel, validation classes must be base classes'
-            )
+        for split in map(self.split, range(self.num_folds)):
+            base, validation = set(split.base), set(split.validation)
+            if not base <= known - set(split.novel) or not validation <= base:
+                raise ValueError(
+                    f'benchmark {self.name!r} fold {split.fold}: base classes must be among '
+                    f'1..{len(self.classes)} and not novel, validation classes must be base classes'
+                )
 
     def split(self, fold: int) -> FoldSplit:
         """The classes of fold ``fold`` in 0..F - 1."""

@@ -108,7 +108,16 @@ class FrozenEpisodes:
             )
         self._rows = content['episodes']
         _check_rows(path, self._rows, split.ids(role), shots, index)
-        self.protocol = _protocol(content)
+        drawn = content.get('protocol')
+        drawn = drawn if isinstance(drawn, dict) else {}
+        self.protocol = dict(
+            seed=None,
+            sampler='frozen',
+            order=None,
+            frozen_from={key: drawn.get(key) for key in ('sampler', 'order', 'seed')},
+            episodes_digest=hashlib.sha256(json.dumps(self._rows).encode()).hexdigest(),
+            **{key: drawn.get(key) for key in _OF_THE_DRAW},
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -133,19 +142,6 @@ def _read(path: str | os.PathLike) -> dict:
         raise ValueError(
             f'episodes file {path} is cut off or damaged ({error!r}); copy it again'
         ) from error
-
-
-def _protocol(content: dict) -> dict:
-    drawn = content.get('protocol')
-    drawn = drawn if isinstance(drawn, dict) else {}
-    return dict(
-        seed=None,
-        sampler='frozen',
-        order=None,
-        frozen_from={key: drawn.get(key) for key in ('sampler', 'order', 'seed')},
-        episodes_digest=hashlib.sha256(json.dumps(content['episodes']).encode()).hexdigest(),
-        **{key: drawn.get(key) for key in _OF_THE_DRAW},
-    )
 
 
 def _check_rows(

@@ -181,17 +181,14 @@ class ImageListSampler(EpisodeDraw):
     def choose(self, index: int, draws: np.random.Generator) -> tuple[str, int]:
         """Query image and class of episode ``index``."""
         sweep, place = divmod(index, len(self.pool.images))
-        query = self.pool.images[self._place(sweep, place)]
+        if self.shuffle:
+            if self._order[0] != sweep:
+                order = np.random.default_rng([self.seed, _ORDER, sweep])
+                self._order = (sweep, order.permutation(len(self.pool.images)))
+            place = int(self._order[1][place])
+        query = self.pool.images[place]
         classes = self.pool.classes_of[query]
         return query, classes[int(draws.integers(len(classes)))]
-
-    def _place(self, sweep: int, place: int) -> int:
-        if not self.shuffle:
-            return place
-        if self._order[0] != sweep:
-            order = np.random.default_rng([self.seed, _ORDER, sweep])
-            self._order = (sweep, order.permutation(len(self.pool.images)))
-        return int(self._order[1][place])
 
 
 class UniformClassSampler(EpisodeDraw):
@@ -217,22 +214,18 @@ class BalancedSampler(EpisodeDraw):
     def choose(self, index: int, draws: np.random.Generator) -> tuple[str, int]:
         """Query image and class of episode ``index``."""
         turn, place = divmod(index, len(self.pool.classes))
-        class_id = self.pool.classes[
-            _permuted((self.seed, _CLASS_ORDER, turn), place, len(self.pool.classes))
-        ]
+        order = permutation(len(self.pool.classes), self.seed, _CLASS_ORDER, turn)
+        class_id = self.pool.classes[int(order[place])]
         images = self.pool.images_of[class_id]
         sweep, place = divmod(turn, len(images))
-        key = (self.seed, _IMAGE_ORDER, class_id, sweep)
-        return images[_permuted(key, place, len(images))], class_id
+        order = permutation(len(images), self.seed, _IMAGE_ORDER, class_id, sweep)
+        return images[int(order[place])], class_id
 
 
 @lru_cache(maxsize=2048)
-def _permutation(key: tuple[int, ...], size: int) -> np.ndarray:
+def permutation(size: int, *key: int) -> np.ndarray:
+    """A random order of 0..size - 1, the same for the same key."""
     return np.random.default_rng(key).permutation(size)
-
-
-def _permuted(key: tuple[int, ...], place: int, size: int) -> int:
-    return int(_permutation(key, size)[place])
 
 
 SAMPLERS: dict[str, type[EpisodeDraw]] = {

@@ -137,12 +137,13 @@ class PascalVOCFewShot(FewShotSegDataset):
             ``'ImageSets/Segmentation/train_aug_fss.txt'``.
         data_root: The ``VOC2012`` directory.
         data_prefix: Image and mask folders relative to ``data_root``.
-        img_suffix: Suffix of images.
+        img_suffix: Suffix of images; None takes that of the class.
         lazy_init: Read no list yet.
         serialize_data: Keep the list as bytes shared among data workers.
     """
 
     METAINFO = _metainfo(PASCAL_CLASSES)
+    IMG_SUFFIX = '.jpg'
     LAYOUT = (
         'JPEGImages/*.jpg, SegmentationClassAug/*.png and '
         'ImageSets/Segmentation/{train_aug_fss,val}.txt'
@@ -153,7 +154,7 @@ class PascalVOCFewShot(FewShotSegDataset):
         ann_file: str,
         data_root: str,
         data_prefix: dict | None = None,
-        img_suffix: str = '.jpg',
+        img_suffix: str | None = None,
         lazy_init: bool = False,
         serialize_data: bool = True,
     ) -> None:
@@ -161,7 +162,7 @@ class PascalVOCFewShot(FewShotSegDataset):
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            img_suffix=img_suffix,
+            img_suffix=self.IMG_SUFFIX if img_suffix is None else img_suffix,
             data_prefix=prefix if data_prefix is None else data_prefix,
             lazy_init=lazy_init,
             serialize_data=serialize_data,
@@ -176,20 +177,10 @@ class ShapesDataset(PascalVOCFewShot):
     """
 
     METAINFO = _metainfo(SHAPES_CLASSES)
+    IMG_SUFFIX = '.png'
     LAYOUT = (
         'JPEGImages/*.png, SegmentationClassAug/*.png and ImageSets/Segmentation/{train,val}.txt'
     )
-
-    def __init__(
-        self,
-        ann_file: str,
-        data_root: str,
-        data_prefix: dict | None = None,
-        img_suffix: str = '.png',
-        lazy_init: bool = False,
-        serialize_data: bool = True,
-    ) -> None:
-        super().__init__(ann_file, data_root, data_prefix, img_suffix, lazy_init, serialize_data)
 
 
 @DATASETS.register_module()

@@ -61,10 +61,6 @@ def _drop() -> Loop:
     return _loop((0.0, -1.0), *[(0.62 * c, 0.36 + 0.62 * s) for c, s in arc])
 
 
-def _gear() -> Loop:
-    return _polar([r for _ in range(8) for r in (1.0, 1.0, 0.7, 0.7)], start=-101.25)
-
-
 def _horseshoe() -> Loop:
     outer = [cos_sin(180 + 10 * k) for k in range(19)]
     top = [(0.85 * c, -0.1 + 0.85 * s) for c, s in outer]
@@ -72,41 +68,22 @@ def _horseshoe() -> Loop:
     return _loop(*top, (0.85, 0.95), (0.42, 0.95), *inner, (-0.42, 0.95), (-0.85, 0.95))
 
 
-def _flower() -> Form:
-    petals = [cos_sin(-90 + 72 * k) for k in range(5)]
-    return (
-        *[(True, _oval(0.57 * c, 0.57 * s, 0.43, n=24)) for c, s in petals],
-        (True, _oval(0.0, 0.0, 0.5, n=24)),
-        (False, _oval(0.0, 0.0, 0.22, n=20)),
-    )
-
-
-def _pinwheel() -> Form:
-    blades = []
-    for k in range(4):
-        c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[k]
-        corners = ((0.0, 0.06), (0.0, -0.95), (0.86, -0.62))
-        blades.append((True, _loop(*[(c * x - s * y, s * x + c * y) for x, y in corners])))
-    return tuple(blades)
-
-
-def _comb() -> Form:
-    teeth = [(True, _box(x, -0.3, x + 0.27, 0.75)) for x in (-1.0, -0.51, -0.02, 0.47)]
-    return ((True, _box(-1.0, -0.75, 0.74, -0.25)), *teeth)
-
-
+_BLADE = ((0.0, 0.06), (0.0, -0.95), (0.86, -0.62))
 FORMS: dict[str, Form] = {
-    'star': ((True, _polar([1.0, 0.4] * 5)), ),
+    'star': ((True, _polar([1.0, 0.4] * 5)),),
     'ring': ((True, _oval(0, 0, 0.95)), (False, _oval(0, 0, 0.52))),
     'cross': ((True, _box(-0.3, -0.95, 0.3, 0.95)), (True, _box(-0.95, -0.3, 0.95, 0.3))),
     'crescent': ((True, _oval(0, 0, 0.95)), (False, _oval(0.5, 0, 0.78))),
     'heart': ((True, _heart()), ),
-    'gear': ((True, _gear()), (False, _oval(0, 0, 0.3, n=24))),
+    'gear': ((True, _polar([1.0, 1.0, 0.7, 0.7] * 8, start=-101.25)),
+             (False, _oval(0, 0, 0.3, n=24))),
     'arrow': ((True, _loop((-0.95, -0.22), (0.05, -0.22), (0.05, -0.68), (0.95, 0),
                            (0.05, 0.68), (0.05, 0.22), (-0.95, 0.22))), ),
     'triangle': ((True, _polar([1.0, 1.0, 1.0])), ),
     'drop': ((True, _drop()), ),
-    'flower': _flower(),
+    'flower': (*[(True, _oval(0.57 * c, 0.57 * s, 0.43, n=24))
+                 for c, s in (cos_sin(-90 + 72 * k) for k in range(5))],
+               (True, _oval(0.0, 0.0, 0.5, n=24)), (False, _oval(0.0, 0.0, 0.22, n=20))),
     'bolt': ((True, _loop((-0.2, -1.0), (0.5, -1.0), (0.16, -0.3), (0.6, -0.3), (-0.35, 1.0),
                           (-0.1, 0.12), (-0.55, 0.12))), ),
     'key': ((True, _oval(-0.52, 0, 0.47)), (False, _oval(-0.56, 0, 0.2, n=24)),
@@ -118,14 +95,16 @@ FORMS: dict[str, Form] = {
              (False, _oval(-0.6, -0.1, 0.09, n=12))),
     'hourglass': ((True, _loop((-0.72, -0.9), (0.72, -0.9), (0.12, 0), (0.72, 0.9),
                                (-0.72, 0.9), (-0.12, 0))), ),
-    'comb': _comb(),
+    'comb': ((True, _box(-1.0, -0.75, 0.74, -0.25)),
+             *[(True, _box(x, -0.3, x + 0.27, 0.75)) for x in (-1.0, -0.51, -0.02, 0.47)]),
     'mushroom': ((True, _oval(0, 0, 0.95)), (False, _box(-1.0, 0.05, 1.0, 1.0)),
                  (True, _box(-0.26, 0.0, 0.26, 0.9))),
     'tree': ((True, _loop((0, -1.0), (0.45, -0.42), (-0.45, -0.42))),
              (True, _loop((0, -0.65), (0.62, 0.12), (-0.62, 0.12))),
              (True, _loop((0, -0.2), (0.78, 0.68), (-0.78, 0.68))),
              (True, _box(-0.16, 0.6, 0.16, 1.0))),
-    'pinwheel': _pinwheel(),
+    'pinwheel': tuple((True, _loop(*[(c * x - s * y, s * x + c * y) for x, y in _BLADE]))
+                      for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))),
     'ell': ((True, _loop((-0.7, -0.95), (-0.15, -0.95), (-0.15, 0.42), (0.75, 0.42),
                          (0.75, 0.95), (-0.7, 0.95))), ),
 }  # yapf: disable

@@ -173,18 +173,14 @@ def _background(draws: _Draws, size: int) -> np.ndarray:
     return canvas + 14 * _smooth_noise(draws, size, 24)[..., None]
 
 
-def _window(thing: SceneObject, size: int) -> tuple[slice, slice]:
-    """The pixels (rows, columns) that an object may touch."""
-    corners = np.concatenate([thing.placement.forward(loop) for add, loop in thing.form if add])
-    low = np.clip(np.floor(corners.min(axis=0) * size), 0, size).astype(np.int64)
-    high = np.clip(np.ceil(corners.max(axis=0) * size), 0, size).astype(np.int64)
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
-
-
 def _paint(thing: SceneObject, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Coverage (size, size) in 0..1 and colour (size, size, 3) of one object."""
     k, step = _SAMPLES, 1 / (size * _SAMPLES)
-    window = _window(thing, size)
+    corners = np.concatenate([thing.placement.forward(loop) for add, loop in thing.form if add])
+    low = np.clip(np.floor(corners.min(axis=0) * size), 0, size).astype(np.int64)
+    high = np.clip(np.ceil(corners.max(axis=0) * size), 0, size).astype(np.int64)
+    # the pixels (rows, columns) that the object may touch
+    window = slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
     top, left = window[0].start * k, window[1].start * k
     height, width = (w.stop - w.start for w in window)
     inside = rasterise(

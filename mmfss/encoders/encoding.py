@@ -16,7 +16,7 @@ from mmfss.arguments import integer
 from mmfss.batching import cat
 from mmfss.features.cache import FeatureCache
 from mmfss.features.fingerprint import WeightsVersion, arithmetic, fingerprint
-from mmfss.features.images import LazyImages, content_key
+from mmfss.features.images import DeferredBatch, content_key
 
 from .base import Encoder, Step
 
@@ -79,7 +79,7 @@ class Encoding:
             self.encoders[name].compile(**{'dynamic': False, **options})
 
     def __call__(
-        self, names: Iterable[str], images: Tensor | LazyImages, training: bool = False
+        self, names: Iterable[str], images: Tensor | DeferredBatch, training: bool = False
     ) -> dict[str, Levels]:
         """What some of the encoders give for N images.
 
@@ -97,9 +97,9 @@ class Encoding:
             return self._without_gradient(steps, images)
         self._has_trained = True
         frozen = {name: some[: leading_frozen(some)] for name, some in steps.items()}
-        if isinstance(images, LazyImages) and any(not some for some in frozen.values()):
+        if isinstance(images, DeferredBatch) and any(not some for some in frozen.values()):
             images = all_pixels(images)
-        if self.cache is not None and (isinstance(images, LazyImages) or self.cache.training):
+        if self.cache is not None and (isinstance(images, DeferredBatch) or self.cache.training):
             before = self._without_gradient({k: v for k, v in frozen.items() if v}, images)
         else:
             images = all_pixels(images)
@@ -112,7 +112,7 @@ class Encoding:
 
     @torch.no_grad()
     def _without_gradient(
-        self, steps: Mapping[str, Sequence[Step]], images: Tensor | LazyImages
+        self, steps: Mapping[str, Sequence[Step]], images: Tensor | DeferredBatch
     ) -> dict[str, Levels]:
         """The steps of each encoder for all images, through the cache."""
         if self.cache is None:
@@ -121,7 +121,7 @@ class Encoding:
                 name: cat([self._chunk(name, some, pixels) for pixels in chunks])
                 for name, some in steps.items()
             }
-        lazy = isinstance(images, LazyImages)
+        lazy = isinstance(images, DeferredBatch)
         names = images.keys if lazy else [content_key(image) for image in images]
         place = {name: names.index(name) for name in names}
         keys = {encoder: self._key(encoder, some) for encoder, some in steps.items()}
@@ -222,7 +222,7 @@ def leading_frozen(steps: Sequence[Step]) -> int:
     return len(steps)
 
 
-def all_pixels(images: Tensor | LazyImages) -> Tensor:
+def all_pixels(images: Tensor | DeferredBatch) -> Tensor:
     """The pixels (N, 3, S, S); images that have not been read are read."""
     if isinstance(images, Tensor):
         return images

@@ -17,7 +17,7 @@ from mmseg.registry import HOOKS
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.engine.guards import bare_model
 from mmfss.engine.loops import autocast_of
-from mmfss.features.images import ImageFile
+from mmfss.features.images import DeferredImage
 
 
 @HOOKS.register_module()
@@ -68,7 +68,7 @@ class PrefillFeaturesHook(Hook):
         if world == 1 or directory is None or not defers:
             return
         start, failed, seen_to = time.perf_counter(), None, 0
-        images = dataset.unread_images()
+        images = dataset.deferred_images()
         todo = [name for name in images if name not in self._done]
         share = todo[rank::world]
         try:
@@ -97,7 +97,7 @@ def _report(runner: Runner) -> None:
         print_log(said, 'current')
 
 
-def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:
+def encode(model: Any, files: Sequence[DeferredImage], chunk: int) -> int:
     """Encode files that the cache of a model has no features of, as long as it shares them.
 
     Args:
@@ -109,7 +109,7 @@ def encode(model: Any, files: Sequence[ImageFile], chunk: int) -> int:
         How many of the files were seen to.
     """
     for start in range(0, len(files), chunk):
-        images = model.data_preprocessor.unread(files[start : start + chunk])
+        images = model.data_preprocessor.deferred(files[start : start + chunk])
         model.encoding(model.encoders, images)
         if not model.encoding.cache.shares:
             return start

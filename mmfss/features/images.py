@@ -1,7 +1,7 @@
-"""Images that are not read before somebody needs their pixels, and keys that name them.
+"""Deferred images, which are not read before somebody needs their pixels, and keys that name them.
 
 With a feature cache most images of an evaluation need not be opened at all: what the encoders
-gave for them is kept under :attr:`ImageFile.key`.
+gave for them is kept under :attr:`DeferredImage.key`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ImageSteps:
     Attributes:
         transforms: from the one that reads ``img_path`` on; each takes and returns mmcv's dict.
         digest: of all that decides about their result, see
-            :func:`mmfss.datasets.deferring.image_steps`.
+            :func:`mmfss.datasets.deferred.image_steps`.
     """
 
     transforms: tuple[Callable[[dict], dict | None], ...]
@@ -85,7 +85,7 @@ def file_identity(path: str | os.PathLike) -> tuple[str, int, int, int, int]:
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class DeferredImage:
     """An image of an episode that has not been read.
 
     Attributes:
@@ -134,25 +134,25 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class DeferredImages:
     """Images of one episode, in the place of pixels: the query's, or those of the K supports.
 
     It is no Sequence, so that mmengine's collate functions leave it whole.
     """
 
-    files: tuple[ImageFile, ...]
+    files: tuple[DeferredImage, ...]
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[ImageFile]:
+    def __iter__(self) -> Iterator[DeferredImage]:
         return iter(self.files)
 
-    def __getitem__(self, place: int) -> ImageFile:
+    def __getitem__(self, place: int) -> DeferredImage:
         return self.files[place]
 
 
-class LazyImages:
+class DeferredBatch:
     """N images in the place of a (N, 3, S, S) tensor; each is read when its pixels are asked for.
 
     Args:
@@ -164,7 +164,7 @@ class LazyImages:
 
     def __init__(
         self,
-        files: Sequence[ImageFile],
+        files: Sequence[DeferredImage],
         bgr_to_rgb: bool = True,
         device: torch.device | str = 'cpu',
         non_blocking: bool = False,
@@ -185,7 +185,7 @@ class LazyImages:
         """Read image ``place``: float32 (1, 3, S, S) 0..255 on the device.
 
         Raises:
-            ValueError, FileNotFoundError: as :meth:`ImageFile.read`.
+            ValueError, FileNotFoundError: as :meth:`DeferredImage.read`.
         """
         image = self.files[place].read().to(self.device, non_blocking=self.non_blocking)
         image = image.flip(-3) if self.bgr_to_rgb else image

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mmfss.encoders.base import Encoder
 from mmfss.encoders.encoding import Encoding, leading_frozen
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 from mmfss.functional import logits_to_mask, resize_mask
 
 
@@ -179,7 +179,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         the supported objects look alike? See :mod:`mmfss.apis.object_score`."""
         raise NotImplementedError
 
-    def encode_image(self, images: Tensor | LazyImages, role: str = 'query') -> Any:
+    def encode_image(self, images: Tensor | DeferredBatch, role: str = 'query') -> Any:
         """Features of N images.
 
         Args:

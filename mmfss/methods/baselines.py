@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder, build_part
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 
 from .base import FewShotModel, Segmentation
 from .fssam.prompts import PromptGenerator, Prototypes
@@ -30,7 +30,7 @@ class AllForeground(FewShotModel):
     def __init__(self, image_size: int = 512, **common: Any) -> None:
         super().__init__({}, integer('model.image_size', image_size, 1), **common)
 
-    def encode_image(self, images: Tensor | LazyImages, role: str = 'query') -> Tensor:
+    def encode_image(self, images: Tensor | DeferredBatch, role: str = 'query') -> Tensor:
         """Ones (N, 1, 1, 1): all images are alike. None of them is read."""
         return torch.ones(len(images), 1, 1, 1, device=images.device)
 

@@ -13,7 +13,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmfss.features.images import ImageFile, ImageFiles, LazyImages
+from mmfss.features.images import DeferredBatch, DeferredImage, DeferredImages
 
 _KEYS = ('query', 'support', 'support_mask')
 _NDIM = {'query': 3, 'support': 4, 'support_mask': 3}
@@ -46,13 +46,13 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
             data: ``inputs`` with ``query``, ``support`` and ``support_mask``: uint8 tensors per
                 episode in a list, or stacked: (B, 3, S, S), (B, K, 3, S, S), (B, K, S, S);
                 mask values 0, 1 and 255. Where the dataset defers images, ``query`` and
-                ``support`` are lists of B :class:`~mmfss.features.images.ImageFiles`.
+                ``support`` are lists of B :class:`~mmfss.features.images.DeferredImages`.
                 ``data_samples``: list of B samples, or absent.
             training: Has no effect.
 
         Returns:
             ``inputs``: ``query`` float32 (B, 3, S, S) and ``support`` float32 (B, K, 3, S, S),
-            RGB 0..255; deferred images as :class:`~mmfss.features.images.LazyImages`, B and
+            RGB 0..255; deferred images as :class:`~mmfss.features.images.DeferredBatch`, B and
             B K episode-major. ``support_mask`` uint8 (B, K, S, S). ``data_samples`` as given.
 
         Raises:
@@ -74,17 +74,17 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
             data_samples=self.cast_data(samples),
         )
 
-    def unread(self, files: Sequence[ImageFile]) -> LazyImages:
+    def deferred(self, files: Sequence[DeferredImage]) -> DeferredBatch:
         """What the model takes in the place of the pixels of files."""
-        return LazyImages(files, self.bgr_to_rgb, self.device, self._non_blocking)
+        return DeferredBatch(files, self.bgr_to_rgb, self.device, self._non_blocking)
 
     def _prepared(
-        self, key: str, value: Sequence[Tensor | ImageFiles] | Tensor
-    ) -> Tensor | LazyImages:
+        self, key: str, value: Sequence[Tensor | DeferredImages] | Tensor
+    ) -> Tensor | DeferredBatch:
         """One entry of the inputs, stacked, on the device, in the form that the model takes."""
-        files = [file for item in value if isinstance(item, ImageFiles) for file in item]
+        files = [file for item in value if isinstance(item, DeferredImages) for file in item]
         if files:
-            return self.unread(files)
+            return self.deferred(files)
         stacked = value if isinstance(value, Tensor) else torch.stack(tuple(value))  # type: ignore[arg-type]
         moved = self.cast_data(stacked)
         if key == 'support_mask':
@@ -93,7 +93,7 @@ class EpisodeDataPreprocessor(BaseDataPreprocessor):
 
 
 def check_episodes(
-    inputs: Mapping[str, Sequence[Tensor | ImageFiles] | Tensor],
+    inputs: Mapping[str, Sequence[Tensor | DeferredImages] | Tensor],
     samples: Sequence | None = None,
     image_size: int | None = None,
 ) -> None:
@@ -128,9 +128,9 @@ def check_episodes(
     _check_unmixed(inputs)
 
 
-def _check_unmixed(inputs: Mapping[str, Sequence[Tensor | ImageFiles] | Tensor]) -> None:
+def _check_unmixed(inputs: Mapping[str, Sequence[Tensor | DeferredImages] | Tensor]) -> None:
     """All images of a batch are deferred, or none."""
-    deferred = {isinstance(value, ImageFiles) for key in _KEYS[:2] for value in inputs[key]}
+    deferred = {isinstance(value, DeferredImages) for key in _KEYS[:2] for value in inputs[key]}
     if len(deferred) > 1:
         raise ValueError(
             'a batch has some images as pixels and others as files; take all its episodes from '
@@ -138,7 +138,7 @@ def _check_unmixed(inputs: Mapping[str, Sequence[Tensor | ImageFiles] | Tensor])
         )
 
 
-def _shape(images: Tensor | ImageFiles) -> tuple[int, ...]:
+def _shape(images: Tensor | DeferredImages) -> tuple[int, ...]:
     """Shape of a tensor, or of what the K files of an episode are going to be."""
     if isinstance(images, Tensor):
         return tuple(images.shape)
@@ -146,11 +146,11 @@ def _shape(images: Tensor | ImageFiles) -> tuple[int, ...]:
 
 
 def _check_form(
-    episode: Mapping[str, Tensor | ImageFiles], name: str, image_size: int | None
+    episode: Mapping[str, Tensor | DeferredImages], name: str, image_size: int | None
 ) -> None:
     shapes = {}
     for key, value in episode.items():
-        if isinstance(value, ImageFiles) and key != 'support_mask':
+        if isinstance(value, DeferredImages) and key != 'support_mask':
             _check_files(value, key, name)
             shapes[key] = _shape(value) if key == 'support' else _shape(value)[1:]
             continue
@@ -179,7 +179,7 @@ def _check_form(
         )
 
 
-def _check_files(files: ImageFiles, key: str, name: str) -> None:
+def _check_files(files: DeferredImages, key: str, name: str) -> None:
     """One file for a query, at least one for supports, all of one size to come."""
     if not len(files) or (key == 'query' and len(files) != 1):
         raise ValueError(

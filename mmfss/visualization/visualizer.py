@@ -17,7 +17,7 @@ from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from mmfss.features.images import ImageFile, ImageFiles
+from mmfss.features.images import DeferredImage, DeferredImages
 from mmfss.files import atomic
 from mmfss.visualization.episodes import draw_episode, stack_rows
 from mmfss.visualization.overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
@@ -124,9 +124,9 @@ class EpisodeVisualizer(SegLocalVisualizer):
         self.add_image(name, picture, step)
 
 
-def _image(image: torch.Tensor | ImageFile) -> np.ndarray:
+def _image(image: torch.Tensor | DeferredImage) -> np.ndarray:
     """uint8 (3, H, W) BGR, or the file that has it -> uint8 (H, W, 3) RGB."""
-    tensor = image.read() if isinstance(image, ImageFile) else image
+    tensor = image.read() if isinstance(image, DeferredImage) else image
     return np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0)[..., ::-1])
 
 
@@ -236,7 +236,7 @@ class EpisodeVisualizationHook(Hook):
                 continue
             query = inputs['query'][index]
             row = draw(
-                _image(query[0] if isinstance(query, ImageFiles) else query),
+                _image(query[0] if isinstance(query, DeferredImages) else query),
                 [_image(support) for support in inputs['support'][index]],
                 [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
                 output,

@@ -1,4 +1,4 @@
-"""Episodes whose images are left unread are the same as those that are read."""
+"""Episodes whose images are deferred are the same as those that are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from tiny_runs import write_shapes
 from torch.utils.data import DataLoader
 
-from mmfss.datasets.deferring import image_steps, without_pixels
+from mmfss.datasets.deferred import deferred_pipeline, image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.datasets.io import image_shape, read_image
-from mmfss.features.images import ImageFile, ImageFiles, LazyImages
+from mmfss.features.images import DeferredBatch, DeferredImage, DeferredImages
 from mmfss.methods.data_preprocessor import EpisodeDataPreprocessor
 
 LOAD, LABEL = dict(type='LoadImage'), [dict(type='LoadLabel'), dict(type='BinarizeLabel')]
@@ -38,7 +38,9 @@ def assert_same(one, other):
     inputs, deferred = one['inputs'], other['inputs']
     assert list(inputs) == list(deferred)
     assert torch.equal(inputs['support_mask'], deferred['support_mask'])
-    assert isinstance(deferred['query'], ImageFiles) and isinstance(deferred['support'], ImageFiles)
+    assert isinstance(deferred['query'], DeferredImages) and isinstance(
+        deferred['support'], DeferredImages
+    )
     assert torch.equal(inputs['query'], deferred['query'][0].read())
     assert torch.equal(inputs['support'], torch.stack([f.read() for f in deferred['support']]))
     assert [f.path for f in deferred['support']] == list(a.support_paths)
@@ -107,7 +109,7 @@ def test_workers_and_model_input(big_voc):
             expected = preprocess(pseudo_collate(items))['inputs']
             got = preprocess(batch)['inputs']
             for key in ('query', 'support'):
-                assert isinstance(got[key], LazyImages)
+                assert isinstance(got[key], DeferredBatch)
                 pixels = torch.cat([got[key].pixels(i) for i in range(len(got[key]))])
                 assert torch.equal(pixels, expected[key].reshape(-1, 3, 32, 32))
             assert torch.equal(got['support_mask'], expected['support_mask'])
@@ -217,14 +219,14 @@ def test_forms_of_images(tmp_path, name, orientation, upright):
         ],
     ):
         whole = compose(transforms)(dict(img_path=str(path), seg_fields=[]))
-        left = without_pixels(compose(transforms))(dict(img_path=str(path), seg_fields=[]))
+        left = deferred_pipeline(compose(transforms))(dict(img_path=str(path), seg_fields=[]))
         assert not left['img'].any() and left['img'].shape == whole['img'].shape
         assert {k: v for k, v in left.items() if k != 'img'} == {
             k: v for k, v in whole.items() if k != 'img'
         }
         steps = image_steps(compose(transforms))
-        file = ImageFile(
-            str(path), ImageFile.key_of(str(path), steps), steps, left['img'].shape[:2]
+        file = DeferredImage(
+            str(path), DeferredImage.key_of(str(path), steps), steps, left['img'].shape[:2]
         )
         assert torch.equal(file.read(), torch.from_numpy(whole['img'].transpose(2, 0, 1)))
 

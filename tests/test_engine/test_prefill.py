@@ -19,7 +19,7 @@ from mmfss.commands.caching import set_loaders
 from mmfss.commands.preparation import set_evaluation_amp
 from mmfss.datasets import EpisodicDataset
 from mmfss.engine.prefill import PrefillFeaturesHook
-from mmfss.features.images import ImageFile
+from mmfss.features.images import DeferredImage
 
 
 @pytest.fixture(scope='module')
@@ -46,8 +46,8 @@ def run(cfg, kind='test'):
     """Metrics, images read before the first episode, and in all."""
     compat.set_cpu_model_wrapper(cfg)
     torch.manual_seed(0)
-    read, original = [], ImageFile.read
-    ImageFile.read = lambda file: read.append(file.path) or original(file)
+    read, original = [], DeferredImage.read
+    DeferredImage.read = lambda file: read.append(file.path) or original(file)
     try:
         runner = Runner.from_cfg(cfg)
         model = getattr(runner.model, 'module', runner.model)
@@ -55,7 +55,7 @@ def run(cfg, kind='test'):
         model.register_forward_pre_hook(lambda *args: before.append(len(read)))
         metrics = getattr(runner, kind)()
     finally:
-        ImageFile.read = original
+        DeferredImage.read = original
     return dict(metrics=metrics, first=read[: before[0]], read=read)
 
 
@@ -151,7 +151,7 @@ class Episodes(EpisodicDataset):
     def __init__(self, defer_images: bool) -> None:
         self.defer_images = defer_images
 
-    def unread_images(self):
+    def deferred_images(self):
         raise Reached
 
 

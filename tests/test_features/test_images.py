@@ -14,12 +14,12 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from mmfss.datasets.deferring import image_steps
+from mmfss.datasets.deferred import image_steps
 from mmfss.datasets.episode_loading import compose
 from mmfss.features.images import (
-    ImageFile,
-    ImageFiles,
-    LazyImages,
+    DeferredBatch,
+    DeferredImage,
+    DeferredImages,
     content_key,
     file_identity,
 )
@@ -33,7 +33,7 @@ def steps_of(*transforms):
 
 
 def key_of(path, *transforms):
-    return ImageFile.key_of(str(path), steps_of(*(transforms or (LOAD, RESIZE))))
+    return DeferredImage.key_of(str(path), steps_of(*(transforms or (LOAD, RESIZE))))
 
 
 def write(path, seed=0, size=(20, 30)):
@@ -44,7 +44,7 @@ def write(path, seed=0, size=(20, 30)):
 
 def image_file(path, *transforms, shape=(32, 32)):
     steps = steps_of(*(transforms or (LOAD, RESIZE)))
-    return ImageFile(str(path), ImageFile.key_of(str(path), steps), steps, shape)
+    return DeferredImage(str(path), DeferredImage.key_of(str(path), steps), steps, shape)
 
 
 def test_key_stays_and_is_that_of_the_file_not_of_its_name(tmp_path):
@@ -147,7 +147,7 @@ def test_file_that_goes_away(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'image file not found: .*a\.png'):
         file.read()
     with pytest.raises(FileNotFoundError, match=r'image file not found: .*a\.png'):
-        ImageFile.key_of(file.path, file.steps)
+        DeferredImage.key_of(file.path, file.steps)
 
 
 def test_truncated_file(tmp_path):
@@ -191,7 +191,7 @@ def test_transforms_of_users(tmp_path):
     keys = {key_of(path, LOAD, Darker(by), RESIZE) for by in (2, 3, np.int64(3), [1, (2, {3: 4})])}
     assert len(keys) == 3
     plain, dark = image_file(path, LOAD), image_file(path, LOAD, Darker())
-    plain, dark = (ImageFile(f.path, f.key, f.steps, (20, 30)) for f in (plain, dark))
+    plain, dark = (DeferredImage(f.path, f.key, f.steps, (20, 30)) for f in (plain, dark))
     assert torch.equal(dark.read(), plain.read() // 2)
     with pytest.raises(ValueError, match=r"NeedsLabel failed on .*a\.png: KeyError: 'gt_seg_map'"):
         image_file(path, LOAD, NeedsLabel()).read()
@@ -226,9 +226,9 @@ def test_class_without_a_file():
         steps_of(LOAD, made())
 
 
-def test_lazy_images(tmp_path):
+def test_deferred_batch(tmp_path):
     files = [image_file(write(tmp_path / f'{i}.png', i)) for i in range(3)]
-    images, bgr = LazyImages(files), LazyImages(files, bgr_to_rgb=False)
+    images, bgr = DeferredBatch(files), DeferredBatch(files, bgr_to_rgb=False)
     assert len(images) == 3 and len({*images.keys, *bgr.keys, *(f.key for f in files)}) == 9
     for i, file in enumerate(files):
         pixels = images.pixels(i)
@@ -238,7 +238,7 @@ def test_lazy_images(tmp_path):
 
 
 def test_image_files_pass_through_collate_pickle_and_pinning(tmp_path):
-    files = ImageFiles(tuple(image_file(write(tmp_path / f'{i}.png', i)) for i in range(2)))
+    files = DeferredImages(tuple(image_file(write(tmp_path / f'{i}.png', i)) for i in range(2)))
     batch = pseudo_collate([dict(inputs=dict(support=files))] * 3)
     assert batch['inputs']['support'] == [files] * 3
     assert pin_memory(batch) == batch

@@ -14,9 +14,9 @@ from mmengine.structures import PixelData
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
-from mmfss.datasets.deferring import image_steps
+from mmfss.datasets.deferred import image_steps
 from mmfss.datasets.episode_loading import compose
-from mmfss.features.images import ImageFile, ImageFiles
+from mmfss.features.images import DeferredImage, DeferredImages
 from mmfss.visualization import visualizer
 from mmfss.visualization.episodes import CAPTION_HEIGHT, GAP, TITLE_HEIGHT
 from mmfss.visualization.visualizer import EpisodeVisualizationHook, EpisodeVisualizer
@@ -100,11 +100,13 @@ def test_deferred_images_are_read(tmp_path, shots):
     cv2.imwrite(str(tmp_path / 'blue.png'), blue)
     steps = image_steps(compose([dict(type='LoadImage')]))
     path = str(tmp_path / 'blue.png')
-    file = ImageFile(path, ImageFile.key_of(path, steps), steps, (SIDE, SIDE))
+    file = DeferredImage(path, DeferredImage.key_of(path, steps), steps, (SIDE, SIDE))
     for name, deferred in (('read.png', False), ('deferred.png', True)):
         batch, outputs = make_batch(2, shots=shots)
         if deferred:
-            files = dict(query=[ImageFiles((file,))] * 2, support=[ImageFiles((file,) * shots)] * 2)
+            files = dict(
+                query=[DeferredImages((file,))] * 2, support=[DeferredImages((file,) * shots)] * 2
+            )
             batch['inputs'].update(files)
         run_test(build(out_file=name), make_runner(tmp_path), [(batch, outputs)])
     assert (tmp_path / 'read.png').read_bytes() == (tmp_path / 'deferred.png').read_bytes()

@@ -40,7 +40,7 @@ def rules_of(model: FSSAM, dataset: Dataset | None = None) -> dict[CodeType, Rul
     """What begins a stage when episodes of ``dataset`` go through ``model``."""
     sam2, kind = type(model.sam2), type(model)
     rules: dict[CodeType, Rule] = {
-        code_of(images.ImageFile.read): READ,
+        code_of(images.DeferredImage.read): READ,
         code_of(cache.FeatureCache.get): KEPT,
         code_of(cache.FeatureCache.put): KEPT,
         code_of(fingerprint.fingerprint): FINGERPRINT,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,13 @@ from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.io import read_image, save_png
 from mmfss.datasets.preparation.jobs import Done, read_complete
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
-from mmfss.datasets.preparation.sources import THRESHOLD, binary_mask, find_folder, image_size
+from mmfss.datasets.preparation.sources import (
+    THRESHOLD,
+    Drawn,
+    binary_mask,
+    find_folder,
+    image_size,
+)
 from mmfss.datasets.prepared import mask_path
 from mmfss.words import repeated
 
@@ -29,15 +34,6 @@ SIDE = 1024
 _DOWNLOAD = (
     'unpack "Chest Xray Masks and Labels": its folder "Lung Segmentation" has CXR_png and masks'
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """A radiograph, its mask, and the name of both in the output."""
-
-    image: Path
-    mask: Path
-    name: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +91,7 @@ def prepare(args: argparse.Namespace) -> str:
     return '\n'.join(lines)
 
 
-def shrink(job: Job, out: Path, side: int) -> Done:
+def shrink(job: Drawn, out: Path, side: int) -> Done:
     """Write image and mask with the longer side ``side`` at most, unless the mask is empty."""
     height, width = image_size(job.image)
     scale = min(1.0, side / max(height, width))
@@ -118,7 +114,7 @@ def shrink(job: Job, out: Path, side: int) -> Done:
     return Done(written=1, result={name: class_areas(labels)})
 
 
-def _jobs(images: Path, masks: Path, subsets: list[str]) -> list[Job]:
+def _jobs(images: Path, masks: Path, subsets: list[str]) -> list[Drawn]:
     """The masks of the subsets with their images, by name.
 
     Raises:
@@ -131,7 +127,7 @@ def _jobs(images: Path, masks: Path, subsets: list[str]) -> list[Job]:
             raise FileNotFoundError(f'no masks {SUBSETS[subset]}*.png in {masks}; {_DOWNLOAD}')
         for file in files:
             name = file.stem.removesuffix('_mask')
-            jobs.append(Job(images / f'{name}.png', file, name))
+            jobs.append(Drawn(images / f'{name}.png', file, name))
     if twice := repeated(job.name for job in jobs):
         raise ValueError(f'{masks} has two masks of one image: {twice[:5]}; remove one of them')
     return jobs

@@ -8,15 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmfss.datasets.folds import Folds
+from mmfss.datasets.folds import Benchmark, Folds
 from mmfss.datasets.io import read_image, save_png
-from mmfss.datasets.preparation.instances import decode
+from mmfss.datasets.preparation.instances import Instances, decode, need_pycocotools
 from mmfss.datasets.preparation.jobs import Done, is_older, read_complete
-from mmfss.datasets.preparation.recipe import Made, add_folders
-from mmfss.datasets.preparation.sources import BLACK_WHITE, image_size
+from mmfss.datasets.preparation.recipe import Made, Recipe, add_folders, make
+from mmfss.datasets.preparation.sources import BLACK_WHITE, find_folder, image_size
 from mmfss.datasets.preparation.tiles import Box
 from mmfss.datasets.prepared import mask_path
 
@@ -43,10 +44,13 @@ def add_instance_arguments(
     )
 
 
-def check_min_images(args: argparse.Namespace) -> None:
-    """ValueError where ``--min-images`` leaves classes that no episode can be of."""
+def find_root(args: argparse.Namespace, remedy: str) -> Path:
+    """ROOT; ValueError, too, where ``--min-images`` leaves classes that no episode can be of."""
+    need_pycocotools()
+    root = find_folder(args.root, remedy)
     if args.min_images < 2:
         raise ValueError(f'--min-images must be at least 2, an episode, got {args.min_images}')
+    return root
 
 
 @dataclass(frozen=True)
@@ -167,19 +171,53 @@ def group(rows: Iterable[dict], labels: Mapping[int, int]) -> dict[int, list[dic
     return groups
 
 
-def split_lines(made: Mapping[str, Made]) -> list[str]:
-    """A line per split: its images, those left out, files made."""
-    lines = []
+def make_annotated(
+    args: argparse.Namespace,
+    root: Path,
+    images: Path,
+    benchmark: Benchmark,
+    parts: Mapping[str, Instances],
+    jobs: Mapping[str, Iterable[Job]],
+    options: Mapping[str, Any],
+    **source: Any,
+) -> list[str]:
+    """Make the masks of splits that were annotated in COCO's format, each from a file of its own.
+
+    Args:
+        args: ``out``, ``workers``, ``min_images``.
+        root: The download.
+        images: Folder of the images that the lists name.
+        benchmark: Classes and folds.
+        parts: ``{split: its annotations}``.
+        jobs: ``{split: its jobs}``.
+        options: What else decides what is written.
+        source: What else dataset.json says of where all this is from.
+
+    Returns:
+        The summary: a line per split and fold.
+    """
+    recipe = Recipe(
+        title='{}',
+        benchmark=benchmark,
+        kind='class_masks',
+        images=images,
+        jobs={split: list(some) for split, some in jobs.items()},
+        job=partial(write_class_masks, out=args.out),
+        options={},
+        options_of={split: dict(annotations=parts[split].digest, **options) for split in jobs},
+        source=dict(min_images=args.min_images, **source),
+    )
+    made, lines = make(recipe, root, args), []
     for split, one in made.items():
         left_out = f', {len(one.empty)} left out, as no class covers a pixel' if one.empty else ''
         lines.append(f'  {split}: {len(one.images)} images{left_out}; files {one.tally}')
-    return lines
+    return lines + novel_lines(benchmark, made)
 
 
-def novel_lines(novel: Folds, made: Mapping[str, Made]) -> list[str]:
+def novel_lines(benchmark: Benchmark, made: Mapping[str, Made]) -> list[str]:
     """A line per fold: its novel classes, and how many images of each split show one of them."""
     lines = []
-    for fold, classes in enumerate(map(set, novel)):
+    for fold, classes in enumerate(map(set, benchmark.novel)):
         counts = {
             split: sum(not classes.isdisjoint(areas) for areas in one.images.values())
             for split, one in made.items()

@@ -48,11 +48,8 @@ class Example:
     image_size: int = 128
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ('images', 1, 99999),
-            ('seed', 0, 2**32 - 1),
-            ('image_size', 32, 1024),
-        ):
+        limits = dict(images=(1, 99999), seed=(0, 2**32 - 1), image_size=(32, 1024))
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f'{name} must be from {low} to {high}, got {value}')

@@ -104,11 +104,7 @@ def write(sample: Sample, rules: Rules) -> Done:
     Raises:
         FileNotFoundError, ValueError: As for :func:`inspect`.
     """
-    if sample.mask is None:
-        masks = _from_annotations(sample, rules)
-    else:
-        mask = _read(sample.mask, rules.images / sample.image)
-        masks = _from_two_values(sample, mask, rules) if sample.class_id else {None: mask}
+    masks = _masks(sample, rules)
     written = 0
     areas: dict[int, int] = {}
     for class_id, mask in masks.items():
@@ -117,29 +113,75 @@ def write(sample: Sample, rules: Rules) -> Done:
         if there is None or not np.array_equal(there, mask):
             save_png(path, mask)
             written += 1
-        areas.update(
-            class_areas(mask) if class_id is None else {class_id: int(np.count_nonzero(mask == 1))}
-        )
+        found = class_areas(mask)
+        areas |= found if class_id is None else {class_id: found[1]}
     return Done(written, len(masks) - written, areas)
 
 
-def _empty(mask_file: Path | None) -> ValueError:
+def _masks(sample: Sample, rules: Rules) -> Masks:
+    """The masks of an image in the form in which they are written."""
+    if sample.mask is None:
+        if rules.kind == 'label_maps':
+            return {None: paint(sample.annotations, rules.labels, *sample.shape)[0]}
+        return dict(annotated_masks(sample, rules.labels).items())
+    values = _read(sample.mask, rules.images / sample.image)
+    if not sample.class_id:
+        return {None: values}
+    inside = values == rules.object_value
+    if not inside.any():
+        raise _empty(sample.mask)
+    single = rules.kind == 'class_masks'
+    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
+    if rules.object_value != IGNORED:
+        mask[values == IGNORED] = IGNORED
+    return {sample.class_id if single else None: mask}
+
+
+def _empty(mask_file: Path) -> ValueError:
     return ValueError(
         f'mask {mask_file} marks no pixel as object; draw it, or remove it and its image'
     )
 
 
 def _read(mask_file: Path, image: Path) -> np.ndarray:
-    """The mask of an image, checked against the size of the image."""
-    shape = image_size(image)
-    mask = read_mask(mask_file)
-    if mask.shape != shape:
-        raise ValueError(
-            f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its '
-            f'image {image} is {shape[1]} x {shape[0]}; they must be equal{_turned(image)}'
-        )
-    _check_upright(image, shape)
+    """The mask of an image, checked against the image."""
+    (height, width), mask = image_size(image), read_mask(mask_file)
+    _check_fit(
+        image,
+        (height, width),
+        mask.shape,
+        f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its '
+        f'image {image} is {width} x {height}; they must be equal',
+    )
     return mask
+
+
+def _check_fit(
+    image: Path, shape: tuple[int, ...], marked: tuple[int, ...], differs: str, shown: bool = True
+) -> None:
+    """Check that what is marked belongs to the pixels of a photo as they are stored.
+
+    Args:
+        image, shape: The photo, and its (height, width) as stored.
+        marked: (height, width) of the marks.
+        differs: What is said where these differ.
+        shown: Whether there is any mark.
+
+    Raises:
+        ValueError: They differ, or programs show the photo turned and the size does not tell
+            which of the two was marked.
+    """
+    with Image.open(image) as opened:
+        turned = int(opened.getexif().get(_ORIENTATION, 1))
+    remedy = (
+        f'; the image has EXIF orientation {turned}, and programs that turn it show another '
+        'picture than its pixels: save it upright and without the tag'
+    ) * (turned > 1)
+    if shape != marked:
+        raise ValueError(f'{differs}{remedy}')
+    sideways = turned > 4  # the lower ones are mirrored or upside down
+    if shown and remedy and not (sideways and shape[0] != shape[1]):
+        raise ValueError(f'what image {image} shows may be annotated upright or as stored{remedy}')
 
 
 def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
@@ -161,52 +203,17 @@ def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
             )
 
 
-def _orientation(image: Path) -> int:
-    with Image.open(image) as opened:
-        return int(opened.getexif().get(_ORIENTATION, 1))
-
-
-def _turned(image: Path) -> str:
-    """What to do where the pixels of a photo are not upright; empty where they are."""
-    turned = _orientation(image)
-    if turned <= 1:
-        return ''
-    return (
-        f'; the image has EXIF orientation {turned}, and programs that turn it show another '
-        'picture than its pixels: save it upright and without the tag'
-    )
-
-
-def _check_upright(image: Path, shape: tuple[int, int]) -> None:
-    """ValueError if a photo is shown turned and its size does not tell what was annotated."""
-    sideways = _orientation(image) > 4  # the lower ones are mirrored or upside down
-    if _turned(image) and not (sideways and shape[0] != shape[1]):
-        raise ValueError(
-            f'what image {image} shows may be annotated upright or as stored{_turned(image)}'
-        )
-
-
-def _from_two_values(sample: Sample, values: np.ndarray, rules: Rules) -> Masks:
-    inside = values == rules.object_value
-    if not inside.any():
-        raise _empty(sample.mask)
-    single = rules.kind == 'class_masks'
-    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
-    if rules.object_value != IGNORED:
-        mask[values == IGNORED] = IGNORED
-    return {sample.class_id if single else None: mask}
-
-
 def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
-    shape = image_size(rules.images / sample.image)
-    if shape != sample.shape:
-        raise ValueError(
-            f'image {rules.images / sample.image} is {shape[1]} x {shape[0]} pixels (width x '
-            f'height), its annotations are for {sample.shape[1]} x {sample.shape[0]}; restore the '
-            f'image that was annotated, or annotate it again{_turned(rules.images / sample.image)}'
-        )
-    if sample.annotations:
-        _check_upright(rules.images / sample.image, shape)
+    image, shape = rules.images / sample.image, image_size(rules.images / sample.image)
+    _check_fit(
+        image,
+        shape,
+        sample.shape,
+        f'image {image} is {shape[1]} x {shape[0]} pixels (width x height), its annotations are '
+        f'for {sample.shape[1]} x {sample.shape[0]}; restore the image that was annotated, or '
+        'annotate it again',
+        shown=bool(sample.annotations),
+    )
     covered, overlap, empty = np.zeros(shape, np.uint8), False, 0
     classes: dict[int, np.ndarray] = {}
     for annotation in sample.annotations:
@@ -219,14 +226,6 @@ def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
         overlap |= bool((covered & area).any())
         covered |= area
     return Found(overlap=overlap, empty=empty)
-
-
-def _from_annotations(sample: Sample, rules: Rules) -> Masks:
-    shape = sample.shape
-    if rules.kind == 'label_maps':
-        return {None: paint(sample.annotations, rules.labels, *shape)[0]}
-    found = annotated_masks(sample, rules.labels)
-    return {class_id: mask for class_id, mask in found.items()}  # noqa: C416
 
 
 def annotated_masks(sample: Sample, labels: Mapping[int, int]) -> dict[int, np.ndarray]:

@@ -15,7 +15,7 @@ from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
 from mmfss.datasets.preparation.sources import (
     THRESHOLD,
-    BinaryJob,
+    Drawn,
     find_folder,
     read_names,
     write_binary,
@@ -76,9 +76,17 @@ def prepare(args: argparse.Namespace) -> str:
     root = find_folder(args.root, _DOWNLOAD)
     classes, unlisted = read_classes(root, args.splits)
     benchmark = classes.benchmark()
-    images = {name: _images(root, name) for name in benchmark.classes}
+    images = {}
+    for name in benchmark.classes:
+        files = [p.name for p in (root / name).iterdir() if p.suffix.lower() in ('.jpg', '.jpeg')]
+        if not files:
+            raise FileNotFoundError(
+                f'class {name!r} has no .jpg images in {root / name}; {_DOWNLOAD}'
+            )
+        in_order = sorted(files, key=lambda file: (len(file), file))  # of their numbers
+        images[name] = [f'{name}/{file}' for file in in_order]
     jobs = [
-        BinaryJob(root / image, (root / image).with_suffix('.png'), image, class_id)
+        Drawn(root / image, (root / image).with_suffix('.png'), image, class_id)
         for class_id, name in enumerate(benchmark.classes, 1)
         for image in images[name]
     ]
@@ -145,11 +153,3 @@ def read_classes(root: Path, splits: Path | None) -> tuple[Classes, list[str]]:
         )
     parts = {key: tuple(sorted(part)) for key, part in lists.items()}
     return Classes(**parts), sorted(folders - set(names))
-
-
-def _images(root: Path, name: str) -> list[str]:
-    """The images of a class in the order of their numbers."""
-    files = [p.name for p in (root / name).iterdir() if p.suffix.lower() in ('.jpg', '.jpeg')]
-    if not files:
-        raise FileNotFoundError(f'class {name!r} has no .jpg images in {root / name}; {_DOWNLOAD}')
-    return [f'{name}/{file}' for file in sorted(files, key=lambda file: (len(file), file))]

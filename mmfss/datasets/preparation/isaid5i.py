@@ -8,7 +8,6 @@ iSAID-5i cut (ROOT/{train,val}/images with semantic_png). See docs/datasets/isai
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,13 @@ from mmfss.datasets.folds import Benchmark, contiguous_folds
 from mmfss.datasets.io import read_mask, save_png
 from mmfss.datasets.preparation.jobs import Done, read_complete
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
-from mmfss.datasets.preparation.sources import check_size, coded_mask, find_folder, image_size
+from mmfss.datasets.preparation.sources import (
+    Drawn,
+    check_size,
+    coded_mask,
+    find_folder,
+    image_size,
+)
 from mmfss.datasets.preparation.tiles import Boxes, class_counts, save_tiles, sliding_boxes
 from mmfss.datasets.prepared import mask_path
 
@@ -50,15 +55,6 @@ _DOWNLOAD = (
     'it must hold train and val of iSAID, with the images of DOTA v1 and the masks '
     f'*{_MASK} anywhere below (unpack Semantic_masks)'
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """A picture, its mask, and the name of its tiles."""
-
-    image: Path
-    mask: Path
-    name: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +107,7 @@ def prepare(args: argparse.Namespace) -> str:
     return '\n'.join(lines)
 
 
-def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> Done:
+def cut_picture(job: Drawn, out: Path, size: int, stride: int, min_area: int) -> Done:
     """Write the tiles of a picture in which a class has ``min_area`` pixels."""
     codes = {colour: label for label, colour in enumerate(COLOURS.values())}
 
@@ -129,7 +125,7 @@ def cut_picture(job: Job, out: Path, size: int, stride: int, min_area: int) -> D
     return save_tiles(out, job.name, (job.image, job.mask), labels, choose)
 
 
-def copy_mask(job: Job, out: Path) -> Done:
+def copy_mask(job: Drawn, out: Path) -> Done:
     """Check a mask of label values and write it where prepared datasets have it."""
     shape = image_size(job.image)
     name = f'{job.name.replace("/", "/images/")}.png'
@@ -149,7 +145,7 @@ def copy_mask(job: Job, out: Path) -> Done:
     return Done(written=1, result={name: areas})
 
 
-def _jobs(root: Path, split: str, ready_made: bool) -> list[Job]:
+def _jobs(root: Path, split: str, ready_made: bool) -> list[Drawn]:
     """Images of a split with their masks. Of tiles that the authors cut, the masks hold label
     values already.
 
@@ -170,7 +166,7 @@ def _jobs(root: Path, split: str, ready_made: bool) -> list[Job]:
             f'{len(no_mask)} of {len(names)} images of {split} have no mask: {no_mask[:5]}; '
             f'{len(no_image)} masks have no image: {no_image[:5]}; {_DOWNLOAD}'
         )
-    return [Job(image, by_name[image.stem], f'{split}/{image.stem}') for image in images]
+    return [Drawn(image, by_name[image.stem], f'{split}/{image.stem}') for image in images]
 
 
 def _find(folder: Path, suffix: str) -> list[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
 from mmfss.datasets.preparation.recipe import Recipe, add_folders, make
-from mmfss.datasets.preparation.sources import THRESHOLD, BinaryJob, find_folder, write_binary
+from mmfss.datasets.preparation.sources import THRESHOLD, Drawn, find_folder, write_binary
 from mmfss.words import repeated
 
 CLASSES = 'nevus', 'seborrheic_keratosis', 'melanoma'
@@ -47,9 +47,19 @@ def prepare(args: argparse.Namespace) -> str:
     """
     images = find_folder(args.root / INPUT, _DOWNLOAD)
     masks = find_folder(args.root / TRUTH, _DOWNLOAD)
-    classes = _folders(images) if args.classes is None else _table(args.classes, images)
+    if args.classes is not None:
+        classes = read_table(args.classes, images)
+    else:
+        folders = {label: images / str(label) for label in (1, 2, 3)}
+        classes = {
+            f'{label}/{photo.name}': label
+            for label, folder in folders.items()
+            for photo in sorted(folder.glob('*.jpg'))
+        }
+        if not classes:
+            raise FileNotFoundError(f'no classes of the images in {images}; {_TABLE}')
     jobs = [
-        BinaryJob(images / image, masks / f'{Path(image).stem}_segmentation.png', image, label)
+        Drawn(images / image, masks / f'{Path(image).stem}_segmentation.png', image, label)
         for image, label in classes.items()
     ]
     recipe = Recipe(
@@ -78,19 +88,7 @@ def prepare(args: argparse.Namespace) -> str:
     return '\n'.join(lines)
 
 
-def _folders(images: Path) -> dict[str, int]:
-    """``{image: label}`` from the folders 1, 2, 3."""
-    found = {
-        f'{label}/{p.name}': label
-        for label in (1, 2, 3)
-        for p in sorted((images / str(label)).glob('*.jpg'))
-    }
-    if not found:
-        raise FileNotFoundError(f'no classes of the images in {images}; {_TABLE}')
-    return found
-
-
-def _table(file: Path, images: Path) -> dict[str, int]:
+def read_table(file: Path, images: Path) -> dict[str, int]:
     """``{image: label}`` from a table, by id.
 
     Raises:

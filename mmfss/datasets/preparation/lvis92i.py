@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
@@ -17,22 +16,13 @@ from mmfss.datasets.preparation.class_masks import (
     Job,
     add_instance_arguments,
     base_classes,
-    check_min_images,
     expect,
+    find_root,
     group,
-    novel_lines,
-    split_lines,
+    make_annotated,
     strided_folds,
-    write_class_masks,
 )
-from mmfss.datasets.preparation.instances import (
-    Instances,
-    find_annotations,
-    need_pycocotools,
-    read_instances,
-)
-from mmfss.datasets.preparation.recipe import Recipe, make
-from mmfss.datasets.preparation.sources import find_folder
+from mmfss.datasets.preparation.instances import Instances, find_annotations, read_instances
 
 NUM_FOLDS = 10
 PUBLISHED = 920
@@ -53,9 +43,7 @@ def prepare(args: argparse.Namespace) -> str:
         FileNotFoundError, ValueError: No annotations, damaged ones, images that are missing or of
             another size; pycocotools is not installed; too few classes.
     """
-    need_pycocotools()
-    root = find_folder(args.root, _IMAGES)
-    check_min_images(args)
+    root = find_root(args, _IMAGES)
     parts = {
         split: read_instances(
             find_annotations((root / 'annotations', root), f'lvis_v1_{split}.json'),
@@ -72,26 +60,11 @@ def prepare(args: argparse.Namespace) -> str:
         split: {c: label for c, label in labels.items() if label in classes}
         for split, classes in (('train', trained), ('val', qualifying))
     }
-    recipe = Recipe(
-        title='{}',
-        benchmark=benchmark,
-        kind='class_masks',
-        images=root,
-        jobs={split: list(_jobs(root, parts[split], wanted[split])) for split in args.splits},
-        job=partial(write_class_masks, out=args.out),
-        options={},
-        options_of={split: dict(annotations=parts[split].digest) for split in args.splits},
-        source=dict(min_images=args.min_images, qualifying=len(qualifying)),
-    )
-    made = make(recipe, root, args)
-    head = expect(f'classes in {args.min_images} images of val', len(qualifying), PUBLISHED)
-    return '\n'.join(
-        [
-            f'LVIS-92i: {head}; {args.out}',
-            *split_lines(made),
-            *novel_lines(benchmark.novel, made),
-        ]
-    )
+    jobs = {split: _jobs(root, parts[split], wanted[split]) for split in args.splits}
+    number = len(qualifying)
+    lines = make_annotated(args, root, root, benchmark, parts, jobs, {}, qualifying=number)
+    head = expect(f'classes in {args.min_images} images of val', number, PUBLISHED)
+    return '\n'.join([f'LVIS-92i: {head}; {args.out}', *lines])
 
 
 def _benchmark(parts: dict[str, Instances], min_images: int) -> tuple[Benchmark, set[int]]:

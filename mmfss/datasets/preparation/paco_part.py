@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from mmfss.datasets.folds import Benchmark
@@ -17,22 +16,13 @@ from mmfss.datasets.preparation.class_masks import (
     Job,
     add_instance_arguments,
     base_classes,
-    check_min_images,
     expect,
+    find_root,
     group,
-    novel_lines,
-    split_lines,
+    make_annotated,
     strided_folds,
-    write_class_masks,
 )
-from mmfss.datasets.preparation.instances import (
-    Instances,
-    find_annotations,
-    need_pycocotools,
-    read_instances,
-)
-from mmfss.datasets.preparation.recipe import Recipe, make
-from mmfss.datasets.preparation.sources import find_folder
+from mmfss.datasets.preparation.instances import Instances, find_annotations, read_instances
 from mmfss.datasets.preparation.tiles import Box
 
 NUM_FOLDS = 4
@@ -57,9 +47,7 @@ def prepare(args: argparse.Namespace) -> str:
         FileNotFoundError, ValueError: No annotations, damaged ones, parts of objects that are not
             there, images that are missing or of another size; pycocotools is not installed.
     """
-    need_pycocotools()
-    root = find_folder(args.root, _IMAGES)
-    check_min_images(args)
+    root = find_root(args, _IMAGES)
     folder = root / 'annotations'
     folders = folder, folder / 'paco_lvis_v1', root, root / 'paco_lvis_v1'
     parts = {
@@ -70,27 +58,17 @@ def prepare(args: argparse.Namespace) -> str:
         raise ValueError(f'the categories of the files of PACO differ; {_REMEDY}')
     labels = part_labels(parts['train'])
     benchmark = _benchmark(parts, labels, 'train' in args.splits, args.min_images)
-    recipe = Recipe(
-        title='{}',
-        benchmark=benchmark,
-        kind='class_masks',
-        images=root if args.whole else args.out / 'images',
-        jobs={split: list(_jobs(root, parts[split], labels, args.whole)) for split in args.splits},
-        job=partial(write_class_masks, out=args.out),
-        options={},
-        options_of={
-            split: dict(annotations=parts[split].digest, whole=args.whole) for split in args.splits
-        },
-        source=dict(min_images=args.min_images, whole=args.whole),
-    )
-    made = make(recipe, root, args)
+    images = root if args.whole else args.out / 'images'
+    jobs = {split: _jobs(root, parts[split], labels, args.whole) for split in args.splits}
+    whole = dict(whole=args.whole)
+    lines = make_annotated(args, root, images, benchmark, parts, jobs, whole, **whole)
     trained = sum(c in labels for c in parts['train'].image_counts)
     tested = sum(map(len, benchmark.novel))
     head = (
         f'PACO-Part: {expect("parts in train", trained, TRAINED)}, '
         f'{expect(f"of them in {args.min_images} images of val", tested, PUBLISHED)}; {args.out}'
     )
-    return '\n'.join([head, *split_lines(made), *novel_lines(benchmark.novel, made)])
+    return '\n'.join([head, *lines])
 
 
 def part_labels(instances: Instances) -> dict[int, int]:

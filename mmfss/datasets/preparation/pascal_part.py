@@ -129,7 +129,7 @@ def prepare(args: argparse.Namespace) -> str:
                 f'images; files {one.tally}'
                 for split, one in made.items()
             ),
-            *novel_lines(novel, made),
+            *novel_lines(recipe.benchmark, made),
         ]
     )
 

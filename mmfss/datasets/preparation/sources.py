@@ -167,24 +167,24 @@ def read_mat(
 
 
 @dataclass(frozen=True)
-class BinaryJob:
-    """A black and white mask of one class.
+class Drawn:
+    """An image and its mask.
 
     Args:
-        image: Its image.
+        image: The image.
         mask: The mask as downloaded.
-        name: What the list calls the image.
-        class_id: The class.
+        name: What the image is called in the output: that of the list, or without its suffix.
+        class_id: What is drawn, where masks are black and white.
     """
 
     image: Path
     mask: Path
     name: str
-    class_id: int
+    class_id: int = 1
 
 
-def write_binary(job: BinaryJob, out: Path, kind: str) -> Done:
-    """Write a mask unless it is complete, as part of class masks or of label maps (``kind``).
+def write_binary(job: Drawn, out: Path, kind: str) -> Done:
+    """Write a black and white mask as one of a ``kind`` of masks, unless it is complete.
 
     One without foreground is not written: there is nothing to learn or test on it.
     """

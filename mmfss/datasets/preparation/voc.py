@@ -67,14 +67,12 @@ class Plan:
 
     Args:
         train, val: Image ids of the lists, as they are written.
-        ids: Sorted ids of all images that get a mask.
-        jobs: One for each of ``ids``.
+        jobs: One for each image that gets a mask, by id.
         origin: Where the training list is from, in words.
     """
 
     train: list[str]
     val: list[str]
-    ids: list[str]
     jobs: list[Job]
     origin: str
 
@@ -99,8 +97,15 @@ def prepare(args: argparse.Namespace) -> str:
     """
     src = find_folder(args.src, _VOC)
     find_folder(src / 'JPEGImages', _VOC)
-    sbd = None if args.sbd is None else _sbd_folder(args.sbd)
-    if sbd is not None:
+    sbd = None
+    if args.sbd is not None:
+        places = (args.sbd, args.sbd / 'dataset', args.sbd / 'benchmark_RELEASE/dataset')
+        sbd = next((place for place in places if (place / 'cls').is_dir()), None)
+        if sbd is None:
+            raise FileNotFoundError(
+                f'{args.sbd} has no folder cls (nor dataset/cls) of .mat files; unpack '
+                'benchmark.tgz of SBD and give --sbd benchmark_RELEASE'
+            )
         need_scipy()
     out = src if args.out is None else args.out
     plan = make_plan(src, sbd, out)
@@ -111,11 +116,11 @@ def prepare(args: argparse.Namespace) -> str:
     tally = run(make, plan.jobs, 'VOC masks', args.workers)
     list_file = out / LISTS / TRAIN_LIST
     _write_list(list_file, plan.train)
-    areas = dict(zip(plan.ids, tally.results))
+    areas = {job.out.stem: found for job, found in zip(plan.jobs, tally.results)}
     train, val = ([areas[name] for name in names] for names in (plan.train, plan.val))
     return '\n'.join(
         [
-            f'PASCAL-5i: {len(plan.ids)} masks in {out / AUG}: {tally}',
+            f'PASCAL-5i: {len(areas)} masks in {out / AUG}: {tally}',
             f'  {len(train)} images in {list_file} ({plan.origin}), '
             f'{against_published("train", plan.train)}',
             f'  {len(val)} images in {out / LISTS}/val.txt, {against_published("val", plan.val)}',
@@ -153,16 +158,15 @@ def make_plan(src: Path, sbd: Path | None, out: Path) -> Plan:
             f'{len(both)} images are both in the training list ({origin}) and in '
             f'{lists / "val.txt"}: {both[:5]}; a list was changed: {_VOC}'
         )
-    ids = sorted(there | in_sbd | own | set(train))
     jobs = []
-    for name in ids:
+    for name in sorted(there | in_sbd | own | set(train)):
         sources = [] if out == src else [src / AUG / f'{name}.png']  # best first
         sources.append(src / 'SegmentationClass' / f'{name}.png')
         if sbd is not None and name not in own:
             sources.append(sbd / 'cls' / f'{name}.mat')
         image, mask = src / 'JPEGImages' / f'{name}.jpg', out / AUG / f'{name}.png'
         jobs.append(Job(image, mask, tuple(sources)))
-    return Plan(train, val, ids, jobs, origin)
+    return Plan(train, val, jobs, origin)
 
 
 def _training_list(
@@ -196,16 +200,6 @@ def _training_list(
     raise ValueError(
         f'{existing} has other images than {origin}: {len(more)} more ({", ".join(more[:3])}) and '
         f'{len(fewer)} fewer ({", ".join(fewer[:3])}); move it away, and it is made anew'
-    )
-
-
-def _sbd_folder(path: Path) -> Path:
-    for folder in (path, path / 'dataset', path / 'benchmark_RELEASE/dataset'):
-        if (folder / 'cls').is_dir():
-            return folder
-    raise FileNotFoundError(
-        f'{path} has no folder cls (nor dataset/cls) of .mat files; unpack benchmark.tgz of SBD '
-        'and give --sbd benchmark_RELEASE'
     )
 
 

@@ -27,7 +27,7 @@ from mmfss.encoders.base import Encoder, Step, build_encoder, build_part
 from mmfss.encoders.sam2.memory_attention import MemoryFrames
 from mmfss.encoders.sam2.model import DecodedMasks, SAM2Features, build_sam2
 from mmfss.encoders.sam2.prompts import PromptHeads, prompt_heads
-from mmfss.features.images import LazyImages
+from mmfss.features.images import DeferredBatch
 from mmfss.functional import resize_mask
 from mmfss.methods.base import FewShotModel, Segmentation
 
@@ -170,7 +170,7 @@ class FSSAM(FewShotModel):
 
     # ------------------------------------------------------------------ the method
 
-    def encode_image(self, images: Tensor | LazyImages, role: str = 'query') -> ImageFeatures:
+    def encode_image(self, images: Tensor | DeferredBatch, role: str = 'query') -> ImageFeatures:
         """Features of N images, see :meth:`FewShotModel.encode_image`."""
         levels = super().encode_image(images, role)
         sam2 = self.sam2.features(*levels['sam2'])

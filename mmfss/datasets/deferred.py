@@ -1,4 +1,4 @@
-"""Episodes whose images are left unread: which pipelines allow it, and how they then run.
+"""Episodes whose images are deferred: which pipelines allow it, and how they then run.
 
 The pixels of an image may be left for later only where they depend on nothing but its file. The
 label takes the same way as ever; in the place of the image goes a stand-in of its size.
@@ -11,7 +11,7 @@ import inspect
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import cv2
@@ -25,6 +25,7 @@ from PIL import features
 from mmfss.datasets import io
 from mmfss.datasets.transforms import RESIZE, BinarizeLabel, LoadImage, LoadLabel
 from mmfss.features.images import ImageSteps
+from mmfss.files import source_digest
 
 _LABEL = (LoadLabel, BinarizeLabel)
 _ALLOWED = (LoadImage, *_LABEL, *RESIZE, Pad)
@@ -52,14 +53,10 @@ def check_deferrable(pipeline: Compose, name: str) -> None:
         kind = type(transform)
         again = place and kind is LoadImage
         said = not inspect.isroutine(transform) and getattr(transform, 'deterministic', False)
-        known = kind in _ALLOWED or said is True
-        if known and not again:
+        if (kind in _ALLOWED or said is True) and not again:
             continue
-        why = (
-            'reads the image again'
-            if again
-            else 'may be random or look at image and label together'
-        )
+        together = 'may be random or look at image and label together'
+        why = 'reads the image again' if again else together
         raise ValueError(
             f'images cannot be deferred: {kind.__name__} in {name} {why}, and features are kept '
             'only of pixels that depend on the file alone. Allowed are '
@@ -78,41 +75,28 @@ def image_steps(pipeline: Compose, name: str = 'the pipeline') -> ImageSteps:
     """
     check_deferrable(pipeline, name)
     steps = tuple(t for t in pipeline.transforms if type(t) not in _LABEL)
-    said = [_versions(), *(_description(step, name) for step in steps)]
-    text = json.dumps(said, sort_keys=True, separators=(',', ':'))
-    return ImageSteps(steps, hashlib.sha256(text.encode()).hexdigest())
-
-
-def _versions() -> dict[str, str | None]:
-    """Of whatever decides about pixels."""
-    decoders = {name: features.version(name) for name in ('jpg', 'jpg_2000', 'webp', 'libtiff')}
     packages = dict(
         Pillow=PIL.__version__, cv2=cv2.__version__, mmcv=mmcv.__version__, numpy=np.__version__
     )
-    ours = dict(io=_source(io.read_image), images=_source(ImageSteps))
-    return {**packages, **decoders, **ours, 'machine': platform.machine()}
+    decoders = {kind: features.version(kind) for kind in ('jpg', 'jpg_2000', 'webp', 'libtiff')}
+    ours = dict(io=source_digest(io.read_image), images=source_digest(ImageSteps))
+    versions = {**packages, **decoders, **ours, 'machine': platform.machine()}
+    said = [versions, *(_description(step, name) for step in steps)]
+    text = json.dumps(said, sort_keys=True, separators=(',', ':'))
+    return ImageSteps(steps, hashlib.sha256(text.encode()).hexdigest())
 
 
 def _description(transform: Any, name: str) -> dict[str, Any]:
     kind = type(transform)
     where = f'{kind.__name__} in {name}'
     state = {key: _plain(value, where) for key, value in vars(transform).items()}
-    sources = [_source(cls) for cls in inspect.getmro(kind) if cls is not object]
+    sources = [source_digest(cls) for cls in inspect.getmro(kind) if cls is not object]
     if kind not in _ALLOWED and None in sources:
         raise ValueError(
             f'images cannot be deferred: {where} is defined in no file, so that it cannot be told '
             'when its code changes. Put it into a module, or set defer_images=False'
         )
     return dict(type=f'{kind.__module__}.{kind.__qualname__}', sources=sources, state=state)
-
-
-def _source(item: Callable) -> str | None:
-    """Digest of the file that defines a class or function; None where there is no file."""
-    try:
-        file = inspect.getsourcefile(item)
-        return hashlib.sha256(Path(file or '').read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return None
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -136,19 +120,19 @@ def _plain(value: Any, where: str) -> Any:
 
 
 # ------------------------------------------------------------------------- without pixels
-def without_pixels(pipeline: Compose) -> Compose:
+def deferred_pipeline(pipeline: Compose) -> Compose:
     """A pipeline that reads of an image only its size: labels and sizes come out as ever, and
     ``img`` as a stand-in of the right shape."""
     return Compose([_stand_in(transform) for transform in pipeline.transforms])
 
 
-def _stand_in(transform: Callable[[dict], dict | None]) -> Callable[[dict], dict | None]:
+def _stand_in(transform: Any) -> Callable[[dict], dict | None]:
     if type(transform) is LoadImage:
-        return _SizeOnly(transform)
+        return partial(_read_size, load=transform)
     if type(transform) in _LABEL:
         return transform
-    fixed = type(transform) in RESIZE and transform.scale is not None  # type: ignore[attr-defined]
-    return _ResizeLabel(transform) if fixed else _OnBlank(transform)
+    fixed = type(transform) in RESIZE and transform.scale is not None
+    return partial(_resize_label if fixed else _on_blank, transform=transform)
 
 
 def _blank(shape: Sequence[int]) -> np.ndarray:
@@ -156,48 +140,33 @@ def _blank(shape: Sequence[int]) -> np.ndarray:
     return np.broadcast_to(np.uint8(0), (*shape, 3))
 
 
-class _SizeOnly:
+def _read_size(results: dict, load: LoadImage) -> dict:
     """LoadImage, of the header alone."""
-
-    def __init__(self, load: LoadImage) -> None:
-        self.load = load
-
-    def __call__(self, results: dict) -> dict:
-        shape = self.load.shape_of(results['img_path'])
-        results.update(img=_blank(shape), img_shape=shape, ori_shape=shape)
-        return results
+    shape = load.shape_of(results['img_path'])
+    results.update(img=_blank(shape), img_shape=shape, ori_shape=shape)
+    return results
 
 
-class _ResizeLabel:
+def _resize_label(results: dict, transform: Any) -> dict | None:
     """Resize to a given scale, of the label alone: mmcv's leaves an absent image out."""
-
-    def __init__(self, resize: Any) -> None:
-        self.resize = resize
-
-    def __call__(self, results: dict) -> dict | None:
-        height, width = results['img'].shape[:2]
-        new_width, new_height = self.resize.scale
-        if self.resize.keep_ratio:
-            new_width, new_height = mmcv.rescale_size((width, height), self.resize.scale)
-        if min(new_width, new_height) < 1:  # fails as ever
-            return _OnBlank(self.resize)(results)
-        del results['img']
-        results = self.resize(results)
-        results.update(
-            img=_blank((new_height, new_width)),
-            img_shape=(new_height, new_width),
-            scale_factor=(new_width / width, new_height / height),
-            keep_ratio=self.resize.keep_ratio,
-        )
-        return results
+    height, width = results['img'].shape[:2]
+    new_width, new_height = transform.scale
+    if transform.keep_ratio:
+        new_width, new_height = mmcv.rescale_size((width, height), transform.scale)
+    if min(new_width, new_height) < 1:  # fails as ever
+        return _on_blank(results, transform)
+    del results['img']
+    results = transform(results)
+    results.update(
+        img=_blank((new_height, new_width)),
+        img_shape=(new_height, new_width),
+        scale_factor=(new_width / width, new_height / height),
+        keep_ratio=transform.keep_ratio,
+    )
+    return results
 
 
-class _OnBlank:
+def _on_blank(results: dict, transform: Any) -> dict | None:
     """Any other transform, on an image of zeros."""
-
-    def __init__(self, transform: Callable[[dict], dict | None]) -> None:
-        self.transform = transform
-
-    def __call__(self, results: dict) -> dict | None:
-        results['img'] = np.zeros_like(results['img'], order='C')
-        return self.transform(results)
+    results['img'] = np.zeros_like(results['img'], order='C')
+    return transform(results)
