@@ -196,7 +196,7 @@ def register_safe_loaders() -> None:
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from mmfss.checkpoints.safe_load import load_checkpoint, made_safe
+    from mmfss.safe_load import load_checkpoint, made_safe
 
     def load_from_local(filename: str, map_location: Any = None) -> Any:
         return load_checkpoint(filename, map_location)

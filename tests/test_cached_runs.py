@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from tiny_runs import write_config, write_shapes
 
-from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.commands import test as testing
 from mmfss.commands import train as launch
 from mmfss.features.images import DeferredImage
+from mmfss.safe_load import load_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmfss.checkpoints.record import check_arch, recorded_meta
-from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.configs import CONFIGS, DEFAULT_CONFIG, find_config
 from mmfss.methods.base import FewShotModel, method_of
+from mmfss.safe_load import load_checkpoint
 
 DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
 """Where ``make demo`` leaves the model of the embedded default."""

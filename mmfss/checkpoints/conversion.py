@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.files import atomic
+from mmfss.safe_load import load_checkpoint
 
 SAM2, DINO = 'sam2.', 'dino.'
 #: prefix of a published name -> prefix of ours

@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 
-from mmfss.checkpoints.safe_load import load_checkpoint
+from mmfss.safe_load import load_checkpoint
 
 URL = 'https://example.invalid/weights.pth'
 

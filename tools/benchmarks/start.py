@@ -20,13 +20,13 @@ from benchmarks.subject import Subject, folder
 from benchmarks.timing import clock_of, note
 from benchmarks.worker import in_process
 from mmfss.checkpoints import provenance
-from mmfss.checkpoints.safe_load import load_checkpoint
 from mmfss.commands import test as testing
 from mmfss.datasets import EpisodicDataset
 from mmfss.engine import guards
 from mmfss.features import fingerprint
 from mmfss.files import write_text
 from mmfss.methods.fssam.model import FSSAM
+from mmfss.safe_load import load_checkpoint
 
 HELP = 'time to the first result of a test, beyond imports and weights'
 MODEL, WEIGHTS, IMPORTS = 'building the model', 'reading weights', 'imports'
