@@ -2,7 +2,7 @@
 
 Every import counts, wherever it stands: in a function, or for types alone. A reader of the file has
 to know the other one either way, and an import for types is a circle that only waits to be run.
-``mmfss/__init__.py`` and ``registered.py``, which names all that registers something, are above all.
+``mmfss/__init__.py`` and ``registered.py``, which names all that registers, are above all.
 """
 
 from __future__ import annotations
