@@ -89,20 +89,3 @@ def logits_to_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
         (B, 1, height, width) uint8 in {0, 1}: ``sigmoid(up(logits)) >= 0.5``.
     """
     return (up(logits.float(), size).sigmoid() >= 0.5).to(torch.uint8)
-
-
-def squared_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss with squared sums in the denominator (method of the paper, section on training).
-
-    Args:
-        logits: (B, H, W) mask logits.
-        target: (B, H, W) labels; 1 is foreground, everything else (0 and 255) background.
-
-    Returns:
-        Scalar: mean over the batch of ``1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8)``.
-    """
-    prob = logits.float().sigmoid().flatten(1)
-    truth = (target == 1).to(prob.dtype).flatten(1)
-    overlap = (prob * truth).sum(1)
-    total = (prob * prob).sum(1) + (truth * truth).sum(1)
-    return (1 - 2 * overlap / total.clamp(min=1e-8)).mean()

@@ -15,9 +15,9 @@ from mmfss.functional import (
     masked_average,
     minmax,
     resize_mask,
-    squared_dice_loss,
     up,
 )
+from mmfss.methods.losses import squared_dice_loss
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

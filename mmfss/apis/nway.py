@@ -1,4 +1,4 @@
-"""N classes at once, around the one-class model: masks and object scores, and how they compete.
+"""N classes at once, around the one-class model: masks, object scores, and how they compete.
 
     states = encode_classes(model, [[(image, mask), ...], ...])         # once per support set
     found = segment_classes(model, features, states)                    # Q images at once
@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmfss.apis.object_score import object_scores
 from mmfss.arguments import integer
 from mmfss.batching import cat, repeat_all, repeat_each, take
-from mmfss.functional import masked_average, resize_mask, up
+from mmfss.functional import cosine_map, masked_average, resize_mask, up
 from mmfss.methods.base import FewShotModel
 
 ABSENT = -1.0
@@ -272,3 +271,34 @@ def decide(
 def _weights(scores: Tensor) -> Tensor:
     """Factors of the logits; a score of 0 keeps their signs."""
     return scores.clamp(min=1e-6)
+
+
+def object_scores(features: Tensor, logits: Tensor, prototypes: Tensor) -> Tensor:
+    """Are the classes there? How much what lies under their masks resembles the supported objects.
+
+    FSSAM takes for granted that the class is there: its pseudo masks are rescaled in each image,
+    and its mask decoder never sees an image without the object, so neither its logits nor SAM 2's
+    own object score and predicted IoU tell (docs/labelling.md has the figures). What does is the
+    mean feature under the predicted mask, in the frozen encoder that the prompts come from.
+
+    Args:
+        features: (Q, C, h, w) float32 of the images.
+        logits: (Q, N, S, S) of the classes in them; a mask is where they are >= 0.
+        prototypes: (N, K, C).
+
+    Returns:
+        (Q, N) in [0, 1]: cosine with each shot's mean feature, averaged over shots, negative values
+        as 0; 0 for an empty mask.
+    """
+    inside = resize_mask((logits >= 0).float(), features.shape[-2:])
+    return resemblance(features, inside, prototypes)
+
+
+def resemblance(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
+    """:func:`object_scores`, given where the classes are: ``inside`` (Q, N, h, w) in [0, 1]."""
+    # masked_average of all classes as one product, without (Q, N, C, h, w)
+    with torch.autocast(features.device.type, enabled=False):
+        total = inside.flatten(2) @ features.flatten(2).transpose(1, 2)
+    mean = total / (inside.sum((-2, -1)) + 0.0005)[..., None]
+    cosines = cosine_map(mean[:, :, None, :, None, None], prototypes)
+    return cosines[..., 0, 0].mean(-1).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Hooks that stop a run whose data, classes, model and checkpoint do not belong together."""
+"""Hooks that stop a run whose data, classes, model, checkpoint and supports do not belong together."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 
+from mmfss.apis.segmentor import FewShotSegmentor
 from mmfss.checkpoints.record import (
     META_KEY,
     SELECTION_RULES,
@@ -249,3 +250,45 @@ class StrictLoadHook(Hook):
             )
         model = bare_model(runner)
         check_state_dict(model.state_dict(), state, f'{source} for {type(model).__name__}')
+
+
+@HOOKS.register_module()
+class SupportClassesHook(Hook):
+    """Refuses a test on a dataset whose labels mean something else than those of the model, and
+    lets the visualizer use the model's colours.
+
+    Raises:
+        ValueError: before the first image, with both lists of classes; also for a model that is
+            no :class:`~mmfss.apis.FewShotSegmentor`.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare; the weights are loaded by now."""
+        self._check(runner, 'test')
+
+    def before_val(self, runner: Runner) -> None:
+        """Compare, likewise."""
+        self._check(runner, 'val')
+
+    @staticmethod
+    def _check(runner: Runner, name: str) -> None:
+        model = bare_model(runner)
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        if not isinstance(model, FewShotSegmentor):
+            raise ValueError(
+                'SupportClassesHook is for a model of type FewShotSegmentor, got '
+                f'{type(model).__name__}; take the hook out of the config'
+            )
+        meta = model.dataset_meta
+        wanted = list(meta['classes'])
+        info = getattr(built_datasets(runner)[name], 'metainfo', None) or {}
+        got = list(info.get('classes') or ())
+        if got != wanted:
+            raise ValueError(
+                f'the classes of {name}_dataloader.dataset are not those of the support set, and '
+                f'the IoU of other classes would be computed: the dataset has {got}, the support '
+                f'set, after background, {wanted}. Give the dataset these names in this order '
+                f'(metainfo=dict(classes=...), with label maps of the values 0..{len(wanted) - 1} '
+                'and 255 for ignored), or a support set of its classes in its order'
+            )
+        runner.visualizer.dataset_meta = meta

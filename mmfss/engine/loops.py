@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmengine.runner.base_loop import BaseLoop
-from mmseg.registry import LOOPS
+from mmseg.registry import LOOPS, OPTIM_WRAPPERS
+from torch import nn
 from torch.utils.data import DataLoader
 
 
@@ -123,3 +125,20 @@ def _evaluate(loop: ValLoop) -> dict[str, float]:
     for idx, batch in enumerate(loop.dataloader):
         loop.run_iter(idx, batch)
     return loop.evaluator.evaluate(len(loop.dataloader.dataset))
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Forward passes of training under bfloat16 autocast; weights and updates stay float32.
+
+    bfloat16 has float32's range, so there is no loss scaler, and a checkpoint can be resumed
+    with or without it. mmengine's ``AmpOptimWrapper`` always has a scaler and refuses the CPU.
+    Takes the arguments of :class:`mmengine.optim.OptimWrapper`.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Context of the forward pass."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+            yield

@@ -14,9 +14,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmfss.features.disk import DiskStore
+from mmfss.features.disk import CacheStats, DiskStore
 from mmfss.features.entries import pack
-from mmfss.features.stats import CacheStats
 
 _KEY = re.compile(r'[0-9a-z_-]{1,200}')  # parts of file names, also where case does not count
 

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,29 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmfss.features import entries, folders
-from mmfss.features.stats import CacheStats
+from mmfss.features.folders import in_words
 from mmfss.files import atomic
+
+
+@dataclass
+class CacheStats:
+    """What a cache did; ``misses`` include the damaged."""
+
+    memory_hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    damaged: int = 0
+    written: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f'{self.memory_hits} from memory, {self.disk_hits} from disk '
+            f'({in_words(self.bytes_read)}), {self.misses} computed ({self.damaged} of them '
+            f'damaged on disk), {self.written} written ({in_words(self.bytes_written)})'
+        )
+
 
 _RESCAN_SECONDS = 60.0
 _NAMED = 5  # folders named in a message

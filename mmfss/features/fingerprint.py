@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfss.features.entries import FORMAT
-from mmfss.features.module_code import code_of
-from mmfss.features.module_settings import settings_of
+from mmfss.features.modules import code_of, settings_of
 
 _FLAGS = (
     # older and newer names of torch's switches; those that a version lacks are None

@@ -176,7 +176,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     def compared(self, features: Any) -> Tensor:
         """The features (N, C, h, w) in which object scores are measured: do what a mask covers and
-        the supported objects look alike? See :mod:`mmfss.apis.object_score`."""
+        the supported objects look alike? See :mod:`mmfss.apis.nway`."""
         raise NotImplementedError
 
     def encode_image(self, images: Tensor | DeferredBatch, role: str = 'query') -> Any:

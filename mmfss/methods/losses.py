@@ -5,8 +5,6 @@ from __future__ import annotations
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmfss.functional import squared_dice_loss
-
 
 @MODELS.register_module()
 class SquaredDiceLoss(nn.Module):
@@ -28,3 +26,20 @@ class SquaredDiceLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, H, W) logits and labels {0, 1, 255} -> scalar, see :func:`squared_dice_loss`."""
         return self.loss_weight * squared_dice_loss(logits, target)
+
+
+def squared_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Dice loss with squared sums in the denominator (method of the paper, section on training).
+
+    Args:
+        logits: (B, H, W) mask logits.
+        target: (B, H, W) labels; 1 is foreground, everything else (0 and 255) background.
+
+    Returns:
+        Scalar: mean over the batch of ``1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8)``.
+    """
+    prob = logits.float().sigmoid().flatten(1)
+    truth = (target == 1).to(prob.dtype).flatten(1)
+    overlap = (prob * truth).sum(1)
+    total = (prob * prob).sum(1) + (truth * truth).sum(1)
+    return (1 - 2 * overlap / total.clamp(min=1e-8)).mean()

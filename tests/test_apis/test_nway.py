@@ -10,9 +10,9 @@ from mmfss.apis.nway import (
     class_logits,
     decide,
     encode_class,
+    resemblance,
     segment_classes,
 )
-from mmfss.apis.object_score import resemblance
 from mmfss.functional import logits_to_mask
 from mmfss.methods.fssam.model import ImageFeatures
 

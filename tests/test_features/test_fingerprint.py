@@ -19,7 +19,7 @@ from torch import nn
 from mmfss.encoders import DINOv2
 from mmfss.encoders.base import ImageNetNormalise
 from mmfss.features import fingerprint as module
-from mmfss.features import module_code
+from mmfss.features import modules
 from mmfss.features.fingerprint import fingerprint
 
 SOURCE = '''
@@ -195,7 +195,7 @@ def test_a_change_of_the_code_changes_the_key(tmp_path, monkeypatch, changed):
 
 def test_code_that_counts():
     names = set(
-        module_code.code_of(dict(net=DINOv2(dict(embed_dim=8, depth=1, num_heads=1), 28, None)))
+        modules.code_of(dict(net=DINOv2(dict(embed_dim=8, depth=1, num_heads=1), 28, None)))
     )
     wanted = {'encoders.dinov2', 'functional', 'encoders.base', 'checkpoints.weights'}
     assert {f'mmfss.{name}' for name in wanted} <= names
@@ -206,7 +206,7 @@ def test_code_that_counts():
 def test_a_class_without_a_file():
     scope: dict = {'__name__': 'typed_in'}
     exec('from torch import nn\nclass Typed(nn.Linear): pass', scope)
-    about = module_code.code_of(dict(net=scope['Typed'](1, 1)))
+    about = modules.code_of(dict(net=scope['Typed'](1, 1)))
     assert about['package typed_in'] == 'None' and 'typed_in' not in about
 
 
