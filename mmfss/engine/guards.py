@@ -1,4 +1,4 @@
-"""Hooks that stop a run whose data, classes, model, checkpoint and supports do not belong together."""
+"""Hooks that stop a run whose data, classes, model, checkpoint and supports do not fit together."""
 
 from __future__ import annotations
 
