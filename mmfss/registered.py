@@ -5,7 +5,7 @@ See :func:`mmfss.compat.join_registries`.
 
 import mmfss.apis.segmentor
 import mmfss.datasets.episodes
-import mmfss.datasets.prepared
+import mmfss.datasets.prepared_dataset
 import mmfss.datasets.segmentation
 import mmfss.datasets.transforms
 import mmfss.encoders

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import difflib
 import functools
@@ -15,6 +14,7 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTI
 from tiny_runs import TINY_DINO, TINY_SAM2
 
 from mmfss.checkpoints.record import model_arch
+from mmfss.commands.command_lines import RunArguments
 from mmfss.commands.options import runner_entries
 from mmfss.commands.train import load_config, train
 from mmfss.datasets.folds import Benchmark, contiguous_folds
@@ -43,14 +43,7 @@ def _scope(monkeypatch):
 
 
 def load(name, **options):
-    args = argparse.Namespace(
-        config=str(CONFIGS / name),
-        cfg_options=options,
-        work_dir=None,
-        launcher='none',
-        local_rank=0,
-    )
-    return load_config(args, 'tools/train.py')
+    return load_config(RunArguments(str(CONFIGS / name), cfg_options=options), 'tools/train.py')
 
 
 @functools.cache

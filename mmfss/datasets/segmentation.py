@@ -251,7 +251,7 @@ def image_files(dataset: BaseSegDataset) -> dict[str, AnnotatedImage]:
 
     The id is the image's path under its folder, without suffix, however the folder is spelt.
     Items have ``seg_map_path``, or ``class_mask_paths`` as
-    :class:`mmfss.datasets.prepared.PreparedDataset` gives them.
+    :class:`mmfss.datasets.prepared_dataset.PreparedDataset` gives them.
 
     Raises:
         ValueError: Two images have one id.

@@ -23,7 +23,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmfss.datasets.shapes_scenes import SPLITS, render_sample
@@ -89,6 +88,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:
+    import cv2  # when it is needed: folds of all benchmarks are read without it
+
     done, content = cv2.imencode('.png', picture)
     if not done:
         raise OSError(f'OpenCV could not encode {path}')
@@ -189,6 +190,8 @@ class FoldCounts:
 
 def class_areas(out_dir: str | Path, split: str) -> np.ndarray:
     """Pixels of each class in each image of a generated split: int64 (images, 20)."""
+    import cv2
+
     _, labels, lists = _folders(Path(out_dir))
     names = (lists / f'{split}.txt').read_text().split()
     areas = np.zeros((len(names), len(SHAPES_CLASSES)), dtype=np.int64)

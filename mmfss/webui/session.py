@@ -15,10 +15,11 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import make_shot
 from mmfss.webui import marking
 from mmfss.webui.folder import Upload, VisitorFolder, take
+from mmfss.webui.limits import Limits
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
 from mmfss.webui.queries import Query
 from mmfss.webui.supports import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Supports
-from mmfss.webui.uploads import Limits, read_upload
+from mmfss.webui.uploads import read_upload
 from mmfss.webui.worker import ModelWorker
 
 PATIENCE_S = 20.0

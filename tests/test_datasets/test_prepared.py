@@ -12,7 +12,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmfss.datasets.folds import Benchmark, get_split
-from mmfss.datasets.prepared import Entry, PreparedDataset, mask_path, write_description
+from mmfss.datasets.prepared import Entry, mask_path, write_description
+from mmfss.datasets.prepared_dataset import PreparedDataset
 from mmfss.datasets.segmentation import image_files
 
 BENCHMARK = Benchmark('mine', ('cup', 'pen', 'fork'), 1, ((1, 2, 3),), 5)

@@ -10,7 +10,7 @@ from own_folders import NAMES, SHAPE, blob, by_class, by_coco, by_value
 from prepared_checks import episodes, fails, files, picture, prepare, read, save
 
 from mmfss.datasets.folds import get_benchmark
-from mmfss.datasets.prepared import PreparedDataset
+from mmfss.datasets.prepared_dataset import PreparedDataset
 
 
 @pytest.mark.parametrize('form', ['beside', 'inner', 'outer'])

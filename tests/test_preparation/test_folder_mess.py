@@ -12,7 +12,7 @@ from own_folders import SHAPE, blob, by_class, by_coco, by_value
 from PIL import Image
 from prepared_checks import episodes, fails, picture, prepare, save
 
-from mmfss.datasets.prepared import PreparedDataset
+from mmfss.datasets.prepared_dataset import PreparedDataset
 
 
 def turn(path, orientation):

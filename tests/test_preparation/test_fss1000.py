@@ -10,7 +10,7 @@ import pytest
 from prepared_checks import episodes, fails, files, picture, prepare, read, save
 
 from mmfss.datasets import get_benchmark, get_split
-from mmfss.datasets.prepared import PreparedDataset
+from mmfss.datasets.prepared_dataset import PreparedDataset
 
 NAMES = ['ab_wheel', 'bus', 'cow', 'egg', 'fox']
 LISTS = {'trn': ['fox', 'ab_wheel'], 'val': ['cow'], 'test': ['egg', 'bus']}

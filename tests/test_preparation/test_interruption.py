@@ -22,7 +22,7 @@ from mmfss import files as mmfss_files
 from mmfss.commands import prepare as cli
 from mmfss.datasets.preparation import folder_masks, jobs
 from mmfss.datasets.preparation.jobs import run, save_png
-from mmfss.datasets.prepared import PreparedDataset
+from mmfss.datasets.prepared_dataset import PreparedDataset
 
 SCRIPT = """
 import sys

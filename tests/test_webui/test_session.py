@@ -193,8 +193,8 @@ def test_visitors_share_the_model_and_nothing_else(new_session, photo):
 
 
 def test_files_go_with_the_session(new_session, worker, photo, tmp_path):
+    from mmfss.webui.limits import Limits
     from mmfss.webui.session import Session
-    from mmfss.webui.uploads import Limits
 
     closed = new_session()
     closed.add_photos([photo('a.png')])

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mmfss.webui.folder import take
-from mmfss.webui.uploads import Limits, check_header, clean_name, read_upload, unused_name
+from mmfss.webui.limits import Limits
+from mmfss.webui.uploads import check_header, clean_name, read_upload, unused_name
 
 LIMITS = Limits()
 
