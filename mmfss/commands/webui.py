@@ -33,8 +33,8 @@ def require_gradio() -> None:
     """
     if find_spec('gradio') is None:
         raise ModuleNotFoundError(
-            'the web page needs Gradio, which is optional: pip install -r requirements/webui.txt, or '
-            'without a checkout pip install "gradio>=6.31,<7"',
+            'the web page needs Gradio, which is optional: pip install -r requirements/webui.txt, '
+            'or without a checkout pip install "gradio>=6.31,<7"',
             name='gradio',
         )
 
