@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfss.encoders.compiling import warm_up
+
 from benchmarks.common import fold_spec, machine_of, subject_of, tolerance_of
 from benchmarks.pictures import FoldSpec, episodes_of, write_fold
 from benchmarks.report import mib, table
@@ -15,7 +17,6 @@ from benchmarks.running import Episodes, Outcome, compare
 from benchmarks.stages import ENCODERS, FINGERPRINT, KEPT
 from benchmarks.subject import Subject, folder
 from benchmarks.timing import note, peak_bytes, summary
-from mmfss.encoders.compiling import warm_up
 from mmfss.methods.fssam.model import FSSAM
 
 HELP = 'an evaluation of E episodes of M images, with and without feature cache'

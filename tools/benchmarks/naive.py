@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmfss.methods.fssam.parts import truth_for
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -30,7 +31,6 @@ from mmfss.encoders.dinov2 import DINOv2
 from mmfss.encoders.sam2.model import SAM2Features
 from mmfss.functional import up
 from mmfss.methods.fssam.model import FSSAM, ImageFeatures, Segmentation, SupportState
-from mmfss.methods.fssam.parts import truth_for
 from mmfss.methods.fssam.prompts import (
     PromptGenerator,
     Prototypes,
