@@ -233,9 +233,9 @@ class FSSAM(FewShotModel):
             return self._attend(query, support, None, None, None)
         side = self.sam2.image_size
         pseudo = self.prompt_generator(query.prior, support.prototypes, side, truth)
-        masks = self._query_masks(pseudo)
-        memory, pos = self.sam2.encode_memory(query.sam2, masks)
+        # in this order: gradients are summed in the order of the operators
         pointer = self.sam2.encode_pointer(query.sam2, pseudo.ae)
+        memory, pos = self.sam2.encode_memory(query.sam2, self._query_masks(pseudo))
         refined = self._query_memory(pseudo, support, memory, pos, pointer)
         return self._attend(query, support, pseudo, *refined)
 
