@@ -37,8 +37,8 @@ def to_json(value: Any, depth: int = 0) -> str:
 def markdown(report: Report) -> str:
     """Table, then what it was made with."""
     head, *rows = table(report)
-    lines = [title(report), '', *_pipes(head, rows), '', *notes(report), '']
-    lines += _pipes(*_checkpoint_table(report, short=False))
+    lines = [title(report), '', *pipes(head, rows), '', *notes(report), '']
+    lines += pipes(*_checkpoint_table(report, short=False))
     lines += ['', *(f'- {name}: {value}' for name, value in facts(report))]
     return '\n'.join(lines) + '\n'
 
@@ -164,7 +164,8 @@ def _checkpoint_table(report: Report, short: bool) -> tuple[list[str], list[list
     return head, rows
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
     safe = [[cell.replace('|', '\\|') for cell in row] for row in (head, *rows)]
     lines = ['| ' + ' | '.join(row) + ' |' for row in safe]
     return [lines[0], '|' + '---|' * len(head), *lines[1:]]
