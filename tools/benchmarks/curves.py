@@ -71,7 +71,8 @@ def measured_point(
     about.prepare()
     shots, batch = (x if panel == name else 1 for name in ('shots', 'batches'))
     model, clock, spent = about.build(), clock_of(about.target), []
-    spec = FoldSpec(max(6, shots + 1), 'photos', *photo_size, shots + 1, about.seed)
+    width, height = photo_size
+    spec = FoldSpec(max(6, shots + 1), 'photos', width, height, shots + 1, about.seed)
     if panel == 'classes':
         inferencer = FewShotInferencer(model, threshold=0.0, amp=about.amp)
         inferencer.set_support(support_of(x, 1, spec))

@@ -106,7 +106,9 @@ def encoder_jobs(model: FewShotModel, images: torch.Tensor, context: Any) -> dic
                 function(image)
 
     names = dict.fromkeys([*model.query_encoders, *model.support_encoders])
-    jobs = {ENCODERS.get(name, name): partial(each, model.encoders[name]) for name in names}
+    jobs: dict[str, Any] = {
+        ENCODERS.get(name, name): partial(each, model.encoders[name]) for name in names
+    }
     prior = model.encoders.get('prior_encoder')
     if PRIOR in jobs and type(prior) is DINOv2:
         size = (prior.image_size, prior.image_size)

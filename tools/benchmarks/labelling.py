@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     at_least(args, 1, 'shots', 'classes', 'class_shots')
     subject = subject_of(args)
     model, clock = subject.build(), clock_of(subject.target)
-    spec = FoldSpec(6, 'photos', *args.photo_size, per_class=2, seed=args.seed)
+    width, height = args.photo_size
+    spec = FoldSpec(6, 'photos', width, height, 2, args.seed)
     support_seconds, jobs = {}, {}
     with folder(args.data) as root:
         files = sorted((write_fold(root, spec) / 'JPEGImages').glob('val_*'))

@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.position_encoding import apply_rotary_enc
-from sam2.modeling.sam.transformer import RoPEAttention
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfss.batching import cat
 from mmfss.encoders.dinov2 import DINOv2
@@ -114,39 +113,31 @@ class NaiveFSSAM(FewShotModel):
         trained = any(p.requires_grad for p in self.sam2.image_encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             out = self.sam2.forward_image(self.sam2.normalise(image))
-            low, mid, top = (x.cpu().to(image.device) for x in out['backbone_fpn'])
-        features = SAM2Features((low, mid), top, out['vision_pos_enc'][-1])
-        if self.reads_sam2:
-            return ImageFeatures(features, top.detach())
-        if 'prior_encoder' not in self.query_encoders:
-            return ImageFeatures(features, None)
-        encoder = self.prior_encoder
-        with torch.no_grad():
-            if type(encoder) is DINOv2:
-                size = (encoder.image_size, encoder.image_size)
-                prior = explicit_prior(encoder.vit, encoder.normalise(up(image, size)))
-            else:
-                prior = encoder(image)[-1]
-        return ImageFeatures(features, prior.cpu().to(image.device))
+        low, mid, top = (x.cpu().to(image.device) for x in out['backbone_fpn'])
+        prior = top.detach() if self.reads_sam2 else None
+        if 'prior_encoder' in self.query_encoders:
+            encoder = self.prior_encoder
+            with torch.no_grad():
+                if type(encoder) is DINOv2:
+                    size = (encoder.image_size, encoder.image_size)
+                    prior = explicit_prior(encoder.vit, encoder.normalise(up(image, size)))
+                else:
+                    prior = encoder(image)[-1]
+            prior = prior.cpu().to(image.device)
+        return ImageFeatures(SAM2Features((low, mid), top, out['vision_pos_enc'][-1]), prior)
 
     def encode_support(self, features: ImageFeatures, masks: Tensor) -> NaiveState:
         """Of B K images under masks (B, K, S, S) in {0, 1, 255}."""
-        shots = masks.shape[1]
-        masks = (masks == 1).float()
-        memory, pos, pointers = memory_of(
-            self.sam2, features.sam2, masks.flatten(0, 1).unsqueeze(1)
-        )
-        grid = memory.shape[-2:]
-        refinement = None
+        shots, masks = masks.shape[1], (masks == 1).float()
+        flat = masks.flatten(0, 1).unsqueeze(1)
+        memory, pos, pointers = memory_of(self.sam2, features.sam2, flat)
+        grid, prior, refinement = memory.shape[-2:], features.prior, None
+        if prior is not None:
+            prior = prior.unflatten(0, (-1, shots))
         if self.memory_refinement is not None:
             refinement = mean_under(memory.unflatten(0, (-1, shots)), resized(masks, grid))
-        prior = features.prior
         return NaiveState(
-            prototypes_of(
-                self.prompt_generator,
-                None if prior is None else prior.unflatten(0, (-1, shots)),
-                masks,
-            ),
+            prototypes_of(self.prompt_generator, prior, masks),
             refinement,
             self.sam2.memory_frames(memory, pos, pointers, shots),
             F.interpolate(masks, size=grid, mode='nearest'),
@@ -156,23 +147,21 @@ class NaiveFSSAM(FewShotModel):
         self, query: ImageFeatures, state: NaiveState, truth: Tensor | None = None
     ) -> Segmentation:
         """Of B queries."""
-        sam2, attention = self.sam2, self.sam2.memory_attention
-        pseudo = frames = refined = None
-        maps = {}
-        if self.prompt_generator is not None:
-            pseudo = pseudo_masks(
-                self.prompt_generator, query.prior, state.prototypes, self.image_size, truth
-            )
+        sam2, generator, module = self.sam2, self.prompt_generator, self.memory_refinement
+        pseudo: Any = None
+        frames: Any = None
+        refined, maps = None, {}
+        if generator is not None:
+            pseudo = pseudo_masks(generator, query.prior, state.prototypes, self.image_size, truth)
             maps = {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae}
             memory, pos, pointer = memory_of(sam2, query.sam2, pseudo.ae)
-            if self.memory_refinement is not None:
+            if module is not None:
                 memory_fg = memory_of(sam2, query.sam2, pseudo.fg)[0]
-                refined = refine(
-                    self.memory_refinement, memory_fg, memory, pseudo, state.refinement
-                )
+                refined = refine(module, memory_fg, memory, pseudo, state.refinement)
                 memory, maps['refined prior'] = refined.memory, refined.prior_ae
             frames = sam2.memory_frames(memory, pos, pointer, 1)
         top, top_pos = (x.flatten(2).transpose(1, 2) for x in (query.sam2.top, query.sam2.top_pos))
+        attention = sam2.memory_attention
         if type(attention) is SupportCalibratedMemoryAttention:
             attended = attend(attention, top, top_pos, frames, state)
         else:
@@ -180,8 +169,7 @@ class NaiveFSSAM(FewShotModel):
             attended = attention(top, top_pos, frames, supports)
         attended = attended.transpose(1, 2).unflatten(-1, query.sam2.top.shape[-2:])
         decoded = sam2.decode(attended, query.sam2.high_res)
-        trace = Trace(decoded, attended, pseudo, frames, refined)
-        return Segmentation(decoded.logits, maps, trace)
+        return Segmentation(decoded.logits, maps, Trace(decoded, attended, pseudo, frames, refined))
 
     def compared(self, features: ImageFeatures) -> Tensor:
         """As FSSAM's."""
@@ -189,7 +177,7 @@ class NaiveFSSAM(FewShotModel):
 
 
 # ------------------------------------------------------------------------------ prior encoder
-def explicit_vit(vit: nn.Module, x: Tensor) -> list[Tensor]:
+def explicit_vit(vit: Any, x: Tensor) -> list[Tensor]:
     """Tokens (N, T, C) after each block of a :class:`mmfss.encoders.dinov2.DINOv2ViT`.
 
     Args:
@@ -216,7 +204,7 @@ def explicit_vit(vit: nn.Module, x: Tensor) -> list[Tensor]:
     return outputs
 
 
-def explicit_prior(vit: nn.Module, x: Tensor) -> Tensor:
+def explicit_prior(vit: Any, x: Tensor) -> Tensor:
     """The last of all layers of :func:`explicit_vit`, as (N, C, h, w)."""
     outputs = explicit_vit(vit, x)
     patches = vit.norm(outputs[-1])[:, 1 + vit.num_register_tokens :]
@@ -244,25 +232,24 @@ def cosine(features: Tensor, vector: Tensor) -> Tensor:
     return (features * vector).sum(-3) / (norms + 1e-7)
 
 
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear with aligned corners."""
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
 
 
 # ------------------------------------------------------------------------------ prompts, memories
 @torch.no_grad()
-def prototypes_of(generator: PromptGenerator | None, prior: Tensor | None, masks: Tensor) -> Any:
+def prototypes_of(generator: PromptGenerator | None, prior: Any, masks: Tensor) -> Any:
     """Mean prior features (B, K, C) of (B, K, C, h, w) under masks (B, K, S, S) and the rest."""
     if type(generator) is not PseudoPromptGenerator:
         return None if generator is None else generator.encode_support(prior, masks)
-    prior = prior.float()
     soft = resized(masks, prior.shape[-2:])
-    return mean_under(prior, soft), mean_under(prior, 1 - soft)
+    return mean_under(prior.float(), soft), mean_under(prior.float(), 1 - soft)
 
 
 @torch.no_grad()
 def pseudo_masks(
-    generator: PromptGenerator, prior: Tensor | None, prototypes: Any, side: int, truth: Any
+    generator: PromptGenerator, prior: Any, prototypes: Any, side: int, truth: Any
 ) -> PseudoMasks:
     """``fg``: rescaled similarity to the foreground. ``ae``: what of it the background does not
     explain, rescaled. Both in full size for each shot, and then the mean."""
@@ -291,18 +278,14 @@ def memory_of(sam2: SAM2, features: SAM2Features, masks: Tensor) -> tuple[Tensor
 
 
 def refine(
-    module: MemoryRefinement,
-    memory_fg: Tensor,
-    memory: Tensor,
-    pseudo: PseudoMasks,
-    prototypes: Tensor,
+    module: MemoryRefinement, memory_fg: Tensor, memory: Tensor, pseudo: PseudoMasks, supports: Any
 ) -> RefinedMemory:
     """Query memories (B, M, h, w) under both pseudo masks, support prototypes (B, K, M)."""
     if type(module) is not IterativeMemoryRefinement:
-        return module(memory_fg, memory, pseudo.fg, pseudo.ae, prototypes)
+        return module(memory_fg, memory, pseudo.fg, pseudo.ae, supports)
     grid = memory.shape[-2:]
     prior_fg, prior = resized(pseudo.fg, grid), resized(pseudo.ae, grid)
-    a = rescaled(cosine(memory_fg.unsqueeze(1), prototypes)).mean(1, keepdim=True)
+    a = rescaled(cosine(memory_fg.unsqueeze(1), supports)).mean(1, keepdim=True)
     for _ in range(module.num_iters):
         own = mean_under(memory, prior[:, 0])
         weight = F.relu(rescaled(cosine(memory_fg, own)).unsqueeze(1) + a - 1)
@@ -314,18 +297,14 @@ def refine(
 
 # ------------------------------------------------------------------------------ memory attention
 def attend(
-    attention: MemoryAttention,
-    curr: Tensor,
-    curr_pos: Tensor,
-    query: MemoryFrames,
-    state: NaiveState,
+    attention: MemoryAttention, curr: Tensor, pos: Tensor, query: MemoryFrames, state: NaiveState
 ) -> Tensor:
     """Image features (B, n, D) after all layers."""
-    out = curr + 0.1 * curr_pos if attention.pos_enc_at_input else curr
+    out = curr + 0.1 * pos if attention.pos_enc_at_input else curr
     for layer in attention.layers:
-        out = MemoryAttentionLayer._forward_sa(layer, out, curr_pos)
+        out = MemoryAttentionLayer._forward_sa(layer, out, pos)
         normed = layer.norm2(out)
-        asking = normed + curr_pos if layer.pos_enc_at_cross_attn_queries else normed
+        asking = normed + pos if layer.pos_enc_at_cross_attn_queries else normed
         out = out + layer.dropout2(calibrated(layer, asking, query, state))
         hidden = layer.dropout(layer.activation(layer.linear1(layer.norm3(out))))
         out = out + layer.dropout3(layer.linear2(hidden))
@@ -340,19 +319,8 @@ def calibrated(
     The keys of the query's memory get ``strength * min(g + c - 1, 0)`` on their scores: ``g`` are
     the scores rescaled in each row, ``c`` the resemblance to the supports' foreground.
     """
-    cross: RoPEAttention = layer.cross_attn_image
+    cross = layer.cross_attn_image
     shots, height, width = state.masks.shape[1:]
-
-    def projected(frames: MemoryFrames) -> tuple[Tensor, ...]:
-        """Keys and values (B F, N, n, d) of the memories, (B, N, F P, d) of the pointers."""
-        parts = []
-        for tokens, pos, turns in (
-            (frames.spatial.flatten(0, 1), frames.spatial_pos.flatten(0, 1), True),
-            (frames.pointers.flatten(1, 2), frames.pointer_pos.flatten(1, 2), False),
-        ):
-            keys = heads(cross.k_proj(tokens + pos if layer.pos_enc_at_cross_attn_keys else tokens))
-            parts += [rotated(keys) if turns else keys, heads(cross.v_proj(tokens))]
-        return tuple(parts)
 
     def heads(x: Tensor) -> Tensor:
         return cross._separate_heads(x, cross.num_heads)
@@ -361,14 +329,24 @@ def calibrated(
         freqs = cross.compute_cis(end_x=width, end_y=height).to(x.device)
         return apply_rotary_enc(x, x[:, :, :0], freqs_cis=freqs)[0]
 
-    q = rotated(heads(cross.q_proj(asking)))
-    k, v, pointer_k, pointer_v = projected(query)
-    support_k, support_v, support_pointer_k, support_pointer_v = projected(state.frames)
-    support_k, support_v = (x.unflatten(0, (-1, shots)) for x in (support_k, support_v))
-    keys = torch.cat([support_k.mean(1), k, support_pointer_k, pointer_k], 2)
-    values = torch.cat([support_v.mean(1), v, support_pointer_v, pointer_v], 2)
+    def projected(tokens: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        keys = tokens + pos if layer.pos_enc_at_cross_attn_keys else tokens
+        return heads(cross.k_proj(keys)), heads(cross.v_proj(tokens))
+
+    def memories(frames: MemoryFrames) -> tuple[Tensor, Tensor]:  # (B F, N, n, d)
+        k, v = projected(frames.spatial.flatten(0, 1), frames.spatial_pos.flatten(0, 1))
+        return rotated(k), v
+
+    def pointers(frames: MemoryFrames) -> tuple[Tensor, Tensor]:  # (B, N, F P, d)
+        return projected(frames.pointers.flatten(1, 2), frames.pointer_pos.flatten(1, 2))
+
+    q, (k, v) = rotated(heads(cross.q_proj(asking))), memories(query)
+    support_k, support_v = (x.unflatten(0, (-1, shots)) for x in memories(state.frames))
+    pointer_k, pointer_v = (torch.cat(x, 2) for x in zip(pointers(state.frames), pointers(query)))
+    keys = torch.cat([support_k.mean(1), k, pointer_k], 2)
+    values = torch.cat([support_v.mean(1), v, pointer_v], 2)
     scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    before, own, after = scores.split([k.shape[2]] * 2 + [keys.shape[2] - 2 * k.shape[2]], -1)
+    before, own, after = scores.split([k.shape[2], k.shape[2], pointer_k.shape[2]], -1)
     with torch.no_grad():
         as_maps = support_k.transpose(-2, -1).unflatten(-1, (height, width))
         prototypes = mean_under(as_maps, state.masks.unsqueeze(2)).transpose(1, 2)  # (B, N, K, d)

@@ -199,7 +199,11 @@ def episodes_config(
     )
 
 
-def episodes_of(*fold: Any, training: bool = False, **options: Any) -> EpisodicDataset:
+def episodes_of(
+    root: str | Path, spec: FoldSpec, side: int, shots: int, number: int,
+    training: bool = False, **options: Any,
+) -> EpisodicDataset:  # fmt: skip
     """The episodes of :func:`episodes_config`, with further arguments of
     :class:`mmfss.datasets.episodes.EpisodicDataset`."""
-    return DATASETS.build({**episodes_config(*fold, training=training), **options})
+    config = episodes_config(root, spec, side, shots, number, training)
+    return DATASETS.build({**config, **options})

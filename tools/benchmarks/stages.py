@@ -41,7 +41,7 @@ def code_of(function: Callable) -> CodeType:
 
 def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeType, Rule]:
     """What begins a stage when episodes of ``dataset`` go through ``model``."""
-    stages: dict[Callable, Rule] = {
+    stages: dict[Any, Rule] = {
         images.ImageFile.read: READ,
         cache.FeatureCache.get: KEPT,
         cache.FeatureCache.put: KEPT,
