@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmark_cases import write_config
-from benchmarks.naive import NaiveFSSAM, naive_config
-from benchmarks.plain import explicit_prior, explicit_vit
+from benchmarks.naive import build_naive, explicit_prior, explicit_vit
 from benchmarks.subject import Subject
 from tiny_models import build, config, episodes, inputs_of, samples_of
 
@@ -16,7 +15,7 @@ CASES = {
     'no refinement': dict(memory_refinement=None),
     "SAM 2's attention": dict(memory_attention=None),
     'oracle': dict(prompt_generator=dict(type='OraclePromptGenerator'), prior_encoder=None),
-    'neck trained': dict(trainable=('image_encoder.neck', 'memory_encoder')),
+    'neck trained': dict(trainable=('sam2.image_encoder.neck', 'sam2.memory_encoder')),
     'support memory alone': dict(
         prompt_generator=None, prior_encoder=None, memory_refinement=None, memory_attention=None
     ),
@@ -26,7 +25,7 @@ CASES = {
 def both(base='sam2_small', **changes):
     """Ours and the baseline with its weights."""
     ours = build(base, **changes)
-    naive = NaiveFSSAM(**naive_config(config(base, **changes)))
+    naive = build_naive(config(base, **changes))
     naive.load_state_dict(ours.state_dict())
     return ours, naive.eval()
 
@@ -82,14 +81,14 @@ def test_options_of_speed_are_left_to_ours(tmp_path):
     cfg = dict(config(), feature_cache=dict(type='FeatureCache'), encode_batch=4)
     cfg['memory_attention'] = dict(cfg['memory_attention'], checkpoint=True, strength=3.0)
     cfg['sam2'] = dict(cfg['sam2'], channels_last=True)
-    naive = NaiveFSSAM(**naive_config(cfg))
+    naive = build_naive(cfg)
     assert naive.encoding.cache is None and naive.encoding.chunk == 1
     assert naive.sam2.memory_attention.layers[0].cross_attn_image.strength == 3.0
     assert is_channels_last(naive) is False
     assert cfg['memory_attention']['type'] == 'SupportCalibratedMemoryAttention'
     assert cfg['sam2']['channels_last'] is True
     cfg['memory_attention'] = dict(type='SAM2MemoryAttention', checkpoint=True)
-    assert NaiveFSSAM(**naive_config(cfg)).sam2.memory_attention.checkpoint is False
+    assert build_naive(cfg).sam2.memory_attention.checkpoint is False
 
 
 def is_channels_last(model) -> bool:

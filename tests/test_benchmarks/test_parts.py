@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import report
-from benchmarks.common import flop_counter
 from benchmarks.evaluation import extrapolated, per_episode
 from benchmarks.fold import episode_seconds, of_fold
 from benchmarks.running import Outcome, compare
-from benchmarks.stages import Stages, code_of
+from benchmarks.stages import Stages, code_of, flop_counter
 from benchmarks.subject import Subject, checked_device
 from benchmarks.timing import interleaved, matmul_peak, parameters, summary
 
@@ -153,7 +152,7 @@ def test_results_that_differ_are_refused():
 def test_table_and_numbers():
     assert report.table(['a', 'b'], [['x', 12345.6], ['yy', None]]).splitlines() == [
         '| a  | b     |',
-        '|----|-------|',
+        '|---|---|',
         '| x  | 12346 |',
         '| yy | -     |',
     ]

@@ -18,7 +18,7 @@ def test_photos(tmp_path):
     stamp = os.stat(folder / 'JPEGImages/val_00000.jpg').st_mtime_ns
     assert write_fold(tmp_path, spec) == folder
     assert os.stat(folder / 'JPEGImages/val_00000.jpg').st_mtime_ns == stamp  # not made again
-    dataset = episodes_of(folder, spec, 64, 5, 33)
+    dataset = episodes_of(tmp_path, spec, 64, 5, 33)
     assert dataset.num_images == 12
     drawn = [dataset.episode(i) for i in range(33)]
     assert [e.query for e in drawn[:12]] == [f'val_{i:05d}' for i in range(12)]  # the list's order
@@ -29,14 +29,14 @@ def test_photos(tmp_path):
 
 def test_training_photos_are_of_base_classes(tmp_path):
     spec = FoldSpec(images=6, width=80, height=60, per_class=2)
-    dataset = episodes_of(write_fold(tmp_path, spec), spec, 64, 1, 4, training=True)
+    dataset = episodes_of(tmp_path, spec, 64, 1, 4, training=True)
     assert dataset.role == 'base' and {dataset.episode(i).class_id for i in range(4)} <= {6, 7, 8}
     assert tuple(dataset[0]['inputs']['query'].shape) == (3, 64, 64)
 
 
 def test_shapes(tmp_path):
     spec = FoldSpec(images=8, kind='shapes', width=64, height=64, per_class=2)
-    dataset = episodes_of(write_fold(tmp_path, spec), spec, 64, 1, 5)
+    dataset = episodes_of(tmp_path, spec, 64, 1, 5)
     assert dataset.split.benchmark == 'shapes-5i' and 2 <= dataset.num_images <= 8
     assert tuple(dataset[0]['data_samples'].gt_sem_seg.shape) == (64, 64)
 

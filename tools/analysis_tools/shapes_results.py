@@ -4,9 +4,9 @@
 
 Trains what has no finished checkpoint (one training per fold and variant, from one pretrained
 small SAM 2 per fold, ``--jobs`` at a time), then tests each 1-shot and 5-shot with several episode
-seeds, and writes ``OUT.json`` and ``OUT.md``. All-foreground and the bare pseudo mask need no
-training; "untrained" is FSSAM on random weights, "pretrained only" on those that the variants start
-from; the upper bound is the trained FSSAM prompted with the query's true mask.
+seeds, and writes ``OUT.json`` and ``OUT.md``. The baselines need no training (``--baselines`` for
+these alone); "untrained" is FSSAM on random weights, "pretrained only" on those that the variants
+start from; the upper bound is the trained FSSAM prompted with the query's true mask.
 """
 
 from __future__ import annotations
@@ -32,14 +32,23 @@ from mmseg.registry import DATASETS, METRICS, MODELS
 
 from mmfss.checkpoints.provenance import commit
 from mmfss.checkpoints.weights import check_state_dict
+from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.shapes import write_shapes
+from mmfss.evaluation.report_text import table_lines
 from mmfss.evaluation.statistics import mean_std
-from mmfss.functional import logits_to_mask
-from mmfss.methods.fssam.model import ImageFeatures
+from mmfss.files import write_text
+from mmfss.methods import FewShotModel, PseudoMask
 
 FOLDS = (0, 1, 2, 3)
 PRETRAIN = 'configs/pretrain_sam2_shapes.py'
 ORACLE = 'configs/ablations/oracle_shapes_1shot.py'
+ANY_METHOD = 'configs/fss.py'
+BASELINES = {
+    'all foreground': 'all_foreground',
+    'pseudo mask >= 0.5, no SAM 2': 'pseudo_mask',
+    'prototype (PrototypeMatcher)': 'prototype',
+}
+"""Row -> METHOD of ``ANY_METHOD``."""
 VARIANTS = {
     'support memory only': 'configs/ablations/support_memory_shapes_1shot.py',
     'pseudo prompts': 'configs/ablations/pseudo_prompts_shapes_1shot.py',
@@ -84,69 +93,28 @@ def episodes(config: str, shots: int, seed: int, count: int):
     return DATASETS.build(cfg)
 
 
-class AllForeground:
-    """Calls every pixel foreground."""
-
-    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
-        return [torch.ones_like(sample.gt_sem_seg.data) for sample in samples]
-
-
-class Trained:
-    """Predictions of a model, its encoders run once per image."""
-
-    def __init__(self, model) -> None:
-        self.model = model
-
-    def features(self, inputs: dict) -> tuple[ImageFeatures, ImageFeatures]:
-        """Of the B queries and of the B K supports; the model's cache encodes an image once."""
-        supports = inputs['support'].flatten(0, 1)
-        return self.model.encode_image(inputs['query']), self.model.encode_image(supports)
-
-    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
-        query, supports = self.features(inputs)
-        state = self.model.encode_support(supports, inputs['support_mask'])
-        generator = self.model.prompt_generator
-        truth = None
-        if generator is not None and generator.needs_truth:
-            truth = torch.stack([(sample.gt_sem_seg.data == 1).float() for sample in samples])
-        logits = self.model.segment(query, state, truth).logits
-        return [
-            logits_to_mask(row[None], tuple(sample.gt_sem_seg.shape))[0]
-            for row, sample in zip(logits, samples)
-        ]
-
-
-class PseudoMask(Trained):
-    """The pseudo mask ``prior_ae`` itself, cut at one half."""
-
-    def __call__(self, inputs: dict, samples: list) -> list[torch.Tensor]:
-        query, supports = self.features(inputs)
-        generator, masks = self.model.prompt_generator, (inputs['support_mask'] == 1).float()
-        prior = supports.prior.unflatten(0, masks.shape[:2])
-        prototypes = generator.encode_support(prior, masks)
-        pseudo = generator(query.prior, prototypes, self.model.sam2.image_size)
-        return list((pseudo.ae >= 0.5).to(torch.uint8))
-
-
 @torch.no_grad()
-def evaluate(predictors: dict, preprocess, dataset, batch: int = 10) -> dict[str, float]:
-    """mIoU in percent of each predictor over a dataset of episodes, each read once."""
+def evaluate(models: dict[str, FewShotModel], dataset, batch: int = 10) -> dict[str, float]:
+    """mIoU in percent of each model over a dataset of episodes, each read once."""
     metrics = {}
-    for name in predictors:
+    for name in models:
         metrics[name] = METRICS.build(dict(type='FewShotIoUMetric'))
         metrics[name].dataset_meta = dataset.metainfo
+    preprocess = next(iter(models.values())).data_preprocessor
     for start in range(0, len(dataset), batch):
         rows = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
         data = preprocess(pseudo_collate(rows))
-        samples = data['data_samples']
-        for name, predict in predictors.items():
-            for sample, mask in zip(samples, predict(data['inputs'], samples)):
-                sample.set_data(dict(pred_sem_seg=PixelData(data=mask)))
-            metrics[name].process({}, [sample.to_dict() for sample in samples])
+        for name, model in models.items():
+            found = model.predict(data['inputs'], data['data_samples'])
+            if isinstance(model, PseudoMask):  # the sigmoid of predict takes 0.49999994 for 0.5
+                for sample in found:
+                    mask = (sample.seg_logits.data >= 0).to(torch.uint8)
+                    sample.pred_sem_seg = PixelData(data=mask)
+            metrics[name].process({}, [sample.to_dict() for sample in found])
     return {name: metric.evaluate(len(dataset))['mIoU'] for name, metric in metrics.items()}
 
 
-def build(config: str, fold: int, weights: str | None):
+def build(config: str, fold: int, weights: str | None = None) -> FewShotModel:
     """Model of a config, with the weights of the finished training of another, or none."""
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model).eval()
@@ -164,24 +132,20 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
     os.environ['FOLD'] = str(fold)
     torch.set_num_threads(args.threads)
     MMLogger.get_current_instance().setLevel('ERROR')
-    fssam = VARIANTS['FSSAM']
-    models = {
-        'FSSAM untrained': build(fssam, fold, None),
-        'FSSAM pretrained only': build(fssam, fold, PRETRAIN),
-        **{name: build(config, fold, config) for name, config in VARIANTS.items()},
-        'FSSAM, true mask as prompt (upper bound)': build(ORACLE, fold, fssam),
-    }
-    predictors = {
-        'all foreground': AllForeground(),
-        'pseudo mask >= 0.5, no SAM 2': PseudoMask(models['FSSAM untrained']),
-        **{name: Trained(model) for name, model in models.items()},
-    }
-    preprocess = models['FSSAM untrained'].data_preprocessor
-    table: dict[str, dict[str, list[float]]] = {name: {} for name in predictors}
+    fssam, models = VARIANTS['FSSAM'], {}
+    for name, method in BASELINES.items():
+        with options_in_environment(dict(method=method, benchmark='shapes-5i')):
+            models[name] = build(ANY_METHOD, fold)
+    if not args.baselines:
+        models['FSSAM untrained'] = build(fssam, fold)
+        models['FSSAM pretrained only'] = build(fssam, fold, PRETRAIN)
+        models.update({name: build(config, fold, config) for name, config in VARIANTS.items()})
+        models['FSSAM, true mask as prompt (upper bound)'] = build(ORACLE, fold, fssam)
+    table: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for shots in args.shots:
         for seed in args.seeds:
             dataset = episodes(fssam, shots, seed, args.episodes)
-            for name, value in evaluate(predictors, preprocess, dataset).items():
+            for name, value in evaluate(models, dataset).items():
                 table[name].setdefault(str(shots), []).append(value)
                 print(f'fold {fold} {shots}-shot seed {seed} {name}: {value:.1f}', flush=True)
     return table
@@ -197,15 +161,14 @@ def markdown(result: dict) -> str:
         f'{result["machine"]}.',
     ]
     for shots in result['shots']:
-        heads = ' | '.join(f'fold {fold}' for fold in result['folds'])
-        lines += ['', f'### {shots}-shot', '', f'| | {heads} | mean +- std over seeds |']
-        lines.append('|---|' + '---|' * (len(result['folds']) + 1))
+        rows = []
         for name in result['table'][str(result['folds'][0])]:
             values = np.array([result['table'][str(f)][name][str(shots)] for f in result['folds']])
-            cells = ' | '.join(f'{v:.1f}' for v in values.mean(1))
             mean, std = mean_std(values.mean(0))
             spread = '-' if std is None else f'{std:.1f}'
-            lines.append(f'| {name} | {cells} | {mean:.1f} +- {spread} |')
+            rows.append([name, *(f'{v:.1f}' for v in values.mean(1)), f'{mean:.1f} +- {spread}'])
+        head = ['', *(f'fold {fold}' for fold in result['folds']), 'mean +- std over seeds']
+        lines += ['', f'### {shots}-shot', '', *table_lines([head, *rows], in_markdown=True)]
     return '\n'.join(lines) + '\n'
 
 
@@ -216,13 +179,16 @@ def main() -> None:
     parser.add_argument('--shots', nargs='+', type=int, default=[1, 5])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--episodes', type=int, default=300)
+    parser.add_argument(
+        '--baselines', action='store_true', help='only the rows that need no training'
+    )
     parser.add_argument('--jobs', type=int, default=2, help='trainings and folds at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
     found = commit()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
     write_shapes(data)
-    for configs in ([PRETRAIN], list(VARIANTS.values())):
+    for configs in () if args.baselines else ([PRETRAIN], list(VARIANTS.values())):
         jobs = [(config, fold) for fold in args.folds for config in configs]
         train_missing(jobs, args.jobs, args.threads)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
@@ -239,9 +205,8 @@ def main() -> None:
         table=table,
     )
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix('.json').write_text(json.dumps(result, indent=1) + '\n')
-    out.with_suffix('.md').write_text(markdown(result))
+    write_text(out.with_suffix('.json'), json.dumps(result, indent=1) + '\n')
+    write_text(out.with_suffix('.md'), markdown(result))
     print(markdown(result))
 
 

@@ -2,7 +2,7 @@
 
 Nothing here is used by training, testing or labelling. Call chain of a subcommand::
 
-    cli.main -> Subject.build (the model), fold.* (generated images)
-             -> episode / evaluation / training / ... .run(subject, options) -> results
-             -> report.finish: tables, JSON, comparison with an earlier file
+    cli.main -> episode / evaluation / training / ... .run(options) -> results
+                  Subject.build (the model), pictures (a generated fold), running (episodes)
+             -> .tables(results), JSON, comparison with an earlier file (report)
 """

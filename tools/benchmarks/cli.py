@@ -3,57 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from mmengine.logging import MMLogger
 
 import mmfss  # noqa: F401  (registers all parts)
-from benchmarks import (
-    curves,
-    episode,
-    evaluation,
-    fold,
-    labelling,
-    loading,
-    profile,
-    report,
-    start,
-    training,
-)
-from benchmarks.common import add_options, settings_of
+from benchmarks import report
+from benchmarks.subject import add_options
 from benchmarks.timing import load
+from mmfss.checkpoints.provenance import environment
+from mmfss.files import check_writable, write_text
 
-SUBCOMMANDS = {
-    'episode': episode,
-    'evaluation': evaluation,
-    'training': training,
-    'fold': fold,
-    'labelling': labelling,
-    'loading': loading,
-    'start': start,
-    'curves': curves,
-    'profile': profile,
-}
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Parser with all subcommands."""
-    parser = argparse.ArgumentParser(
-        description='Measure FSSAM: times by stage, memory, operations. Random weights, generated '
-        'pictures; nothing is fetched.'
-    )
-    subparsers = parser.add_subparsers(dest='subcommand', required=True)
-    for name, module in SUBCOMMANDS.items():
-        sub = subparsers.add_parser(
-            name, help=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-        module.add_arguments(sub)
-        add_options(sub)
-    return parser
+SUBCOMMANDS = (
+    'episode', 'evaluation', 'training', 'fold', 'labelling', 'loading', 'start', 'curves',
+    'profile',
+)  # fmt: skip
+"""Modules of this package with HELP, add_arguments, run and tables."""
+NOT_SETTINGS = (
+    'json', 'compare', 'data', 'figure', 'subcommand', 'run', 'from_training', 'from_evaluation',
+)  # fmt: skip
+"""Options that do not decide about what is measured."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -62,7 +37,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     Returns:
         The record that ``--json`` writes.
     """
-    parser = make_parser()
+    parser = argparse.ArgumentParser(
+        description='Measure a method: times by stage, memory, operations; FSSAM also against the '
+        'way it is published. Random weights, generated pictures; nothing is fetched.'
+    )
+    subparsers = parser.add_subparsers(dest='subcommand', required=True)
+    for name in SUBCOMMANDS:
+        module = import_module(f'benchmarks.{name}')
+        sub = subparsers.add_parser(
+            name, help=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(sub)
+        add_options(sub)
     args = parser.parse_args(argv)
     try:
         with quiet():
@@ -83,22 +69,35 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def measure(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
+def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     """Run a subcommand, print its tables, write and compare its record.
 
     Raises:
         ValueError, FileNotFoundError: Wrong options, or results that are not equal.
     """
-    module = SUBCOMMANDS[args.subcommand]
-    settings = settings_of(args)
-    report.check_output(args.json, '--json')
+    module = import_module(f'benchmarks.{args.subcommand}')
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(args).items()
+        if name not in NOT_SETTINGS
+    }
+    if args.json is not None:
+        check_writable(args.json, '--json')
     earlier = report.read(args.compare, args.subcommand, settings) if args.compare else None
     before = load()
     results = module.run(args)
-    content = report.record(args.subcommand, settings, results, command, before, load())
+    content = dict(
+        format=report.FORMAT,
+        subcommand=args.subcommand,
+        settings=settings,
+        results=results,
+        command=command,
+        environment=environment(),
+        load=dict(before=before, after=load()),
+    )
     print_record(content, module.tables(results))
-    if args.json:
-        report.write(args.json, content)
+    if args.json is not None:
+        write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + '\n')
     if earlier is not None:
         rows = report.differences(earlier['results'], results)
         print(f'\nAgainst {args.compare}{report.elsewhere(earlier, content)}:\n')
@@ -108,33 +107,25 @@ def measure(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
 
 def print_record(content: dict[str, Any], tables: Sequence[str]) -> None:
     """Tables of a record, and what was measured on what."""
-    results, about = content['results'], content['environment']
-    machine = results.get('machine')
+    results, where = content['results'], content['environment']['machine']
     print(f'# {content["subcommand"]}: ' + ' '.join(content['command']))
-    where = about['machine']
     print(f'{where["gpu"] or where["cpu"]}, {where["cores"]} cores; load {content["load"]}')
-    if machine:
-        flops = machine['matmul_flops'] / 1e9
+    if 'machine' in results:
+        machine = results['machine']
         print(
             f'{machine["device"]}, {machine["threads"]} threads, matrix product in '
-            f'{machine["matmul_dtype"]}: {flops:.0f} GFLOP/s'
+            f'{machine["matmul_dtype"]}: {machine["matmul_flops"] / 1e9:.0f} GFLOP/s'
         )
     for text in tables:
         print(f'\n{text}')
     if 'parameters' in results:
         rows = [[name, e['all'], e['trainable']] for name, e in results['parameters'].items()]
         print('\n' + report.table(['part', 'parameters', 'trainable'], rows))
-    for name, entry in _equalities(results):
+    equal = results.get('equal', {})
+    for name, entry in {'': equal}.items() if 'tolerance' in equal else equal.items():
         print(
-            f'\nequal{name}: {entry["episodes"]} episodes, logits differ by at most '
+            f'\nequal{name and ", "}{name}: {entry["episodes"]} episodes, logits differ by at most '
             f'{entry["max_logit_difference"]:.2g} (largest {entry["max_logit"]:.2g}, allowed '
             f'{entry["tolerance"]:g} of it), masks in {entry["different_pixels"]} of '
             f'{entry["pixels"]} pixels, mIoU by {entry["miou_difference"]}'
         )
-
-
-def _equalities(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    equal = results.get('equal')
-    if equal is None:
-        return []
-    return [('', equal)] if 'tolerance' in equal else [(f', {k}', v) for k, v in equal.items()]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import subject_of
 from benchmarks.labelling import support_of
-from benchmarks.pictures import FoldSpec, episodes_of, write_fold
-from benchmarks.report import mib, table
+from benchmarks.pictures import FoldSpec, episodes_of
+from benchmarks.report import mib, spread, table
 from benchmarks.running import Episodes
-from benchmarks.subject import Subject
+from benchmarks.subject import Subject, at_least, subject_of
 from benchmarks.timing import clock_of, note, peak_bytes, summary
 from benchmarks.worker import in_process
 from mmfss.apis.inferencer import FewShotInferencer
@@ -46,81 +46,47 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if Path(args.figure).suffix not in ('.png', '.pdf', '.svg'):
         raise ValueError(f'--figure must end in .png, .pdf or .svg, got {args.figure!r}')
     check_writable(args.figure, '--figure')
+    at_least(args, 1, *PANELS)
     subject = subject_of(args)
-    values = points_of(args, subject)
-    small = [x for name, xs in values.items() for x in xs if x < 1]
-    if small:
-        raise ValueError(f'--shots, --classes, --sides and --batches must be >= 1, got {small}')
+    own = subject.side
+    sides = args.sides or sorted({max(64, own * f // 4 // 32 * 32) for f in (2, 3, 4, 6)})
+    about = dict(photo_size=list(args.photo_size), repeats=args.repeats or (1 if args.quick else 3))
     curves: dict[str, list[dict[str, Any]]] = {}
-    for name, xs in values.items():
-        for x in xs:
-            note(f'{PANELS[name][0]}: {x}')
-            point = in_process(
-                'point',
-                subject=subject.to_dict(),
-                panel=name,
-                x=x,
-                photo_size=list(args.photo_size),
-                repeats=args.repeats or (1 if args.quick else 3),
-                seed=args.seed,
-            )
+    for name, (label, _) in PANELS.items():
+        values = sides if name == 'sides' else getattr(args, name)
+        for x in values[:2] if args.quick else values:
+            note(f'{label}: {x}')
+            point = in_process('point', subject=asdict(subject), panel=name, x=x, **about)
             curves.setdefault(name, []).append(dict(x=x, **point))
     draw(curves, args.figure)
     return dict(curves=curves)
 
 
-def points_of(args: argparse.Namespace, subject: Subject) -> dict[str, list[int]]:
-    """Values of each axis."""
-    own = subject.side
-    sides = args.sides or sorted({max(64, own * f // 4 // 32 * 32) for f in (2, 3, 4, 6)})
-    values = dict(shots=args.shots, classes=args.classes, sides=sides, batches=args.batches)
-    if args.quick:
-        values = {name: xs[:2] for name, xs in values.items()}
-    return values
-
-
 def measured_point(
-    subject: dict[str, Any], panel: str, x: int, photo_size: list[int], repeats: int, seed: int
+    subject: dict[str, Any], panel: str, x: int, photo_size: list[int], repeats: int
 ) -> dict[str, Any]:
     """Job of a process of its own: seconds of one x on a panel, and the most memory it held."""
-    changes = dict(image_size=x) if panel == 'sides' else {}
-    about = Subject(**{**subject, **changes})
+    about = Subject(**subject)
+    about = replace(about, image_size=x) if panel == 'sides' else about
     about.prepare()
+    shots, batch = (x if panel == name else 1 for name in ('shots', 'batches'))
+    model, clock, spent = about.build(), clock_of(about.target), []
+    width, height = photo_size
+    spec = FoldSpec(max(6, shots + 1), 'photos', width, height, shots + 1, about.seed)
     if panel == 'classes':
-        seconds = _labelling(about, x, photo_size, repeats, seed)
+        inferencer = FewShotInferencer(model, threshold=0.0, amp=about.amp)
+        inferencer.set_support(support_of(x, 1, spec))
+        image = support_of(1, 1, replace(spec, seed=about.seed + 1))['class 0'][0][0]
+        for _ in range(repeats + 1):
+            start = clock()
+            inferencer(image)
+            spent.append(clock() - start)
     else:
-        shots, batch = (x, 1) if panel == 'shots' else (1, x if panel == 'batches' else 1)
-        seconds = _episodes(about, shots, batch, photo_size, repeats, seed)
-    return dict(seconds=summary(seconds), peak_bytes=peak_bytes(about.target))
-
-
-def _episodes(
-    subject: Subject, shots: int, batch: int, photo_size: list[int], repeats: int, seed: int
-) -> list[float]:
-    """Seconds of an episode; of the first turn nothing counts."""
-    with tempfile.TemporaryDirectory() as root:
-        images = max(6, shots + 1)
-        width, height = photo_size
-        spec = FoldSpec(images, 'photos', width, height, shots + 1, seed)
-        dataset = episodes_of(write_fold(root, spec), spec, subject.side, shots, batch)
-        runner = Episodes(subject.build(), dataset, batch, subject.context())
-        return [runner.run().total / batch for _ in range(repeats + 1)][1:]
-
-
-def _labelling(
-    subject: Subject, classes: int, photo_size: list[int], repeats: int, seed: int
-) -> list[float]:
-    """Seconds of a further image with 1-shot classes; of the first nothing counts."""
-    about = argparse.Namespace(photo_size=photo_size, seed=seed)
-    inferencer = FewShotInferencer(subject.build(), threshold=0.0, amp=subject.amp)
-    inferencer.set_support(support_of(classes, 1, about))
-    image = support_of(1, 1, argparse.Namespace(photo_size=photo_size, seed=seed + 1))
-    clock, spent = clock_of(subject.target), []
-    for _ in range(repeats + 1):
-        start = clock()
-        inferencer(image['class 0'][0][0])
-        spent.append(clock() - start)
-    return spent[1:]
+        with tempfile.TemporaryDirectory() as root:
+            dataset = episodes_of(root, spec, about.side, shots, batch)
+            runner = Episodes(model, dataset, about, batch)
+            spent = [runner.run().total / batch for _ in range(repeats + 1)]
+    return dict(seconds=summary(spent[1:]), peak_bytes=peak_bytes(about.target))
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], path: str) -> None:
@@ -149,11 +115,10 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: str) -> None:
 
 def tables(results: dict[str, Any]) -> list[str]:
     """What is printed."""
-    texts = []
-    for name, points in results['curves'].items():
-        rows = [
-            [p['x'], *(p['seconds'][k] for k in ('median', 'low', 'high')), mib(p['peak_bytes'])]
-            for p in points
-        ]
-        texts.append(table([PANELS[name][0], PANELS[name][1], 'low', 'high', 'peak'], rows))
-    return texts
+    return [
+        table(
+            [*PANELS[name], 'low', 'high', 'peak'],
+            [[p['x'], *spread(p['seconds']), mib(p['peak_bytes'])] for p in points],
+        )
+        for name, points in results['curves'].items()
+    ]

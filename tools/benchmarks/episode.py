@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import Tensor
 
-from benchmarks.common import (
-    fold_spec,
-    machine_of,
-    model_parts,
-    stage_flops,
-    subject_of,
-    tolerance_of,
-)
-from benchmarks.pictures import episodes_of, write_fold
-from benchmarks.plain import explicit_prior
-from benchmarks.report import SECONDS, mib, seconds_row, table
-from benchmarks.running import Episodes, Outcome, compare
-from benchmarks.stages import ENCODERS
-from benchmarks.subject import folder
-from benchmarks.timing import clock_of, interleaved, peak_bytes, summary
+from benchmarks.naive import explicit_prior
+from benchmarks.pictures import FoldSpec, episodes_of
+from benchmarks.report import SECONDS, mib, spread, table
+from benchmarks.running import Episodes, Outcome, compare, tolerance_of
+from benchmarks.stages import ENCODERS, PRIOR
+from benchmarks.subject import at_least, folder, subject_of
+from benchmarks.timing import clock_of, interleaved, parameters, peak_bytes, summary
 from mmfss.encoders.dinov2 import DINOv2
 from mmfss.functional import up
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.base import FewShotModel
 
 HELP = 'one cold K-shot episode, stage by stage'
+_EXPLICIT = f'{PRIOR}, explicit softmax'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,38 +39,36 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ``flops`` of each), ``ratios``, ``images_per_second``, ``peak_bytes`` of this process after
         ours, and ``equal`` to the baseline.
     """
-    if args.shots < 1:
-        raise ValueError(f'--shots must be >= 1, got {args.shots}')
+    at_least(args, 1, 'shots')
     subject = subject_of(args)
+    compared = subject.has_naive() and not args.no_naive
     with folder(args.data) as root:
-        spec = fold_spec(args, max(6, args.shots + 1), max(2, args.shots + 1))
-        dataset = episodes_of(write_fold(root, spec), spec, subject.side, args.shots, 2)
-        return _measure(args, subject, dataset)
-
-
-def _measure(args: argparse.Namespace, subject: Any, dataset: Any) -> dict[str, Any]:
-    model = subject.build()
-    clock, context = clock_of(subject.target), subject.context()
-    repeats = args.repeats or (2 if args.quick else 7)
-    whole = Episodes(model, dataset, context=context)
-    staged = Episodes(model, dataset, context=context, staged=True)
-    images = images_of(model, dataset)
-    outcomes: dict[str, Outcome] = {}
-    jobs: dict[str, Callable[[], Any]] = {
-        'episode': lambda: outcomes.update(ours=whole.run(1)),
-        **encoder_jobs(model, images, context),
-    }
-    whole.run(1)
-    peak = peak_bytes(subject.target)
-    if not args.no_naive:
-        naive = Episodes(subject.build_naive(), dataset, context=context)
-        jobs['naive episode'] = lambda: outcomes.update(naive=naive.run(1))
-    seconds = interleaved(jobs, repeats, clock)
-    shares = [staged.run(1).stages for _ in range(repeats)]
-    flops = stage_flops(model, dataset, subject)
+        spec = FoldSpec.asked(args, subject.side, max(6, args.shots + 1), max(2, args.shots + 1))
+        dataset = episodes_of(root, spec, subject.side, args.shots, 2)
+        model = subject.build()
+        repeats = args.repeats or (2 if args.quick else 7)
+        whole = Episodes(model, dataset, subject)
+        staged = Episodes(model, dataset, subject, staged=True)
+        inputs = model.data_preprocessor(pseudo_collate([dataset[0]]))['inputs']
+        images = torch.cat([inputs['query'], inputs['support'].flatten(0, 1)])
+        outcomes: dict[str, Outcome] = {}
+        jobs: dict[str, Callable[[], Any]] = {
+            'episode': lambda: outcomes.update(ours=whole.run(1)),
+            **encoder_jobs(model, images, subject.context()),
+        }
+        whole.run(1)
+        peak = peak_bytes(subject.target)
+        if compared:
+            naive = Episodes(subject.build_naive(), dataset, subject)
+            jobs['naive episode'] = lambda: outcomes.update(naive=naive.run(1))
+        seconds = interleaved(jobs, repeats, clock_of(subject.target))
+        shares = [staged.run(1).stages for _ in range(repeats)]
+        flops = whole.flops()
+    times = {name: entry['median'] for name, entry in seconds.items()}
+    encoding = set(ENCODERS.values())
     results: dict[str, Any] = dict(
-        machine=machine_of(subject, args.quick),
-        parameters=model_parts(model),
+        machine=subject.machine(args.quick),
+        parameters=parameters_of(model),
         images=len(images),
         seconds=seconds,
         stages={
@@ -86,70 +77,63 @@ def _measure(args: argparse.Namespace, subject: Any, dataset: Any) -> dict[str, 
             )
             for name in shares[0]
         },
-        images_per_second=len(images) / seconds['episode']['median'],
+        images_per_second=len(images) / times['episode'],
         peak_bytes=peak,
     )
-    if not args.no_naive:
+    if compared:
         results['equal'] = compare(outcomes['ours'], outcomes['naive'], tolerance_of(subject))
-    results['ratios'] = {**ratios(seconds), **stage_ratio(shares)}
+    bare = sum(times[name] for name in encoding & set(times))
+    ratios = results['ratios'] = {}
+    if bare:  # none where a method reads no image
+        ratios['episode / bare encoders'] = times['episode'] / bare
+    if _EXPLICIT in times:
+        ratios['explicit prior encoder / ours'] = times[_EXPLICIT] / times[PRIOR]
+    if compared:
+        ratios['naive episode / ours'] = times['naive episode'] / times['episode']
+    if bare:
+        of_stages = [sum(s.values()) / sum(s[name] for name in encoding & set(s)) for s in shares]
+        ratios['all stages / encoder stages'] = summary(of_stages)['median']
     return results
 
 
-def stage_ratio(shares: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of the staged episodes: all stages over those of the encoders, median."""
-    values = [sum(s.values()) / sum(s.get(name, 0.0) for name in ENCODERS) for s in shares]
-    return {'all stages / encoder stages': summary(values)['median']}
-
-
-def images_of(model: FSSAM, dataset: Any) -> Tensor:
-    """Pixels (K + 1, 3, S, S) of the first episode, as the model takes them."""
-    inputs = model.data_preprocessor(pseudo_collate([dataset[0]]))['inputs']
-    return torch.cat([inputs['query'], inputs['support'].flatten(0, 1)])
-
-
-def encoder_jobs(model: FSSAM, images: Tensor, context: Any) -> dict[str, Any]:
-    """The bare encoders, an image at a time; the prior encoder also with explicit softmax."""
+def encoder_jobs(model: FewShotModel, images: torch.Tensor, context: Any) -> dict[str, Any]:
+    """The bare encoders, an image at a time; DINOv2 also with explicit softmax."""
 
     @torch.no_grad()
-    def each(function: Any) -> None:
+    def each(function: Callable) -> None:
         with context:
             for image in images.split(1):
                 function(image)
 
-    prior = model.prior_encoder
-
-    def sam2(image: Tensor) -> Any:
-        return model.sam2.encode_image(model.normalise(image))
-
-    jobs = {'SAM 2 encoder': lambda: each(sam2)}
-    if prior is None or prior.reads_sam2:  # the latter runs nothing of its own
-        return jobs
-    jobs['prior encoder'] = lambda: each(lambda image: prior(image, None))
-    if type(prior) is DINOv2:
+    names = dict.fromkeys([*model.query_encoders, *model.support_encoders])
+    jobs: dict[str, Any] = {
+        ENCODERS.get(name, name): partial(each, model.encoders[name]) for name in names
+    }
+    prior = model.encoders.get('prior_encoder')
+    if PRIOR in jobs and type(prior) is DINOv2:
         size = (prior.image_size, prior.image_size)
-        jobs['prior encoder, explicit softmax'] = lambda: each(
+        jobs[_EXPLICIT] = lambda: each(
             lambda image: explicit_prior(prior.vit, prior.normalise(up(image, size)))
         )
     return jobs
 
 
-def ratios(seconds: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Of medians: the episode over the bare encoders, the explicit prior encoder over ours, the
-    naive episode over ours."""
-    times = {name: entry['median'] for name, entry in seconds.items()}
-    bare = sum(times.get(name, 0.0) for name in ENCODERS)
-    out = {'episode / bare encoders': times['episode'] / bare}
-    if 'prior encoder, explicit softmax' in times:
-        explicit = times['prior encoder, explicit softmax']
-        out['explicit prior encoder / ours'] = explicit / times['prior encoder']
-    if 'naive episode' in times:
-        out['naive episode / ours'] = times['naive episode'] / times['episode']
-    return out
+def parameters_of(model: FewShotModel) -> dict[str, dict[str, int]]:
+    """Of the encoders, of all, and of the parts of SAM 2 in the place of the whole."""
+    named = [(ENCODERS.get(name, name), e) for name, e in model.encoders.items() if name != 'sam2']
+    if 'sam2' in model.encoders:
+        named += [
+            ('SAM 2 image encoder', model.sam2.image_encoder),
+            ('SAM 2 mask decoder', model.sam2.sam_mask_decoder),
+            ('SAM 2 memory encoder', model.sam2.memory_encoder),
+            ('memory attention', model.sam2.memory_attention),
+        ]
+    return parameters([*named, ('all', model)])
 
 
 def tables(results: dict[str, Any]) -> list[str]:
     """What is printed."""
-    rows = [seconds_row(name, entry) for name, entry in results['seconds'].items()]
+    rows = [[name, *spread(entry, 1000)] for name, entry in results['seconds'].items()]
     whole = sum(entry['seconds']['median'] for entry in results['stages'].values())
     peak = results['machine']['matmul_flops']
     staged = []
@@ -157,7 +141,7 @@ def tables(results: dict[str, Any]) -> list[str]:
         spent, flops = entry['seconds']['median'], entry['flops']
         speed = f'{100 * flops / spent / peak:.0f} %' if flops and spent else None
         share = f'{100 * spent / whole:.1f} %'
-        staged.append(seconds_row(name, entry['seconds'], share, flops / 1e9, speed))
+        staged.append([name, *spread(entry['seconds'], 1000), share, flops / 1e9, speed])
     return [
         table(['job, interleaved', *SECONDS], rows),
         table(['stage', *SECONDS, 'share', 'GFLOP', 'of matmul peak'], staged),

@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mmfss.encoders.compiling import warm_up
-
-from benchmarks.common import fold_spec, machine_of, subject_of, tolerance_of
-from benchmarks.pictures import FoldSpec, episodes_of, write_fold
+from benchmarks.pictures import FoldSpec, episodes_of
 from benchmarks.report import mib, table
-from benchmarks.running import Episodes, Outcome, compare
+from benchmarks.running import Episodes, Outcome, compare, tolerance_of
 from benchmarks.stages import ENCODERS, FINGERPRINT, KEPT
-from benchmarks.subject import Subject, folder
+from benchmarks.subject import Subject, at_least, folder, subject_of
 from benchmarks.timing import note, peak_bytes, summary
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.base import FewShotModel
 
 HELP = 'an evaluation of E episodes of M images, with and without feature cache'
 NAIVE, PLAIN, COLD, WARM = 'naive', 'no cache', 'cold cache', 'warm cache'
@@ -57,35 +53,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         ``machine``; for each K under ``shots``: ``ways`` (seconds of all episodes, of one, images
         per second, parts of one episode), ``target`` (extrapolated seconds) and ``ratios`` to the
-        naive way; ``equal``: how far the results of two ways are apart; ``peak_bytes`` of the
+        first way; ``equal``: how far the results of two ways are apart; ``peak_bytes`` of the
         process, all ways together.
     """
-    _check(args)
+    at_least(args, 2, 'images')
+    at_least(args, 1, 'episodes')
+    at_least(args, 1, 'batch')
+    at_least(args, 1, 'shots', 'target')
+    at_least(args, 1, 'plain_episodes')
     if args.quick:
         args.images = min(args.images, max(6, max(args.shots) + 1))
         args.episodes = min(args.episodes, 6)
     subject = subject_of(args)
-    results: dict[str, Any] = dict(machine=machine_of(subject, args.quick), shots={}, equal={})
+    results: dict[str, Any] = dict(machine=subject.machine(args.quick), shots={}, equal={})
     with folder(args.data) as root:
-        spec = fold_spec(args, args.images, max(args.shots) + 1)
-        pictures = write_fold(root, spec)
+        spec = FoldSpec.asked(args, subject.side, args.images, max(args.shots) + 1)
         for shots in args.shots:
             with tempfile.TemporaryDirectory(dir=root) as caches:
-                ways = Ways(args, subject, pictures, spec, shots, Path(caches))
+                ways = Ways(args, subject, root, spec, shots, caches)
                 results['shots'][str(shots)] = ways.measured()
-                results['equal'].update(ways.equal)
+                results['equal'].update(ways.equal())
     return dict(results, peak_bytes=peak_bytes(subject.target))
-
-
-def _check(args: argparse.Namespace) -> None:
-    smallest = dict(images=2, episodes=1, batch=1)
-    for name, low in smallest.items():
-        if getattr(args, name) < low:
-            raise ValueError(f'--{name} must be >= {low}, got {getattr(args, name)}')
-    if min(args.shots) < 1 or min(args.target) < 1:
-        raise ValueError(f'--shots and --target must be >= 1, got {args.shots}, {args.target}')
-    if args.plain_episodes is not None and args.plain_episodes < 1:
-        raise ValueError(f'--plain-episodes must be >= 1, got {args.plain_episodes}')
 
 
 class Ways:
@@ -93,131 +81,120 @@ class Ways:
 
     Args:
         args: of the command line.
-        subject, pictures, spec: model and data.
+        subject, root, spec: model and data.
         shots: K.
         caches: an empty folder.
-
-    Attributes:
-        equal: of the two ways that were compared, see :func:`benchmarks.running.compare`.
     """
 
     def __init__(
         self,
         args: argparse.Namespace,
         subject: Subject,
-        pictures: Path,
+        root: str,
         spec: FoldSpec,
         shots: int,
-        caches: Path,
+        caches: str,
     ) -> None:
         self.args, self.subject, self.shots, self.caches = args, subject, shots, caches
-        self.equal: dict[str, Any] = {}
-        self.fixed: dict[str, float] = {}
-        where = pictures, spec, subject.side, shots, args.episodes
+        where = root, spec, subject.side, shots, args.episodes
         self.read = episodes_of(*where)
         self.deferred = episodes_of(*where, defer_images=True)
         drawn = [self.read.episode(i) for i in range(args.episodes)]
         self.distinct = len({image for e in drawn for image in (e.query, *e.supports)})
         share = self.distinct / args.target[0]
         self.memory = args.cache_memory if args.cache_memory is not None else int(_MEMORY * share)
+        #: way -> folder of its cache, None without; episodes at a time; limit of their number
+        self.ways: dict[str, tuple[str | None, int, int | None]] = {}
+        if subject.has_naive():
+            self.ways[NAIVE] = None, 1, args.plain_episodes
+        self.ways[PLAIN] = None, 1, args.plain_episodes
+        self.ways[COLD] = self.ways[WARM] = '', 1, None
+        if args.batch > 1:
+            self.ways[f'{WARM}, batch {args.batch}'] = '', args.batch, None
+        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.ways}
 
     def measured(self) -> dict[str, Any]:
-        """Turns of all ways; the last outcome of each is compared."""
-        outcomes: dict[str, list[Outcome]] = {}
-        parts: dict[str, dict[str, float]] = {}
+        """Turns of all ways, and on the first one also the parts of a few episodes, taken apart."""
+        fixed, parts = {}, {}
         for turn in range(self.args.repeats or 1):
-            for name, outcome in self._turn(turn, parts).items():
-                outcomes.setdefault(name, []).append(outcome)
-        last = {name: runs[-1] for name, runs in outcomes.items()}
-        self._compare(last)
-        ways: dict[str, dict[str, Any]] = {
-            name: dict(
-                seconds=summary([run.total for run in runs]),
-                episodes=runs[-1].episodes,
-                fixed_seconds=self.fixed[name],
-                episode_seconds=per_episode(runs, self.fixed[name]),
-                cache=runs[-1].cache,
-                figures={key: runs[-1].figures[key] for key in ('mIoU', 'FB-IoU')},
-                parts=parts.get(name, {}),
-            )
-            for name, runs in outcomes.items()
-        }
-        for entry in ways.values():
-            entry['images_per_second'] = (self.shots + 1) / entry['episode_seconds']
+            for name, (kept, batch, limit) in self.ways.items():
+                note(f'{self.shots}-shot: {name}')
+                cache = None if kept is None else f'{self.caches}/{turn}'
+                model = self._model(name, cache, batch)
+                self.outcomes[name].append(self._run(model, batch, limit))
+                if turn:
+                    continue
+                if cache is not None:  # a cold one has to be empty, a warm one to be opened
+                    apart = f'{cache}_parts' if name in (COLD, WARM) else cache
+                    model = self._model(name, apart, batch)
+                some = self._run(model, batch, min(4 * batch, self.args.episodes), staged=True)
+                fixed[name] = some.stages.pop(FINGERPRINT, 0.0)
+                parts[name] = {k: v / some.episodes for k, v in some.stages.items()}
+        seconds = {name: per_episode(runs, fixed[name]) for name, runs in self.outcomes.items()}
         target = extrapolated(
-            {name: entry['episode_seconds'] for name, entry in ways.items()},
-            self.fixed,
-            self.args.episodes,
-            self.distinct,
-            tuple(self.args.target),
+            seconds, fixed, self.args.episodes, self.distinct, tuple(self.args.target)
         )
+        first = target[next(iter(self.ways))]
         return dict(
             images=self.distinct,
             cache_memory=self.memory,
-            ways=ways,
+            ways={
+                name: dict(
+                    seconds=summary([run.total for run in runs]),
+                    episodes=runs[-1].episodes,
+                    fixed_seconds=fixed[name],
+                    episode_seconds=seconds[name],
+                    cache=runs[-1].cache,
+                    figures={key: runs[-1].figures[key] for key in ('mIoU', 'FB-IoU')},
+                    parts=parts[name],
+                    images_per_second=(self.shots + 1) / seconds[name],
+                )
+                for name, runs in self.outcomes.items()
+            },
             target=target,
-            ratios={k: target[NAIVE] / v for k, v in target.items() if k != NAIVE},
+            ratios={name: first / value for name, value in list(target.items())[1:]},
         )
 
-    def _turn(self, turn: int, parts: dict[str, dict[str, float]]) -> dict[str, Outcome]:
-        """Each way once; on the first turn also the parts of a few episodes, taken apart."""
-        batch, plain = self.args.batch, self.args.plain_episodes
-        cache = dict(directory=str(self.caches / f'{turn}'), memory_bytes=self.memory)
-        apart = dict(directory=str(self.caches / f'{turn}_parts'), memory_bytes=self.memory)
-        ways: list[tuple[str, dict[str, Any] | None, int, int | None]] = [
-            (NAIVE, None, 1, plain),
-            (PLAIN, None, 1, plain),
-            (COLD, cache, 1, None),
-            (WARM, cache, 1, None),
-        ]
-        if batch > 1:
-            ways.append((f'{WARM}, batch {batch}', cache, batch, None))
-        found = {}
-        for name, options, size, limit in ways:
-            note(f'{self.shots}-shot: {name}')
-            model = self._model(name, options, size)
-            found[name] = self._run(model, size, limit)
-            if not turn:
-                if options is not None:  # a cold one has to be empty, a warm one to be opened
-                    model = self._model(name, apart if name in (COLD, WARM) else options, size)
-                some = self._run(model, size, min(4 * size, self.args.episodes), staged=True)
-                self.fixed[name] = some.stages.pop(FINGERPRINT, 0.0)
-                parts[name] = {k: v / some.episodes for k, v in some.stages.items()}
-        return found
-
-    def _model(self, name: str, cache: dict[str, Any] | None, batch: int) -> FSSAM:
+    def _model(self, name: str, cache: str | None, batch: int) -> FewShotModel:
         """A new model, so that nothing is in memory. The first call of an operation costs more:
         without a cache, an episode is run that does not count."""
-        model = self.subject.build_naive() if name == NAIVE else self.subject.build(cache)
+        options = None if cache is None else dict(directory=cache, memory_bytes=self.memory)
+        model = self.subject.build_naive() if name == NAIVE else self.subject.build(options)
         if self.subject.compile and name != NAIVE:
             with self.subject.context():
-                note(f'compiled in {warm_up(model, batch, self.shots):.0f} s')
+                note(f'compiled in {model.warm_up(batch, self.shots):.0f} s')
         if cache is None:
             self._run(model, batch, 1)
         return model
 
-    def _run(self, model: FSSAM, batch: int, limit: int | None, staged: bool = False) -> Outcome:
+    def _run(
+        self, model: FewShotModel, batch: int, limit: int | None, staged: bool = False
+    ) -> Outcome:
         """Episodes through a model; one with a cache gets images that are not read."""
         dataset = self.read if model.encoding.cache is None else self.deferred
-        return Episodes(model, dataset, batch, self.subject.context(), staged).run(limit)
+        return Episodes(model, dataset, self.subject, batch, staged).run(limit)
 
-    def _compare(self, last: Mapping[str, Outcome]) -> None:
-        """The cache changes no bit; the naive way and batches round otherwise."""
-        tolerance = tolerance_of(self.subject)
+    def equal(self) -> dict[str, Any]:
+        """How far the last outcomes are apart: the cache changes no bit; the naive way and batches
+        round otherwise."""
+        found, tolerance = {}, tolerance_of(self.subject)
         for name, reference, allowed in (
             (PLAIN, NAIVE, tolerance),
             (COLD, PLAIN, 0.0),
             (WARM, COLD, 0.0),
             (f'{WARM}, batch {self.args.batch}', WARM, tolerance),
         ):
-            if name in last:
-                label = f'{self.shots}-shot, {name} and {reference}'
-                self.equal[label] = compare(last[name], last[reference], allowed)
+            if {name, reference} <= set(self.outcomes):
+                one, other = self.outcomes[name][-1], self.outcomes[reference][-1]
+                found[f'{self.shots}-shot, {name} and {reference}'] = compare(one, other, allowed)
+        return found
 
 
 def per_episode(runs: Sequence[Outcome], fixed: float) -> float:
-    """Seconds of an episode in the fastest run, without what does not depend on their number."""
-    return max(min(run.total for run in runs) - fixed, 0.0) / runs[-1].episodes
+    """Seconds of an episode in the fastest run, without what does not depend on their number;
+    with it where that took longer when it was measured."""
+    total = min(run.total for run in runs)
+    return (total - fixed if fixed < total else total) / runs[-1].episodes
 
 
 def extrapolated(
@@ -225,7 +202,7 @@ def extrapolated(
     fixed: Mapping[str, float],
     episodes: int,
     images: int,
-    target: tuple[int, int],
+    target: tuple[int, ...],
 ) -> dict[str, float]:
     """Seconds of a longer list, from seconds per episode of each way on a shorter one.
 
@@ -255,7 +232,7 @@ def tables(results: dict[str, Any]) -> list[str]:
         rows = []
         for name, way in entry['ways'].items():
             parts = way['parts']
-            encoding = sum(parts.get(stage, 0.0) for stage in ENCODERS)
+            encoding = sum(parts.get(stage, 0.0) for stage in ENCODERS.values())
             kept = parts.get(KEPT, 0.0)
             light = sum(parts.values()) - encoding - kept
             rows.append([
@@ -264,22 +241,18 @@ def tables(results: dict[str, Any]) -> list[str]:
                 *(1000 * part for part in (encoding, kept, light)),
                 way['figures']['mIoU'], entry['target'][name], entry['ratios'].get(name),
             ])  # fmt: skip
-        texts.append(table(HEADER, rows))
+        header = (
+            'way', 'episodes', 's', 'ms / episode', 'images/s', 'ms encoding', 'ms cache',
+            'ms rest', 'mIoU', 's at target', f'{next(iter(entry["ways"]))} / this',
+        )  # fmt: skip
+        texts.append(table(header, rows))
         texts.append(
             f'{entry["images"]} distinct images; the cache holds '
-            f'{entry["cache_memory"] / 2**20:.0f} MiB in memory. {_FORMULA} '
+            f'{entry["cache_memory"] / 2**20:.0f} MiB in memory. Target of M\' images and E\' '
+            'episodes: E\' x seconds of an episode; with a cold cache E\' warm + M\' (cold - warm) '
+            'E / M. Encoding, cache and rest are of the first episodes, taken apart by stage, '
+            'which slows Python down. Images/s counts the K + 1 of each episode, encoded or not. '
+            'In s and target there is the fingerprint of the encoders, once '
             f'({entry["ways"][WARM]["fixed_seconds"]:.2f} s).'
         )
     return [*texts, f'Peak memory of the process, all ways together: {mib(results["peak_bytes"])}']
-
-
-_FORMULA = (
-    "Target of M' images and E' episodes: E' x seconds of an episode; with a cold cache E' warm + "
-    "M' (cold - warm) E / M. Encoding, cache and rest are of the first episodes, taken apart by "
-    'stage, which slows Python down. Images/s counts the K + 1 of each episode, encoded or not. In '
-    's and target there is the fingerprint of the encoders, once'
-)
-HEADER = (
-    'way', 'episodes', 's', 'ms / episode', 'images/s', 'ms encoding', 'ms cache', 'ms rest',
-    'mIoU', 's at target', 'naive / this',
-)  # fmt: skip

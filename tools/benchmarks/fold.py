@@ -8,13 +8,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import evaluation, training
-from benchmarks.common import NOT_SETTINGS
 from benchmarks.evaluation import COLD, NAIVE, PLAIN, WARM
 from benchmarks.report import load, table
+from benchmarks.subject import at_least
 
 HELP = 'the whole training of a fold with its validations, extrapolated'
 STEPS, EPISODES_PER_STEP, VALIDATION = 526, 8, (2, 1000)  # of an epoch, as published
-_COMMON = ('config', 'arch', 'image_size', 'threads', 'amp', 'compile', 'channels_last', 'device')
+WAYS = (
+    ('naive', 'naive', NAIVE),
+    ('ours, no cache', 'ours', PLAIN),
+    ('ours, cache in validation', 'ours', 'cache'),
+    ('ours, cache in both (no augmentation)', 'ours, features kept', 'cache'),
+)
+"""What is shown: name, way to train, way to validate."""
+_COMMON = (
+    'config', 'arch', 'method', 'image_size', 'threads', 'amp', 'compile', 'channels_last',
+    'device',
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,22 +41,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ``episode_seconds`` of a training episode and ``validation_seconds`` (first, later) by
         way; ``hours`` of training, validation and both; ``ratios`` of naive to the others.
     """
-    if args.epochs < 1:
-        raise ValueError(f'--epochs must be >= 1, got {args.epochs}')
-    steps = _part(args, 'training', args.from_training, training)
-    list_ = _part(args, 'evaluation', args.from_evaluation, evaluation)
-    if '1' not in list_['shots']:
+    at_least(args, 1, 'epochs')
+    steps = part_of(args, 'training', args.from_training, training, no_memory=True)
+    shots = part_of(
+        args, 'evaluation', args.from_evaluation, evaluation, shots=[1], batch=1
+    )['shots']  # fmt: skip
+    if '1' not in shots:
         raise ValueError(
             f'--from-evaluation {args.from_evaluation} has no 1-shot evaluation, which validation '
             'is; measure it with --shots 1'
         )
-    episode = {kind: episode_seconds(steps['ways'], kind) for kind in kinds_of(steps['ways'])}
-    target = list_['shots']['1']['target']
-    validation = {
-        NAIVE: (target[NAIVE], target[NAIVE]),
-        PLAIN: (target[PLAIN], target[PLAIN]),
-        'cache': (target[COLD], target[WARM]),
-    }
+    kinds = dict.fromkeys(entry['kind'] for entry in steps['ways'].values())
+    episode = {kind: episode_seconds(steps['ways'], kind) for kind in kinds}
+    target = shots['1']['target']
+    validation = {name: (target[name], target[name]) for name in (NAIVE, PLAIN)}
+    validation['cache'] = target[COLD], target[WARM]
     hours = {
         name: of_fold(episode[a], validation[b], args.epochs) for name, a, b in WAYS if a in episode
     }
@@ -59,42 +68,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-WAYS = (
-    ('naive', 'naive', NAIVE),
-    ('ours, no cache', 'ours', PLAIN),
-    ('ours, cache in validation', 'ours', 'cache'),
-    ('ours, cache in both (no augmentation)', 'ours, features kept', 'cache'),
-)
-"""What is shown: name, way to train, way to validate."""
-
-
-def _part(args: argparse.Namespace, name: str, path: str | None, module: Any) -> Mapping[str, Any]:
+def part_of(
+    args: argparse.Namespace, name: str, path: str | None, module: Any, **own: Any
+) -> Mapping[str, Any]:
+    """Results of a subcommand: of its file, or measured now with its defaults but for ``own``."""
     if path is None:
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
-        own = vars(parser.parse_args([]))
-        own.update({k: v for k, v in vars(args).items() if k not in own})
-        if name == 'training':
-            own['no_memory'] = True
-        else:
-            own.update(shots=[1], batch=1)
-        return module.run(argparse.Namespace(**own))
+        return module.run(
+            argparse.Namespace(**{**vars(args), **vars(parser.parse_args([])), **own})
+        )
     content = load(path)
     if content['subcommand'] != name:
         raise ValueError(f'--from-{name} {path} is of {content["subcommand"]!r}, not of {name!r}')
     other = {k: content['settings'].get(k) for k in _COMMON}
-    ours = {k: v for k, v in vars(args).items() if k in _COMMON and k not in NOT_SETTINGS}
+    ours = {k: getattr(args, k) for k in _COMMON}
     if other != ours:
         raise ValueError(
             f'--from-{name} {path} was measured with {other}, this is asked for {ours}; give the '
             'options that it was measured with'
         )
     return content['results']
-
-
-def kinds_of(ways: Mapping[str, Any]) -> list[str]:
-    """Ways to train that were measured."""
-    return list(dict.fromkeys(entry['kind'] for entry in ways.values()))
 
 
 def episode_seconds(ways: Mapping[str, Any], kind: str) -> float:

@@ -6,8 +6,9 @@ each; 'shapes' are pictures of Shapes-5i (PNG). Episodes walk the image list, as
 
 from __future__ import annotations
 
-import copy
+import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ class FoldSpec:
                 f'{self.images}'
             )
 
+    @staticmethod
+    def asked(args: argparse.Namespace, side: int, images: int, per_class: int) -> FoldSpec:
+        """What the options of a benchmark ask for; ``side`` is that of the model's images."""
+        width, height = args.photo_size
+        if args.pictures == 'shapes':
+            width = height = min(1024, side)
+        return FoldSpec(images, args.pictures, width, height, per_class, args.seed)
+
     @property
     def benchmark(self) -> str:
         """Name of the benchmark whose folds and classes the pictures have."""
@@ -78,28 +87,36 @@ def write_fold(root: str | Path, spec: FoldSpec) -> Path:
     done = folder / 'done.json'
     if done.is_file():
         return folder
-    for sub in ('JPEGImages', 'SegmentationClassAug', 'ImageSets/Segmentation'):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
     split = get_split(spec.benchmark, 0)
     for place, (part, role) in enumerate(_SPLITS.items()):
-        make = _photos if spec.kind == 'photos' else _shapes
-        names = make(folder, part, place, split.ids(role), spec)
+        make = photos if spec.kind == 'photos' else shapes
+        names = []
+        for name, suffix, image, label in make(part, place, split.ids(role), spec):
+            for sub, ending, pixels in (
+                ('JPEGImages', suffix, image),
+                ('SegmentationClassAug', '.png', label),
+            ):
+                encoded, content = cv2.imencode(ending, pixels)
+                if not encoded:
+                    raise OSError(f'OpenCV could not encode {name}{ending}')
+                with atomic(folder / sub / f'{name}{ending}') as file:
+                    file.write_bytes(content.tobytes())
+            names.append(name)
         write_text(folder / f'ImageSets/Segmentation/{part}.txt', '\n'.join(names) + '\n')
     write_text(done, json.dumps(asdict(spec)) + '\n')
     return folder
 
 
-def _photos(
-    folder: Path, part: str, place: int, classes: tuple[int, ...], spec: FoldSpec
-) -> list[str]:
+Picture = tuple[str, str, np.ndarray, np.ndarray]
+"""Name, ending of the file, image, label."""
+
+
+def photos(part: str, place: int, classes: tuple[int, ...], spec: FoldSpec) -> Iterator[Picture]:
+    """Of as many of the classes as get ``per_class`` photos."""
     shown = classes[: max(1, min(len(classes), spec.images // spec.per_class))]
-    names = [f'{part}_{i:05d}' for i in range(spec.images)]
-    for i, name in enumerate(names):
-        image, label = photo(
-            np.random.default_rng([spec.seed, place, i]), spec, shown[i % len(shown)]
-        )
-        _write(folder, name, '.jpg', image, label)
-    return names
+    for i in range(spec.images):
+        rng = np.random.default_rng([spec.seed, place, i])
+        yield f'{part}_{i:05d}', '.jpg', *photo(rng, spec, shown[i % len(shown)])
 
 
 def photo(rng: np.random.Generator, spec: FoldSpec, class_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,40 +134,26 @@ def photo(rng: np.random.Generator, spec: FoldSpec, class_id: int) -> tuple[np.n
     return image.clip(0, 255).astype(np.uint8), label
 
 
-def _shapes(
-    folder: Path, part: str, place: int, classes: tuple[int, ...], spec: FoldSpec
-) -> list[str]:
+def shapes(part: str, place: int, classes: tuple[int, ...], spec: FoldSpec) -> Iterator[Picture]:
     """Pictures that show one of the classes (of 'base': none of the others)."""
-    del place
-    names: list[str] = []
+    found = 0
     for i in range(1000 * spec.images):
         image, label = render_sample(spec.seed, part, i, spec.height)
         areas = np.bincount(label.ravel(), minlength=256)
         qualifies = any(areas[c] >= spec.min_area for c in classes)
         others = part == 'train' and any(areas[c] for c in range(1, 21) if c not in classes)
         if qualifies and not others:
-            names.append(f'{part}_{i:05d}')
-            _write(folder, names[-1], '.png', image, label)
-        if len(names) == spec.images:
-            break
-    return names
-
-
-def _write(folder: Path, name: str, suffix: str, image: np.ndarray, label: np.ndarray) -> None:
-    places = ('JPEGImages', suffix, image), ('SegmentationClassAug', '.png', label)
-    for sub, ending, pixels in places:
-        done, content = cv2.imencode(ending, pixels)
-        if not done:
-            raise OSError(f'OpenCV could not encode {name}{ending}')
-        with atomic(folder / sub / f'{name}{ending}') as part:
-            part.write_bytes(content.tobytes())
+            yield f'{part}_{i:05d}', '.png', image, label
+            found += 1
+        if found == spec.images:
+            return
 
 
 def pipelines(side: int, training: bool = False) -> tuple[list[dict], list[dict]]:
     """Transforms of queries and supports at side S, those of the PASCAL-5i config."""
     cfg = Config.fromfile(find_config(_PIPELINES))
     dataset = (cfg.train_dataloader if training else cfg.test_dataloader).dataset.to_dict()
-    out = copy.deepcopy((dataset['query_pipeline'], dataset['support_pipeline']))
+    out = dataset['query_pipeline'], dataset['support_pipeline']
     for step in (*out[0], *out[1]):
         if step['type'] == 'Resize':
             step['scale'] = (side, side)
@@ -161,28 +164,21 @@ def pipelines(side: int, training: bool = False) -> tuple[list[dict], list[dict]
     return out
 
 
-def episodes_of(
-    folder: Path,
-    spec: FoldSpec,
-    side: int,
-    shots: int,
-    number: int,
-    training: bool = False,
-    **options: Any,
-) -> EpisodicDataset:
-    """The episodes of a generated fold (of :func:`write_fold`).
+def episodes_config(
+    root: str | Path, spec: FoldSpec, side: int, shots: int, number: int, training: bool = False
+) -> dict[str, Any]:
+    """Config of the episodes of a generated fold, which is written if it is not there.
 
     Args:
-        folder, spec: where it is, and what it was made of.
+        root, spec: of :func:`write_fold`.
         side: S of the model.
         shots, number: K, and how many episodes.
         training: augmented ones of the base classes, instead of those of a test.
-        **options: further arguments of :class:`mmfss.datasets.episodes.EpisodicDataset`.
     """
     query, support = pipelines(side, training)
     part = 'train' if training else 'val'
     kind = 'PascalVOCFewShot' if spec.kind == 'photos' else 'ShapesDataset'
-    arguments = dict(
+    return dict(
         type='EpisodicDataset',
         benchmark=spec.benchmark,
         fold=0,
@@ -196,7 +192,18 @@ def episodes_of(
         support_pipeline=support,
         class_index_file=None,
         dataset=dict(
-            type=kind, data_root=str(folder), ann_file=f'ImageSets/Segmentation/{part}.txt'
+            type=kind,
+            data_root=str(write_fold(root, spec)),
+            ann_file=f'ImageSets/Segmentation/{part}.txt',
         ),
     )
-    return DATASETS.build({**arguments, **options})
+
+
+def episodes_of(
+    root: str | Path, spec: FoldSpec, side: int, shots: int, number: int,
+    training: bool = False, **options: Any,
+) -> EpisodicDataset:  # fmt: skip
+    """The episodes of :func:`episodes_config`, with further arguments of
+    :class:`mmfss.datasets.episodes.EpisodicDataset`."""
+    config = episodes_config(root, spec, side, shots, number, training)
+    return DATASETS.build({**config, **options})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,15 +10,15 @@ import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
-from benchmarks.stages import Stages, rules_of
+from benchmarks.stages import Stages, flop_counter, rules_of
+from benchmarks.subject import Subject
 from benchmarks.timing import clock_of, note
 from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.metrics import FewShotIoUMetric
-from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.base import FewShotModel
 
 TOLERANCE = 1e-3
 """Largest difference of logits that passes, relative to the largest logit: fp32 sums in another
@@ -66,22 +65,21 @@ class Episodes:
     Args:
         model: in eval mode.
         dataset: of :func:`benchmarks.pictures.episodes_of`.
+        subject: whose device and autocast are used.
         batch: episodes at a time.
-        context: entered around each batch, e.g. autocast.
         staged: take the seconds apart by stage.
     """
 
     def __init__(
         self,
-        model: FSSAM,
+        model: FewShotModel,
         dataset: EpisodicDataset,
+        subject: Subject,
         batch: int = 1,
-        context: AbstractContextManager | None = None,
         staged: bool = False,
     ) -> None:
-        self.model, self.dataset, self.batch = model, dataset, batch
-        self.context = nullcontext() if context is None else context
-        self.clock = clock_of(next(model.parameters()).device)
+        self.model, self.dataset, self.subject, self.batch = model, dataset, subject, batch
+        self.clock = clock_of(subject.target)
         self.stages = Stages(rules_of(model, dataset), self.clock) if staged else None
 
     def run(self, limit: int | None = None) -> Outcome:
@@ -89,15 +87,27 @@ class Episodes:
         number = len(self.dataset) if limit is None else min(limit, len(self.dataset))
         evaluator = Evaluator([FewShotIoUMetric(absent_classes='exclude')])
         evaluator.dataset_meta = self.dataset.metainfo
-        loader = DataLoader(
-            self.dataset, self.batch, sampler=range(number), collate_fn=pseudo_collate
+        batches = iter(
+            DataLoader(self.dataset, self.batch, sampler=range(number), collate_fn=pseudo_collate)
         )
         out = Outcome()
-        if self.stages is None:
-            self._walk(iter(loader), evaluator, out)
-        else:
-            with self.stages:
-                self._walk(iter(loader), evaluator, out)
+        with self.stages or nullcontext():
+            while True:
+                start = self.clock()
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                with self.subject.context(), torch.no_grad():
+                    samples = self.model.test_step(batch)
+                evaluator.process(samples, batch)
+                out.seconds.append(self.clock() - start)
+                for sample in samples:
+                    if len(out.logits) < KEPT_LOGITS:
+                        out.logits.append(sample.seg_logits.data.cpu())
+                    out.masks.append(np.packbits(sample.pred_sem_seg.data.cpu().numpy()))
+                if len(out.seconds) % 50 == 0:
+                    note(f'{len(out.masks)} episodes, {out.total:.0f} s')
+        if self.stages is not None:
             out.stages = dict(self.stages.spent)
         out.figures = dict(evaluator.evaluate(number))
         out.counts = evaluator.metrics[0].counts
@@ -105,25 +115,21 @@ class Episodes:
             out.cache = asdict(self.model.encoding.cache.stats)
         return out
 
-    def _walk(self, batches: Any, evaluator: Evaluator, out: Outcome) -> None:
-        while True:
-            start = self.clock()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            with self.context, torch.no_grad():
-                samples = self.model.test_step(batch)
-            evaluator.process(samples, batch)
-            out.seconds.append(self.clock() - start)
-            self._keep(samples, out)
-            if len(out.seconds) % 50 == 0:
-                note(f'{len(out.masks)} episodes, {sum(out.seconds):.0f} s')
+    def flops(self) -> dict[str, float]:
+        """Operations (a multiplication and an addition are two) of the first episode, by stage;
+        matrix products, convolutions and attention are counted."""
+        counter = flop_counter()
+        runner = Episodes(self.model, self.dataset, self.subject)
+        runner.stages = Stages(
+            rules_of(self.model, self.dataset), lambda: float(counter.get_total_flops())
+        )
+        with counter:
+            return runner.run(1).stages
 
-    def _keep(self, samples: Sequence[SegDataSample], out: Outcome) -> None:
-        for sample in samples:
-            if len(out.logits) < KEPT_LOGITS:
-                out.logits.append(sample.seg_logits.data.cpu())
-            out.masks.append(np.packbits(sample.pred_sem_seg.data.cpu().numpy()))
+
+def tolerance_of(subject: Subject) -> float:
+    """Of logits, relative to the largest."""
+    return AMP_TOLERANCE if subject.amp else TOLERANCE
 
 
 def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict[str, Any]:
@@ -158,6 +164,6 @@ def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict
         raise ValueError(
             f'results are not equal: logits differ by {apart:.3g} where {tolerance:g} of the '
             f'largest ({largest:.3g}) is allowed, masks in {different} of {pixels} pixels. One of '
-            'the two is wrong: run tests/test_benchmarking and tests/test_models'
+            'the two is wrong: run tests/test_benchmarks and tests/test_methods'
         )
     return result

@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from mmengine.evaluator import Evaluator
 from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
-from benchmarks.naive import NaiveFSSAM
-from benchmarks.plain import explicit_prior
+from benchmarks import naive
 from mmfss import functional
 from mmfss.features import cache, fingerprint, images
+from mmfss.methods.base import FewShotModel
 from mmfss.methods.fssam.model import FSSAM
 
 Rule = str | Mapping[str, str]
@@ -27,53 +29,69 @@ OTHER = 'other'
 READ, SAM2, PRIOR = 'read + resize', 'SAM 2 encoder', 'prior encoder'
 KEPT = 'feature cache'
 FINGERPRINT = 'fingerprint of the encoders'
-ENCODERS = (SAM2, PRIOR)
+ENCODERS = {'sam2': SAM2, 'prior_encoder': PRIOR, 'encoder': 'encoder'}
+"""Stage of an encoder, by its name in the method."""
 _SUPPORT = 'prototypes, keys'
 
 
 def code_of(function: Callable) -> CodeType:
-    """Code that runs when a function is called, below its decorators."""
-    return inspect.unwrap(function).__code__
+    """Code that runs when a function or a module is called, below its decorators."""
+    return inspect.unwrap(getattr(function, 'forward', function)).__code__
 
 
-def rules_of(model: FSSAM, dataset: Dataset | None = None) -> dict[CodeType, Rule]:
+def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeType, Rule]:
     """What begins a stage when episodes of ``dataset`` go through ``model``."""
-    sam2, kind = type(model.sam2), type(model)
-    rules: dict[CodeType, Rule] = {
-        code_of(images.DeferredImage.read): READ,
-        code_of(cache.FeatureCache.get): KEPT,
-        code_of(cache.FeatureCache.put): KEPT,
-        code_of(fingerprint.fingerprint): FINGERPRINT,
-        code_of(type(model.data_preprocessor).forward): 'check + stack',
-        code_of(kind.encode_support): _SUPPORT,
-        code_of(sam2.decode): 'decoder',
-        code_of(functional.logits_to_mask): 'resize + metric',
-        code_of(Evaluator.process): 'resize + metric',
+    stages: dict[Any, Rule] = {
+        images.DeferredImage.read: READ,
+        cache.FeatureCache.get: KEPT,
+        cache.FeatureCache.put: KEPT,
+        fingerprint.fingerprint: FINGERPRINT,
+        model.data_preprocessor: 'check + stack',
+        model.encode_support: _SUPPORT,
+        model.segment: 'segment',
+        functional.logits_to_mask: 'resize + metric',
+        Evaluator.process: 'resize + metric',
     }
-    attention = type(model.sam2.memory_attention)
-    for name in ('forward', 'encode_query', 'attend'):
-        if hasattr(attention, name):
-            rules[code_of(getattr(attention, name))] = 'attention'
-    for method in (sam2.encode_image, sam2.encode_trunk, sam2.encode_neck, sam2.forward_image):
-        rules[code_of(method)] = SAM2
-    for method in (sam2.encode_memory, NaiveFSSAM._memory):
-        rules[code_of(method)] = {_SUPPORT: 'support memory', '': 'query memories'}
-    for method in (sam2.encode_pointer, sam2._use_mask_as_output):
-        rules[code_of(method)] = {_SUPPORT: 'support pointer', '': 'query pointer'}
-    plain = ((explicit_prior, PRIOR), (NaiveFSSAM._prompts, 'prompts'))
-    for function, name in (*plain, (NaiveFSSAM._refined, 'refinement')):
-        rules[code_of(function)] = name
-    parts = (
-        (model.prior_encoder, PRIOR),
-        (model.prompt_generator, 'prompts'),
-        (model.memory_refinement, 'refinement'),
-    )
-    for part, name in parts:
-        if part is not None:
-            rules[code_of(type(part).forward)] = name
+    for name, encoder in model.encoders.items():
+        for step in (encoder, *(step.run for step in encoder.steps())):
+            stages[step] = ENCODERS.get(name, name)
     if dataset is not None:
-        rules[code_of(type(dataset).__getitem__)] = READ
-    return rules
+        stages[type(dataset).__getitem__] = READ
+    if isinstance(model, (FSSAM, naive.NaiveFSSAM)):
+        del stages[model.segment]
+        sam2, attention = model.sam2, model.sam2.memory_attention
+        stages.update({
+            model.prompt_generator: 'prompts',
+            naive.pseudo_masks: 'prompts',
+            model.memory_refinement: 'refinement',
+            naive.refine: 'refinement',
+            sam2.forward_image: SAM2,
+            naive.explicit_prior: PRIOR,
+            attention.encode_query: 'attention',
+            attention.attend: 'attention',
+            naive.attend: 'attention',
+            sam2.decode: 'decoder',
+            **dict.fromkeys(
+                (sam2.encode_memory, naive.memory_of),
+                {_SUPPORT: 'support memory', '': 'query memories'},
+            ),
+            **dict.fromkeys(
+                (sam2.encode_pointer, sam2._use_mask_as_output),
+                {_SUPPORT: 'support pointer', '': 'query pointer'},
+            ),
+        })  # fmt: skip
+        stages.pop(None, None)  # parts that the model does without
+    return {code_of(function): stage for function, stage in stages.items()}
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, with the attention of CPUs, which it leaves out."""
+
+    def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
+        return sdpa_flop(query, key, value)
+
+    name = '_scaled_dot_product_flash_attention_for_cpu'
+    return FlopCounterMode(display=False, custom_mapping={getattr(torch.ops.aten, name): attention})
 
 
 class Stages:
@@ -123,7 +141,11 @@ class Stages:
             return
         self._charge()
         if event == 'call':
-            self._stack.append(self._name(rule))
+            if not isinstance(rule, str):
+                rule = next(
+                    (rule[name] for name in reversed(self._stack) if name in rule), rule['']
+                )
+            self._stack.append(rule)
             if self.enter is not None:
                 self.enter(self._stack[-1])
         elif len(self._stack) > 1:
@@ -131,8 +153,3 @@ class Stages:
             if self.leave is not None:
                 self.leave(name)
         self._last = self.read()
-
-    def _name(self, rule: Rule) -> str:
-        if isinstance(rule, str):
-            return rule
-        return next((rule[name] for name in reversed(self._stack) if name in rule), rule[''])

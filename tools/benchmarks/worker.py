@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ JOBS = {
     'start': 'benchmarks.start:measured_start',
 }
 """Functions of keyword arguments that return JSON."""
-_TOOLS = Path(__file__).resolve().parents[1]
 
 
 def in_process(job: str, **args: Any) -> Any:
@@ -31,13 +29,13 @@ def in_process(job: str, **args: Any) -> Any:
     Raises:
         ValueError: It failed; the message ends with what it wrote to stderr.
     """
-    paths = [str(_TOOLS), str(_TOOLS.parent), os.environ.get('PYTHONPATH', '')]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
+    tools = Path(__file__).resolve().parents[1]
+    paths = [str(tools), str(tools.parent), os.environ.get('PYTHONPATH', '')]
     done = subprocess.run(
         [sys.executable, '-m', 'benchmarks.worker', json.dumps(dict(job=job, args=args))],
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -48,16 +46,11 @@ def in_process(job: str, **args: Any) -> Any:
     return json.loads(lines[-1])
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run what the argument names."""
-    request = json.loads(argv[0])
-    module, _, name = JOBS[request['job']].partition(':')
+if __name__ == '__main__':
     from benchmarks.cli import quiet  # registers all parts
 
+    request = json.loads(sys.argv[1])
+    module, _, name = JOBS[request['job']].partition(':')
     with quiet():
         result = getattr(importlib.import_module(module), name)(**request['args'])
     print('\n' + json.dumps(result))
-
-
-if __name__ == '__main__':
-    main(sys.argv[1:])
