@@ -159,7 +159,7 @@ def _checkpoint_table(report: Report, short: bool) -> tuple[list[str], list[list
         rows.append([
             entry['checkpoint'], str(entry['fold']), sha[:12] if short else sha,
             *(str(_OPEN if entry[k] is None else entry[k]) for k in ('epoch', 'iter')),
-            _chosen(entry['selection']), entry['path'],
+            _chosen(entry['selection']), entry['path'] or _OPEN,
         ])  # fmt: skip
     return head, rows
 
