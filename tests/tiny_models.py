@@ -58,6 +58,27 @@ FULL = dict(
     memory_refinement=dict(type='IterativeMemoryRefinement'),
     memory_attention=dict(type='SupportCalibratedMemoryAttention'),
 )
+PRIOR = FULL['prior_encoder']
+#: every registered few-shot method, tiny: what tests/test_methods/test_contract.py asks of each
+METHODS = dict(
+    AllForeground=dict(type='AllForeground', image_size=SIZE),
+    FSSAM=FULL,
+    PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
+    PseudoMask=dict(
+        type='PseudoMask',
+        image_size=SIZE,
+        encoder=PRIOR,
+        prompt_generator=dict(type='PseudoPromptGenerator'),
+    ),
+)
+#: patterns of trained parameters that the loss need not reach: heads that nothing is read from,
+#: and masks that were not chosen
+IDLE = dict(
+    FSSAM=[
+        f'sam2.sam_mask_decoder.{part}.*'
+        for part in ('iou_prediction_head', 'pred_obj_score_head', 'output_hypernetworks_mlps')
+    ],
+)
 
 
 def config(base: str = 'sam2_small', **changes) -> dict:

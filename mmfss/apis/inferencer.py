@@ -242,7 +242,7 @@ class FewShotInferencer:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.model.device
 
     def _context(self) -> AbstractContextManager:
         return torch.autocast(self._device.type, torch.bfloat16) if self.amp else nullcontext()

@@ -136,11 +136,10 @@ def encode_classes(
         model: in eval mode.
         classes: of each its K images uint8 (S, S, 3) BGR with masks uint8 (S, S) of 0, 1, 255.
     """
-    device = next(model.parameters()).device
     states = []
     for shots in classes:
-        parts = [model.encode_image(as_input(image, device), 'support') for image, _ in shots]
-        masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(device)
+        parts = [model.encode_image(as_input(image, model.device), 'support') for image, _ in shots]
+        masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(model.device)
         states.append(encode_class(model, cat(parts), masks))
     return ClassStates.stack(states)
 

@@ -108,7 +108,7 @@ class Proposer:
         if checkpoint is None and beside and beside.is_file():
             checkpoint = beside
         self._prompter = self._model.prompter(None if checkpoint is None else str(checkpoint))
-        self._device = next(self._model.parameters()).device
+        self._device = self._model.device
         self._kept: tuple[np.ndarray, Any] | None = None
 
     @torch.no_grad()

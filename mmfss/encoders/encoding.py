@@ -207,7 +207,7 @@ class Encoding:
             compile=self._options if encoder in self.compiled else {},
         )
         version = WeightsVersion(modules.values())
-        made = fingerprint(modules, settings, (owner, type(self)))
+        made = fingerprint(modules, settings, (owner,), (__name__,))
         passing = self._has_trained and leading_frozen(steps) < len(steps)
         self.cache.open(made.key, made.about, share=not passing)
         self._keys[encoder, len(steps), dtype] = version, switches, made.key

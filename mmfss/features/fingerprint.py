@@ -55,7 +55,10 @@ class Fingerprint:
 
 
 def fingerprint(
-    modules: Mapping[str, nn.Module], settings: Mapping[str, Any], classes: Sequence[type] = ()
+    modules: Mapping[str, nn.Module],
+    settings: Mapping[str, Any],
+    classes: Sequence[type] = (),
+    alone: Sequence[str] = (),
 ) -> Fingerprint:
     """Key and description of modules as they are now.
 
@@ -65,7 +68,8 @@ def fingerprint(
     Args:
         modules: what gives the features, by name.
         settings: what else decides about them, such as the autocast dtype; of JSON types.
-        classes: whose code runs the modules, beside their own.
+        classes, alone: whose code runs the modules, beside their own; see
+            :func:`mmfss.features.modules.code_of`.
 
     Raises:
         ValueError: no module; settings that JSON cannot hold; weights on the meta device.
@@ -85,7 +89,7 @@ def fingerprint(
         parameters=sum(tensor.numel() for _, tensor in tensors),
         weights=_weights_digest(tensors),
         modules=_digest(_json(settings_of(modules), 'attributes of the modules')),
-        code=_digest(_json(code_of(modules, classes), 'sources of the modules')),
+        code=_digest(_json(code_of(modules, classes, alone), 'sources of the modules')),
         settings=dict(settings),
     )
     text = _json(about, 'settings')

@@ -1,14 +1,21 @@
-"""What determines the output of modules beside weights: their code, and their plain attributes."""
+"""What decides, beside weights, what modules give: source text, classes, plain attributes.
+
+A process goes on with the code that it imported, whatever becomes of the files meanwhile. So a file
+counts as it was when it was asked for first: those of encoders while these are imported.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,34 +26,44 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmfss.files import sha256_of
-
 _INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ('purelib', 'platlib', 'stdlib')]
+_MET: dict[str, tuple[Any, str | None, tuple[str, ...]]] = {}
+"""Spec of a module, which is another one when it is loaded again; digest of its file; imports."""
 
 
-def code_of(modules: Mapping[str, nn.Module], classes: Sequence[type] = ()) -> dict[str, str]:
+def code_of(
+    modules: Mapping[str, nn.Module], classes: Iterable[type] = (), alone: Iterable[str] = ()
+) -> dict[str, str]:
     """What the outputs depend on: {Python module: digest of its source, package: version}.
 
     For each class that is not torch's, with its bases: the file that defines it, and from there on
-    every file of code that is in no installed package (one's own, or a checkout's) and defines
-    functions and classes which are named. Of an installed package, and where there is no source,
-    the version tells; it is always taken too.
+    every file of code that is in no installed package (one's own, or a checkout's) and is imported,
+    be it in a function, or defines functions and classes which are named. Of an installed package,
+    and where there is no source, the version tells; it is always taken too.
 
     Args:
         modules: whose submodules' classes count.
-        classes: that count as well; of these the defining file alone.
+        classes: that count as well.
+        alone: names of modules that count without what they import.
     """
-    names: set[str] = set()
     kinds = {type(part) for module in modules.values() for part in module.modules()}
-    todo = {base.__module__ for kind in kinds for base in kind.__mro__}
+    names = modules_behind({*kinds, *classes}) | set(alone)
+    packages = {name.partition('.')[0] for name in names}
+    versions = {f'package {name}': _version(name) for name in packages}
+    return versions | {name: text for name in names if (text := _source(name)[0])}
+
+
+def modules_behind(classes: Iterable[type]) -> set[str]:
+    """Names of the Python modules that count for classes, see :func:`code_of`. From now on they
+    count as they are now."""
+    names: set[str] = set()
+    todo = {base.__module__ for kind in classes for base in kind.__mro__}
     while todo:
         todo = {name for name in todo if not _is_given(name)} - names
         names |= todo
-        todo = {used for name in todo if not _is_installed(name) for used in _used_by(name)}
-    names |= {kind.__module__ for kind in classes if not _is_given(kind.__module__)}
-    packages = {name.partition('.')[0] for name in names}
-    versions = {f'package {name}': _version(name) for name in packages}
-    return versions | {name: text for name in names if (text := _source_digest(name))}
+        own = [name for name in todo if not _is_installed(name)]
+        todo = {used for name in own for used in _used_by(name) if not _is_installed(used)}
+    return names
 
 
 def _is_given(name: str) -> bool:
@@ -55,27 +72,63 @@ def _is_given(name: str) -> bool:
     return package == 'torch' or package in sys.stdlib_module_names and package != '__main__'
 
 
-def _used_by(name: str) -> Iterable[str]:
-    """Modules in no installed package that define functions and classes which a module names."""
+def _is_installed(name: str) -> bool:
+    """Whether a module belongs to an installed package, or has no source."""
+    file = _file_of(name)
+    return file is None or any(place in file.parents for place in _INSTALLED)
+
+
+def _file_of(name: str) -> Path | None:
+    """The source file of a module, imported or not; nothing is run to find it."""
+    if name in sys.modules:
+        file = getattr(sys.modules[name], '__file__', None)
+        return Path(file) if file and file.endswith('.py') else None
+    first, *rest = name.split('.')
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    places = spec.submodule_search_locations if spec else None
+    files = [Path(place, *rest, '__init__.py') for place in places or ()]
+    files += [file.parent.with_suffix('.py') for file in files if rest]
+    if spec and spec.has_location and not rest:
+        files.append(Path(spec.origin or ''))
+    return next((file for file in files if file.suffix == '.py' and file.is_file()), None)
+
+
+def _used_by(name: str) -> Iterator[str]:
+    """Modules that a module imports, or whose functions and classes it names, and other names."""
+    yield from _source(name)[1]
     for value in list(vars(sys.modules.get(name, ModuleType(name))).values()):
         origin = value.__name__ if inspect.ismodule(value) else getattr(value, '__module__', None)
-        if isinstance(origin, str) and origin in sys.modules and not _is_installed(origin):
+        if isinstance(origin, str) and origin in sys.modules:
             yield origin
 
 
-def _is_installed(name: str) -> bool:
-    """Whether a module belongs to an installed package, or has no file."""
-    file = getattr(sys.modules.get(name.partition('.')[0]), '__file__', None)
-    return file is None or any(place in Path(file).parents for place in _INSTALLED)
+def _source(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Digest of a module's file, None where it has no source, and names that it imports: of
+    ``from a import b`` both a and a.b."""
+    spec = getattr(sys.modules.get(name), '__spec__', None)
+    if name not in _MET or _MET[name][0] is not spec:
+        file, text = _file_of(name), None
+        if file is not None and file.is_file():  # an archive has files that are none
+            text = file.read_bytes()
+        if file is None or text is None:
+            _MET[name] = spec, None, ()
+        else:
+            package = name if file.name == '__init__.py' else name.rpartition('.')[0]
+            _MET[name] = spec, hashlib.sha256(text).hexdigest(), tuple(_imports(text, package))
+    return _MET[name][1:]
 
 
-def _source_digest(name: str) -> str | None:
-    module = sys.modules.get(name)
-    try:
-        file = inspect.getsourcefile(module) if module is not None else None
-        return sha256_of(file) if file else None
-    except (OSError, TypeError):
-        return None  # compiled, or typed at a prompt
+def _imports(text: bytes, package: str) -> Iterator[str]:
+    with suppress(SyntaxError, ValueError, ImportError):  # somebody is writing it just now
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                start = importlib.util.resolve_name('.' * node.level + (node.module or ''), package)
+                yield from (start, *(f'{start}.{alias.name}' for alias in node.names))
 
 
 def _version(package: str) -> str:

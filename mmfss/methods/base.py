@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -225,6 +226,12 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return self.encoding.encoders
 
     @property
+    def device(self) -> torch.device:
+        """Where its tensors are and images are to go; a method may have no tensor at all."""
+        own = next(chain(self.parameters(), self.buffers()), None)
+        return self.data_preprocessor.device if own is None else own.device
+
+    @property
     def arch(self) -> dict[str, Any]:
         """What decides which weights fit, for checkpoints: the method and its encoders."""
         found = {name: encoder.record() for name, encoder in self.encoders.items()}
@@ -313,7 +320,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         Returns:
             Seconds that it took. In training mode the backward pass is compiled too.
         """
-        side, device = self.image_size, next(self.parameters()).device
+        side, device = self.image_size, self.device
         query = 255 * torch.rand(batch, 3, side, side, device=device)
         supports = 255 * torch.rand(batch * shots, 3, side, side, device=device)
         masks = torch.ones(batch, shots, side, side, dtype=torch.uint8, device=device)

@@ -43,8 +43,8 @@ class AllForeground(FewShotModel):
         return Segmentation(query.expand(-1, -1, self.image_size, self.image_size))
 
     def compared(self, features: Tensor) -> Tensor:
-        """The ones: every class is in every image."""
-        return features
+        """Ones (N, 1, S, S): every class is in every image, however small its object."""
+        return features.expand(-1, -1, self.image_size, self.image_size)
 
 
 @MODELS.register_module()
@@ -59,7 +59,7 @@ class PseudoMask(FewShotModel):
         common: other arguments of :class:`~mmfss.methods.base.FewShotModel`.
 
     Raises:
-        ValueError: no encoder or generator.
+        ValueError: no encoder or generator, or a generator that needs the truth.
     """
 
     needs_checkpoint = False
@@ -72,6 +72,11 @@ class PseudoMask(FewShotModel):
         size = integer('model.image_size', image_size, 1)
         super().__init__(dict(encoder=build_encoder('encoder', encoder)), size, **common)
         self.prompt_generator = build_part('prompt_generator', prompt_generator, PromptGenerator)
+        if self.prompt_generator.needs_truth:
+            raise ValueError(
+                f'PseudoMask is given no true mask, which {type(self.prompt_generator).__name__} '
+                'needs; take PseudoPromptGenerator'
+            )
 
     def encode_support(self, features: dict, masks: Tensor) -> Prototypes:
         """Prototypes of B K images under masks (B, K, S, S)."""

@@ -20,6 +20,7 @@ from mmseg.registry import MODELS
 from benchmarks.naive import FAST_ONLY, NaiveFSSAM, build_naive
 from benchmarks.pictures import PICTURES
 from benchmarks.timing import matmul_peak
+from mmfss.commands.command_lines import ConfigArguments
 from mmfss.commands.variables import check_values, options_in_environment
 from mmfss.configs import find_config
 from mmfss.methods.base import FewShotModel, method_of
@@ -152,7 +153,8 @@ class Subject:
     def model_config(self) -> dict[str, Any]:
         """The model's config without checkpoints and options of speed, at the side asked for."""
         path = find_config(self.config)
-        with options_in_environment(dict(method=self.method, benchmark=self.benchmark)):
+        chosen = ConfigArguments(str(path), method=self.method, benchmark=self.benchmark)
+        with options_in_environment(chosen):
             check_values(path)
             cfg = Config.fromfile(path)
         method_of(cfg)
