@@ -2,6 +2,7 @@
 # make demo    train and test on the generated default benchmark, with a picture
 # make test    the tests
 # make lint    ruff and mypy
+# make test-wheel  the wheel, installed away from the checkout
 # make test-fork   import, config and toy-run tests on the maintained fork, in .venv-fork
 # make clean   remove both environments
 
@@ -20,7 +21,7 @@ export PIP_NO_INPUT = 1
 # two cores: threads of their own for each process only get in the way
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup setup-fork demo test test-fork lint format clean
+.PHONY: setup setup-fork demo test test-wheel test-fork lint format clean
 
 setup: $(VENV)/.ready
 setup-fork: $(FORK)/.ready
@@ -54,6 +55,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-wheel: setup
+	$(VENV)/bin/python -m pytest -q .ci/test_wheel.py $(PYTEST_ARGS)
 
 test-fork: setup-fork
 	OMP_NUM_THREADS=1 $(FORK)/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m smoke \

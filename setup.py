@@ -67,7 +67,12 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmfss', 'mmfss.*']),
     cmdclass={'build_py': BuildWithConfigs},
-    entry_points={'console_scripts': ['mmfss-label = mmfss.commands.label:main']},
+    entry_points={
+        'console_scripts': [
+            'mmfss = mmfss.commands.cli:main',
+            'mmfss-label = mmfss.commands.cli:label',
+        ]
+    },
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in ('tests', 'tools', 'demo', 'webui')},
 )

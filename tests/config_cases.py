@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from tiny_runs import TINY_DINO, TINY_SAM2
 
+from mmfss.commands.command_lines import RunArguments
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import Benchmark, contiguous_folds
 from mmfss.datasets.prepared import write_description
@@ -22,14 +22,7 @@ VARIABLES = ('METHOD', 'BENCHMARK', 'FOLD', 'SHOTS', 'DATA_ROOT', 'SAM2', 'SELEC
 
 def load(name: str, **options: Any) -> Config:
     """As tools/train.py reads a config of configs/, with ``--cfg-options``."""
-    args = argparse.Namespace(
-        config=str(CONFIGS / name),
-        cfg_options=options,
-        work_dir=None,
-        launcher='none',
-        local_rank=0,
-    )
-    return load_config(args, 'tools/train.py')
+    return load_config(RunArguments(str(CONFIGS / name), cfg_options=options), 'tools/train.py')
 
 
 def write_prepared(root: Path) -> str:

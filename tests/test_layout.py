@@ -2,7 +2,7 @@
 
 Every import counts, wherever it stands: in a function, or for types alone. A reader of the file has
 to know the other one either way, and an import for types is a circle that only waits to be run.
-``mmfss/__init__.py`` and ``registered.py``, which names all that registers something, are above all.
+``mmfss/__init__.py`` and ``registered.py``, which names all that registers, are above all.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def arrows(package: Path) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for file in sorted(package.rglob('*.py')):
         inside = file.relative_to(package).parts
-        if inside in (('__init__.py',), ('registered.py',)):
+        if inside in (('__init__.py',), ('__main__.py',), ('registered.py',)):
             continue
         source = inside[0] if len(inside) > 1 else 'root'
         for line, name in imported(file, package):

@@ -127,3 +127,14 @@ def test_spawned_workers_load_episodes(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split('\n')[-2] == '[0, 1, 2, 3, 4]'
+
+
+def test_a_torchvision_that_fits_no_torch_is_absent_once_mmengine_is_there(tmp_path):
+    (tmp_path / 'torchvision').mkdir()
+    (tmp_path / 'torchvision/__init__.py').write_text('raise RuntimeError("no operator")')
+    run(
+        f'sys.path.insert(0, {str(tmp_path)!r})\nimport mmfss\nassert "torch" not in sys.modules\n'
+        'import mmengine\ntry: import torchvision\nexcept ModuleNotFoundError: pass\n'
+        'else: raise AssertionError\nfrom mmengine.utils.dl_utils import collect_env\n'
+        'assert "TorchVision" not in collect_env()\n'
+    )

@@ -3,14 +3,12 @@
 ``python tools/label.py --help`` says what it writes.
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
 
-from mmfss.commands.label import main
+from mmfss.commands.cli import run
 
 if __name__ == '__main__':
-    main()
+    run('label')

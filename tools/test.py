@@ -1,4 +1,4 @@
-"""Test FSSAM: ``FOLD=0 python tools/test.py CONFIG CHECKPOINT``; ``--help`` lists the options.
+"""Test: ``FOLD=0 python tools/test.py CONFIG CHECKPOINT``; ``--help`` lists the options.
 
 The table of a paper, in one command::
 
@@ -6,14 +6,12 @@ The table of a paper, in one command::
         --folds 0 1 2 3 --seeds 0 1 2 3 4 --shots 1 5 --out results
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
 
-from mmfss.commands.test import main
+from mmfss.commands.cli import run
 
 if __name__ == '__main__':
-    main()
+    run('test')

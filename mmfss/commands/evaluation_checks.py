@@ -15,7 +15,8 @@ from mmfss.engine.guards import FoldGuardHook
 from mmfss.files import check_writable
 
 if TYPE_CHECKING:
-    from mmfss.commands.evaluation_plan import Job, Request
+    from mmfss.commands.command_lines import Request
+    from mmfss.commands.evaluation_plan import Job
 
 #: options that stand for an entry of test_dataloader.dataset
 ENTRIES = {'seeds': 'seed', 'shots': 'shots', 'episodes': 'num_episodes', 'sampler': 'sampler'}

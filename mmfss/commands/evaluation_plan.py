@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
@@ -20,6 +18,7 @@ from mmfss.checkpoints.patterns import labels, resolve
 from mmfss.checkpoints.provenance import read_checkpoint
 from mmfss.checkpoints.record import deciding
 from mmfss.checkpoints.weights import weights_digest
+from mmfss.commands.command_lines import Request, RunArguments
 from mmfss.commands.evaluation_checks import (
     ENTRIES,
     check_arguments,
@@ -29,55 +28,9 @@ from mmfss.commands.evaluation_checks import (
 )
 from mmfss.commands.preparation import episodic, set_evaluation_amp
 from mmfss.commands.train import check_folds, load_config
+from mmfss.commands.variables import options_in_environment
 from mmfss.evaluation.metrics import FewShotIoUMetric
-from mmfss.methods.base import method_of
-
-NOTHING_TRAINED = 'nothing trained'
-"""What records and tables say where a checkpoint would be named."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """The arguments of ``tools/test.py``.
-
-    Args:
-        config: Config file.
-        checkpoints: Paths or patterns, see :func:`mmfss.checkpoints.patterns.resolve`;
-            one row of the table each. None of them for a method without trained parameters.
-        folds: None takes the fold of the config, which reads FOLD in the environment.
-        seeds, shots: Of the episodes; None takes the dataset's.
-        episodes: How many; None takes the dataset's.
-        sampler: Name of the episode sampler; None takes the dataset's.
-        csv: Folder for a CSV of the episodes of each run.
-        out: Results go to OUT.json, OUT.md and OUT.txt; a suffix of these is dropped.
-        cfg_options: Overrides, ``{'test_dataloader.batch_size': 4}``.
-        work_dir: Folder of logs; of several folds each gets its own in it.
-        feature_cache: Folder of the model's feature cache, 'none' for no cache; None takes the
-            config's.
-        amp: Test under bfloat16 autocast.
-        launcher, local_rank: For distributed runs.
-    """
-
-    config: str
-    checkpoints: Sequence[str]
-    folds: Sequence[int] | None = None
-    seeds: Sequence[int] | None = None
-    shots: Sequence[int] | None = None
-    episodes: int | None = None
-    sampler: str | None = None
-    csv: str | None = None
-    out: str | None = None
-    cfg_options: Mapping[str, Any] = field(default_factory=dict)
-    work_dir: str | None = None
-    feature_cache: str | None = None
-    amp: bool = False
-    launcher: str = 'none'
-    local_rank: int = 0
-
-    @property
-    def base(self) -> str | None:
-        """``out`` without suffix."""
-        return None if self.out is None else re.sub(r'\.(json|md|txt)$', '', self.out)
+from mmfss.methods.base import NOTHING_TRAINED, method_of
 
 
 @dataclass(frozen=True)
@@ -206,42 +159,33 @@ def untrained(cfg: Config) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------- arguments
-@contextmanager
-def fold_in_environment(fold: int | None) -> Iterator[None]:
-    """Within, FOLD is set for configs to read; None leaves it as it is."""
-    before = os.environ.get('FOLD')
-    if fold is not None:
-        os.environ['FOLD'] = str(fold)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ['FOLD'] = before
-        elif fold is not None:
-            del os.environ['FOLD']
-
-
 def read_configs(request: Request) -> dict[int, Config]:
     """The config of each fold, in the order asked for, with the options in it.
 
     Raises:
-        ValueError: the config does not fit the fold, or has no episodes or metric to test with.
+        ValueError: the config does not fit the fold, or has no episodes or metric to test with;
+            ``fold`` and ``folds`` are both given.
         FileNotFoundError: no such config.
     """
+    if request.fold is not None and request.folds is not None:
+        raise ValueError(f'--fold {request.fold} and --folds are both given; give one of them')
     configs = {}
     for asked in request.folds or [None]:
         work_dir = request.work_dir
         if work_dir is not None and len(request.folds or ()) > 1:
             work_dir = os.path.join(work_dir, f'fold{asked}')
-        args = argparse.Namespace(
-            config=request.config,
+        args = RunArguments(
+            request.config,
+            method=request.method,
+            benchmark=request.benchmark,
+            fold=request.fold if asked is None else str(asked),
             cfg_options=dict(request.cfg_options),
             work_dir=work_dir,
             feature_cache=request.feature_cache,
             launcher=request.launcher,
             local_rank=request.local_rank,
         )
-        with fold_in_environment(asked):
+        with options_in_environment(args):
             cfg = load_config(args, 'tools/test.py')
             configs[check_folds(cfg)] = cfg
         if request.amp:

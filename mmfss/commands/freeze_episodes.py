@@ -1,4 +1,4 @@
-"""What ``tools/freeze_episodes.py`` does: the test episodes of a config, written to a file."""
+"""What ``mmfss freeze-episodes`` does: the test episodes of a config, written to a file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 
-from mmfss.commands.evaluation_plan import Request, read_configs
-from mmfss.commands.train import make_parser
-from mmfss.commands.variables import options_in_environment
+from mmfss.commands.command_lines import FreezeArguments, Request, parse
+from mmfss.commands.evaluation_plan import read_configs
 from mmfss.datasets.frozen import freeze, frozen_path
 from mmfss.files import check_writable
 
 
 def main(argv: Sequence[str] | None = None) -> list[str]:
-    """Run ``tools/freeze_episodes.py`` with these arguments (default: the command line's).
+    """:func:`run` with a command line, by default the process's."""
+    return run(parse(FreezeArguments, argv))
+
+
+def run(args: FreezeArguments) -> list[str]:
+    """Write the test episodes of a config to a file for each fold and K.
 
     Returns:
         Paths of the files that were written.
@@ -24,23 +28,21 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     Raises:
         ValueError, FileNotFoundError: wrong arguments, config or data.
     """
-    parser = make_parser(
-        'Write the test episodes of a config to a file, which '
-        'test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.',
-        runs=False,
+    pattern, seed = args.file, args.seed
+    request = Request(
+        args.config,
+        checkpoints=[],
+        method=args.method,
+        benchmark=args.benchmark,
+        fold=args.fold,
+        cfg_options=args.cfg_options,
+        folds=args.folds,
+        shots=args.shots,
+        seeds=None if seed is None else [seed],
+        episodes=args.episodes,
+        sampler=args.sampler,
     )
-    parser.add_argument('file', help='JSON file; {fold}, {shots} and {seed} in it are filled in')
-    parser.add_argument('--folds', nargs='+', type=int, help='instead of FOLD')
-    parser.add_argument('--shots', nargs='+', type=int, help="default: the config's")
-    parser.add_argument('--seed', type=int, help="default: the config's")
-    parser.add_argument('--episodes', type=int, help="number; default: the config's")
-    parser.add_argument('--sampler', help='image_list, uniform_class or balanced')
-    args = vars(parser.parse_args(argv))
-    pattern, seed = args.pop('file'), args.pop('seed')
-    args['cfg_options'] = args.pop('cfg_options') or {}
-    with options_in_environment(args):
-        request = Request(checkpoints=[], seeds=None if seed is None else [seed], **args)
-        configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
+    configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
     datasets = []
     for cfg in configs:
         for shots in request.shots or [cfg.shots]:

@@ -1,4 +1,4 @@
-"""The command line of ``tools/label.py`` and ``mmfss-label``.
+"""What ``mmfss label``, ``mmfss-label`` and ``tools/label.py`` do.
 
 Exit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or nothing can be
 written, 3 supports have masks from prompts that are to be looked at first, 130 after ctrl-C.
@@ -6,7 +6,6 @@ written, 3 supports have masks from prompts that are to be looked at first, 130 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -17,10 +16,10 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import init_dist
 
-from mmfss import compat
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
+from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
 from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.files import explained
@@ -35,21 +34,14 @@ _DEFAULT_NOTE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and leave with its exit status.
-
-    Args:
-        argv: the command line without the program; default: the process's.
-
-    Raises:
-        SystemExit: always; see the module for the status.
-    """
-    sys.exit(label(argv))
-
-
 def label(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; wrong arguments raise SystemExit(2)."""
-    args = _parser().parse_args(argv)
+    """:func:`run` with a command line, by default the process's; a wrong one raises
+    SystemExit(2)."""
+    return run(parse(LabelArguments, argv))
+
+
+def run(args: LabelArguments) -> int:
+    """Label and return the exit status."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
         with Distributed(args.launcher):
@@ -80,7 +72,7 @@ def _told(processes: Processes, text: str, status: int) -> int:
     return status
 
 
-def _label(args: argparse.Namespace, processes: Processes) -> int:
+def _label(args: LabelArguments, processes: Processes) -> int:
     if args.config == DEFAULT_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEFAULT_NOTE, file=sys.stderr)
     _check_out(args.support, args.out)
@@ -117,7 +109,7 @@ def _check_out(support: str, out: str) -> None:
 
 
 def _build(
-    args: argparse.Namespace, processes: Processes
+    args: LabelArguments, processes: Processes
 ) -> tuple[FewShotInferencer, dict[str, Any], dict[str, Any]]:
     """The inferencer, what determines its results beside weights and supports, and what else is to
     be known of it."""
@@ -140,11 +132,7 @@ def _build(
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
     for name in ('feature_cache', 'encode_batch'):  # the options above take their place
         made_with['model'].pop(name, None)
-    return (
-        inferencer,
-        made_with,
-        dict(config=str(path), weights=os.path.abspath(f'{inferencer.weights}')),
-    )
+    return inferencer, made_with, dict(config=str(path))
 
 
 def thresholds_of(
@@ -192,51 +180,3 @@ def report(summary: Summary, out: str) -> str:
     if summary.failed:
         lines.append(f'what failed, and why: {os.path.join(out, FAILED)}')
     return '\n'.join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
-    import mmfss.labelling
-
-    parser = argparse.ArgumentParser(
-        prog='label.py',
-        description=mmfss.labelling.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=(__doc__ or '').partition('\n\n')[2],
-    )
-    add = parser.add_argument
-    add('support', metavar='SUPPORT', help='folder of marked images (layouts of tools/prepare.py '
-        'folder, and prompts), or a support file')  # fmt: skip
-    add('images', metavar='IMAGES', help='folder of images, with the folders below it, or a text '
-        'file with a path on each line, relative ones to its own folder')  # fmt: skip
-    add('out', metavar='OUT', help='output folder; where it has results of an interrupted run '
-        'with the same values, this one goes on')  # fmt: skip
-    add('--config', default=DEFAULT_CONFIG, help='name or path (default: %(default)s)')
-    add('--weights', help='checkpoint; may be left out for the default config after `make demo`')
-    add('--device', help="e.g. 'cpu', 'cuda:1' (default: a GPU if there is one)")
-    add('--threshold', action='append', default=[], metavar='NUMBER|CLASS=NUMBER',
-        help="of the object score, for all classes or one; may be repeated (default: the "
-        "config's)")  # fmt: skip
-    add('--amp', action='store_true', help='bfloat16 autocast')
-    add('--batch-size', type=int, default=1, metavar='IMAGES', help='that go through the model '
-        'together; more of them keep a GPU busy. With 1 neither interruptions nor the number of '
-        'processes change a byte; with more, last digits of scores and single pixels on borders '
-        'may differ then (default: %(default)s)')  # fmt: skip
-    add('--pairs', type=int, metavar='NUMBER', help='of image and class that are '
-        'segmented at once, at most; more take more memory (default: 1 on a CPU, 16 elsewhere)'
-        )  # fmt: skip
-    add('--feature-cache', metavar='DIR', help='keep the features of all images there, about 9 MB '
-        'an image at 512 pixels, to label them again with other supports or thresholds without '
-        'encoding them; with a batch size of 1 it changes no byte of the results')  # fmt: skip
-    add('--no-overlays', dest='overlays', action='store_false', help='write no overlays; images '
-        'that are labelled already get none later')  # fmt: skip
-    add('--overwrite', action='store_true', help='remove what an earlier run left in OUT, labels '
-        'corrected by hand too, and start anew')  # fmt: skip
-    add('--accept-prompts', action='store_true', help='use masks that came from prompts; look at '
-        'OUT/support.png first')  # fmt: skip
-    add('--prompt-weights', metavar='CHECKPOINT', help="whose heads turn prompts into masks: "
-        "'official', or a file of tools/train_prompts.py (default: prompts.pth beside the weights, "
-        "else the model's own)")  # fmt: skip
-    add('--launcher', choices=compat.LAUNCHERS, default='none',
-        help='several processes share the images')  # fmt: skip
-    add('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser

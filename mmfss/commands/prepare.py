@@ -1,4 +1,4 @@
-"""The command line of ``tools/prepare.py``: one subcommand per dataset."""
+"""What ``mmfss prepare`` does: one subcommand per dataset."""
 
 from __future__ import annotations
 
@@ -45,17 +45,18 @@ None: one per CPU, 0: none) but those with ``SEQUENTIAL = True``.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run a subcommand and print its summary.
 
     Args:
         arguments: The command line without the program; None takes the process's.
+        prog: Name of the program in messages; None: prepare.py.
 
     Raises:
         SystemExit: With ``error: ...`` (status 1) for bad input, a full disk and the like; with
             status 2 for a wrong command line; with status 130 after ctrl-C.
     """
-    args = _parser().parse_args(arguments)
+    args = _parser(prog or 'prepare.py').parse_args(arguments)
     try:
         print(COMMANDS[args.command].prepare(args))
     except OSError as error:
@@ -70,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='prepare.py',
+        prog=prog,
         description='Bring a dataset into the form that training and testing read. A run that was '
         'interrupted goes on when the same command is run again.',
     )

@@ -1,4 +1,4 @@
-"""What ``tools/test.py`` does: one evaluation, or the table of folds x seeds x shots of a paper."""
+"""What ``mmfss test`` does: one evaluation, or the table of folds x seeds x shots of a paper."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmseg.registry import DATASETS
 from mmfss import compat
 from mmfss.checkpoints.provenance import environment
 from mmfss.commands.caching import log_loaders
-from mmfss.commands.evaluation_plan import Job, Plan, Request, make_plan
+from mmfss.commands.command_lines import Request, parse
+from mmfss.commands.evaluation_plan import Job, Plan, make_plan
 from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training
-from mmfss.commands.train import Distributed, make_parser
-from mmfss.commands.variables import options_in_environment
+from mmfss.commands.train import Distributed
 from mmfss.datasets.folds import FoldSplit
 from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
@@ -30,42 +30,8 @@ from mmfss.evaluation.report_text import text
 
 
 def main(argv: Sequence[str] | None = None) -> Report:
-    """Run ``tools/test.py`` with these arguments (default: the command line's).
-
-    Returns:
-        What was found.
-
-    Raises:
-        ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
-    """
-    parser = make_parser(
-        'Test a few-shot segmentor; FOLD=0..3 in the environment sets the fold. With --folds, '
-        '--seeds and --shots: the table of a paper.'
-    )
-    parser.add_argument(
-        'checkpoint',
-        nargs='*',
-        help='checkpoint of tools/train.py, of the same fold (none for a method that has nothing '
-        'to train); {fold} and wildcards may stand in '
-        "it and must match one file per fold: 'work_dirs/run/fold{fold}/best_*.pth'; of several "
-        'each gets a row',
-    )
-    parser.add_argument('--folds', nargs='+', type=int, help='instead of FOLD')
-    parser.add_argument('--seeds', nargs='+', type=int, help='of the episodes')
-    parser.add_argument('--shots', nargs='+', type=int, help='of any checkpoint')
-    parser.add_argument('--episodes', type=int, help='number per run, e.g. 1000, 4000, 20000')
-    parser.add_argument('--sampler', help='image_list, uniform_class or balanced')
-    parser.add_argument('--csv', metavar='DIR', help='write the episodes of each run there')
-    parser.add_argument(
-        '--out',
-        metavar='NAME',
-        help='write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs '
-        'that are in NAME.json are not repeated',
-    )
-    args = vars(parser.parse_args(argv))
-    args['cfg_options'] = args.pop('cfg_options') or {}
-    with options_in_environment(args):
-        return evaluate(Request(checkpoints=args.pop('checkpoint'), **args))
+    """:func:`evaluate` with a command line, by default the process's."""
+    return evaluate(parse(Request, argv))
 
 
 def test(argv: Sequence[str] | None = None) -> dict[str, float]:

@@ -1,18 +1,18 @@
-"""What ``tools/train.py`` does, and what it shares with ``tools/test.py``: arguments, config."""
+"""What ``mmfss train`` does, and what it shares with ``mmfss test``: reading a config."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmfss import compat
 from mmfss.checkpoints.record import check_loaders
 from mmfss.commands.caching import log_loaders, set_feature_cache, set_loaders
+from mmfss.commands.command_lines import RunArguments, TrainArguments, parse
 from mmfss.commands.options import check_options
 from mmfss.commands.preparation import (
     check_start,
@@ -25,7 +25,6 @@ from mmfss.commands.preparation import (
     warn_schedulers,
 )
 from mmfss.commands.variables import (
-    add_options,
     check_values,
     check_variables,
     options_in_environment,
@@ -36,7 +35,12 @@ from mmfss.datasets.folds import get_split
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
-    """Run ``tools/train.py`` with these arguments (default: the command line's).
+    """:func:`run` with a command line, by default the process's."""
+    return run(parse(TrainArguments, argv))
+
+
+def run(args: TrainArguments) -> Runner:
+    """Train.
 
     Returns:
         The runner after training.
@@ -44,17 +48,7 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     Raises:
         ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
     """
-    parser = make_parser('Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a path from the latest one in the work dir, '
-        'if there is one (give it after CONFIG)',
-    )
-    args = parser.parse_args(argv)
-    with options_in_environment(vars(args)):
+    with options_in_environment(args):
         cfg = load_config(args, 'tools/train.py')
     if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
         raise ValueError(
@@ -77,42 +71,12 @@ def train(argv: Sequence[str] | None = None) -> Runner:
     return runner
 
 
-def make_parser(description: str, runs: bool = True) -> argparse.ArgumentParser:
-    """A parser with the arguments that the tools share; ``runs``: and those of a run."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
-    add_options(parser)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config, e.g. train_dataloader.batch_size=4',
-    )
-    if runs:
-        parser.add_argument('--work-dir', help='folder of logs and checkpoints')
-        parser.add_argument(
-            '--feature-cache',
-            metavar='DIR',
-            help='keep there what the frozen encoders give for an image; none: keep nothing',
-        )
-        parser.add_argument(
-            '--amp',
-            action='store_true',
-            help='run under bfloat16 autocast, as the published code trains and validates',
-        )
-        parser.add_argument('--launcher', choices=compat.LAUNCHERS, default='none')
-        parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    return parser
-
-
 # ----------------------------------------------------------------------------------- config
-def load_config(args: argparse.Namespace, tool: str) -> Config:
+def load_config(args: RunArguments, tool: str) -> Config:
     """Read the config, check and merge the overrides, check the fold, set the work dir.
 
     Args:
-        args: config, cfg_options, work_dir, launcher and local_rank; feature_cache where there
-            is such an option.
+        args: of the command line; amp is left to the caller.
         tool: for messages.
 
     Raises:
@@ -127,7 +91,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
     path = find_config(args.config)
     check_values(str(path))
     cfg = Config.fromfile(path)
-    options = args.cfg_options or {}
+    options = args.cfg_options
     check_options(cfg, options, f'python {tool} {args.config}')
     cfg.merge_from_dict(options)
     cfg.launcher = args.launcher
@@ -139,7 +103,7 @@ def load_config(args: argparse.Namespace, tool: str) -> Config:
         name = '_'.join([path.stem, *variables, *prepared_folders(cfg)])
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
-    set_feature_cache(cfg, getattr(args, 'feature_cache', None), options)
+    set_feature_cache(cfg, args.feature_cache, options)
     set_loaders(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)

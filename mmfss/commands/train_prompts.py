@@ -1,17 +1,9 @@
-"""Train heads for box, point and scribble prompts on the base classes of a config.
-
-For models whose SAM 2 has no official weights, as the embedded default; others take
-``checkpoint='official'``. The file is taken by itself where it lies beside the weights as
-prompts.pth. Nothing of the model changes.
-
-    python tools/train_prompts.py                       the embedded default (make demo), fold 0
-    FOLD=1 python tools/train_prompts.py CONFIG WEIGHTS
-"""
+"""What ``mmfss train-prompts`` does: it trains heads for box, point and scribble prompts."""
 
 from __future__ import annotations
 
-import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,38 +12,33 @@ from mmseg.registry import DATASETS
 
 from mmfss.apis.loading import find_weights, load_model
 from mmfss.apis.prompts import PROMPT_WEIGHTS
+from mmfss.commands.command_lines import PromptArguments, parse
 from mmfss.commands.prompt_training import encode_objects, train_prompts
-from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.configs import find_config
 from mmfss.encoders.sam2.model import SAM2
 from mmfss.files import atomic, check_writable
 
-ITERATIONS, OBJECTS, BATCH, RATE = 500, 1600, 16, 1e-3  # two to three minutes on a CPU core
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """:func:`run` with a command line, by default the process's."""
+    run(parse(PromptArguments, argv))
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command; see the module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', nargs='?', default=DEFAULT_CONFIG)
-    parser.add_argument('weights', nargs='?')
-    parser.add_argument('--out', type=Path, help=f'default: {PROMPT_WEIGHTS} beside the weights')
-    parser.add_argument('--iterations', type=int, default=ITERATIONS)
-    parser.add_argument('--objects', type=int, default=OBJECTS, help='to train on')
-    parser.add_argument('--batch-size', type=int, default=BATCH)
-    parser.add_argument('--lr', type=float, default=RATE)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--device', help='default: the first GPU, else the CPU')
-    args = parser.parse_args(argv)
+def run(args: PromptArguments) -> None:
+    """Train and say where the file is.
+
+    Raises:
+        SystemExit: With what is wrong with the arguments.
+    """
     if min(args.iterations, args.objects, args.batch_size) < 1:
         raise SystemExit('--iterations, --objects and --batch-size must be at least 1')
     try:
-        print(run(args))
+        print(write_heads(args))
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
 
 
-def run(args: argparse.Namespace) -> Path:
+def write_heads(args: PromptArguments) -> Path:
     """Train and write the file; returns its path.
 
     Raises:
@@ -82,7 +69,3 @@ def run(args: argparse.Namespace) -> Path:
     with atomic(out) as part:
         torch.save(heads.state_dict(), part)
     return out
-
-
-if __name__ == '__main__':
-    main()

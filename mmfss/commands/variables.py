@@ -7,7 +7,6 @@ otherwise go wrong silently, or with a message that names a file that nobody ask
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmfss.apis.loading import find_config
+from mmfss.commands.command_lines import ConfigArguments
 from mmfss.commands.preparation import episodic
+from mmfss.configs import find_config
 from mmfss.datasets.folds import BENCHMARKS
 from mmfss.encoders.sam2.archs import ARCHS
 
@@ -50,28 +50,12 @@ _READ: dict[str, Callable[[Config], Any]] = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options that set a variable for the time of one call, see :func:`options_in_environment`."""
-    parser.add_argument('--method', help='instead of METHOD: of configs/_base_/methods')
-    parser.add_argument('--benchmark', help='instead of BENCHMARK: of configs/_base_/benchmarks')
-    parser.add_argument('--fold', help='instead of FOLD')
-
-
 @contextmanager
-def options_in_environment(arguments: dict[str, Any]) -> Iterator[None]:
-    """Within, METHOD, BENCHMARK and FOLD are what the options say, for configs to read; where there
-    is no such option they stay.
-
-    Args:
-        arguments: as parsed; the entries method, benchmark and fold are taken out.
-
-    Raises:
-        ValueError: ``fold`` and ``folds`` are both given.
-    """
-    options = {name: arguments.pop(name, None) for name in ('method', 'benchmark', 'fold')}
-    if options['fold'] is not None and arguments.get('folds') is not None:
-        raise ValueError(f'--fold {options["fold"]} and --folds are both given; give one of them')
-    given = {name.upper(): value for name, value in options.items() if value is not None}
+def options_in_environment(args: ConfigArguments) -> Iterator[None]:
+    """Within, METHOD, BENCHMARK and FOLD are what the options say, for configs to read; where an
+    option is None they stay."""
+    options = dict(METHOD=args.method, BENCHMARK=args.benchmark, FOLD=args.fold)
+    given = {name: value for name, value in options.items() if value is not None}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:

@@ -1,8 +1,7 @@
-"""Starts the page: ``python tools/webui.py``."""
+"""What ``mmfss webui`` does: it starts the page."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -14,40 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfss.configs import DEFAULT_CONFIG
-from mmfss.webui.uploads import Limits
+from mmfss.commands.command_lines import WebuiArguments, parse
+from mmfss.webui.limits import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
 if TYPE_CHECKING:
     from mmfss.webui.page import Page
 
-LOOPBACK = '127.0.0.1'
-_LOOPBACKS = (LOOPBACK, 'localhost', '::1')
+_LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
 MAX_SESSIONS = 64
 """Visitors whose data is kept; the one who was idle longest goes first."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        prog='webui.py', description='A web page to mark objects, label images and take masks away.'
-    )
-    limits = Limits()
-    add = parser.add_argument
-    add('--config', default=DEFAULT_CONFIG, help='name or path (default: %(default)s)')
-    add('--weights', help='checkpoint; may be left out for the default config')
-    add('--prompt-weights', help="for masks from boxes and points: 'official' or a file")
-    add('--device', help="e.g. cuda:1 (default: the first GPU, else 'cpu')")
-    add('--host', default=LOOPBACK, help='address to listen on (default: this machine only)')
-    add('--port', type=int, default=7860, help='0: any free one (default: %(default)s)')
-    add('--max-upload-mb', type=int, default=limits.max_upload_mb, help='(default: %(default)s)')
-    add(
-        '--max-pixels',
-        type=int,
-        default=limits.max_pixels,
-        help='width x height of an image (default: %(default)s)',
-    )
-    return parser
 
 
 def require_gradio() -> None:
@@ -58,7 +33,8 @@ def require_gradio() -> None:
     """
     if find_spec('gradio') is None:
         raise ModuleNotFoundError(
-            'the web page needs Gradio, which is optional: pip install -r requirements/webui.txt',
+            'the web page needs Gradio, which is optional: pip install -r requirements/webui.txt, '
+            'or without a checkout pip install "gradio>=6.31,<7"',
             name='gradio',
         )
 
@@ -143,9 +119,13 @@ def _terminable() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 when it was stopped while it served, 1 for
-    wrong arguments, 130 when it was stopped before."""
-    args = parser().parse_args(arguments)
+    """:func:`run` with a command line, by default the process's."""
+    return run(parse(WebuiArguments, arguments))
+
+
+def run(args: WebuiArguments) -> int:
+    """Serve the page; returns the exit status: 0 when it was stopped while it served, 1 for wrong
+    arguments, 130 when it was stopped before."""
     try:
         with _terminable():
             _serve(args)
@@ -157,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(args: argparse.Namespace) -> None:
+def _serve(args: WebuiArguments) -> None:
     require_gradio()
     free_port(args.host, args.port)  # before the model is loaded, which takes a while
     limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)

@@ -1,50 +1,31 @@
 """Benchmarks, segmentation datasets, episodes and their transforms."""
 
-from mmfss.datasets.class_index import ClassIndex, build_class_index
-from mmfss.datasets.episode_loading import pack_episode
-from mmfss.datasets.episodes import EpisodicDataset
-from mmfss.datasets.folds import BENCHMARKS, Benchmark, FoldSplit, get_benchmark, get_split
-from mmfss.datasets.io import read_image, read_mask
-from mmfss.datasets.sampling import Episode, EpisodePool, ImageListSampler, build_pool
-from mmfss.datasets.segmentation import (
-    CocoFewShot,
-    FewShotSegDataset,
-    PascalVOCFewShot,
-    PreparedDataset,
-    ShapesDataset,
-)
-from mmfss.datasets.transforms import (
-    BinarizeLabel,
-    LoadImage,
-    LoadLabel,
-    RandomBlur,
-    RandomCropKeepObject,
-)
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    'BENCHMARKS',
-    'Benchmark',
-    'BinarizeLabel',
-    'ClassIndex',
-    'CocoFewShot',
-    'Episode',
-    'EpisodePool',
-    'EpisodicDataset',
-    'FewShotSegDataset',
-    'FoldSplit',
-    'ImageListSampler',
-    'LoadImage',
-    'LoadLabel',
-    'PascalVOCFewShot',
-    'PreparedDataset',
-    'RandomBlur',
-    'RandomCropKeepObject',
-    'ShapesDataset',
-    'build_class_index',
-    'build_pool',
-    'get_benchmark',
-    'get_split',
-    'pack_episode',
-    'read_image',
-    'read_mask',
-]
+_MODULES = {
+    'class_index': ('ClassIndex', 'build_class_index'),
+    'episode_loading': ('pack_episode',),
+    'episodes': ('EpisodicDataset',),
+    'folds': ('BENCHMARKS', 'Benchmark', 'FoldSplit', 'get_benchmark', 'get_split'),
+    'io': ('read_image', 'read_mask'),
+    'sampling': ('Episode', 'EpisodePool', 'ImageListSampler', 'build_pool'),
+    'segmentation': (
+        'CocoFewShot',
+        'FewShotSegDataset',
+        'PascalVOCFewShot',
+        'PreparedDataset',
+        'ShapesDataset',
+    ),
+    'transforms': ('BinarizeLabel', 'LoadImage', 'LoadLabel', 'RandomBlur', 'RandomCropKeepObject'),
+}
+"""Where each name comes from. The modules are imported when one is asked for: what prepares
+datasets needs neither torch nor mmseg."""
+__all__ = sorted(name for names in _MODULES.values() for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f'{__name__}.{module}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -172,6 +172,6 @@ def _checkpoint_table(report: Report, short: bool) -> list[list[str]]:
         rows.append([
             entry['checkpoint'], str(entry['fold']), sha[:12] if short else sha,
             *(str(_OPEN if entry[k] is None else entry[k]) for k in ('epoch', 'iter')),
-            chosen if selection else 'not recorded', entry['path'],
+            chosen if selection else 'not recorded', entry['path'] or _OPEN,
         ])  # fmt: skip
     return rows

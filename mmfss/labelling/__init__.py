@@ -25,6 +25,18 @@ Every file is whole or not there, at any moment. A label that a person has corre
 further runs, and annotations.json and scores.csv (present, share) follow it.
 """
 
-from mmfss.labelling.run import Summary, label_folder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmfss.labelling.run import Summary, label_folder
 
 __all__ = ['Summary', 'label_folder']
+
+
+def __getattr__(name: str) -> Any:
+    """Both when they are asked for: the help of the command needs this page alone."""
+    if name in __all__:
+        from mmfss.labelling import run
+
+        return getattr(run, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -187,36 +186,3 @@ def write_curves(
     with atomic(out) as part:
         figure.savefig(part, format=Path(out).suffix[1:])
     return histories
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line of ``tools/analysis_tools/plot_curves.py``."""
-    parser = argparse.ArgumentParser(description='Draw the training curves of runs, no server.')
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work directory of a run')
-    parser.add_argument('--out', default='curves.png', help='.png, .pdf or .svg (%(default)s)')
-    parser.add_argument(
-        '--keys',
-        nargs='+',
-        default=[],
-        metavar='KEY',
-        help="scalars to draw, e.g. loss mIoU 'IoU/*'; default: loss, lr, metrics without classes",
-    )
-    parser.add_argument(
-        '--smooth',
-        type=int,
-        default=0,
-        metavar='POINTS',
-        help='moving average of the loss over so many points; 1: none (default: a twentieth)',
-    )
-    args = parser.parse_args(argv)
-    try:
-        histories = write_curves(args.work_dirs, args.out, args.keys, args.smooth)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    for history in histories:
-        last = max((max(series) for series in history.train.values()), default=0)
-        points = max((len(series) for series in history.val.values()), default=0)
-        print(f'{history.name}: {last} iterations, {points} validations')
-        for note in history.notes:
-            print(f'  {note}')
-    print(f'drawn to {args.out}')

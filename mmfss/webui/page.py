@@ -17,9 +17,9 @@ import gradio as gr
 from mmfss.webui import layout, views
 from mmfss.webui.export import command, export
 from mmfss.webui.layout import BESIDE, BOX, BRUSH, POINT, Layout
+from mmfss.webui.limits import Limits
 from mmfss.webui.marking import Kind
 from mmfss.webui.session import Session
-from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelWorker
 
 _KINDS: dict[str, Kind] = {BOX: 'corner', POINT: 'object', BESIDE: 'rest'}

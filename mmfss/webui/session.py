@@ -15,8 +15,9 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import make_shot
 from mmfss.webui import marking
 from mmfss.webui.images import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Query, Supports
+from mmfss.webui.limits import Limits
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
-from mmfss.webui.uploads import Limits, Upload, VisitorFolder, read_upload, take
+from mmfss.webui.uploads import Upload, VisitorFolder, read_upload, take
 from mmfss.webui.worker import ModelWorker
 
 PATIENCE_S = 20.0

@@ -9,7 +9,6 @@ import tempfile
 import unicodedata
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmfss.apis.images import as_bgr
+from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
 Upload = tuple[Path, str]
@@ -28,35 +28,6 @@ MAX_NAME_BYTES = 120
 _WINDOWS_DEVICES = {'con', 'prn', 'aux', 'nul'} | {
     f'{port}{i}' for port in ('com', 'lpt') for i in range(1, 10)
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one visitor may bring.
-
-    Attributes:
-        max_pixels: width x height of an image.
-        max_upload_mb: megabytes (2^20 bytes) of a file.
-        max_photos: images to mark.
-        max_shots: marked objects, over all classes.
-        max_queries: images to label.
-    """
-
-    max_pixels: int = 50_000_000
-    max_upload_mb: int = 50
-    max_photos: int = 50
-    max_shots: int = 50
-    max_queries: int = 100
-
-    @property
-    def max_upload_bytes(self) -> int:
-        """Of a file."""
-        return self.max_upload_mb * 2**20
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
 
 
 def clean_name(name: str) -> str:

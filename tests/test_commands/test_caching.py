@@ -16,7 +16,8 @@ from tiny_runs import write_config, write_shapes
 
 from mmfss.checkpoints import record as agreement
 from mmfss.commands.caching import log_loaders, set_feature_cache, set_loaders
-from mmfss.commands.evaluation_plan import Request, _job, read_configs
+from mmfss.commands.command_lines import Request
+from mmfss.commands.evaluation_plan import _job, read_configs
 from mmfss.commands.preparation import set_amp, set_evaluation_amp
 from mmfss.engine.loops import EpisodeTestLoop, EpisodeValLoop, ValLoopWatchingNovel
 

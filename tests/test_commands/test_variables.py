@@ -13,6 +13,7 @@ from tiny_runs import write_shapes
 
 from mmfss.commands import freeze_episodes as freezing
 from mmfss.commands import test as testing
+from mmfss.commands.command_lines import ConfigArguments
 from mmfss.commands.train import train
 from mmfss.commands.variables import check_values, check_variables, options_in_environment
 from mmfss.datasets.folds import get_split
@@ -121,9 +122,8 @@ def test_names_are_those_beside_the_config(tmp_path, monkeypatch):
 def test_options_are_in_the_environment_until_the_end(monkeypatch):
     monkeypatch.setenv('FOLD', '3')
     monkeypatch.setenv('BENCHMARK', 'coco_20i')
-    arguments = dict(method='prototype', benchmark=None, fold='1', config='x', folds=None)
+    arguments = ConfigArguments('x', method='prototype', fold='1')
     with pytest.raises(KeyError), options_in_environment(arguments):
-        assert arguments == dict(config='x', folds=None)
         assert [os.environ.get(name) for name in ('METHOD', 'BENCHMARK', 'FOLD')] == [
             'prototype',
             'coco_20i',

@@ -8,7 +8,8 @@ import pytest
 from tiny_runs import write_config, write_shapes
 
 from mmfss.commands import freeze_episodes as freezing
-from mmfss.commands.evaluation_plan import Request, read_configs
+from mmfss.commands.command_lines import Request
+from mmfss.commands.evaluation_plan import read_configs
 from mmfss.datasets.folds import get_split
 
 

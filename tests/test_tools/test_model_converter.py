@@ -17,6 +17,7 @@ from tiny_models import randomised
 from tiny_runs import write_config, write_shapes
 
 from mmfss.checkpoints.record import check_checkpoint
+from mmfss.commands import convert_fssam
 from mmfss.commands import test as testing
 from mmfss.datasets.folds import get_split
 
@@ -36,9 +37,8 @@ def module_of(folder, name: str):
 
 
 @pytest.fixture(scope='module')
-def tool(repo_root):
-    yield module_of(repo_root / 'tools/model_converters', 'fssam')
-    del sys.modules['fssam']
+def tool():
+    return convert_fssam
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def refused(tool, capsys, *args) -> str:
     """The message with which the tool ends."""
     with pytest.raises(SystemExit) as error:
         convert(tool, *args)
-    said = capsys.readouterr().err  # argparse's own; other messages are the exit's value
+    said = capsys.readouterr().err  # of the command line; other messages are the exit's value
     assert said or str(error.value).startswith('error: ')
     return f'{error.value} {said}'
 
@@ -184,8 +184,8 @@ def test_nothing_is_overwritten_unasked(tool, config, src, tmp_path, capsys):
     [
         (('--fold', 4), "fold of 'shapes-5i' must be an integer in 0..3, got '4'"),
         (('--fold', -1), "FOLD must be the number of a fold, 0 or more, got '-1'"),
-        (('--fold', 'x'), "argument --fold: invalid int value: 'x'"),
-        ((), 'the following arguments are required: --fold'),
+        (('--fold', 'x'), "--fold: invalid literal for int() with base 10: 'x'"),
+        ((), '--fold INT'),
         (('--fold', 0, '--shots', 0), '--shots must be at least 1, got 0'),
         (('--fold', 0, '--prior-encoder', 'no.pth'), 'has dino.* keys'),
         (
@@ -220,7 +220,7 @@ def test_bad_files(tool, config, src, tmp_path, capsys):
     src.unlink()
     assert 'best.pth does not exist' in refused(tool, capsys, *args)
     args = (src, tmp_path / 'a.pth', '--config', tmp_path / 'no.py', '--fold', 0)
-    assert 'no.py does not exist' in refused(tool, capsys, *args)
+    assert 'no.py not found in' in refused(tool, capsys, *args)
 
 
 def test_from_the_command_line(repo_root, config, src, tmp_path):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfss.visualization import curves
+from mmfss.commands import plot_curves
 from mmfss.visualization.curves import plot, run_names, smooth, write_curves
 from mmfss.visualization.scalars import find_scalars, join, read_history
 
@@ -132,7 +132,7 @@ def test_keys_choose(resumed):
 
 def test_picture_is_written(resumed, tmp_path, capsys):
     out = tmp_path / 'new' / 'curves.png'
-    curves.main([str(resumed), '--out', str(out)])
+    plot_curves.main([str(resumed), '--out', str(out)])
     picture = cv2.imread(str(out))
     assert picture.shape == (round(3.4 * 120), round(3 * 4.6 * 120), 3)
     blue = np.abs(picture.astype(int) - (0xB2, 0x72, 0x00)).max(axis=2) < 30
@@ -182,5 +182,5 @@ def test_folders_without_scalars(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match='nowhere is no folder; give the work directory'):
         read_history(tmp_path / 'nowhere')
     with pytest.raises(SystemExit):
-        curves.main([str(tmp_path), '--out', str(tmp_path / 'x.png')])
+        plot_curves.main([str(tmp_path), '--out', str(tmp_path / 'x.png')])
     assert 'give the work directory of a training; LocalVisBackend' in capsys.readouterr().err

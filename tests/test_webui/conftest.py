@@ -11,8 +11,8 @@ from PIL import Image
 from webui_steps import BoxProposer, pixels
 
 from mmfss.apis import FewShotInferencer
+from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
-from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelWorker
 
 

@@ -17,7 +17,7 @@ from webui_steps import BoxProposer, pixels
 
 from mmfss.apis import FewShotInferencer
 from mmfss.commands.webui import launch, make_page
-from mmfss.webui.uploads import Limits
+from mmfss.webui.limits import Limits
 from mmfss.webui.worker import ModelWorker
 
 CHROMIUM, DRIVER = Path('/usr/bin/chromium'), Path('/usr/bin/chromedriver')

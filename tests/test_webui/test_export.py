@@ -19,8 +19,8 @@ from mmfss.apis import FewShotInferencer, SupportSet
 from mmfss.configs import find_config
 from mmfss.datasets.classes import label_palette
 from mmfss.webui.export import command, export
+from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
-from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
 

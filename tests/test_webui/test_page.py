@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmfss.commands import webui as cli
-from mmfss.webui.uploads import Limits
+from mmfss.commands.command_lines import WebuiArguments, parse
+from mmfss.webui.limits import Limits
 
 
 def served(worker, root: Path):
@@ -110,7 +111,7 @@ def test_messages_and_names_are_text_not_html(page, new_session, photo, monkeypa
 
 
 def test_the_default_listens_to_this_machine_only():
-    args = cli.parser().parse_args([])
+    args = parse(WebuiArguments, [])
     assert (args.host, args.config, args.weights) == ('127.0.0.1', 'fss_sam2_shapes_1shot', None)
 
 

@@ -8,8 +8,8 @@ import pytest
 from webui_steps import box_mask, click_box, marked, pixels
 
 from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
-from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmfss.webui.limits import Limits
 from mmfss.webui.uploads import (
-    Limits,
     check_header,
     clean_name,
     read_upload,

@@ -1,13 +1,11 @@
 """Training curves as a picture: ``python tools/analysis_tools/plot_curves.py WORK_DIR...``."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
-from mmfss.visualization.curves import main
+from mmfss.commands.cli import run
 
 if __name__ == '__main__':
-    main()
+    run('plot-curves')

@@ -1,0 +1,81 @@
+"""The ``mmfss`` command, and the parts of it that the scripts in ``tools/`` are.
+
+A command line is understood before anything is imported that takes long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pkgutil import resolve_name
+
+import mmfss
+from mmfss.commands import command_lines
+
+COMMANDS: dict[str, tuple[type | None, str, str]] = {
+    'train': (command_lines.TrainArguments, 'train:run', 'train on the base classes of a fold'),
+    'test': (command_lines.Request, 'test:evaluate', 'test on its novel classes; tables of papers'),
+    'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
+    'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
+    'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
+    'freeze-episodes': (command_lines.FreezeArguments, 'freeze_episodes:run',
+                        'write test episodes to a file'),
+    'train-prompts': (command_lines.PromptArguments, 'train_prompts:run',
+                      'train heads for boxes, points and scribbles'),
+    'convert-fssam': (command_lines.ConvertArguments, 'convert_fssam:run',
+                      'turn a published checkpoint into one of mmfss'),
+    'plot-curves': (command_lines.CurvesArguments, 'plot_curves:run', 'draw training curves'),
+    'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw the embedded default'),
+}  # fmt: skip
+"""Name -> class of its arguments, function of them in this package, and what it does.
+
+Without a class the function takes the command line and the name of the program.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mmfss COMMAND ...``.
+
+    Args:
+        argv: The command line without the program; None takes the process's.
+
+    Raises:
+        SystemExit: See :func:`run`.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog='mmfss',
+        description='Few-shot segmentation; mmfss COMMAND --help lists the options of a command.',
+        epilog='\n'.join(f'  {name:{width}}  {what}' for name, (_, _, what) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=f'mmfss {mmfss.__version__}')
+    parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of those below')
+    name = parser.parse_args(given[:1]).command
+    run(name, given[1:], f'mmfss {name}')
+
+
+def run(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run one command.
+
+    Args:
+        name: One of :data:`COMMANDS`.
+        argv: Its command line without the program; None takes the process's.
+        prog: Name of the program in messages; None takes the process's.
+
+    Raises:
+        SystemExit: With the command's status where that is not 0; with 2 for a wrong command line,
+            0 after ``--help``.
+    """
+    arguments, function, _ = COMMANDS[name]
+    given = (argv, prog) if arguments is None else (command_lines.parse(arguments, argv, prog),)
+    result = resolve_name(f'mmfss.commands.{function}')(*given)
+    if isinstance(result, int) and result != 0:
+        sys.exit(result)
+
+
+def label() -> None:
+    """The command ``mmfss-label``."""
+    run('label')

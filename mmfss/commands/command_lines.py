@@ -1,0 +1,424 @@
+"""The command lines of mmfss: a class for each command, of which tyro makes the parser and help.
+
+A field is an option, one marked Positional an argument; what it is stands in the docstring. Nothing
+here imports torch, mmengine or mmseg, so that ``--help`` and wrong options are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from mmfss import labelling
+from mmfss.configs import DEFAULT_CONFIG
+from mmfss.webui.limits import Limits
+
+T = TypeVar('T')
+Launcher = Literal['none', 'pytorch', 'slurm', 'mpi']
+"""As :data:`mmfss.compat.LAUNCHERS`."""
+
+
+def parse(arguments: type[T], argv: Sequence[str] | None = None, prog: str | None = None) -> T:
+    """Make of a command line what a command runs with.
+
+    Args:
+        arguments: One of the classes below.
+        argv: The command line without the program; None takes the process's.
+        prog: Name of the program in messages; None takes the process's.
+
+    Raises:
+        SystemExit: With status 2 for a wrong command line, whose fault is told; with 0 after
+            ``--help``.
+    """
+    config = (
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.DisallowNone,  # 'None' is a text as any other
+        tyro.conf.HelptextFromCommentsOff,
+        tyro.conf.PositionalMetavarFromFieldName,
+    )
+    description = getattr(arguments, 'description', None)
+    given = sys.argv[1:] if argv is None else list(argv)
+    return tyro.cli(arguments, prog=prog, description=description, args=given, config=config)
+
+
+# ------------------------------------------------------------------------------ kinds of options
+def _unset(metavar: str) -> Any:
+    """An option that is None where it is left out."""
+    return arg(metavar=metavar, help_behavior_hint='')
+
+
+def _several(kind: Callable[[str], Any], least: int = 1) -> PrimitiveConstructorSpec:
+    """One value or more, or any number; None where an option is left out."""
+
+    def read(texts: list[str]) -> list[Any]:
+        if len(texts) < least:
+            raise ValueError('at least one value is needed')
+        return [kind(text) for text in texts]
+
+    return PrimitiveConstructorSpec(
+        nargs='*',
+        metavar='',
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, (list, tuple)),
+        str_from_instance=lambda value: [str(one) for one in value or ()],
+    )
+
+
+def _assigned(texts: list[str]) -> dict[str, Any]:
+    """KEY=VALUE ... as mmengine reads them: numbers, lists, tuples, quotes."""
+    wrong = [text for text in texts if '=' not in text]
+    if wrong or not texts:
+        raise ValueError(f'KEY=VALUE is needed, got {wrong[0] if wrong else "nothing"}')
+    from mmengine.config import DictAction
+
+    found = argparse.Namespace()
+    try:
+        DictAction(['--cfg-options'], 'options')(None, found, texts)
+    except AssertionError as error:  # brackets that do not match
+        raise ValueError(str(error)) from error
+    return found.options
+
+
+_Assignments = Annotated[
+    dict[str, Any],
+    PrimitiveConstructorSpec(
+        nargs='*',
+        metavar='KEY=VALUE [KEY=VALUE ...]',
+        instance_from_str=_assigned,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f'{key}={one}' for key, one in value.items()],
+    ),
+]
+
+
+def _merged(cfg_options: UseAppendAction[tuple[_Assignments, ...]] = ()) -> dict[str, Any]:
+    """Of an option that is given several times the values add up.
+
+    Args:
+        cfg_options: Override entries of the config, e.g. train_dataloader.batch_size=4.
+    """
+    return {key: value for options in cfg_options for key, value in options.items()}
+
+
+CfgOptions = Annotated[Mapping[str, Any], arg(constructor=_merged, name='')]
+_Resume = PrimitiveConstructorSpec(
+    nargs=(0, 1),
+    metavar='[CHECKPOINT]',
+    instance_from_str=lambda texts: texts[0] if texts else 'auto',
+    is_instance=lambda value: value is None or isinstance(value, str),
+    str_from_instance=lambda value: [] if value is None else [value],
+)
+
+
+# -------------------------------------------------------------------------------------- commands
+@dataclass(frozen=True)
+class ConfigArguments:
+    """What all share that read a config.
+
+    Args:
+        config: Config file, or its name among those of mmfss.
+        method: Instead of METHOD: of configs/_base_/methods.
+        benchmark: Instead of BENCHMARK: of configs/_base_/benchmarks.
+        fold: Instead of FOLD.
+        cfg_options: Overrides, ``{'train_dataloader.batch_size': 4}``.
+    """
+
+    config: Positional[str]
+    _: KW_ONLY
+    method: Annotated[str | None, _unset('NAME')] = None
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunArguments(ConfigArguments):
+    """What all share that run a model on the data of a config.
+
+    Args:
+        work_dir: Folder of logs and checkpoints.
+        feature_cache: Keep there what the frozen encoders give for an image; none: keep nothing.
+        amp: Run under bfloat16 autocast, as the published code trains and validates.
+        launcher: Of several processes.
+        local_rank: Set by launchers.
+    """
+
+    _: KW_ONLY
+    work_dir: Annotated[str | None, _unset('DIR')] = None
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    amp: bool = False
+    launcher: Launcher = 'none'
+    local_rank: int = 0
+
+
+@dataclass(frozen=True)
+class TrainArguments(RunArguments):
+    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.
+
+    Args:
+        resume: Go on from this checkpoint; without a path from the latest one in the work dir, if
+            there is one (give it after CONFIG).
+    """
+
+    _: KW_ONLY
+    resume: Annotated[str | None, _Resume, arg(help_behavior_hint='')] = None
+
+
+@dataclass(frozen=True)
+class Request(RunArguments):
+    """Test a few-shot segmentor; FOLD=0..3 in the environment sets the fold. With --folds, --seeds
+    and --shots: the table of a paper.
+
+    Args:
+        checkpoints: Checkpoints of tools/train.py, of the same fold (none for a method that has
+            nothing to train); {fold} and wildcards may stand in one and must match one file per
+            fold: 'work_dirs/run/fold{fold}/best_*.pth'; of several each gets a row.
+        folds: Instead of FOLD; of several each gets its own folder in the work dir.
+        seeds: Of the episodes.
+        shots: Of any checkpoint.
+        episodes: Number per run, e.g. 1000, 4000, 20000.
+        sampler: image_list, uniform_class or balanced.
+        csv: Write the episodes of each run there.
+        out: Write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs that
+            are in NAME.json are not repeated.
+    """
+
+    checkpoints: Annotated[
+        Positional[Sequence[str]],
+        _several(str, least=0),
+        arg(metavar='[CHECKPOINT ...]', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
+    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
+    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+    csv: Annotated[str | None, _unset('DIR')] = None
+    out: Annotated[str | None, _unset('NAME')] = None
+
+    @property
+    def base(self) -> str | None:
+        """``out`` without suffix."""
+        return None if self.out is None else re.sub(r'\.(json|md|txt)$', '', self.out)
+
+
+@dataclass(frozen=True)
+class FreezeArguments(ConfigArguments):
+    """Write the test episodes of a config to a file, which
+    test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.
+
+    Args:
+        file: JSON file; {fold}, {shots} and {seed} in it are filled in.
+        folds: Instead of FOLD.
+        shots: Default: the config's.
+        seed: Default: the config's.
+        episodes: Number; default: the config's.
+        sampler: image_list, uniform_class or balanced.
+    """
+
+    file: Positional[str]
+    _: KW_ONLY
+    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
+    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    seed: Annotated[int | None, _unset('SEED')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+
+
+@dataclass(frozen=True)
+class LabelArguments:
+    """Label a folder of images, given a few marked ones.
+
+    Args:
+        support: Folder of marked images (layouts of tools/prepare.py folder, and prompts), or a
+            support file.
+        images: Folder of images, with the folders below it, or a text file with a path on each
+            line, relative ones to its own folder.
+        out: Output folder; where it has results of an interrupted run with the same values, this
+            one goes on.
+        config: Name or path.
+        weights: Checkpoint; may be left out for the default config after `make demo`.
+        device: E.g. 'cpu', 'cuda:1' (default: a GPU if there is one).
+        threshold: Of the object score, for all classes or one; may be repeated (default: the
+            config's).
+        amp: bfloat16 autocast.
+        batch_size: Images that go through the model together; more of them keep a GPU busy. With 1
+            neither interruptions nor the number of processes change a byte; with more, last digits
+            of scores and single pixels on borders may differ then.
+        pairs: Number of pairs of image and class that are segmented at once, at most; more take
+            more memory (default: 1 on a CPU, 16 elsewhere).
+        feature_cache: Keep the features of all images there, about 9 MB an image at 512 pixels, to
+            label them again with other supports or thresholds without encoding them; with a batch
+            size of 1 it changes no byte of the results.
+        overlays: Write no overlays; images that are labelled already get none later.
+        overwrite: Remove what an earlier run left in OUT, labels corrected by hand too, and start
+            anew.
+        accept_prompts: Use masks that came from prompts; look at OUT/support.png first.
+        prompt_weights: Whose heads turn prompts into masks: 'official', or a file of
+            tools/train_prompts.py (default: prompts.pth beside the weights, else the model's own).
+        launcher: Several processes share the images.
+        local_rank: Set by launchers.
+    """
+
+    #: the tables of what is written, indented so that their lines stay
+    description: ClassVar[str] = indent(labelling.__doc__ or '', '  ').strip() + (
+        '\n\nExit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or '
+        'nothing can be written, 3 supports have masks from prompts that are to be looked at '
+        'first, 130 after ctrl-C.'
+    )
+
+    support: Positional[str]
+    images: Positional[str]
+    out: Positional[str]
+    _: KW_ONLY
+    config: str = DEFAULT_CONFIG
+    weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    device: Annotated[str | None, _unset('DEVICE')] = None
+    threshold: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar='NUMBER|CLASS=NUMBER', help_behavior_hint=''),
+    ] = ()
+    amp: bool = False
+    batch_size: Annotated[int, arg(metavar='IMAGES')] = 1
+    pairs: Annotated[int | None, _unset('NUMBER')] = None
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    overlays: Annotated[bool, arg(help_behavior_hint='')] = True
+    overwrite: bool = False
+    accept_prompts: bool = False
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    launcher: Launcher = 'none'
+    local_rank: int = 0
+
+
+@dataclass(frozen=True)
+class WebuiArguments:
+    """A web page to mark objects, label images and take masks away.
+
+    Args:
+        config: Name or path.
+        weights: Checkpoint; may be left out for the default config.
+        prompt_weights: For masks from boxes and points: 'official' or a file.
+        device: E.g. cuda:1 (default: the first GPU, else 'cpu').
+        host: Address to listen on, by default this machine only.
+        port: 0: any free one.
+        max_upload_mb: Of a file.
+        max_pixels: Width x height of an image.
+    """
+
+    _: KW_ONLY
+    config: str = DEFAULT_CONFIG
+    weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    device: Annotated[str | None, _unset('DEVICE')] = None
+    host: str = '127.0.0.1'
+    port: int = 7860
+    max_upload_mb: int = Limits.max_upload_mb
+    max_pixels: int = Limits.max_pixels
+
+
+@dataclass(frozen=True)
+class PromptArguments:
+    """Train heads for box, point and scribble prompts on the base classes of a config.
+
+    For models whose SAM 2 has no official weights, as the embedded default; others take
+    ``checkpoint='official'``. The file is taken by itself where it lies beside the weights as
+    prompts.pth. Nothing of the model changes.
+
+        python tools/train_prompts.py                       the embedded default (make demo), fold 0
+        FOLD=1 python tools/train_prompts.py CONFIG WEIGHTS
+
+    The defaults take two to three minutes on a CPU core.
+
+    Args:
+        config: Name or path.
+        weights: Checkpoint; may be left out for the default config after `make demo`.
+        out: File to write (default: prompts.pth beside the weights).
+        iterations: Of training.
+        objects: To train on.
+        batch_size: Objects of an iteration.
+        lr: Learning rate.
+        seed: Of the drawn prompts.
+        device: E.g. 'cpu' (default: the first GPU, else the CPU).
+    """
+
+    config: Positional[str] = DEFAULT_CONFIG
+    weights: Annotated[Positional[str | None], arg(help_behavior_hint='')] = None
+    _: KW_ONLY
+    out: Annotated[Path | None, _unset('FILE')] = None
+    iterations: int = 500
+    objects: int = 1600
+    batch_size: int = 16
+    lr: float = 1e-3
+    seed: int = 0
+    device: Annotated[str | None, _unset('DEVICE')] = None
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Turn a published FSSAM checkpoint into one of mmfss.
+
+    SRC holds one state dict with the keys ``sam2.*`` and ``dino.*``. The config says which SAM 2
+    and which DINOv2 they are of, and with the fold the classes it was trained on; that goes into
+    DST, so that testing it on them is refused. Every weight must fit. See docs/checkpoints.md.
+
+    Args:
+        src: Published checkpoint.
+        dst: File to write.
+        config: Config of the same arch and benchmark, see configs/.
+        fold: Fold that it was trained on.
+        shots: K of its training (default: the config's).
+        prior_encoder: Official DINOv2 weights, for a checkpoint that was saved without its own.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2_large'}``.
+    """
+
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    config: str
+    fold: int
+    shots: Annotated[int | None, _unset('K')] = None
+    prior_encoder: Annotated[str | None, _unset('PATH')] = None
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CurvesArguments:
+    """Draw the training curves of runs, no server.
+
+    Args:
+        work_dirs: Work directories of runs.
+        out: .png, .pdf or .svg.
+        keys: Scalars to draw, e.g. loss mIoU 'IoU/*' (default: loss, lr, metrics without classes).
+        smooth: Moving average of the loss over so many points; 1: none, 0: a twentieth.
+    """
+
+    work_dirs: Annotated[
+        Positional[Sequence[str]],
+        _several(str),
+        arg(metavar='WORK_DIR [WORK_DIR ...]', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    out: str = 'curves.png'
+    keys: Annotated[Sequence[str], _several(str), _unset('KEY [KEY ...]')] = ()
+    smooth: Annotated[int, arg(metavar='POINTS')] = 0
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """The main job on the embedded default: generate Shapes-5i in data/shapes5i, pretrain a small
+    SAM 2 and train FSSAM on one fold, test it on classes it never saw, draw some episodes, all
+    below work_dirs. Uses what is already there: a finished training is not repeated, an interrupted
+    one goes on. FOLD in the environment is the fold (default: 0)."""
