@@ -40,7 +40,7 @@ def test_mmengine_finds_them_by_name_and_as_base(in_tmp_path, repo_root):
     assert cfg.filename == str(repo_root / 'configs/fss_sam2_pascal_1shot.py')
     own = in_tmp_path / 'own.py'
     own.write_text(
-        "_base_ = ['mmfss::_base_/default_runtime.py', 'mmfss::_base_/models/fssam_dinov2b.py']\n"
+        "_base_ = ['mmfss::_base_/default_runtime.py', 'mmfss::_base_/methods/fssam.py']\n"
         'model = dict(prior_encoder=dict(arch="small"))\n'
     )
     found = Config.fromfile(own)
