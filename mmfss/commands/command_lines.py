@@ -57,11 +57,11 @@ def _unset(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint='')
 
 
-def _several(kind: Callable[[str], Any]) -> PrimitiveConstructorSpec:
-    """One value or more; None where they are left out."""
+def _several(kind: Callable[[str], Any], least: int = 1) -> PrimitiveConstructorSpec:
+    """One value or more, or any number; None where an option is left out."""
 
     def read(texts: list[str]) -> list[Any]:
-        if not texts:
+        if len(texts) < least:
             raise ValueError('at least one value is needed')
         return [kind(text) for text in texts]
 
@@ -137,7 +137,7 @@ class ConfigArguments:
     _: KW_ONLY
     method: Annotated[str | None, _unset('NAME')] = None
     benchmark: Annotated[str | None, _unset('NAME')] = None
-    fold: Annotated[str | None, _unset('NUMBER')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
     cfg_options: CfgOptions = field(default_factory=dict)
 
 
@@ -194,8 +194,10 @@ class Request(RunArguments):
     """
 
     checkpoints: Annotated[
-        Positional[Sequence[str]], arg(metavar='[CHECKPOINT ...]', help_behavior_hint='')
-    ] = ()
+        Positional[Sequence[str]],
+        _several(str, least=0),
+        arg(metavar='[CHECKPOINT ...]', help_behavior_hint=''),
+    ]
     _: KW_ONLY
     folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
     seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None

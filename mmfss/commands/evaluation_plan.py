@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +28,9 @@ from mmfss.commands.evaluation_checks import (
 )
 from mmfss.commands.preparation import episodic, set_evaluation_amp
 from mmfss.commands.train import check_folds, load_config
+from mmfss.commands.variables import options_in_environment
 from mmfss.evaluation.metrics import FewShotIoUMetric
-from mmfss.methods.base import method_of
-
-NOTHING_TRAINED = 'nothing trained'
-"""What records and tables say where a checkpoint would be named."""
+from mmfss.methods.base import NOTHING_TRAINED, method_of
 
 
 @dataclass(frozen=True)
@@ -162,28 +159,16 @@ def untrained(cfg: Config) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------- arguments
-@contextmanager
-def fold_in_environment(fold: int | None) -> Iterator[None]:
-    """Within, FOLD is set for configs to read; None leaves it as it is."""
-    before = os.environ.get('FOLD')
-    if fold is not None:
-        os.environ['FOLD'] = str(fold)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ['FOLD'] = before
-        elif fold is not None:
-            del os.environ['FOLD']
-
-
 def read_configs(request: Request) -> dict[int, Config]:
     """The config of each fold, in the order asked for, with the options in it.
 
     Raises:
-        ValueError: the config does not fit the fold, or has no episodes or metric to test with.
+        ValueError: the config does not fit the fold, or has no episodes or metric to test with;
+            ``fold`` and ``folds`` are both given.
         FileNotFoundError: no such config.
     """
+    if request.fold is not None and request.folds is not None:
+        raise ValueError(f'--fold {request.fold} and --folds are both given; give one of them')
     configs = {}
     for asked in request.folds or [None]:
         work_dir = request.work_dir
@@ -191,13 +176,16 @@ def read_configs(request: Request) -> dict[int, Config]:
             work_dir = os.path.join(work_dir, f'fold{asked}')
         args = RunArguments(
             request.config,
+            method=request.method,
+            benchmark=request.benchmark,
+            fold=request.fold if asked is None else str(asked),
             cfg_options=dict(request.cfg_options),
             work_dir=work_dir,
             feature_cache=request.feature_cache,
             launcher=request.launcher,
             local_rank=request.local_rank,
         )
-        with fold_in_environment(asked):
+        with options_in_environment(args):
             cfg = load_config(args, 'tools/test.py')
             configs[check_folds(cfg)] = cfg
         if request.amp:

@@ -10,7 +10,6 @@ from mmseg.registry import DATASETS
 
 from mmfss.commands.command_lines import FreezeArguments, Request, parse
 from mmfss.commands.evaluation_plan import read_configs
-from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.frozen import freeze, frozen_path
 from mmfss.files import check_writable
 
@@ -33,6 +32,9 @@ def run(args: FreezeArguments) -> list[str]:
     request = Request(
         args.config,
         checkpoints=[],
+        method=args.method,
+        benchmark=args.benchmark,
+        fold=args.fold,
         cfg_options=args.cfg_options,
         folds=args.folds,
         shots=args.shots,
@@ -40,8 +42,7 @@ def run(args: FreezeArguments) -> list[str]:
         episodes=args.episodes,
         sampler=args.sampler,
     )
-    with options_in_environment(args):
-        configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
+    configs = [cfg.test_dataloader.dataset for cfg in read_configs(request).values()]
     datasets = []
     for cfg in configs:
         for shots in request.shots or [cfg.shots]:

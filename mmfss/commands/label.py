@@ -132,11 +132,7 @@ def _build(
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
     for name in ('feature_cache', 'encode_batch'):  # the options above take their place
         made_with['model'].pop(name, None)
-    return (
-        inferencer,
-        made_with,
-        dict(config=str(path), weights=os.path.abspath(f'{inferencer.weights}')),
-    )
+    return inferencer, made_with, dict(config=str(path))
 
 
 def thresholds_of(

@@ -22,7 +22,6 @@ from mmfss.commands.evaluation_plan import Job, Plan, make_plan
 from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training
 from mmfss.commands.train import Distributed
-from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.folds import FoldSplit
 from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
@@ -58,8 +57,7 @@ def evaluate(request: Request) -> Report:
         ValueError, FileNotFoundError: wrong arguments, config, data or checkpoint.
         OSError: the result could not be written; it was printed.
     """
-    with options_in_environment(request):
-        plan = make_plan(request)
+    plan = make_plan(request)
     report = Report(_header(request, plan), plan.labels, plan.shots, plan.folds, plan.seeds)
     with Distributed(request.launcher):
         results = Results(report, plan, request.base)

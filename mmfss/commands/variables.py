@@ -51,16 +51,10 @@ _READ: dict[str, Callable[[Config], Any]] = {
 
 
 @contextmanager
-def options_in_environment(arguments: ConfigArguments) -> Iterator[None]:
-    """Within, METHOD, BENCHMARK and FOLD are what the options say, for configs to read; where there
-    is no such option they stay.
-
-    Raises:
-        ValueError: ``fold`` and ``folds`` are both given.
-    """
-    if arguments.fold is not None and getattr(arguments, 'folds', None) is not None:
-        raise ValueError(f'--fold {arguments.fold} and --folds are both given; give one of them')
-    options = dict(METHOD=arguments.method, BENCHMARK=arguments.benchmark, FOLD=arguments.fold)
+def options_in_environment(args: ConfigArguments) -> Iterator[None]:
+    """Within, METHOD, BENCHMARK and FOLD are what the options say, for configs to read; where an
+    option is None they stay."""
+    options = dict(METHOD=args.method, BENCHMARK=args.benchmark, FOLD=args.fold)
     given = {name: value for name, value in options.items() if value is not None}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)

@@ -13,14 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from mmfss.apis import support_folder
 from mmfss.apis.images import as_bgr, files_below, other_files_below
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
+from mmfss.checkpoints.weights import weights_digest
 from mmfss.datasets.io import save_png
 from mmfss.labelling.folder import (
     ANN_DIR,
@@ -42,9 +41,7 @@ from mmfss.labelling.records import (
     label_state,
     next_run,
 )
-
-NOTHING_TRAINED = 'nothing trained'
-"""What run.json says of a method that has no weights of its own."""
+from mmfss.methods.base import NOTHING_TRAINED
 
 
 class PromptsNotAccepted(ValueError):
@@ -237,7 +234,7 @@ def prepare(
         )
     weights = inferencer.weights
     known = dict(info, weights=None if weights is None else os.path.abspath(weights))
-    if weights is None and not getattr(inferencer.model, 'needs_checkpoint', True):
+    if weights is None and not inferencer.model.needs_checkpoint:
         known['trained'] = NOTHING_TRAINED
     write_run(out, settings, known)
     inferencer.save_support(out / SUPPORT)
@@ -262,15 +259,6 @@ def settings_of(
         support=support_digest(inferencer.support),
         **made_with,
     )
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of the names and values of all weights, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode() + bytes(raw.numpy()))
-    return digest.hexdigest()
 
 
 def support_digest(support: SupportSet) -> str:

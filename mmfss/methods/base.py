@@ -33,6 +33,9 @@ from mmfss.encoders.encoding import Encoding, leading_frozen
 from mmfss.features.images import DeferredBatch
 from mmfss.functional import logits_to_mask, resize_mask
 
+NOTHING_TRAINED = 'nothing trained'
+"""What records and tables say where a checkpoint would be named, of a method that needs none."""
+
 
 @dataclass(frozen=True)
 class Segmentation:

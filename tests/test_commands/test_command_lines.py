@@ -160,8 +160,7 @@ def test_testing():
         out='r.md',
     )  # fmt: skip
     assert args.base == 'r' and parse(Request, ['c.py', 'a.pth']).folds is None
-    args = parse(Request, ['fss.py', '--method', 'prototype', '--fold', '1'])
-    assert args == Request('fss.py', method='prototype', fold='1')
+    assert parse(Request, ['c.py', '--episodes', '9']) == Request('c.py', [], episodes=9)
 
 
 def test_testing_says_what_is_wrong(capsys):
@@ -181,6 +180,19 @@ def test_labelling(capsys):
     )
     assert parse(LabelArguments, argv.split()) == expected
     assert 'OUT' in refused(capsys, LabelArguments, 's', 'i')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'rest'), [(TrainArguments, ()), (Request, ([],)), (FreezeArguments, ('f.json',))]
+)
+def test_what_configs_read_from_the_environment_are_options(arguments, rest):
+    given = dict(method='prototype', benchmark='shapes_5i', fold='1')
+    argv = [text for name, value in given.items() for text in (f'--{name}', value)]
+    assert parse(arguments, ['c.py', *(r for r in rest if r), *argv]) == arguments(
+        'c.py', *rest, **given
+    )
+    assert (unset := parse(arguments, ['c.py', *(r for r in rest if r)])).fold is None
+    assert unset.method is None and unset.benchmark is None
 
 
 def test_others(capsys):

@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from mmfss.webui.limits import Limits
-from mmfss.webui.uploads import check_header, clean_name, read_upload, take, unused_name
+from mmfss.webui.uploads import (
+    check_header,
+    clean_name,
+    read_upload,
+    take,
+    unused_name,
+)
 
 LIMITS = Limits()
 
