@@ -21,6 +21,7 @@ from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
+from mmfss.commands.variables import check_values
 from mmfss.configs import DEFAULT_CONFIG, find_config
 from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES
@@ -119,6 +120,7 @@ def _build(
             "of device, e.g. 'cuda', and each takes its own"
         )
     path = find_config(args.config)
+    check_values(path)
     cfg = Config.fromfile(path)
     inferencer = FewShotInferencer(
         cfg,
