@@ -15,10 +15,11 @@ import torch
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
-from mmfss.functional import masked_average, squared_dice_loss
+from mmfss.functional import masked_average
 from mmfss.methods.fssam.attention import SupportCalibratedAttention
 from mmfss.methods.fssam.prompts import PseudoPromptGenerator
 from mmfss.methods.fssam.refinement import IterativeMemoryRefinement
+from mmfss.methods.losses import squared_dice_loss
 
 LEFT_OUT = re.compile(r'released|corr_max|fg_sim_max')
 INPUTS = re.compile(

@@ -12,7 +12,6 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from mmfss.checkpoints.safe_load import load_checkpoint
 
 from benchmarks.pictures import FoldSpec, episodes_config
 from benchmarks.report import table
@@ -27,6 +26,7 @@ from mmfss.engine import guards
 from mmfss.features import fingerprint
 from mmfss.files import write_text
 from mmfss.methods.base import FewShotModel
+from mmfss.safe_load import load_checkpoint
 
 HELP = 'time to the first result of a test, beyond imports and weights'
 WEIGHTS, IMPORTS, METRIC = 'reading weights', 'imports', 'metric'
