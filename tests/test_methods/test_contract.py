@@ -145,7 +145,7 @@ def test_k_is_read_from_the_shape(model, shots):
     assert found.logits.is_floating_point() and found.logits.isfinite().all()
     for name, values in found.maps.items():
         assert values.ndim == 4 and values.shape[:2] == (2, 1), name
-        assert 0 <= values.min() and values.max() <= 1, name
+        assert values.min() >= 0 and values.max() <= 1, name
 
 
 def test_the_order_of_supports_does_not_matter(model):
@@ -237,7 +237,7 @@ def test_masks_of_supports_that_say_little(model, mask):
     found = run(model, data)
     assert found.logits.isfinite().all()
     for name, values in found.maps.items():
-        assert 0 <= values.min() and values.max() <= 1, name
+        assert values.min() >= 0 and values.max() <= 1, name
 
 
 def test_ignored_pixels_of_supports_count_as_background(model):
@@ -274,7 +274,7 @@ def test_bfloat16(model):
         compared = model.compared(model.encode_image(data['query']))
     assert found.logits.isfinite().all() and compared.isfinite().all()
     for name, values in found.maps.items():
-        assert 0 <= values.min() and values.max() <= 1, name
+        assert values.min() >= 0 and values.max() <= 1, name
 
 
 # ------------------------------------------------------------------------------ what is trained

@@ -166,12 +166,14 @@ def test_the_background_is_built_in_among_classes():
     np.testing.assert_array_equal(over.argmax(0), wanted)
 
 
-
 # ------------------------------------------------------------------------------------ what is wrong
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(encoder=None), r"PrototypeMatcher needs an encoder, e.g. encoder=dict\(type='DINOv2'"),
+        (
+            dict(encoder=None),
+            r"needs an encoder, e.g. encoder=dict\(type='DINOv2'",
+        ),
         (dict(temperature=0), 'model.temperature must be > 0, got 0'),
         (dict(temperature=-0.1), 'model.temperature must be > 0, got -0.1'),
         (dict(temperature=float('nan')), 'model.temperature must be > 0, got nan'),
@@ -179,7 +181,7 @@ def test_the_background_is_built_in_among_classes():
         (dict(image_size=64.0), 'model.image_size must be an integer >= 1, got 64.0'),
         (
             dict(encoder=dict(type='ResNet', depth=18)),
-            r"model.encoder must be None or a dict whose type is one of \[.*'DINOv2'.*got 'ResNet'; "
+            r"model.encoder must be None or a dict whose type is .*'DINOv2'.*got 'ResNet'; "
             r"put a backbone of mmseg into dict\(type='BackboneEncoder'",
         ),
         (dict(encoder=dict(type='Dino')), "a registered subclass of Encoder, got 'Dino'"),
