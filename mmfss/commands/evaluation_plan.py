@@ -30,6 +30,7 @@ from mmfss.commands.preparation import episodic, set_evaluation_amp
 from mmfss.commands.train import check_folds, load_config
 from mmfss.commands.variables import options_in_environment
 from mmfss.evaluation.metrics import FewShotIoUMetric
+from mmfss.features.modules import code_behind
 from mmfss.methods.base import NOTHING_TRAINED, method_of
 
 
@@ -43,7 +44,7 @@ class Job:
         path: The checkpoint; None where nothing is trained.
         dataloader, evaluator: Their configs.
         settings: Digest of the configs of model, data, loop and metric, without what only costs
-            time.
+            time, and of the code that the config imports.
         csv_file: Where its episodes go, or None.
     """
 
@@ -229,7 +230,10 @@ def _job(
     metric = metric_entry(evaluator)
     csv_file = metric.pop('csv_file', None)
     parts = deciding([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    imports = (cfg.get('custom_imports') or {}).get('imports') or ()
+    own = code_behind([imports] if isinstance(imports, str) else imports)
+    text = json.dumps([parts, own], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     if request.csv is not None:
         start = f'{re.sub("[^A-Za-z0-9.-]+", "_", label)}_' if len(request.checkpoints) > 1 else ''
         name = f'{start}{shots}shot_fold{fold}_seed{seed}.csv'

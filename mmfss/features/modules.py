@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,6 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,36 +32,38 @@ _MET: dict[str, tuple[Any, str | None, tuple[str, ...]]] = {}
 def code_of(
     modules: Mapping[str, nn.Module], classes: Iterable[type] = (), alone: Iterable[str] = ()
 ) -> dict[str, str]:
-    """What the outputs depend on: {Python module: digest of its source, package: version}.
-
-    For each class that is not torch's, with its bases: the file that defines it, and from there on
-    every file of code that is in no installed package (one's own, or a checkout's) and is imported,
-    be it in a function, or defines functions and classes which are named. Of an installed package,
-    and where there is no source, the version tells; it is always taken too.
+    """What the outputs of modules depend on: :func:`code_behind` the classes that are not torch's,
+    and their bases.
 
     Args:
         modules: whose submodules' classes count.
         classes: that count as well.
-        alone: names of modules that count without what they import.
+        alone: see :func:`code_behind`.
     """
     kinds = {type(part) for module in modules.values() for part in module.modules()}
-    names = modules_behind({*kinds, *classes}) | set(alone)
-    packages = {name.partition('.')[0] for name in names}
-    versions = {f'package {name}': _version(name) for name in packages}
-    return versions | {name: text for name in names if (text := _source(name)[0])}
+    return code_behind({base.__module__ for k in {*kinds, *classes} for base in k.__mro__}, alone)
 
 
-def modules_behind(classes: Iterable[type]) -> set[str]:
-    """Names of the Python modules that count for classes, see :func:`code_of`. From now on they
-    count as they are now."""
-    names: set[str] = set()
-    todo = {base.__module__ for kind in classes for base in kind.__mro__}
+def code_behind(names: Iterable[str], alone: Iterable[str] = ()) -> dict[str, str]:
+    """{Python module: digest of its source, package: version} of modules, and from there on of
+    every file of code that is in no installed package (one's own, or a checkout's) and is imported,
+    be it in a function. Of an installed package, and where there is no source, the version tells;
+    it is always taken too.
+
+    Args:
+        names: of the modules.
+        alone: names of modules that count without what they import.
+    """
+    found, todo = set[str](), set(names)
     while todo:
-        todo = {name for name in todo if not _is_given(name)} - names
-        names |= todo
+        todo = {name for name in todo if not _is_given(name)} - found
+        found |= todo
         own = [name for name in todo if not _is_installed(name)]
-        todo = {used for name in own for used in _used_by(name) if not _is_installed(used)}
-    return names
+        todo = {used for name in own for used in _source(name)[1] if not _is_installed(used)}
+    found |= set(alone)
+    packages = {name.partition('.')[0] for name in found}
+    versions = {f'package {name}': _version(name) for name in packages}
+    return versions | {name: digest for name in found if (digest := _source(name)[0])}
 
 
 def _is_given(name: str) -> bool:
@@ -96,15 +96,6 @@ def _file_of(name: str) -> Path | None:
     return next((file for file in files if file.suffix == '.py' and file.is_file()), None)
 
 
-def _used_by(name: str) -> Iterator[str]:
-    """Modules that a module imports, or whose functions and classes it names, and other names."""
-    yield from _source(name)[1]
-    for value in list(vars(sys.modules.get(name, ModuleType(name))).values()):
-        origin = value.__name__ if inspect.ismodule(value) else getattr(value, '__module__', None)
-        if isinstance(origin, str) and origin in sys.modules:
-            yield origin
-
-
 def _source(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Digest of a module's file, None where it has no source, and names that it imports: of
     ``from a import b`` both a and a.b."""
@@ -125,7 +116,8 @@ def _imports(text: bytes, package: str) -> Iterator[str]:
     with suppress(SyntaxError, ValueError, ImportError):  # somebody is writing it just now
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
+                for alias in node.names:
+                    yield from (alias.name, alias.name.partition('.')[0])
             elif isinstance(node, ast.ImportFrom):
                 start = importlib.util.resolve_name('.' * node.level + (node.module or ''), package)
                 yield from (start, *(f'{start}.{alias.name}' for alias in node.names))

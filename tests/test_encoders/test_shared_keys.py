@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import copy
 import importlib
-import multiprocessing
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import in_a_process
 from mmseg.registry import MODELS
 from tiny_models import (
     METHODS,
@@ -100,7 +98,7 @@ def test_a_trained_decoder_shares_what_comes_before_it(tmp_path):
     encoded(make(METHODS['FSSAM'], tmp_path), 'sam2')
     other = make(METHODS['FSSAM'], tmp_path)
     with torch.no_grad():
-        for name, parameter in other.sam2.named_parameters():
+        for parameter in other.sam2.parameters():
             if parameter.requires_grad:
                 parameter += 1
     assert encoded(other, 'sam2')[1] == 0
@@ -161,27 +159,6 @@ STEPS = '''
     def steps(self):
         return (Step(dict(net=self.net), self.forward),)
 '''
-
-
-def in_a_process(work: Callable[[], Any]) -> Any:
-    """Done in a fork of this process: modules that it imports are new there."""
-    context = multiprocessing.get_context('fork')
-    end, other = context.Pipe(duplex=False)
-
-    def target() -> None:
-        sys.dont_write_bytecode = True  # which is of one second, and of files of one size
-        try:
-            other.send((True, work()))
-        except BaseException:
-            other.send((False, traceback.format_exc()))
-
-    process = context.Process(target=target)
-    process.start()
-    other.close()
-    done, result = end.recv()
-    process.join(timeout=60)
-    assert done, result
-    return result
 
 
 def load(folder: Path, module: str = 'own_encoder') -> type[Encoder]:

@@ -172,7 +172,7 @@ def test_the_background_is_built_in_among_classes():
     [
         (
             dict(encoder=None),
-            r"PrototypeMatcher needs an encoder, e.g. encoder=dict\(type='DINOv2'",
+            r"needs an encoder, e.g. encoder=dict\(type='DINOv2'",
         ),
         (dict(temperature=0), 'model.temperature must be > 0, got 0'),
         (dict(temperature=-0.1), 'model.temperature must be > 0, got -0.1'),
@@ -181,7 +181,7 @@ def test_the_background_is_built_in_among_classes():
         (dict(image_size=64.0), 'model.image_size must be an integer >= 1, got 64.0'),
         (
             dict(encoder=dict(type='ResNet', depth=18)),
-            r"model.encoder must be None or a dict whose type is one of \[.*'DINOv2'.*got 'ResNet'; "
+            r"model.encoder must be None or a dict whose type is .*'DINOv2'.*got 'ResNet'; "
             r"put a backbone of mmseg into dict\(type='BackboneEncoder'",
         ),
         (dict(encoder=dict(type='Dino')), "a registered subclass of Encoder, got 'Dino'"),
