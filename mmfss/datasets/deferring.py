@@ -11,7 +11,6 @@ import inspect
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,9 +21,9 @@ from mmcv.transforms import Pad
 from mmengine.dataset import Compose
 from PIL import features
 
-from mmfss.datasets import io
 from mmfss.datasets.transforms import RESIZE, BinarizeLabel, LoadImage, LoadLabel
 from mmfss.features.images import ImageSteps
+from mmfss.features.module_code import code_of
 
 _LABEL = (LoadLabel, BinarizeLabel)
 _ALLOWED = (LoadImage, *_LABEL, *RESIZE, Pad)
@@ -70,15 +69,16 @@ def check_deferrable(pipeline: Compose, name: str) -> None:
 
 
 def image_steps(pipeline: Compose, name: str = 'the pipeline') -> ImageSteps:
-    """The image transforms of a pipeline, with a digest of what decides about pixels: classes,
-    their source files and state in their order, and the versions of what they call.
+    """The image transforms of a pipeline, with a digest of what decides about pixels: classes and
+    their state in their order, the code behind them, and the versions of what they call.
 
     Raises:
         ValueError: As :func:`check_deferrable`, or a transform holds what has no description.
     """
     check_deferrable(pipeline, name)
     steps = tuple(t for t in pipeline.transforms if type(t) not in _LABEL)
-    said = [_versions(), *(_description(step, name) for step in steps)]
+    code = code_of({}, [ImageSteps, *map(type, steps)])
+    said = [_versions(), code, *(_description(step, name) for step in steps)]
     text = json.dumps(said, sort_keys=True, separators=(',', ':'))
     return ImageSteps(steps, hashlib.sha256(text.encode()).hexdigest())
 
@@ -89,30 +89,19 @@ def _versions() -> dict[str, str | None]:
     packages = dict(
         Pillow=PIL.__version__, cv2=cv2.__version__, mmcv=mmcv.__version__, numpy=np.__version__
     )
-    ours = dict(io=_source(io.read_image), images=_source(ImageSteps))
-    return {**packages, **decoders, **ours, 'machine': platform.machine()}
+    return {**packages, **decoders, 'machine': platform.machine()}
 
 
 def _description(transform: Any, name: str) -> dict[str, Any]:
     kind = type(transform)
     where = f'{kind.__name__} in {name}'
     state = {key: _plain(value, where) for key, value in vars(transform).items()}
-    sources = [_source(cls) for cls in inspect.getmro(kind) if cls is not object]
-    if kind not in _ALLOWED and None in sources:
+    if kind not in _ALLOWED and kind.__module__ not in code_of({}, [kind]):
         raise ValueError(
             f'images cannot be deferred: {where} is defined in no file, so that it cannot be told '
             'when its code changes. Put it into a module, or set defer_images=False'
         )
-    return dict(type=f'{kind.__module__}.{kind.__qualname__}', sources=sources, state=state)
-
-
-def _source(item: Callable) -> str | None:
-    """Digest of the file that defines a class or function; None where there is no file."""
-    try:
-        file = inspect.getsourcefile(item)
-        return hashlib.sha256(Path(file or '').read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return None
+    return dict(type=f'{kind.__module__}.{kind.__qualname__}', state=state)
 
 
 def _plain(value: Any, where: str) -> Any:
