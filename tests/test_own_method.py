@@ -102,11 +102,10 @@ def test_training_trains_what_is_not_the_encoder(place):
 
 
 def test_a_table_over_folds_and_the_picture_of_episodes(place):
-    command = (
+    said = place.run(
         'python tools/test.py mine/own.py work_dirs/own/fold{fold}/epoch_1.pth --folds 0 1 '
         f'--out results/own --cfg-options {" ".join(SMALL)}'
     )
-    said = place.run(command)
     assert re.search(r'shots +fold 0 +fold 1 +mean', said)
     data = json.loads((place.folder / 'results/own.json').read_text())
     assert [(run['fold'], run['shots']) for run in data['runs']] == [(0, 1), (1, 1)]
@@ -115,7 +114,6 @@ def test_a_table_over_folds_and_the_picture_of_episodes(place):
         picture = cv2.imread(str(place.folder / f'work_dirs/own/fold{fold}/episodes.png'))
         panels = ('support', 'query', 'object', 'background', 'prediction', 'truth', 'errors')
         assert picture.shape[1] == len(panels) * (160 + GAP) + GAP
-    assert '2 of 2 runs are there already' in place.run(command)
 
 
 def test_a_folder_is_labelled(place):

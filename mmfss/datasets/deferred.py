@@ -22,10 +22,9 @@ from mmcv.transforms import Pad
 from mmengine.dataset import Compose
 from PIL import features
 
-from mmfss.datasets import io
 from mmfss.datasets.transforms import RESIZE, BinarizeLabel, LoadImage, LoadLabel
 from mmfss.features.images import ImageSteps
-from mmfss.files import source_digest
+from mmfss.features.modules import code_of
 
 _LABEL = (LoadLabel, BinarizeLabel)
 _ALLOWED = (LoadImage, *_LABEL, *RESIZE, Pad)
@@ -67,8 +66,8 @@ def check_deferrable(pipeline: Compose, name: str) -> None:
 
 
 def image_steps(pipeline: Compose, name: str = 'the pipeline') -> ImageSteps:
-    """The image transforms of a pipeline, with a digest of what decides about pixels: classes,
-    their source files and state in their order, and the versions of what they call.
+    """The image transforms of a pipeline, with a digest of what decides about pixels: classes and
+    their state in their order, the code behind them, and the versions of what they call.
 
     Raises:
         ValueError: As :func:`check_deferrable`, or a transform holds what has no description.
@@ -79,9 +78,9 @@ def image_steps(pipeline: Compose, name: str = 'the pipeline') -> ImageSteps:
         Pillow=PIL.__version__, cv2=cv2.__version__, mmcv=mmcv.__version__, numpy=np.__version__
     )
     decoders = {kind: features.version(kind) for kind in ('jpg', 'jpg_2000', 'webp', 'libtiff')}
-    ours = dict(io=source_digest(io.read_image), images=source_digest(ImageSteps))
-    versions = {**packages, **decoders, **ours, 'machine': platform.machine()}
-    said = [versions, *(_description(step, name) for step in steps)]
+    versions = {**packages, **decoders, 'machine': platform.machine()}
+    code = code_of({}, [ImageSteps, *map(type, steps)])
+    said = [versions, code, *(_description(step, name) for step in steps)]
     text = json.dumps(said, sort_keys=True, separators=(',', ':'))
     return ImageSteps(steps, hashlib.sha256(text.encode()).hexdigest())
 
@@ -90,13 +89,12 @@ def _description(transform: Any, name: str) -> dict[str, Any]:
     kind = type(transform)
     where = f'{kind.__name__} in {name}'
     state = {key: _plain(value, where) for key, value in vars(transform).items()}
-    sources = [source_digest(cls) for cls in inspect.getmro(kind) if cls is not object]
-    if kind not in _ALLOWED and None in sources:
+    if kind not in _ALLOWED and kind.__module__ not in code_of({}, [kind]):
         raise ValueError(
             f'images cannot be deferred: {where} is defined in no file, so that it cannot be told '
             'when its code changes. Put it into a module, or set defer_images=False'
         )
-    return dict(type=f'{kind.__module__}.{kind.__qualname__}', sources=sources, state=state)
+    return dict(type=f'{kind.__module__}.{kind.__qualname__}', state=state)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from forks import in_a_process
+from mmengine.dataset import Compose
 from mmseg.registry import MODELS
 from tiny_models import (
     METHODS,
@@ -26,6 +27,8 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 
+from mmfss.datasets.deferred import image_steps
+from mmfss.datasets.transforms import LoadImage
 from mmfss.encoders.base import Encoder, Step
 
 
@@ -141,6 +144,8 @@ def test_the_map_that_is_taken_is_in_the_key(tmp_path):
 # ------------------------------------------------------------------------- code of one's own
 OWN = '''
 import torch
+from mmfss.datasets.deferred import image_steps
+from mmfss.datasets.transforms import LoadImage
 from mmfss.encoders.base import Encoder, Step
 {imports}
 
@@ -460,3 +465,31 @@ def test_weights_that_come_back_have_their_key_back(tmp_path):
     model.load_state_dict(state)
     third, computed = encoded(model)
     assert computed == 0 and torch.equal(first, third) and first.shape[-1] != SIZE
+
+
+# ------------------------------------------------------------------------------- images
+TRANSFORM = '''
+from mmcv.transforms import BaseTransform
+from beside import scaled
+
+class Own(BaseTransform):
+    deterministic = True
+
+    def transform(self, results):
+        results['img'] = scaled(results['img'])
+        return results
+'''
+
+
+def test_an_edit_behind_a_transform_is_another_image(tmp_path):
+    """Of a module that the transform's own imports: the pixels are others."""
+    (tmp_path / 'own_transform.py').write_text(TRANSFORM)
+
+    def digest() -> str:
+        return image_steps(Compose([LoadImage(), load(tmp_path, 'own_transform')()])).digest
+
+    digests = []
+    for factor in (2, 3, 2):
+        (tmp_path / 'beside.py').write_text(BESIDE.format(factor))
+        digests.append(in_a_process(digest))
+    assert digests[0] == digests[2] != digests[1]
