@@ -26,6 +26,7 @@ def minmax(x: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
     """
     low = x.amin(dim=dims, keepdim=True)
     high = x.amax(dim=dims, keepdim=True)
+    # minmax(x) = (x - min) / (max - min + 1e-7); a constant map gives 0, not 0 / 0
     return (x - low) / (high - low + 1e-7)
 
 
@@ -35,6 +36,7 @@ def masked_average(features: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (..., C): ``sum(F m) / (sum(m) + 0.0005)``; about zero for an empty mask.
     """
+    # gap(F, m) = sum(F m) / (sum(m) + 0.0005)   (masked average, GAP)
     total = _product('...chw,...hw->...c', features, mask)
     return total / (mask.sum(dim=(-2, -1), dtype=_wide(mask)) + 0.0005).unsqueeze(-1)
 
@@ -48,6 +50,7 @@ def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
     Returns:
         (..., H, W) in [-1, 1]: ``<F, v> / (|F| |v| + 1e-7)``.
     """
+    # cos(F, v) = <F, v> / (|F| |v| + 1e-7); divided last, so that no normalised copy of F is made
     dot = _product('...chw,...c->...hw', features, vector)
     length = torch.linalg.vector_norm(features, dim=-3, dtype=_wide(features))
     length_of_vector = torch.linalg.vector_norm(vector, dim=-1, dtype=_wide(vector))
@@ -88,4 +91,5 @@ def logits_to_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, 1, height, width) uint8 in {0, 1}: ``sigmoid(up(logits)) >= 0.5``.
     """
+    # M = [sigmoid(up(z)) >= 1/2]; logits are resized, not the mask: the border is interpolated
     return (up(logits.float(), size).sigmoid() >= 0.5).to(torch.uint8)

@@ -122,6 +122,7 @@ def encode_class(model: FewShotModel, features: Any, masks: Tensor) -> ClassStat
     """
     support = model.encode_support(features, masks[None])
     compared = model.compared(features).float()
+    # p_k = gap(F_s, m), per shot; m soft on the grid
     inside = resize_mask((masks == 1).float()[None], compared.shape[-2:])[0]
     return ClassState(support, masked_average(compared, inside))
 
@@ -183,6 +184,7 @@ def segment_classes(
     count_images, side, device = len(compared), model.image_size, compared.device
     logits = torch.empty(count_images, len(states), side, side, device=device)
     scores = torch.empty(count_images, len(states), device=device)
+    # what no class decides is made once per image, before the loop over classes
     features = model.encode_query(features)
     for group in states.groups:
         members = torch.tensor(group.members, device=device)
@@ -232,6 +234,8 @@ def class_logits(logits: Tensor, scores: Tensor, threshold: Tensor | float) -> T
     Returns:
         (N + 1, H, W): 0 for the background (less 1e-30), and ``score x logit``, or ``ABSENT``.
     """
+    # z_n = s_n logit_n where s_n >= threshold, else ABSENT; z_0 = -1e-30; label = argmax_n z_n
+    # z_0 is just below 0, as a class counts from 0 on
     present = scores >= threshold
     weighted = torch.where(present[:, None, None], _weights(scores)[:, None, None] * logits, ABSENT)
     return torch.cat([torch.full_like(logits[:1], -1e-30), weighted])
@@ -251,6 +255,7 @@ def decide(
     Returns:
         (height, width) uint8: 0 background, 1..N the classes.
     """
+    # argmax over [-1e-30, s_1 up(logit_1), ...], a class at a time: no N maps of this size
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     best: Tensor | None = None
     for place in (scores >= threshold).nonzero()[:, 0].tolist():
@@ -289,6 +294,7 @@ def object_scores(features: Tensor, logits: Tensor, prototypes: Tensor) -> Tenso
         (Q, N) in [0, 1]: cosine with each shot's mean feature, averaged over shots, negative values
         as 0; 0 for an empty mask.
     """
+    # M = [logits >= 0], soft on the grid
     inside = resize_mask((logits >= 0).float(), features.shape[-2:])
     return resemblance(features, inside, prototypes)
 
@@ -298,6 +304,8 @@ def resemblance(features: Tensor, inside: Tensor, prototypes: Tensor) -> Tensor:
     # masked_average of all classes as one product, without (Q, N, C, h, w)
     with torch.autocast(features.device.type, enabled=False):
         total = inside.flatten(2) @ features.flatten(2).transpose(1, 2)
+    # f_n = gap(F, M_n) = sum(F M_n) / (sum(M_n) + 0.0005)
     mean = total / (inside.sum((-2, -1)) + 0.0005)[..., None]
+    # s_n = max(0, mean_K cos(f_n, p_k)): the object score; f as a map of 1 x 1
     cosines = cosine_map(mean[:, :, None, :, None, None], prototypes)
     return cosines[..., 0, 0].mean(-1).clamp(0, 1)

@@ -38,6 +38,7 @@ class BackboneEncoder(Encoder):
         self.image_size = image_size
         self.out_index = out_index
         self.checkpoint = checkpoint
+        # type and size decide which weights fit, and are all that a checkpoint can compare
         size = {name: getattr(self.backbone, name, None) for name in ('depth', 'embed_dims')}
         kept = {name: value for name, value in size.items() if isinstance(value, int)}
         self.arch = dict(type=type(self.backbone).__name__, **kept)
@@ -52,6 +53,7 @@ class BackboneEncoder(Encoder):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, h, w) of the backbone's map ``out_index``."""
+        # resized at 0..255, then normalised, as for the other encoders
         out = self.backbone(self.normalise(up(images, (self.image_size, self.image_size))))
         if isinstance(out, Tensor):
             return (out,)

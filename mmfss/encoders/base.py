@@ -28,6 +28,7 @@ class ImageNetNormalise(nn.Module):
         self.register_buffer('std', std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        # y = (x / 255 - mean) / std
         return (images / 255.0 - self.mean) / self.std
 
 

@@ -42,6 +42,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
+        # stride = kernel: patches do not overlap, h w = H W / p^2
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,6 +59,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        # softmax(q k^T / sqrt(d)) v, per head
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(*qkv.unbind(0))
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -72,6 +74,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        # W_2 gelu(W_1 x)
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -80,12 +83,14 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
+        # two thirds: three matrices have then as many weights as the two of an Mlp
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
         self.w12 = nn.Linear(dim, 2 * hidden)
         self.w3 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.w12(x).chunk(2, dim=-1)
+        # W_3 (silu(W_1 x) * W_2 x); w12 holds W_1 and W_2
         return self.w3(F.silu(gate) * value)
 
 
@@ -97,6 +102,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
     def forward(self, x: Tensor) -> Tensor:
+        # gamma x, per channel
         return x * self.gamma
 
 
@@ -110,6 +116,7 @@ class Block(nn.Module):
         self, dim: int, num_heads: int, mlp_ratio: float, ffn_layer: str, qkv_bias: bool
     ) -> None:
         super().__init__()
+        # eps of the official code, not torch's 1e-5
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = SelfAttention(dim, num_heads, qkv_bias)
         self.ls1 = LayerScale(dim)
@@ -118,6 +125,7 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        # x <- x + gamma_1 attn(norm1(x)), x <- x + gamma_2 mlp(norm2(x))
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
@@ -159,6 +167,7 @@ class DINOv2ViT(nn.Module):
         self.patch_size = patch_size
         self.interpolate_antialias = interpolate_antialias
         self.interpolate_offset = interpolate_offset
+        # 518 / 14 = 37: a table of 37 x 37 patches, and one entry for the class token
         grid = img_size // patch_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, embed_dim))
@@ -181,6 +190,7 @@ class DINOv2ViT(nn.Module):
         Bicubic with ``scale_factor = (side + offset) / trained side`` as the official code does;
         resizing by ``size`` gives other numbers.
         """
+        # the class token has no place: only the patches are resized
         grid = round((self.pos_embed.shape[1] - 1) ** 0.5)
         if (height, width) == (grid, grid):
             return self.pos_embed
@@ -188,6 +198,7 @@ class DINOv2ViT(nn.Module):
         def make() -> Tensor:
             table = self.pos_embed.float()
             patches = table[:, 1:].transpose(1, 2).unflatten(-1, (grid, grid))
+            # scale = (h + 0.1) / 37, of which bicubic resampling takes its step: 37 / (h + 0.1)
             offset = self.interpolate_offset
             target = (
                 dict(scale_factor=((height + offset) / grid, (width + offset) / grid))
@@ -214,12 +225,14 @@ class DINOv2ViT(nn.Module):
         height, width = (side // self.patch_size for side in x.shape[-2:])
         tokens = self.patch_embed(x)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1)
+        # positions before the registers are put in: registers have none
         tokens = tokens + self.resized_pos_embed(height, width)
         if self.num_register_tokens:
             registers = self.register_tokens.expand(len(x), -1, -1)
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], 1)
         for block in self.blocks:
             tokens = block(tokens)
+        # F = norm(x_L) of the patches; class token and registers are dropped
         patches = self.norm(tokens)[:, 1 + self.num_register_tokens :]
         return patches.transpose(1, 2).unflatten(-1, (height, width))
 
@@ -272,4 +285,5 @@ class DINOv2(Encoder):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
+        # resized at 0..255 and normalised after it, in the order of the method
         return (self.vit(self.normalise(up(images, (self.image_size, self.image_size)))),)

@@ -54,6 +54,7 @@ def _fold_batch_norm(net: nn.Module) -> nn.Module:
             pairs.append((block, '_expand_conv', '_bn0'))
         pairs.append((block, '_depthwise_conv', '_bn1'))
         pairs.append((block, '_project_conv', '_bn2'))
+    # W' = W gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps)
     for module, conv, norm in pairs:
         setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
         setattr(module, norm, nn.Identity())
@@ -80,6 +81,7 @@ class EfficientNetLiteFeatures(nn.Module):
         # from ImageNet-normalised input back to what this network was trained on: (x - 127) / 128
         mean = torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1)
+        # y = (x / 255 - mean) / std -> (x - 127) / 128 = (255 std / 128) y + (255 mean - 127) / 128
         self.register_buffer('scale', 255 * std / 128, persistent=False)
         self.register_buffer('shift', (255 * mean - 127) / 128, persistent=False)
 
@@ -102,6 +104,7 @@ class EfficientNetLiteTrunk(EfficientNetLiteFeatures):
     Returns maps of strides 4, 8, 16 and 32.
     """
 
+    # the coarsest first, as SAM 2's neck counts them
     channel_list = [channels for _, channels in reversed(STAGES)]
 
     def __init__(self) -> None:

@@ -96,6 +96,7 @@ class Encoding:
         if not training:
             return self._without_gradient(steps, images)
         self._has_trained = True
+        # features = trained steps(frozen steps(x)); only what is frozen is kept
         frozen = {name: some[: leading_frozen(some)] for name, some in steps.items()}
         if isinstance(images, DeferredBatch) and any(not some for some in frozen.values()):
             images = all_pixels(images)
@@ -123,6 +124,7 @@ class Encoding:
             }
         lazy = isinstance(images, DeferredBatch)
         names = images.keys if lazy else [content_key(image) for image in images]
+        # an image that comes twice in a batch is encoded once
         place = {name: names.index(name) for name in names}
         keys = {encoder: self._key(encoder, some) for encoder, some in steps.items()}
         found = {
@@ -194,6 +196,7 @@ class Encoding:
         device, switches = _device(steps), arithmetic()
         cast = torch.is_autocast_enabled(device.type)
         dtype = str(torch.get_autocast_dtype(device.type)) if cast else None
+        # a fingerprint reads all weights: made again only where a version counter has moved
         known = self._keys.get((encoder, len(steps), dtype))
         if known is not None and known[1] == switches and known[0].holds():
             return known[2]
@@ -208,6 +211,7 @@ class Encoding:
         )
         version = WeightsVersion(modules.values())
         made = fingerprint(modules, settings, (owner,), (__name__,))
+        # weights of a validation in mid-training do not come again: their features are not shared
         passing = self._has_trained and leading_frozen(steps) < len(steps)
         self.cache.open(made.key, made.about, share=not passing)
         self._keys[encoder, len(steps), dtype] = version, switches, made.key

@@ -36,8 +36,10 @@ class KeptTables:
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if learns or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
             return make()
+        # address: replaced or moved; version: written to in place
         state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
         if size not in self._kept or self._kept[size][1] != state:
+            # a table made in inference mode could not be used in training later
             with torch.inference_mode(False), torch.no_grad():
                 table = make()
             # the aliases hold the memory: no other parameter can come to lie at its address
@@ -57,6 +59,7 @@ class KeptHiera(Hiera):
         self._tables = KeptTables()
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+        # P = bicubic(pos_embed) + tile(pos_embed_window); contiguous, as it is added many times
         def make() -> Tensor:
             return super(KeptHiera, self)._get_pos_embed(hw).contiguous()
 
@@ -76,6 +79,7 @@ class KeptSine(PositionEmbeddingSine):
         kept = self.cache.get(cache_key)
         if kept is None:
             with torch.inference_mode(False):
+                # the encoding depends on the size alone, not on the image: made for one
                 super()._pe(1, device, *cache_key)
         elif kept.device != device:
             self.cache[cache_key] = kept.to(device)

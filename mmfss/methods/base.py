@@ -281,6 +281,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         self._learning = []
         for pattern in patterns:
             parts = [m for name, m in self.named_modules() if name and fnmatchcase(name, pattern)]
+            # a parameter alone may learn (LoRA in a layer): its module is put into train mode
             owners = [
                 self.get_submodule(name.rpartition('.')[0])
                 for name, _ in self.named_parameters()
@@ -302,6 +303,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     def train(self, mode: bool = True) -> FewShotModel:
         """Put what learns into training mode; the rest stays in eval mode."""
+        # eval for all first: frozen parts keep their dropout off and their running statistics
         super().train(False)
         self.training = mode
         for part in self._learning:
@@ -373,6 +375,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         supports = self.encode_image(flat, 'support')
         truth = None
         if self.needs_truth and data_samples and all('gt_sem_seg' in s for s in data_samples):
+            # nearest: the truth stays in {0, 1}; 255 is background in it
             labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
             small = [resize_mask(label, (side, side), mode='nearest') for label in labels]
             truth = torch.cat(small).to(masks.device)
@@ -410,6 +413,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         result = self.run(inputs, data_samples)
         for i, sample in enumerate(data_samples):
             logits = result.logits[i : i + 1].float()
+            # M = [sigmoid(up(z)) >= 1/2] at the label's own size: the metric is not measured at S
             size = sample.gt_sem_seg.shape if 'gt_sem_seg' in sample else sample.ori_shape
             sample.pred_sem_seg = PixelData(data=logits_to_mask(logits, tuple(size[:2]))[0])
             sample.seg_logits = PixelData(data=logits[0])

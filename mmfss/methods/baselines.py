@@ -81,11 +81,13 @@ class PseudoMask(FewShotModel):
     def encode_support(self, features: dict, masks: Tensor) -> Prototypes:
         """Prototypes of B K images under masks (B, K, S, S)."""
         level = self.compared(features).unflatten(0, masks.shape[:2])
+        # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m); 255 counts as 0 in m
         return self.prompt_generator.encode_support(level, (masks == 1).float())
 
     def segment(self, query: dict, state: Prototypes, truth: Tensor | None = None) -> Segmentation:
         """``ae - 1/2`` as logits."""
         pseudo = self.prompt_generator(self.compared(query), state, self.image_size)
+        # z = prior_ae - 1/2, so that z >= 0 is prior_ae >= 1/2
         return Segmentation(pseudo.ae - 0.5, {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae})
 
     def compared(self, features: dict) -> Tensor:

@@ -38,8 +38,11 @@ def squared_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar: mean over the batch of ``1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8)``.
     """
+    # p = sigmoid(z), in float32 under autocast too: the sums run over S^2 pixels
     prob = logits.float().sigmoid().flatten(1)
     truth = (target == 1).to(prob.dtype).flatten(1)
+    # sum(p t) and sum(p^2) + sum(t^2), per sample: a small object counts as much as a large one
     overlap = (prob * truth).sum(1)
     total = (prob * prob).sum(1) + (truth * truth).sum(1)
+    # L = mean_B(1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8))   (Dice, squared form)
     return (1 - 2 * overlap / total.clamp(min=1e-8)).mean()

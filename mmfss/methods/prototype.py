@@ -64,13 +64,17 @@ class PrototypeMatcher(FewShotModel):
         """Prototypes of B K images under masks (B, K, S, S); an empty one is about 0, and like
         nothing."""
         level = self.compared(features).float().unflatten(0, masks.shape[:2])
+        # the mask on the features' grid stays soft: a cell at the border counts by its share
         inside = resize_mask((masks == 1).float(), level.shape[-2:])
+        # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m), per shot
         return Prototypes(masked_average(level, inside), masked_average(level, 1 - inside))
 
     def segment(self, query: dict, state: Prototypes, truth: Tensor | None = None) -> Segmentation:
         """Match B queries: ``(cos(F, p_fg) - cos(F, p_bg)) / temperature``, mean over shots."""
         level = self.compared(query).float().unsqueeze(1)
+        # mean_K cos(F_q, p_k): the mean of the maps, not of the prototypes, so shots weigh the same
         fg, bg = (cosine_map(level, p).mean(1, keepdim=True) for p in (state.fg, state.bg))
+        # z = (cos(F_q, p_fg) - cos(F_q, p_bg)) / temperature
         logits = up((fg - bg) / self.temperature, (self.image_size, self.image_size))
         maps = {'like object': fg.clamp(0, 1), 'like background': bg.clamp(0, 1)}
         return Segmentation(logits, maps)

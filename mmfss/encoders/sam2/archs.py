@@ -66,6 +66,7 @@ def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
                 f'model.sam2.arch sets {where}.{key}, which {source} of the sam2 package does '
                 f'not have; allowed there: {sorted(allowed)}'
             )
+        # another class (_target_) replaces the node: options of two classes do not mix
         if isinstance(value, dict) and isinstance(cfg.get(key), dict) and '_target_' not in value:
             _merge(cfg[key], value, source, f'{where}.{key}')
         else:
@@ -75,6 +76,7 @@ def _merge(cfg: dict, overrides: dict, source: str, where: str) -> None:
 def _options(cfg: dict) -> set[str]:
     """What a node of the YAML may set: its entries and the arguments of its ``_target_``."""
     names = set(cfg)
+    # along the mro, as *args and **kwargs go on to the parents
     for cls in inspect.getmro(get_class(cfg['_target_'])) if '_target_' in cfg else ():
         named = inspect.signature(cls.__init__).parameters.values()
         names |= {p.name for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -56,6 +56,7 @@ class MemoryFrames:
         Returns:
             tokens and positions, both (B, F n + F P, M), and the number of pointer tokens F P.
         """
+        # pointers last: upstream rotates all keys but the last num_pointers
         tokens = torch.cat([self.spatial.flatten(1, 2), self.pointers.flatten(1, 2)], 1)
         pos = torch.cat([self.spatial_pos.flatten(1, 2), self.pointer_pos.flatten(1, 2)], 1)
         return tokens, pos, self.pointers.shape[1] * self.pointers.shape[2]
@@ -103,6 +104,7 @@ class LayerwiseMemoryAttention(MemoryAttention):
 
     def encode_query(self, curr: Tensor, curr_pos: Tensor) -> Tensor:
         """What depends on no memory: here the input (B, n, D) of the first layer."""
+        # x + 0.1 pos: SAM 2's constant, with which its weights were trained
         return curr + 0.1 * curr_pos if self.pos_enc_at_input else curr
 
     def run(self, layer: Callable, *inputs) -> Tensor:
@@ -125,6 +127,7 @@ class SAM2MemoryAttention(LayerwiseMemoryAttention):
     ) -> Tensor:
         """As :meth:`forward`, from ``tokens`` (B, n, D) of :meth:`encode_query`."""
         frames = support if query is None else MemoryFrames.concat([support, query])
+        # softmax over all F n + F P tokens, so time grows with K; no bias, no mean over shots
         memory, pos, num_pointers = frames.tokens()
         for layer in self.layers:
             tokens = self.run(layer, tokens, memory, pos, curr_pos, num_pointers)
@@ -143,6 +146,7 @@ def start_at_same_place(attention: MemoryAttention, strength: float) -> None:
         attention: memory attention with rotary cross-attention.
         strength: the constant; 2.0 gives scores that fall from ``4 sqrt(d)`` within a cell or two.
     """
+    # <R_p c, R_r c> = 2 strength^2 sum_i cos(theta_i (p - r)): strength^2 d at p = r
     for layer in attention.layers:
         cross = layer.cross_attn_image
         for projection in (cross.q_proj, cross.k_proj):

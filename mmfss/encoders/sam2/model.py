@@ -105,6 +105,7 @@ class SAM2(SAM2Base, Encoder):
     def _neck(self, *maps: Tensor) -> tuple[Tensor, ...]:
         levels, _ = self.image_encoder.neck(list(maps))
         scalp = self.image_encoder.scalp  # levels of lowest resolution that SAM 2 leaves out
+        # conv_s0, conv_s1 here, once per image: upstream runs them in its image encoder too
         low, mid, top = levels[: len(levels) - scalp]
         return self.sam_mask_decoder.conv_s0(low), self.sam_mask_decoder.conv_s1(mid), top
 
@@ -146,15 +147,18 @@ class SAM2(SAM2Base, Encoder):
             memory (m N, M, h, w), and its position encoding (m N, M, h, w) with the temporal
             encoding of a conditioning frame.
         """
+        # F without memory and without no_mem_embed: the raw stride-16 feature
         top = features.top.repeat(len(masks) // len(features.top), 1, 1, 1)
         memory, pos = self._encode_new_memory(
             current_vision_feats=[top.flatten(2).permute(2, 0, 1)],
             feat_sizes=[top.shape[-2:]],
+            # z = 20 m - 10; upstream encodes 20 sigmoid(z) - 10, so that m = 0, 1 are about -10, 10
             pred_masks_high_res=masks * 20.0 - 10.0,
             # present or absent is decided by the mask, as upstream does for mask prompts
             object_score_logits=appears(masks) * 20.0 - 10.0,
             is_mask_from_pts=False,
         )
+        # pos + tpos[num_maskmem - 1], the entry of a conditioning frame, for query memory too
         temporal = self.maskmem_tpos_enc[self.num_maskmem - 1]
         return memory, pos[-1] + temporal.reshape(1, -1, 1, 1)
 
@@ -171,6 +175,7 @@ class SAM2(SAM2Base, Encoder):
         _, dense = self.sam_prompt_encoder(
             points=None, boxes=None, masks=self.mask_downsample(masks.float())
         )
+        # tokens: [object score] | IoU | masks | prompt, in the order of upstream
         learned = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if self.pred_obj_scores:
             learned.insert(0, decoder.obj_score_token.weight)
@@ -179,6 +184,7 @@ class SAM2(SAM2Base, Encoder):
         pointer = self.obj_ptr_proj(tokens[:, len(learned) - 1])  # token of the single mask
         if not self.pred_obj_scores:
             return pointer
+        # no_obj_ptr where the object score is <= 0, and again where the mask is empty
         score = decoder.pred_obj_score_head(tokens[:, 0])
         pointer = self._gate(pointer, score.sigmoid() if self.soft_no_obj_ptr else (score > 0))
         return self._gate(pointer, appears(masks))
@@ -192,6 +198,7 @@ class SAM2(SAM2Base, Encoder):
         cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
 
         def prompt(which: int) -> Tensor:
+            # a point of label -1 is no point; upstream pads it with a second one: two tokens
             labels = -torch.ones(1, 1, dtype=torch.int32, device=device)
             points = torch.zeros(1, 1, 2, device=device), labels
             return encoder(points=points, boxes=None, masks=None)[which]
@@ -202,6 +209,7 @@ class SAM2(SAM2Base, Encoder):
 
     def _gate(self, pointer: Tensor, present: Tensor) -> Tensor:
         """Mix ``no_obj_ptr`` into pointers (N, D) where ``present`` (N, 1), in [0, 1], is not 1."""
+        # present pointer + (1 - present) no_obj_ptr   (fixed_no_obj_ptr)
         present = present.float()
         kept = present * pointer if self.fixed_no_obj_ptr else pointer
         return kept + (1 - present) * self.no_obj_ptr
@@ -224,6 +232,7 @@ class SAM2(SAM2Base, Encoder):
         def tokens(x: Tensor) -> Tensor:
             return x.flatten(2).transpose(1, 2).unflatten(0, (-1, frames))
 
+        # D = 256 channels are D / M = 4 tokens of the width of the memory
         split = pointers.reshape(-1, frames, self.hidden_dim // self.mem_dim, self.mem_dim)
         return MemoryFrames(
             spatial=tokens(memory),
@@ -235,6 +244,7 @@ class SAM2(SAM2Base, Encoder):
     def _pointer_pos(self, pointers: Tensor) -> Tensor:
         if not self.add_tpos_enc_to_obj_ptrs:
             return pointers.new_zeros(1)
+        # sine(t), t = 1 / (max_obj_ptrs - 1): one frame away, as a share of the most   (SAM 2.1)
         step = torch.ones(1, device=pointers.device) / (self.max_obj_ptrs_in_encoder - 1)
         dim = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         return self.obj_ptr_tpos_proj(get_1d_sine_pe(step, dim=dim))
@@ -258,10 +268,12 @@ class SAM2(SAM2Base, Encoder):
             repeat_image=False,
             high_res_features=list(high_res),
         )
+        # z = candidate of argmax IoU; the score is returned, and no mask set to -1024 by it
         candidates = candidates.float()
         best = ious.argmax(-1)
         low_res = candidates[torch.arange(len(top), device=top.device), best].unsqueeze(1)
         side = (self.image_size, self.image_size)
+        # align_corners=False from stride 4 to S, as in SAM 2; up (True) is for the label only
         logits = F.interpolate(low_res, size=side, mode='bilinear', align_corners=False)
         return DecodedMasks(logits, low_res, candidates, ious, tokens, best, object_score)
 
@@ -318,6 +330,7 @@ def build_sam2(
     grid = image_size // 16
     cfg['_target_'] = f'{SAM2.__module__}.{SAM2.__name__}'
     cfg['image_size'] = image_size
+    # theta p of the rotary encoding for the grid S / 16 of this model
     for name in ('self_attention', 'cross_attention'):
         cfg['memory_attention']['layer'][name]['feat_sizes'] = [grid, grid]
     options = dict(memory_attention or dict(type='SAM2MemoryAttention'))

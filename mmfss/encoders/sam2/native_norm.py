@@ -18,6 +18,7 @@ class NativeLayerNorm2d(LayerNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each position of (N, C, H, W) over its C channels."""
+        # gamma (x - mean_C) / sqrt(var_C + eps) + beta
         normed = F.layer_norm(
             x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps
         )

@@ -85,6 +85,7 @@ class PromptHeads(nn.Module):
         top = features.top
         if self._adds_no_mem:  # the embedding of "no memory", as on the first frame of a video
             top = top + self.no_mem_embed.reshape(1, -1, 1, 1)
+        # a drawn prompt is given beside the points, as dense prompt
         masks = draw_prompts(coords, labels, self._side) if self._drawn else None
         sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=masks)
         logits, ious, _, _ = self.sam_mask_decoder(
@@ -112,11 +113,14 @@ def draw_prompts(coords: Tensor, labels: Tensor, side: int) -> Tensor:
     Returns:
         (N, 1, S/4, S/4) float32.
     """
+    # centres of the stride-4 cells in pixels: 4 i + 2
     centres = 4 * torch.arange(side // 4, device=coords.device) + 2.0
     y, x = torch.meshgrid(centres, centres, indexing='ij')
     px, py = coords[..., 0, None, None], coords[..., 1, None, None]  # (N, P, 1, 1)
+    # exp(-|x - p|^2 / (2 sigma^2)), sigma = S / 24
     bumps = torch.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (side / 24) ** 2))
     sign = (labels == OBJECT).float() - (labels == NOT_OBJECT).float()
+    # 2 clamp(sum_p sign_p bump_p, + 2 [in box] - 1 with a box, -1, 1); padding has sign 0
     drawn = (sign[..., None, None] * bumps).sum(1)
     boxed = labels[:, 0] == BOX_START
     if boxed.any():

@@ -82,14 +82,18 @@ class SupportCalibratedAttention(RoPEAttention):
             masks: (B, K, h, w) in {0, 1}, h w = n.
         """
         shots, (height, width) = k.shape[1], masks.shape[-2:]
+        # k_s = R(W_k (M_s + pos)), per shot, as each prototype is a mean of rotated keys
         keys = self._rotate(self._heads(self.k_proj(k.flatten(0, 1))))
         keys = keys.unflatten(0, (-1, shots))  # (B, K, N, n, d)
         as_maps = keys.transpose(-2, -1).unflatten(-1, (height, width))
+        # p_k = gap(k_s, mask), per head and shot   (SCMA)
         prototypes = masked_average(as_maps, masks.unsqueeze(2).to(keys.dtype))
         return LayerSupport(
+            # mean_K k_s and mean_K M_s: n tokens for any K
             k=keys.mean(1),
             v=v.mean(1),
             prototypes=prototypes.transpose(1, 2),
+            # pointers of all shots stay; they have no place in the image and are not rotated
             pointer_k=self._heads(self.k_proj(pointer_k)),
             pointer_v=pointer_v,
         )
@@ -114,11 +118,13 @@ class SupportCalibratedAttention(RoPEAttention):
         Returns:
             (B, n, D).
         """
+        # q / sqrt(d) in the place of A / sqrt(d): n d numbers to scale, not n T
         q = self._rotate(self._heads(self.q_proj(q))) / math.sqrt(
             self.internal_dim // self.num_heads
         )
         k = self._rotate(self._heads(self.k_proj(k)))
         pointer_k = self._heads(self.k_proj(pointer_k))
+        # tokens: [supports | query memory | pointers of the supports | pointer of the query]
         keys = torch.cat([support.k, k, support.pointer_k, pointer_k], dim=2).transpose(-2, -1)
         memory = torch.cat([support.v, v, support.pointer_v, pointer_v], dim=1)
         start = support.k.shape[2]
@@ -137,13 +143,18 @@ class SupportCalibratedAttention(RoPEAttention):
             own: columns of the query memory among the T.
             c: (B, N, 1, n) of :meth:`resemblance`.
         """
+        # A = q k^T / sqrt(d) over all T tokens
         scores = q @ keys
+        # the detached view shares the memory: the bias is in A, and no gradient flows through it
         self.calibrate(scores.detach()[..., own], c)
+        # w = dropout(softmax(A)), over supports, query memory and pointers together
         weights = F.dropout(scores.softmax(-1), self.dropout_p, self.training)
+        # sum_t w_t (W_v m_t) = W_v (sum_t w_t m_t)
         read = (weights.flatten(1, 2) @ memory).unflatten(1, weights.shape[1:3])  # (B, N, r, M)
         values = self.v_proj(read)
         if self.training and self.dropout_p and self.v_proj.bias is not None:
             # the bias counts as often as the weights sum to 1, and with dropout they do not
+            # sum_t w_t (W_v m_t + b) = W_v (sum_t w_t m_t) + b + (sum_t w_t - 1) b
             values = values + (weights.sum(-1, keepdim=True) - 1) * self.v_proj.bias
         # each head's channels of what that head has read
         values = values.unflatten(-1, (self.num_heads, -1)).diagonal(dim1=1, dim2=3)
@@ -161,6 +172,7 @@ class SupportCalibratedAttention(RoPEAttention):
             (B, N, 1, n) in [0, 1], mean over shots, without gradient.
         """
         as_rows = k.transpose(-2, -1).unsqueeze(2).unsqueeze(-2)  # (B, N, 1, d, 1, n)
+        # c = mean_K minmax(cos(k_q, p_k)) over the n positions, per head   (SCMA)
         return minmax(cosine_map(as_rows, prototypes)).mean(2)
 
     @torch.no_grad()
@@ -172,6 +184,8 @@ class SupportCalibratedAttention(RoPEAttention):
                 :func:`minmax` per row.
             c: (B, N, 1, n) of :meth:`resemblance`.
         """
+        # A_qq <- A_qq + strength min(g + c - 1, 0), g = minmax per row (A_qq)   (SCMA)
+        # never above 0: memory that looks unlike the support is turned down, none is turned up
         bias = minmax(scores, dims=(-1,)).add_(c - 1).clamp_(max=0)
         scores.add_(bias, alpha=self.strength)
 
@@ -180,10 +194,13 @@ class SupportCalibratedAttention(RoPEAttention):
 
     def _rotate(self, x: Tensor) -> Tensor:
         """Rotary position encoding of (B, N, n, d) on a square grid."""
+        # R_p x: pairs of channels as complex numbers times exp(i theta p), so that
+        # <R_p q, R_r k> depends on p - r alone
         freqs = self.freqs_cis
         if freqs.shape[0] != x.shape[-2]:
             side = math.isqrt(x.shape[-2])
             freqs = self.compute_cis(end_x=side, end_y=side)
+        # upstream rotates q and k at once; a k without tokens lets it rotate one
         return apply_rotary_enc(x, x[:, :, :0], freqs_cis=freqs.to(x.device))[0]
 
 
@@ -191,6 +208,7 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
     """A layer of memory attention with :class:`SupportCalibratedAttention` as cross-attention."""
 
     def _with_pos(self, tokens: Tensor, pos: Tensor) -> Tensor:
+        # positions go into keys and queries, never into values
         return tokens + pos if self.pos_enc_at_cross_attn_keys else tokens
 
     def encode_support(self, frames: MemoryFrames, masks: Tensor) -> LayerSupport:
@@ -227,6 +245,7 @@ class SupportCalibratedLayer(MemoryAttentionLayer):
             pointer_v=pointers,
             support=support,
         )
+        # x <- x + attn(norm2(x)), x <- x + W_2 relu(W_1 norm3(x))
         tgt = tgt + self.dropout2(attended)
         parts = self.norm3(tgt).flatten(0, 1).split(MLP_TOKENS)
         mlp = cat([self._mlp(tokens) for tokens in parts])
@@ -267,6 +286,7 @@ class SupportCalibratedMemoryAttention(LayerwiseMemoryAttention):
         cfg['layer']['_target_'] = (
             f'{SupportCalibratedLayer.__module__}.{SupportCalibratedLayer.__name__}'
         )
+        # self-attention stays SAM 2's: it reads no memory, so there is nothing to calibrate
         attention = cfg['layer']['cross_attention']
         kind = SupportCalibratedAttention
         attention['_target_'] = f'{kind.__module__}.{kind.__name__}'

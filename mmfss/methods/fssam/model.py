@@ -175,6 +175,7 @@ class FSSAM(FewShotModel):
         levels = super().encode_image(images, role)
         sam2 = self.sam2.features(*levels['sam2'])
         if self.reads_sam2:
+            # PPG is without gradient, also where the neck is trained
             return ImageFeatures(sam2, sam2.top.detach())
         return ImageFeatures(
             sam2, levels['prior_encoder'][-1] if 'prior_encoder' in levels else None
@@ -184,6 +185,7 @@ class FSSAM(FewShotModel):
         """Encode supports once, see :meth:`FewShotModel.encode_support`."""
         masks = (masks == 1).float()
         flat = masks.flatten(0, 1).unsqueeze(1)
+        # M_s and its pointer: each support frame with its true mask
         memory, pos = self.sam2.encode_memory(features.sam2, flat)
         pointers = self.sam2.encode_pointer(features.sam2, flat)
         prototypes = self._prototypes(features, masks)
@@ -207,6 +209,7 @@ class FSSAM(FewShotModel):
             refinement = self.memory_refinement.encode_support(
                 memory.unflatten(0, (-1, shots)), masks
             )
+        # nearest for the prototypes of SCMA; PPG and IMR resize the same mask with up, soft
         on_grid = resize_mask(masks, memory.shape[-2:], mode='nearest')
         attention = self.sam2.memory_attention.encode_support(frames, on_grid)
         return SupportState(prototypes, refinement, frames, attention)
@@ -232,10 +235,12 @@ class FSSAM(FewShotModel):
         if self.prompt_generator is None:
             return self._attend(query, support, None, None, None)
         side = self.sam2.image_size
+        # prior_fg, prior_ae   (PPG)
         pseudo = self.prompt_generator(query.prior, support.prototypes, side, truth)
         # in this order: gradients are summed in the order of the operators
         pointer = self.sam2.encode_pointer(query.sam2, pseudo.ae)
         memory, pos = self.sam2.encode_memory(query.sam2, self._query_masks(pseudo))
+        # M_ae and, for refinement, M_fg -> M_q   (IMR)
         refined = self._query_memory(pseudo, support, memory, pos, pointer)
         return self._attend(query, support, pseudo, *refined)
 
@@ -254,10 +259,12 @@ class FSSAM(FewShotModel):
         flat, count = masks.flatten(0, 1).unsqueeze(1), masks.shape[:2].numel()
         prototypes = self._prototypes(supports, masks)
         pseudo = self.prompt_generator(query.prior, prototypes, self.sam2.image_size, truth)
+        # rows: B K supports, the queries with ae, and for refinement the queries with fg
         own = self._query_masks(pseudo)
         tops = [supports.sam2.top, *[query.sam2.top] * (len(own) // len(pseudo.ae))]
         all_of_them = replace(query.sam2, top=torch.cat(tops))
         memory, pos = self.sam2.encode_memory(all_of_them, torch.cat([flat, own]))
+        # the memory under fg is only mixed into the other and needs no pointer
         both = replace(query.sam2, top=torch.cat(tops[:2]))
         pointers = self.sam2.encode_pointer(both, torch.cat([flat, pseudo.ae]))
         support = self._support_state(
@@ -282,6 +289,7 @@ class FSSAM(FewShotModel):
         that came with ``pseudo.ae`` before refinement."""
         refined = None
         if self.memory_refinement is not None:
+            # positions of both are the same, as they depend on the grid alone
             (memory, memory_fg), (pos, _) = memory.chunk(2), pos.chunk(2)
             refined = self.memory_refinement(
                 memory_fg, memory, pseudo.fg, pseudo.ae, support.refinement
@@ -300,6 +308,7 @@ class FSSAM(FewShotModel):
         """Calibrated memory attention and mask decoder."""
         if query.tokens is None:
             query = self.encode_query(query)
+        # F = attention(F_q; M_s, M_q, pointers)   (SCMA), then the mask decoder
         attended = self.sam2.memory_attention.attend(
             query.tokens, query.sam2.top_tokens()[1], frames, support.attention
         )
@@ -327,6 +336,7 @@ class FSSAM(FewShotModel):
     def set_trainable(self, patterns: Sequence[str] | None) -> None:
         """As in the base; two convolutions of the mask decoder go with the image encoder's neck."""
         super().set_trainable(patterns)
+        # what runs in the frozen encoder is in cached features: the decoder must not change it
         neck = self.sam2.image_encoder.neck.parameters()
         learns = any(parameter.requires_grad for parameter in neck)
         for conv in (self.sam2.sam_mask_decoder.conv_s0, self.sam2.sam_mask_decoder.conv_s1):
@@ -335,6 +345,7 @@ class FSSAM(FewShotModel):
     @classmethod
     def trains_from_pixels(cls, trainable: Sequence[str] | None) -> bool:
         """Whether SAM 2's trunk is trained, or a part of it."""
+        # 'sam2.*', a name above the trunk, or one of a part of it
         trunk = 'sam2.image_encoder.trunk'
         return any(
             fnmatchcase(trunk, pattern) or trunk.startswith(f'{pattern}.') or trunk in pattern

@@ -42,13 +42,17 @@ class ShotMaps:
 
     def mean_fg(self) -> Tensor:
         """(B, 1, S, S). Resizing is linear, so the mean over shots comes first."""
+        # prior_fg = mean_K up(fg_k) = up(mean_K fg_k)   (PPG)
         return self.up(self.fg.mean(1, keepdim=True))
 
     def mean_ae(self) -> Tensor:
         """(B, 1, S, S), a shot at a time: only one map of the size of the image is held."""
         batch, shots = self.fg.shape[:2]
+        # prior_ae = mean_K minmax(relu(up(fg_k) - up(bg_k)))   (PPG)
+        # relu and minmax are not linear: each shot at S x S first, the mean of the shots last
         total = self.fg.new_zeros(batch, 1, self.image_size, self.image_size)
         for difference in (self.fg - self.bg).split(1, dim=1):
+            # up(fg) - up(bg) = up(fg - bg): one resize in the place of two
             ae = self.up(difference).relu_()
             low, high = ae.amin((-2, -1), keepdim=True), ae.amax((-2, -1), keepdim=True)
             scale = 1 / (high - low + 1e-7)
@@ -87,6 +91,7 @@ class PseudoMasks:
         """(B, K, S, S) or None."""
         if self.shots is None:
             return None
+        # ae_k = minmax(relu(up(fg_k) - up(bg_k))), each shot normalised on its own
         return minmax(F.relu(self.shots.up(self.shots.fg - self.shots.bg)))
 
 
@@ -133,7 +138,9 @@ class PseudoPromptGenerator(PromptGenerator):
             masks: (B, K, S, S) float in [0, 1].
         """
         features = features.float()
+        # m on the prior's grid, not binarised: a patch at the border counts by its share
         soft = resize_mask(masks, features.shape[-2:])
+        # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m), per shot   (PPG)
         return Prototypes(masked_average(features, soft), masked_average(features, 1 - soft))
 
     @torch.no_grad()
@@ -153,6 +160,8 @@ class PseudoPromptGenerator(PromptGenerator):
             truth: not used here; part of the interface for :class:`OraclePromptGenerator`.
         """
         query = features.float().unsqueeze(1)
+        # fg_k = minmax(cos(F_q, p_fg)), bg_k = minmax(cos(F_q, p_bg))   (PPG)
+        # minmax on the grid, before up; both prototypes of all shots are 2 K maps of one product
         similarity = minmax(cosine_map(query, torch.cat([prototypes.fg, prototypes.bg], 1)))
         shots = ShotMaps(*similarity.chunk(2, 1), image_size)
         return PseudoMasks(shots.mean_fg(), shots.mean_ae(), shots)
@@ -185,4 +194,5 @@ class OraclePromptGenerator(PromptGenerator):
                 'sample), but none came. It is an upper bound for labelled queries; use '
                 'PseudoPromptGenerator for unlabelled ones.'
             )
+        # prior_fg = prior_ae, hence M_fg = M_ae: refinement leaves the memory as it is
         return PseudoMasks(fg=truth, ae=truth)

@@ -88,6 +88,7 @@ class IterativeMemoryRefinement(MemoryRefinement):
         Returns:
             (B, K, C).
         """
+        # p_s = gap(M_s, mask), per shot, mask soft on the grid   (IMR)
         return masked_average(memory, resize_mask(masks, memory.shape[-2:]))
 
     def forward(
@@ -107,16 +108,22 @@ class IterativeMemoryRefinement(MemoryRefinement):
         """
         grid = memory_fg.shape[-2:]
         prior_fg, prior_ae = up(prior_fg, grid), up(prior_ae, grid)
+        # a = mean_K minmax(cos(M_fg, p_s)); once, as neither M_fg nor the supports change
         support = minmax(cosine_map(memory_fg.unsqueeze(1), support_prototypes))
         a = support.mean(1, keepdim=True)
         steps: list[RefinementStep] = []
         for _ in range(self.num_iters):
+            # b = minmax(cos(M_fg, gap(M_ae, prior_ae)))   (IMR)
             prototype = masked_average(memory_ae, prior_ae[:, 0])
             b = minmax(cosine_map(memory_fg, prototype)).unsqueeze(1)
+            # w = relu(b + a - 1): above 0 only where support and query agree, a + b > 1   (v1)
             weight = F.relu(b + a - 1)
             if self.version == 'v2':
+                # w = minmax(w): where they agree most, M_fg takes the place of M_ae wholly   (v2)
                 weight = minmax(weight)
+            # M_ae <- w M_fg + (1 - w) M_ae
             memory_ae = weight * memory_fg + (1 - weight) * memory_ae
+            # prior_ae <- minmax(w prior_fg + (1 - w) prior_ae): in [0, 1] again for the next gap
             prior_ae = minmax(weight * prior_fg + (1 - weight) * prior_ae)
             steps.append(RefinementStep(b, memory_ae, prior_ae))
         return RefinedMemory(memory_ae, prior_ae, a, steps)
