@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 PART_SUFFIX = '.part'
 """How the names of files end that are being written; they begin with a dot."""
@@ -88,14 +86,6 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def source_digest(item: Any) -> str | None:
-    """SHA-256 of the file that defines a class, function or module; None where there is none."""
-    try:
-        return sha256_of(inspect.getsourcefile(item) or '')
-    except (OSError, TypeError):  # compiled, or typed at a prompt
-        return None
 
 
 _REMEDIES = {
