@@ -11,14 +11,12 @@ import sys
 
 import pytest
 
-import mmfss.files
 from mmfss.files import (
     atomic,
     check_writable,
     explained,
     remove_parts,
     sha256_of,
-    source_digest,
     write_text,
 )
 
@@ -99,10 +97,3 @@ def test_errors_of_the_disk_say_what_to_do():
     assert explained(error) is error  # once is enough
     other = OSError(errno.EIO, 'Input/output error', '/x')
     assert explained(other) is other and explained(OSError('text')).errno is None
-
-
-def test_digest_of_source():
-    with open(mmfss.files.__file__, 'rb') as file:
-        expected = hashlib.sha256(file.read()).hexdigest()
-    assert source_digest(source_digest) == source_digest(mmfss.files) == expected
-    assert source_digest(len) is None and source_digest(3) is None
