@@ -8,10 +8,16 @@ Every formula is that of the method's own constants: 1e-7 in :func:`minmax` and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def bfloat16(device: torch.device, on: bool) -> AbstractContextManager:
+    """Autocast to bfloat16 on a device, where it is on."""
+    return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
 
 def minmax(x: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
 from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
 FALLBACK_THRESHOLD = 0.5
@@ -245,7 +246,7 @@ class FewShotInferencer:
         return self.model.device
 
     def _context(self) -> AbstractContextManager:
-        return torch.autocast(self._device.type, torch.bfloat16) if self.amp else nullcontext()
+        return bfloat16(self._device, self.amp)
 
     @torch.no_grad()
     def encode(self, image: np.ndarray) -> Any:

@@ -15,7 +15,6 @@ model's square, one point gives three candidates and more points, or a box, give
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from mmfss.apis.images import ImageInput, as_bgr, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.marks import Prompt, read_prompt
 from mmfss.apis.nway import as_input
+from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 from mmfss.visualization.overlays import overlay_labels
 
@@ -133,7 +133,7 @@ class Proposer:
         points, labels = prompt.tokens(width, height, side)
         features = self._encode(to_model_size(pixels, side))
         coords, marks = (torch.from_numpy(x).to(self._device)[None] for x in (points, labels))
-        with self._context():
+        with bfloat16(self._device, self._amp):
             logits, ious = self._prompter(features, coords, marks)
         full = F.interpolate(logits, (height, width), mode='bilinear', align_corners=False)
         masks = (full[0] > 0).cpu().numpy()
@@ -150,10 +150,7 @@ class Proposer:
     def _encode(self, image: np.ndarray) -> Any:
         kept = self._kept
         if kept is None or not np.array_equal(kept[0], image):
-            with self._context():
+            with bfloat16(self._device, self._amp):
                 kept = (image, self._prompter.encode(as_input(image, self._device)))
             self._kept = kept
         return kept[1]
-
-    def _context(self) -> AbstractContextManager:
-        return torch.autocast(self._device.type, torch.bfloat16) if self._amp else nullcontext()

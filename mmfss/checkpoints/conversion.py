@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.files import atomic
 from mmfss.safe_load import load_checkpoint
+from mmfss.words import listed
 
 SAM2, DINO = 'sam2.', 'dino.'
 #: prefix of a published name -> prefix of ours
@@ -87,9 +88,8 @@ def _is_weight(key: object, value: object) -> bool:
     return value.layout == torch.strided and not (value.is_quantized or value.is_meta)
 
 
-def _some(names: Mapping, limit: int = 6) -> str:
-    text = ', '.join(repr(key) for key in list(names)[:limit])
-    return f'{text}, ... ({len(names)} keys)' if len(names) > limit else text or 'nothing'
+def _some(names: Mapping) -> str:
+    return listed([repr(key) for key in names], 6, more=', ... ({total} keys)') or 'nothing'
 
 
 def as_float32(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -8,6 +8,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmfss.words import listed
+
 
 def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: str) -> None:
     """Compare a state dict with the one that a model expects.
@@ -21,13 +23,13 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
         ValueError: keys missing, unexpected or of another shape, or values that are not finite;
             the message names them.
     """
-    problems = []
+    problems, more = [], ', ... ({rest} more)'
     missing = sorted(expected.keys() - got.keys())
     unexpected = sorted(got.keys() - expected.keys())
     if missing:
-        problems.append(f'{len(missing)} missing keys: {_some(missing)}')
+        problems.append(f'{len(missing)} missing keys: {listed(missing, 8, more=more)}')
     if unexpected:
-        problems.append(f'{len(unexpected)} unexpected keys: {_some(unexpected)}')
+        problems.append(f'{len(unexpected)} unexpected keys: {listed(unexpected, 8, more=more)}')
     shared = sorted(expected.keys() & got.keys())
     shapes = [
         f'{key} {tuple(got[key].shape)} instead of {tuple(expected[key].shape)}'
@@ -35,7 +37,7 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
         if got[key].shape != expected[key].shape
     ]
     if shapes:
-        problems.append(f'{len(shapes)} shapes differ: {_some(shapes)}')
+        problems.append(f'{len(shapes)} shapes differ: {listed(shapes, 8, more=more)}')
     broken = [
         key for key in shared if got[key].is_floating_point() and not got[key].isfinite().all()
     ]
@@ -46,7 +48,9 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
             "checkpoint's."
         )
     if broken:
-        problems.append(f'{len(broken)} tensors hold NaN or infinity: {_some(broken)}')
+        problems.append(
+            f'{len(broken)} tensors hold NaN or infinity: {listed(broken, 8, more=more)}'
+        )
         remedies.append(
             'Against NaN: use an earlier checkpoint of that training, or download the file again.'
         )
@@ -55,11 +59,6 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
             f'{what}: the weights do not fit the model. {"; ".join(problems)}. '
             + ' '.join(remedies)
         )
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f', ... ({len(names) - limit} more)' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more
 
 
 def weights_digest(model: nn.Module) -> str:

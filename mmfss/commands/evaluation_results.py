@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmfss.checkpoints.record import plain
 from mmfss.commands.evaluation_plan import Job, Plan
+from mmfss.distributed import first
 from mmfss.evaluation.episode_csv import holds
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import markdown, text, to_json
@@ -79,15 +80,13 @@ class Results:
         """
         data = _read(f'{self.base}.json') if self.base and is_main_process() else None
         alike = self._alike(data or {})
-        shared: list[Any] = [sorted(alike)]
-        broadcast_object_list(shared)
-        protocols = {place: protocol_of(self.plan.jobs[place]) for place in shared[0]}
+        places = first(lambda: sorted(alike))
+        protocols = {place: protocol_of(self.plan.jobs[place]) for place in places}
         found = [run for place, run in alike.items() if _same(run.protocol, protocols[place])]
         if data is not None:
             self._set_aside(data, len(found))
-        shared = [[replace(run, counts=()) for run in found]]
-        broadcast_object_list(shared)
-        self.report.runs += found if is_main_process() else shared[0]
+        shared = first(lambda: [replace(run, counts=()) for run in found])
+        self.report.runs += found if is_main_process() else shared
 
     def _alike(self, data: Mapping[str, Any]) -> dict[int, Run]:
         """Runs of a file that only the protocol can still tell from jobs, by place in the plan."""

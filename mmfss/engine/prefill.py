@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -15,6 +15,7 @@ from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 
 from mmfss.datasets.episodes import EpisodicDataset
+from mmfss.distributed import gathered
 from mmfss.engine.guards import bare_model
 from mmfss.engine.loops import autocast_of
 from mmfss.features.images import DeferredImage
@@ -67,24 +68,26 @@ class PrefillFeaturesHook(Hook):
         defers = isinstance(dataset, EpisodicDataset) and dataset.defer_images
         if world == 1 or directory is None or not defers:
             return
-        start, failed, seen_to = time.perf_counter(), None, 0
+        start = time.perf_counter()
         images = dataset.deferred_images()
         todo = [name for name in images if name not in self._done]
-        share = todo[rank::world]
-        try:
+
+        def work() -> int:
             model.eval()
-            with torch.no_grad(), autocast_of(loop):
-                seen_to = encode(model, [images[name]() for name in share], encoding.chunk)
-        except (ValueError, OSError) as error:  # the others must not wait for ever
-            failed = f'process {rank}: {error}'
-        results = all_gather_object((failed, seen_to))
-        errors = [error for error, _ in results if error is not None]
-        if errors:
-            raise ValueError(f'images could not be encoded before the evaluation: {errors[0]}')
+            try:
+                with torch.no_grad(), autocast_of(loop):
+                    files = [images[name]() for name in todo[rank::world]]
+                    return encode(model, files, encoding.chunk)
+            except (ValueError, OSError) as error:
+                raise ValueError(
+                    f'images could not be encoded before the evaluation: process {rank}: {error}'
+                ) from error
+
+        counts = gathered(work)
         self._done.update(todo)
         print_log(
-            f'{world} processes saw to {sum(count for _, count in results)} of {len(todo)} images '
-            f'in {directory}, this one to {seen_to} in {time.perf_counter() - start:.1f} s'
+            f'{world} processes saw to {sum(counts)} of {len(todo)} images '
+            f'in {directory}, this one to {counts[rank]} in {time.perf_counter() - start:.1f} s'
             f'{"" if cache.shares else "; it takes no more, the rest is encoded when needed"}',
             'current',
         )
