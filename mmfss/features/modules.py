@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -140,9 +141,10 @@ _NOTHING = object()
 def settings_of(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
     """[name, class, extra_repr, {attribute: value}] of each submodule, of JSON types.
 
-    An attribute counts if it is a plain value, a tensor or array, a function or a class, or a
-    list, dict or dataclass of these; other objects count by their class alone. Dicts that are
-    empty or whose keys are no strings are taken for caches, which fill while a module runs.
+    An attribute counts if it is a plain value, a tensor or array, a class, a function with its
+    defaults and what it closes over, or a list, dict or dataclass of these; other objects count by
+    their class alone. Dicts that are empty or whose keys are no strings are taken for caches, which
+    fill while a module runs.
     """
     found = []
     for name, module in sorted(modules.items()):
@@ -193,13 +195,19 @@ def _of_array(value: Tensor | np.ndarray) -> Any:
 
 def _of_object(value: Any) -> Any:
     if isinstance(value, functools.partial):
-        return ['partial', *(_plain(part) for part in (value.func, value.args, value.keywords))]
+        return ['partial', *_plain([value.func, value.args, value.keywords])]
+    if isinstance(value, FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        line = value.__code__.co_firstlineno
+        # of functions that it holds the names, as two may hold each other
+        held = [_name_of(one) if isinstance(one, FunctionType) else one for one in held]
+        return [_name_of(value), line, *_plain([value.__defaults__, value.__kwdefaults__, held])]
     if isinstance(value, Enum):
         return [_name_of(type(value)), value.name]
     if is_dataclass(value) and not isinstance(value, type):
         items = [[field.name, _plain(getattr(value, field.name, None))] for field in fields(value)]
         return [_name_of(type(value)), [item for item in items if item[1] is not _NOTHING]]
-    if hasattr(value, '__qualname__'):  # functions, methods, classes
+    if hasattr(value, '__qualname__'):  # of C, methods, classes
         return _name_of(value)
     return _name_of(type(value))
 

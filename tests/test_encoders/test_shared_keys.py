@@ -4,8 +4,10 @@ never. Nothing of an encoder's code is listed by hand."""
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,40 @@ def test_the_map_that_is_taken_is_in_the_key(tmp_path):
         features, _ = encoded(make(dict(METHODS['PrototypeMatcher'], encoder=encoder), tmp_path))
         shapes.append(tuple(features.shape))
     assert shapes == [(2, 32, 4, 4), (2, 64, 2, 2), (2, 32, 4, 4)] and len(keys(tmp_path)) == 2
+
+
+def scaled_by(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: factor * images
+
+
+class Scaled(Encoder):
+    """Holds a function that was made elsewhere."""
+
+    arch = 'scaled'
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor]:
+        return (self.function(self.normalise(pictures)),)
+
+
+def test_a_function_in_an_attribute_is_told_apart_by_what_it_holds(tmp_path):
+    """By the numbers that it closes over, its defaults and its place in the file."""
+    functions = [
+        scaled_by(2), scaled_by(3), lambda x: 4 * x, lambda x, by=5: by * x,
+        functools.partial(torch.mul, 6),
+    ]  # fmt: skip
+    functions.append(lambda x, by=7: by * x)
+    found = []
+    for function in (*functions, *functions):
+        cfg = dict(METHODS['PrototypeMatcher'], encoder=dict(type=Scaled, function=function))
+        found.append(encoded(make(cfg, tmp_path)))
+    first = found[0][0] / 2
+    for factor, (features, _) in zip((2, 3, 4, 5, 6, 7) * 2, found, strict=True):
+        torch.testing.assert_close(features, factor * first)
+    assert [computed for _, computed in found] == [2] * 6 + [0] * 6
 
 
 # ------------------------------------------------------------------------- code of one's own
