@@ -11,7 +11,7 @@ OPTIONS = ['--device', 'cpu', '--threads', '1', '--photo-size', '80', '60', '--q
 
 
 def write_config(path: Path, **changes: Any) -> str:
-    """A config with the tiny model of ``tests/test_models``, some entries of it replaced, and
+    """A config with the tiny model of ``tests/tiny_models.py``, some entries of it replaced, and
     nothing else."""
     model = {**FULL, **changes, 'data_preprocessor': dict(type='EpisodeDataPreprocessor')}
     path.write_text(f'model = {model!r}\n')

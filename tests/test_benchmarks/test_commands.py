@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
@@ -10,7 +11,9 @@ import torch
 from benchmark_cases import OPTIONS, write_config
 from benchmarks import curves, start, training
 from benchmarks.cli import main
+from benchmarks.subject import Subject, add_options, subject_of
 from benchmarks.worker import in_process
+from tiny_models import TINY_DINO
 
 from mmfss.methods.base import FewShotModel
 
@@ -83,6 +86,50 @@ def test_episode_of_a_prior_encoder_that_reads_sam2(tmp_path):
     assert set(seconds) == {'episode', 'SAM 2 encoder', 'naive episode'}
     bare = results['ratios']['episode / bare encoders']
     assert bare == seconds['episode'] / seconds['SAM 2 encoder']
+
+
+def test_a_method_without_baseline(tmp_path, capsys):
+    encoder = dict(type='DINOv2', arch=TINY_DINO, image_size=70, checkpoint='official')
+    preprocessor = dict(type='EpisodeDataPreprocessor')
+    model = dict(type='PrototypeMatcher', encoder=encoder, image_size=64)
+    config = tmp_path / 'prototype.py'
+    config.write_text(f'model = {dict(model, data_preprocessor=preprocessor)!r}\n')
+    options = ['--config', str(config), *OPTIONS]
+    episode = main(['episode', *options])['results']
+    seconds = medians(episode['seconds'])
+    assert set(seconds) == {'episode', 'encoder'} and set(episode['parameters']) == {
+        'encoder', 'all',
+    }  # fmt: skip
+    assert episode['ratios']['episode / bare encoders'] == seconds['episode'] / seconds['encoder']
+    assert {'encoder', 'prototypes, keys', 'segment'} <= set(episode['stages'])
+    evaluation = main(['evaluation', *options, '--shots', '1', '--batch', '1'])['results']
+    entry = evaluation['shots']['1']
+    assert list(entry['ways']) == ['no cache', 'cold cache', 'warm cache']
+    target = entry['target']
+    assert entry['ratios'] == {
+        name: target['no cache'] / target[name] for name in ('cold cache', 'warm cache')
+    }
+    assert evaluation['equal']['1-shot, warm cache and cold cache']['max_logit_difference'] == 0
+    for wrong, message in (
+        (['training'], 'written for FSSAM alone'),
+        (['episode', '--channels-last'], 'PrototypeMatcher has none'),
+        (['episode', '--method', 'fssam'], 'does not read METHOD'),
+    ):
+        with pytest.raises(SystemExit):
+            main([wrong[0], *options, *wrong[1:]])
+        assert message in capsys.readouterr().err
+
+
+def test_methods_by_name():
+    asked = argparse.ArgumentParser()
+    add_options(asked)
+    options = ['--method', 'pseudo-mask', '--arch', 'small', '--image-size', '64']
+    subject = subject_of(asked.parse_args([*options, '--threads', '1']))
+    cfg = subject.model_config()
+    assert cfg['type'] == 'PseudoMask' and cfg['encoder']['type'] == 'EfficientNetLiteEncoder'
+    assert subject.side == 64 and cfg['encoder']['image_size'] == 128
+    with pytest.raises(ValueError, match="METHOD must be one of .*got 'nothing'"):
+        Subject('fss', method='nothing').model_config()
 
 
 def test_evaluation_of_more_shots_than_usual(run):

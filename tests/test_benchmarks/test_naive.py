@@ -47,6 +47,19 @@ def test_same_results(base, shots, case):
     assert a.logits.std() > 1e-3  # not equal for want of anything to tell apart
 
 
+@pytest.mark.parametrize('case', CASES)
+def test_the_same_parameters_learn(case):
+    for model in (models := both(**CASES[case])):
+        model.train()
+    ours, naive = (
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        for model in models
+    )
+    assert ours == naive and any(ours.values())
+    ours, naive = ({name: m.training for name, m in model.named_modules()} for model in models)
+    assert ours.items() >= naive.items()
+
+
 @torch.no_grad()
 def test_prediction_of_the_baseline():
     ours, naive = both()

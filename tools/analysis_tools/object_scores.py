@@ -28,7 +28,7 @@ from mmseg.registry import DATASETS
 
 from mmfss.apis.images import as_bgr, mask_to_model_size, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.nway import encode_class, object_score_of
+from mmfss.apis.nway import as_input, encode_class, object_score_of
 from mmfss.apis.prediction import Prediction
 from mmfss.batching import cat
 from mmfss.configs import find_config
@@ -36,9 +36,13 @@ from mmfss.datasets.folds import get_split
 from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
+from mmfss.evaluation.report_text import pipes
 from mmfss.files import write_text
+from mmfss.methods.base import FewShotModel
+from mmfss.methods.fssam.model import Trace
 
-SCORES = ('object score', 'SAM 2 object score', 'predicted IoU', 'mean probability')
+OWN, AREA = 'object score', 'mean probability'
+"""Scores of any method; FSSAM has SAM 2's between them."""
 
 
 class Images:
@@ -54,9 +58,11 @@ class Images:
         side = inferencer.image_size
         self.labels = [read_mask(entry['seg_map_path']) for entry in data_list]
         self.small = [torch.from_numpy(mask_to_model_size(x, side)) for x in self.labels]
-        self.features = [
-            inferencer.encode(to_model_size(as_bgr(entry['img_path']), side)) for entry in data_list
-        ]
+        pixels = [to_model_size(as_bgr(entry['img_path']), side) for entry in data_list]
+        self.features = self.supports = [inferencer.encode(image) for image in pixels]
+        model = inferencer.model
+        if model.support_encoders != model.query_encoders:
+            self.supports = [encode_as_support(model, image) for image in pixels]
         self.areas = [np.bincount(x.ravel(), minlength=256) for x in self.labels]
 
     def showing(self, label: int, at_least: int) -> list[int]:
@@ -66,34 +72,41 @@ class Images:
     def state(self, label: int, chosen: list[int]):
         """Encoded supports of a class."""
         masks = torch.stack([(self.small[i] == label).to(torch.uint8) for i in chosen])
-        features = cat([self.features[i] for i in chosen])
+        features = cat([self.supports[i] for i in chosen])
         return encode_class(self.inferencer.model, features, masks)
 
 
 @torch.no_grad()
-def look_for(images: Images, state, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (S, S) of a class in an image, and its scores in the order of ``SCORES``."""
+def encode_as_support(model: FewShotModel, image: np.ndarray):
+    """Features of a uint8 (S, S, 3) BGR image."""
+    return model.encode_image(as_input(image, torch.device('cpu')), 'support')
+
+
+@torch.no_grad()
+def look_for(images: Images, state, i: int) -> tuple[np.ndarray, dict[str, float]]:
+    """Logits (S, S) of a class in an image, and its scores by name."""
     model, features = images.inferencer.model, images.features[i]
     found = model.segment(features, state.support)
     logits = found.logits[0].float()
     inside = logits[logits >= 0].sigmoid()
-    scores = [
-        float(object_score_of(features, logits, state)),
-        float(found.trace.decoded.object_score[0, 0].sigmoid()),
-        float(found.trace.decoded.ious.max()),
-        float(inside.mean()) if len(inside) else 0.0,
-    ]
-    return logits[0].numpy(), np.array(scores, np.float32)
+    scores = {OWN: object_score_of(model, features, logits, state)}
+    if isinstance(found.trace, Trace):
+        decoded = found.trace.decoded
+        scores['SAM 2 object score'] = decoded.object_score[0, 0].sigmoid()
+        scores['predicted IoU'] = decoded.ious.max()
+    scores[AREA] = inside.mean() if len(inside) else 0.0
+    return logits[0].numpy(), {name: float(score) for name, score in scores.items()}
 
 
 def run_set(images: Images, labels: dict[str, int], shots: int, seed: int, min_area: int) -> dict:
     """Draw supports of each class, look for it everywhere else.
 
     Returns:
-        ``there`` (M,), ``scores`` (M, 4) and, by image, ``found`` ``{image: {class: ...}}``.
+        ``there`` (M,), ``scores`` ``{name: (M,)}`` and, by image, ``found`` ``{image: {class:
+        (logits, object score)}}``.
     """
     rng = np.random.default_rng([seed, shots])
-    there, scores, found = [], [], defaultdict(dict)
+    there, scores, found = [], defaultdict(list), defaultdict(dict)
     for name, label in labels.items():
         can = images.showing(label, min_area)
         if len(can) <= shots:
@@ -106,9 +119,11 @@ def run_set(images: Images, labels: dict[str, int], shots: int, seed: int, min_a
                 continue
             logits, one = look_for(images, state, i)
             there.append(bool(images.areas[i][label]))
-            scores.append(one)
-            found[i][name] = (logits, one[0])
-    return dict(there=np.array(there), scores=np.array(scores), found=found)
+            for score, value in one.items():
+                scores[score].append(np.float32(value))
+            found[i][name] = (logits, scores[OWN][-1])
+    arrays = {score: np.array(values) for score, values in scores.items()}
+    return dict(there=np.array(there), scores=arrays, found=found)
 
 
 def label_maps(result: dict, images: Images, labels: dict[str, int], threshold: float) -> list:
@@ -158,24 +173,28 @@ def in_least_certain(rows: list, part: float) -> float:
 
 
 def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
-    """All figures, printed and returned."""
-    base = [r for (role, _, _), r in results.items() if role == 'base']
-    threshold = best_threshold(
-        np.concatenate([r['scores'][:, 0] for r in base]),
-        np.concatenate([r['there'] for r in base]),
-    )
+    """All figures, printed and returned.
+
+    Raises:
+        ValueError: no base class has enough images.
+    """
+
+    def joined(same: list[dict], name: str | None = None) -> np.ndarray:
+        parts = [r['there'] if name is None else r['scores'][name] for r in same if len(r['there'])]
+        return np.concatenate(parts)
+
+    base = [r for (role, _, _), r in results.items() if role == 'base' and len(r['there'])]
+    if not base:
+        raise ValueError('no base class is in more images than it has supports; give more --images')
+    threshold = best_threshold(joined(base, OWN), joined(base))
     print(f'best threshold on base classes: {threshold:.2f}\n')
-    figures = dict(threshold=threshold, rows=[])
-    print('| classes | K | images with / without | recall | specificity | precision | ROC AUC: '
-          + ' | '.join(SCORES) + ' |')  # fmt: skip
-    print('|' + '---|' * (6 + len(SCORES)))
+    figures, names, rows = dict(threshold=threshold, rows=[]), list(base[0]['scores']), []
     for role, shots in sorted({(role, shots) for role, shots, _ in results}):
         same = [r for (a, b, _), r in results.items() if (a, b) == (role, shots)]
-        there = np.concatenate([r['there'] for r in same])
-        scores = np.concatenate([r['scores'] for r in same])
-        precision, recall = precision_recall(scores[:, 0], there, threshold)
-        rejected = float((scores[~there, 0] < threshold).mean())
-        areas = [roc_auc(column, there) for column in scores.T]
+        there, scores = joined(same), joined(same, OWN)
+        precision, recall = precision_recall(scores, there, threshold)
+        rejected = float((scores[~there] < threshold).mean())
+        areas = [roc_auc(joined(same, name), there) for name in names]
         figures['rows'].append(
             dict(
                 role=role,
@@ -186,13 +205,13 @@ def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
                 auc=areas,
             )
         )
-        print(
-            f'| {role} | {shots} | {there.sum()} / {(~there).sum()} | {recall:.2f} | '
-            f'{rejected:.2f} | {precision:.2f} | ' + ' | '.join(f'{x:.3f}' for x in areas) + ' |'
-        )
-    print('\n| novel classes | K | mIoU, threshold | without | overlaps by score | by logit |'
-          ' wrong pixels in the least certain 20 % |')  # fmt: skip
-    print('|' + '---|' * 7)
+        rows.append([
+            role, f'{shots}', f'{there.sum()} / {(~there).sum()}', f'{recall:.2f}',
+            f'{rejected:.2f}', f'{precision:.2f}', *(f'{x:.3f}' for x in areas),
+        ])  # fmt: skip
+    head = ['classes', 'K', 'images with / without', 'recall', 'specificity', 'precision']
+    print('\n'.join(pipes([*head, f'ROC AUC: {names[0]}', *names[1:]], rows)), end='\n\n')
+    rows = []
     for shots in sorted({shots for _, shots, _ in results}):
         same = [r for (a, b, _), r in results.items() if (a, b) == ('novel', shots)]
         with_it = [row for r in same for row in label_maps(r, images, novel, threshold)]
@@ -201,10 +220,10 @@ def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
         plain = overlaps(without, 0.0)['score x logit']
         least = in_least_certain(with_it, 0.2)
         figures['rows'].append(dict(shots=shots, miou=ways, without=plain, least_certain=least))
-        print(
-            f'| {len(novel)} | {shots} | {ways["score x logit"]:.1f} | {plain:.1f} | '
-            f'{ways["score"]:.1f} | {ways["logit"]:.1f} | {least:.0f} % |'
-        )
+        shown = (ways['score x logit'], plain, ways['score'], ways['logit'])
+        rows.append([f'{len(novel)}', f'{shots}', *(f'{x:.1f}' for x in shown), f'{least:.0f} %'])
+    head = ['novel classes', 'K', 'mIoU, threshold', 'without', 'overlaps by score', 'by logit']
+    print('\n'.join(pipes([*head, 'wrong pixels in the least certain 20 %'], rows)))
     return figures
 
 

@@ -21,6 +21,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer
 from mmfss.commands.prompt_training import KINDS, draw_prompt, largest_object
 from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.evaluation.report_text import pipes
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -64,12 +65,12 @@ def main() -> None:
     proposer = Proposer(inferencer.model if own else inferencer, None if own else args.checkpoint)
     options = dict(cfg.test_dataloader.dataset, num_episodes=args.objects)
     dataset = DATASETS.build(options)
-    print(
-        f'| prompt | mean IoU | median | worst tenth |\n|---|---|---|---|  {args.objects} objects'
-    )
+    rows = []
     for kind, values in measure(proposer, dataset, args.objects, args.seed).items():
-        mean, median, low = np.mean(values), np.median(values), np.percentile(values, 10)
-        print(f'| {kind} | {mean:.3f} | {median:.3f} | {low:.3f} |')
+        figures = np.mean(values), np.median(values), np.percentile(values, 10)
+        rows.append([kind, *(f'{figure:.3f}' for figure in figures)])
+    print(f'{args.objects} objects\n')
+    print('\n'.join(pipes(['prompt', 'mean IoU', 'median', 'worst tenth'], rows)))
 
 
 if __name__ == '__main__':

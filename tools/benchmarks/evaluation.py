@@ -13,7 +13,6 @@ from benchmarks.running import Episodes, Outcome, compare, tolerance_of
 from benchmarks.stages import ENCODERS, FINGERPRINT, KEPT
 from benchmarks.subject import Subject, at_least, folder, subject_of
 from benchmarks.timing import note, peak_bytes, summary
-from mmfss.methods.base import FewShotModel
 
 HELP = 'an evaluation of E episodes of M images, with and without feature cache'
 NAIVE, PLAIN, COLD, WARM = 'naive', 'no cache', 'cold cache', 'warm cache'
@@ -57,10 +56,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         process, all ways together.
     """
     at_least(args, 2, 'images')
-    at_least(args, 1, 'episodes')
-    at_least(args, 1, 'batch')
-    at_least(args, 1, 'shots', 'target')
-    at_least(args, 1, 'plain_episodes')
+    for names in (('episodes',), ('batch',), ('shots', 'target'), ('plain_episodes',)):
+        at_least(args, 1, *names)
     if args.quick:
         args.images = min(args.images, max(6, max(args.shots) + 1))
         args.episodes = min(args.episodes, 6)
@@ -70,124 +67,99 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         spec = FoldSpec.asked(args, subject.side, args.images, max(args.shots) + 1)
         for shots in args.shots:
             with tempfile.TemporaryDirectory(dir=root) as caches:
-                ways = Ways(args, subject, root, spec, shots, caches)
-                results['shots'][str(shots)] = ways.measured()
-                results['equal'].update(ways.equal())
+                figures, equal = measured(args, subject, root, spec, shots, caches)
+                results['shots'][str(shots)] = figures
+                results['equal'].update(equal)
     return dict(results, peak_bytes=peak_bytes(subject.target))
 
 
-class Ways:
-    """All ways to evaluate one list of K-shot episodes.
+def measured(
+    args: argparse.Namespace, subject: Subject, root: str, spec: FoldSpec, shots: int, caches: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All ways to evaluate one list of K-shot episodes, in turns; ``caches`` is an empty folder.
 
-    Args:
-        args: of the command line.
-        subject, root, spec: model and data.
-        shots: K.
-        caches: an empty folder.
+    Returns:
+        Figures, and how far the last results are apart: the cache changes no bit; the naive way
+        and batches round otherwise.
     """
+    where = root, spec, subject.side, shots, args.episodes
+    read, deferred = episodes_of(*where), episodes_of(*where, defer_images=True)
+    drawn = [read.episode(i) for i in range(args.episodes)]
+    distinct = len({image for e in drawn for image in (e.query, *e.supports)})
+    memory = args.cache_memory
+    if memory is None:
+        memory = int(_MEMORY * distinct / args.target[0])
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        subject: Subject,
-        root: str,
-        spec: FoldSpec,
-        shots: int,
-        caches: str,
-    ) -> None:
-        self.args, self.subject, self.shots, self.caches = args, subject, shots, caches
-        where = root, spec, subject.side, shots, args.episodes
-        self.read = episodes_of(*where)
-        self.deferred = episodes_of(*where, defer_images=True)
-        drawn = [self.read.episode(i) for i in range(args.episodes)]
-        self.distinct = len({image for e in drawn for image in (e.query, *e.supports)})
-        share = self.distinct / args.target[0]
-        self.memory = args.cache_memory if args.cache_memory is not None else int(_MEMORY * share)
-        #: way -> folder of its cache, None without; episodes at a time; limit of their number
-        self.ways: dict[str, tuple[str | None, int, int | None]] = {}
-        if subject.has_naive():
-            self.ways[NAIVE] = None, 1, args.plain_episodes
-        self.ways[PLAIN] = None, 1, args.plain_episodes
-        self.ways[COLD] = self.ways[WARM] = '', 1, None
-        if args.batch > 1:
-            self.ways[f'{WARM}, batch {args.batch}'] = '', args.batch, None
-        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in self.ways}
+    def outcome(
+        name: str, cache: str | None, batch: int, limit: int | None, staged: bool = False
+    ) -> Outcome:
+        """Of a new model, so that nothing is in memory. The first call of an operation costs more:
+        without a cache, an episode is run that does not count."""
+        options = None if cache is None else dict(directory=cache, memory_bytes=memory)
+        model = subject.build_naive() if name == NAIVE else subject.build(options)
+        if subject.compile and name != NAIVE:
+            with subject.context():
+                note(f'compiled in {model.warm_up(batch, shots):.0f} s')
+        dataset = read if cache is None else deferred
+        runner = Episodes(model, dataset, subject, batch, staged)
+        if cache is None:
+            runner.run(1)
+        return runner.run(limit)
 
-    def measured(self) -> dict[str, Any]:
-        """Turns of all ways, and on the first one also the parts of a few episodes, taken apart."""
-        fixed, parts = {}, {}
-        for turn in range(self.args.repeats or 1):
-            for name, (kept, batch, limit) in self.ways.items():
-                note(f'{self.shots}-shot: {name}')
-                cache = None if kept is None else f'{self.caches}/{turn}'
-                model = self._model(name, cache, batch)
-                self.outcomes[name].append(self._run(model, batch, limit))
-                if turn:
-                    continue
-                if cache is not None:  # a cold one has to be empty, a warm one to be opened
-                    apart = f'{cache}_parts' if name in (COLD, WARM) else cache
-                    model = self._model(name, apart, batch)
-                some = self._run(model, batch, min(4 * batch, self.args.episodes), staged=True)
+    # way -> whether with a cache, episodes at a time, limit of their number
+    ways = {NAIVE: (False, 1, args.plain_episodes), PLAIN: (False, 1, args.plain_episodes)}
+    ways.update({COLD: (True, 1, None), WARM: (True, 1, None)})
+    if args.batch > 1:
+        ways[f'{WARM}, batch {args.batch}'] = True, args.batch, None
+    if not subject.has_naive():
+        del ways[NAIVE]
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
+    parts, fixed = {}, {}
+    for turn in range(args.repeats or 1):
+        for name, (cached, batch, limit) in ways.items():
+            note(f'{shots}-shot: {name}')
+            cache = f'{caches}/{turn}' if cached else None
+            outcomes[name].append(outcome(name, cache, batch, limit))
+            if not turn:  # also the parts of a few episodes, taken apart
+                # a cold cache has to be empty, a warm one to be opened
+                apart = f'{cache}_parts' if name in (COLD, WARM) else cache
+                some = outcome(name, apart, batch, min(4 * batch, args.episodes), staged=True)
                 fixed[name] = some.stages.pop(FINGERPRINT, 0.0)
                 parts[name] = {k: v / some.episodes for k, v in some.stages.items()}
-        seconds = {name: per_episode(runs, fixed[name]) for name, runs in self.outcomes.items()}
-        target = extrapolated(
-            seconds, fixed, self.args.episodes, self.distinct, tuple(self.args.target)
-        )
-        first = target[next(iter(self.ways))]
-        return dict(
-            images=self.distinct,
-            cache_memory=self.memory,
-            ways={
-                name: dict(
-                    seconds=summary([run.total for run in runs]),
-                    episodes=runs[-1].episodes,
-                    fixed_seconds=fixed[name],
-                    episode_seconds=seconds[name],
-                    cache=runs[-1].cache,
-                    figures={key: runs[-1].figures[key] for key in ('mIoU', 'FB-IoU')},
-                    parts=parts[name],
-                    images_per_second=(self.shots + 1) / seconds[name],
-                )
-                for name, runs in self.outcomes.items()
-            },
-            target=target,
-            ratios={name: first / value for name, value in list(target.items())[1:]},
-        )
-
-    def _model(self, name: str, cache: str | None, batch: int) -> FewShotModel:
-        """A new model, so that nothing is in memory. The first call of an operation costs more:
-        without a cache, an episode is run that does not count."""
-        options = None if cache is None else dict(directory=cache, memory_bytes=self.memory)
-        model = self.subject.build_naive() if name == NAIVE else self.subject.build(options)
-        if self.subject.compile and name != NAIVE:
-            with self.subject.context():
-                note(f'compiled in {model.warm_up(batch, self.shots):.0f} s')
-        if cache is None:
-            self._run(model, batch, 1)
-        return model
-
-    def _run(
-        self, model: FewShotModel, batch: int, limit: int | None, staged: bool = False
-    ) -> Outcome:
-        """Episodes through a model; one with a cache gets images that are not read."""
-        dataset = self.read if model.encoding.cache is None else self.deferred
-        return Episodes(model, dataset, self.subject, batch, staged).run(limit)
-
-    def equal(self) -> dict[str, Any]:
-        """How far the last outcomes are apart: the cache changes no bit; the naive way and batches
-        round otherwise."""
-        found, tolerance = {}, tolerance_of(self.subject)
-        for name, reference, allowed in (
+    tolerance = tolerance_of(subject)
+    equal = {
+        f'{shots}-shot, {name} and {other}': compare(outcomes[name][-1], outcomes[other][-1], close)
+        for name, other, close in (
             (PLAIN, NAIVE, tolerance),
             (COLD, PLAIN, 0.0),
             (WARM, COLD, 0.0),
-            (f'{WARM}, batch {self.args.batch}', WARM, tolerance),
-        ):
-            if {name, reference} <= set(self.outcomes):
-                one, other = self.outcomes[name][-1], self.outcomes[reference][-1]
-                found[f'{self.shots}-shot, {name} and {reference}'] = compare(one, other, allowed)
-        return found
+            (f'{WARM}, batch {args.batch}', WARM, tolerance),
+        )
+        if {name, other} <= set(outcomes)
+    }
+    seconds = {name: per_episode(runs, fixed[name]) for name, runs in outcomes.items()}
+    target = extrapolated(seconds, fixed, args.episodes, distinct, tuple(args.target))
+    first = target[next(iter(ways))]
+    figures = dict(
+        images=distinct,
+        cache_memory=memory,
+        ways={
+            name: dict(
+                seconds=summary([run.total for run in runs]),
+                episodes=runs[-1].episodes,
+                fixed_seconds=fixed[name],
+                episode_seconds=seconds[name],
+                cache=runs[-1].cache,
+                figures={key: runs[-1].figures[key] for key in ('mIoU', 'FB-IoU')},
+                parts=parts[name],
+                images_per_second=(shots + 1) / seconds[name],
+            )
+            for name, runs in outcomes.items()
+        },
+        target=target,
+        ratios={name: first / value for name, value in list(target.items())[1:]},
+    )
+    return figures, equal
 
 
 def per_episode(runs: Sequence[Outcome], fixed: float) -> float:

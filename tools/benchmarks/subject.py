@@ -21,7 +21,7 @@ from benchmarks.naive import FAST_ONLY, NaiveFSSAM, build_naive
 from benchmarks.pictures import PICTURES
 from benchmarks.timing import matmul_peak
 from mmfss.commands.command_lines import ConfigArguments
-from mmfss.commands.variables import check_values, options_in_environment
+from mmfss.commands.variables import check_values, check_variables, options_in_environment
 from mmfss.configs import find_config
 from mmfss.methods.base import FewShotModel, method_of
 
@@ -157,6 +157,8 @@ class Subject:
         with options_in_environment(chosen):
             check_values(path)
             cfg = Config.fromfile(path)
+            if self.method is not None:
+                check_variables(cfg)
         method_of(cfg)
         model = {k: copy.deepcopy(v) for k, v in cfg.model.to_dict().items() if k not in FAST_ONLY}
         sized = model.get('sam2', model)
