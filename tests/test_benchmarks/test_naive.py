@@ -60,6 +60,22 @@ def test_the_same_parameters_learn(case):
     assert ours.items() >= naive.items()
 
 
+@pytest.mark.parametrize('case', ['as published', 'neck trained', 'support memory alone'])
+def test_same_gradients(case):
+    data, found = episodes(batch=2, shots=2, seed=4), []
+    for model in both(**CASES[case]):
+        model.training = True  # the parts stay without dropout
+        sum(model.loss(inputs_of(data), samples_of(data)).values()).backward()
+        named = model.named_parameters()
+        found.append({name: p.grad for name, p in named if p.grad is not None})
+    ours, naive = found
+    assert set(ours) == set(naive)
+    assert any('image_encoder.neck' in name for name in ours) is (case == 'neck trained')
+    largest = max(grad.abs().max() for grad in naive.values())
+    for name, grad in naive.items():
+        torch.testing.assert_close(ours[name], grad, rtol=0, atol=float(1e-4 * largest))
+
+
 @torch.no_grad()
 def test_prediction_of_the_baseline():
     ours, naive = both()
