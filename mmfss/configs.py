@@ -13,6 +13,8 @@ DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
 """Of the model that ``make demo`` trains."""
 PREFIX = 'mmfss::'
 """Of names, as mmengine names configs of a package."""
+NAMED = {'METHOD': '_base_/methods', 'BENCHMARK': '_base_/benchmarks'}
+"""Variables of the environment that name a file -> its folder in that of the configs."""
 
 
 def find_config(config: str | os.PathLike) -> Path:
@@ -33,6 +35,8 @@ def find_config(config: str | os.PathLike) -> Path:
     candidates = [CONFIGS / inside, CONFIGS / f'{inside}.py']
     if not name.startswith(PREFIX):
         candidates.insert(0, own)
+    elif inside.is_absolute() or '..' in inside.parts:
+        candidates = []  # of mmfss alone
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -42,3 +46,25 @@ def find_config(config: str | os.PathLike) -> Path:
         f'config {name} not found in {" or ".join(map(str, looked))}; give the path of one, or one '
         f'of these names: {", ".join(names) or "(none: that folder is missing)"}'
     )
+
+
+def check_names(config: str | os.PathLike) -> None:
+    """Check METHOD and BENCHMARK, where they are set, before a config is read under them: mmengine
+    would name a file that nobody asked for.
+
+    Args:
+        config: path of the config. The names are those of the nearest folder ``_base_`` in its
+            folder and above, or of the configs that come with mmfss.
+
+    Raises:
+        ValueError: one has a value that is not allowed.
+    """
+    for name, folder in NAMED.items():
+        value = os.environ.get(name)
+        if value is None:
+            continue
+        places = [*Path(config).resolve().parents, CONFIGS]
+        found = next(place / folder for place in places if (place / folder).is_dir())
+        allowed = sorted(path.stem for path in found.glob('*.py'))
+        if value.replace('-', '_') not in allowed:
+            raise ValueError(f'{name} must be one of {allowed} (- is taken for _), got {value!r}')

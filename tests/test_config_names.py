@@ -8,6 +8,7 @@ import sys
 import pytest
 from mmengine.config import Config
 
+from mmfss.apis.loading import read_config
 from mmfss.configs import find_config
 
 NAME = 'swap/sam2_prior_pascal_1shot'
@@ -32,6 +33,21 @@ def test_unknown_names_say_where_was_looked_and_what_there_is(in_tmp_path, repo_
         find_config('fss_none')
     with pytest.raises(FileNotFoundError, match=f'mmfss::fss_none not found in {repo_root}/conf'):
         find_config('mmfss::fss_none')
+
+
+@pytest.mark.parametrize(
+    'name', ['mmfss::../README.md', 'mmfss::/etc/hostname', 'mmfss::a/../fss.py']
+)
+def test_a_name_of_mmfss_stays_among_its_configs(name):
+    with pytest.raises(FileNotFoundError, match='not found in'):
+        find_config(name)
+
+
+@pytest.mark.parametrize('variable', ['METHOD', 'BENCHMARK'])
+def test_a_wrong_name_in_the_environment_is_answered_with_the_allowed_ones(monkeypatch, variable):
+    monkeypatch.setenv(variable, 'protoype')
+    with pytest.raises(ValueError, match=f'{variable} must be one of .*, got .protoype.'):
+        read_config('fss')
 
 
 @pytest.mark.smoke

@@ -242,6 +242,9 @@ def test_other_settings_are_computed_anew(run, tmp_path, weights, capsys, monkey
         assert 'it is kept as' in capsys.readouterr().out
         if started == 2:
             assert json.loads((tmp_path / 'table.json.old').read_text()) == before
+    # what was kept stays
+    assert json.loads((tmp_path / 'table.json.old').read_text()) == before
+    assert (tmp_path / 'table.json.old1').exists()
     # another commit
     monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='2' * 40, dirty=True))
     CutTestHook.started = 0

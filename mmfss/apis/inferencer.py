@@ -16,12 +16,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
-from mmfss.apis.loading import find_weights, load_model
+from mmfss.apis.loading import find_weights, load_model, read_config
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.configs import DEFAULT_CONFIG
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -92,7 +92,7 @@ class FewShotInferencer:
                 )
             self.model = config.eval() if device is None else config.to(device).eval()
         else:
-            cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
+            cfg = config if isinstance(config, Config) else read_config(config)
             default = cfg.get('object_threshold', default)
             self.weights = find_weights(cfg, weights)
             self.model = load_model(cfg, self.weights, device, feature_cache, batch_size)

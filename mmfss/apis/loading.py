@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 
 from mmfss.checkpoints.record import check_arch, recorded_meta
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.configs import CONFIGS, DEFAULT_CONFIG, find_config
+from mmfss.configs import CONFIGS, DEFAULT_CONFIG, check_names, find_config
 from mmfss.methods.base import FewShotModel, method_of
 from mmfss.safe_load import load_checkpoint
 
@@ -51,7 +51,7 @@ def load_model(
         FileNotFoundError: No such config or checkpoint; the message says how to get weights.
         ValueError: The checkpoint does not fit the model, or there is no such device.
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
+    cfg = config if isinstance(config, Config) else read_config(config)
     path = find_weights(cfg, weights)
     target = _device(device)
     cache = None
@@ -76,6 +76,18 @@ def load_model(
     check_state_dict(model.state_dict(), state, f'{type(model).__name__} from {path}')
     model.load_state_dict(state)
     return model.to(target).eval()
+
+
+def read_config(config: str | os.PathLike) -> Config:
+    """A config by its path or name.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or METHOD or BENCHMARK in the environment name
+            none; see :func:`mmfss.configs.find_config`, :func:`mmfss.configs.check_names`.
+    """
+    path = find_config(config)
+    check_names(path)
+    return Config.fromfile(path)
 
 
 def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str | None:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -114,8 +115,10 @@ class Results:
         if kept:
             print(f'{path}: {kept} of {len(self.plan.jobs)} runs are there already')
         if kept < len(data.get('runs', [])) or not data:
-            os.replace(path, f'{path}.old')
-            print(f'{path} had other runs or settings too; it is kept as {path}.old')
+            names = (f'{path}.old{number or ""}' for number in count())
+            kept_as = next(name for name in names if not os.path.exists(name))
+            os.replace(path, kept_as)
+            print(f'{path} had other runs or settings too; it is kept as {kept_as}')
 
 
 def _has_episodes(path: str, run: Run) -> bool:

@@ -17,12 +17,10 @@ from mmengine.config import Config
 
 from mmfss.commands.command_lines import ConfigArguments
 from mmfss.commands.preparation import episodic
-from mmfss.configs import find_config
+from mmfss.configs import NAMED, check_names
 from mmfss.datasets.folds import BENCHMARKS
 from mmfss.encoders.sam2.archs import ARCHS
 
-#: variables that name a file -> its folder in that of the configs
-_FOLDERS = {'METHOD': '_base_/methods', 'BENCHMARK': '_base_/benchmarks'}
 #: variables of few values
 _VALUES = {'SAM2': ARCHS, 'SELECTION': ('held_out', 'base', 'novel', 'both')}
 
@@ -72,20 +70,16 @@ def check_values(config: str | os.PathLike) -> None:
     """Check the variables that are set, before a config is read under them.
 
     Args:
-        config: path of the config. The names of methods and benchmarks are those of the nearest
-            folder ``_base_`` in its folder and above, or of the shipped configs.
+        config: path of the config, see :func:`mmfss.configs.check_names`.
 
     Raises:
         ValueError: one has a value that is not allowed.
     """
-    for name in (*_FOLDERS, *_VALUES):
+    check_names(config)
+    for name, allowed in _VALUES.items():
         value = os.environ.get(name)
-        if value is None:
-            continue
-        allowed = _names(config, _FOLDERS[name]) if name in _FOLDERS else sorted(_VALUES[name])
-        if _canonical(name, value) not in allowed:
-            rule = ' (- is taken for _)' if name in _FOLDERS else ''
-            raise ValueError(f'{name} must be one of {allowed}{rule}, got {value!r}')
+        if value is not None and value not in allowed:
+            raise ValueError(f'{name} must be one of {sorted(allowed)}, got {value!r}')
     shots = os.environ.get('SHOTS')
     if shots is not None and not (shots.isdecimal() and int(shots)):
         raise ValueError(f'SHOTS must be a number of supports, 1 or more, got {shots!r}')
@@ -126,10 +120,4 @@ def _canonical(name: str, value: Any) -> Any:
     """What is compared: names of files with _, SHOTS as digits."""
     if name == 'SHOTS':
         return str(value).lstrip('0')
-    return str(value).replace('-', '_') if name in _FOLDERS else value
-
-
-def _names(config: str | os.PathLike, folder: str) -> list[str]:
-    places = [*Path(config).resolve().parents, find_config('fss').parent]
-    found = next(place / folder for place in places if (place / folder).is_dir())
-    return sorted(path.stem for path in found.glob('*.py'))
+    return str(value).replace('-', '_') if name in NAMED else value

@@ -125,7 +125,7 @@ def build_part(name: str, cfg: dict | None, base: type[nn.Module], hint: str = '
         return None
     kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(cls, type) and issubclass(cls, base)):
+    if not (isinstance(cls, type) and issubclass(cls, base) and isinstance(cfg, Mapping)):
         known = {k: v for k, v in MODELS.module_dict.items() if isinstance(v, type)}
         raise ValueError(
             f'model.{name} must be None or a dict whose type is one of '

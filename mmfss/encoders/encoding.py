@@ -63,18 +63,25 @@ class Encoding:
         self.cache = cache
         self.chunk = integer('model.encode_batch', chunk, 1)
         self.compiled: tuple[str, ...] = ()
-        self._options = {key: str(value) for key, value in (compile or {}).items()}
+        self._options: dict[str, str] = {}
         self._keys: dict[tuple[str, int, str | None], tuple[WeightsVersion, dict, str]] = {}
         self._has_trained = False
         if compile is None:
             return
-        self.compiled = tuple(compile.get('parts', ()))
+        parts = compile.get('parts', ()) if isinstance(compile, Mapping) else None
+        if not isinstance(parts, (list, tuple)):
+            raise ValueError(
+                f'model.compile must be None or dict(parts=[...]) with names of encoders, '
+                f'{list(self.encoders)}, and arguments of torch.compile; got {compile!r}'
+            )
+        self.compiled = tuple(parts)
         if not self.compiled or set(self.compiled) - set(self.encoders):
             raise ValueError(
                 f'model.compile.parts must be out of {list(self.encoders)}, the encoders of the '
                 f'model, got {list(self.compiled)}'
             )
         options = {key: value for key, value in compile.items() if key != 'parts'}
+        self._options = {key: str(value) for key, value in compile.items()}
         for name in self.compiled:
             self.encoders[name].compile(**{'dynamic': False, **options})
 

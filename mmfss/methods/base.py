@@ -269,10 +269,19 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         """Let only what the patterns name learn, see the class.
 
         Raises:
-            ValueError: one hits no parameter.
+            ValueError: no list of names, or one hits no parameter.
         """
+        if patterns is not None and (
+            isinstance(patterns, str) or not all(isinstance(name, str) for name in patterns)
+        ):
+            raise ValueError(
+                "model.trainable must be None or a list of names, such as ['sam2.memory_encoder'],"
+                f' got {patterns!r}'
+            )
         self.trainable = None if patterns is None else tuple(patterns)
         if patterns is None:
+            for encoder in self.encoders.values():
+                encoder.requires_grad_(False)
             self._learning = [
                 part for name, part in self.named_children() if name not in self.encoders
             ]
@@ -337,7 +346,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 features = self.encode_image(query)
                 state = self.encode_support(self.encode_image(supports, 'support'), masks)
                 logits = self.segment(features, state, truth).logits
-            if self.training:
+            if self.training and logits.requires_grad:
                 logits.mean().backward()
                 self.zero_grad(set_to_none=True)
             if device.type == 'cuda':
@@ -358,7 +367,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             data_samples: read only where the method ``needs_truth``.
 
         Raises:
-            ValueError: pixels of another size.
+            ValueError: pixels of another size, or the method returns something else.
         """
         side = self.image_size
         for name in ('query', 'support', 'support_mask'):
@@ -379,7 +388,16 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
             small = [resize_mask(label, (side, side), mode='nearest') for label in labels]
             truth = torch.cat(small).to(masks.device)
-        return self.run_episode(query, supports, masks, truth)
+        result = self.run_episode(query, supports, masks, truth)
+        wanted = (len(masks), 1, side, side)
+        shape = tuple(result.logits.shape) if isinstance(result, Segmentation) else None
+        if shape != wanted:
+            got = type(result).__name__ if shape is None else f'logits {shape}'
+            raise ValueError(
+                f'{type(self).__name__}.segment must return a Segmentation with logits {wanted}, '
+                f'got {got}'
+            )
+        return result
 
     def loss(self, inputs: dict, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Loss of a batch of episodes whose labels have the size S of the input.

@@ -70,6 +70,12 @@ def test_unknown_parts(parts):
         MODELS.build(config(compile=dict(parts=parts)))
 
 
+@pytest.mark.parametrize('wrong', [True, ['sam2'], dict(parts='sam2'), dict(parts=3)])
+def test_compile_of_another_form(wrong):
+    with pytest.raises(ValueError, match=r"model.compile must be None or dict\(parts=\[...\]\)"):
+        MODELS.build(config(compile=wrong))
+
+
 def test_a_part_that_is_not_there():
     changes = dict(
         prior_encoder=None,

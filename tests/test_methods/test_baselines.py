@@ -12,6 +12,7 @@ from plain_loops import average, cosines, resized
 from tiny_models import FULL, METHODS, SIZE, episodes, inputs_of, randomised, samples_of
 
 from mmfss.apis import FewShotInferencer
+from mmfss.methods import AllForeground, Segmentation
 
 
 def build(name: str, **changes):
@@ -107,3 +108,16 @@ def test_pseudo_mask_is_what_fssam_gives_sam2():
 def test_wrong_arguments(name, changes, message):
     with pytest.raises(ValueError, match=message):
         build(name, **changes)
+
+
+@pytest.mark.parametrize('wrong', ['a tensor', 'another side'])
+def test_a_method_that_returns_something_else_is_named(monkeypatch, wrong):
+    model = AllForeground(image_size=SIZE)
+    logits = torch.ones(1, 1, SIZE, SIZE)
+    given = logits if wrong == 'a tensor' else Segmentation(logits[..., :8, :8])
+    monkeypatch.setattr(AllForeground, 'segment', lambda *args, **kwargs: given)
+    message = (
+        rf'AllForeground.segment must return a Segmentation with logits \(1, 1, {SIZE}, {SIZE}\)'
+    )
+    with pytest.raises(ValueError, match=message):
+        model.run(inputs_of(episodes()))

@@ -127,6 +127,18 @@ def test_a_name_that_is_nothing_of_the_model():
         build(trainable=('sam2.sam_prompt_encoder', 'memory_encoder'))
 
 
+@pytest.mark.parametrize('wrong', ['sam2.memory_encoder', [1]])
+def test_trainable_is_a_list_of_names(wrong):
+    with pytest.raises(ValueError, match='model.trainable must be None or a list of names'):
+        build(trainable=wrong)
+
+
+def test_without_names_the_encoders_are_frozen_again():
+    model = build(trainable=['sam2.*'])
+    model.set_trainable(None)
+    assert not any(p.requires_grad for e in model.encoders.values() for p in e.parameters())
+
+
 def test_patterns_of_names():
     model = build(trainable=['sam2.memory_*', 'sam2.*.iou_token.weight'])
     learns = {name for name, p in model.named_parameters() if p.requires_grad}
