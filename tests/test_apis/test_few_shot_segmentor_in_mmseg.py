@@ -234,10 +234,10 @@ def test_shipped_configs(path, tmp_path, monkeypatch):
     side = cfg.model.model.sam2.image_size
     assert next(t for t in cfg.test_pipeline if t.type == 'Resize').scale == (side, side)
     assert cfg.model.threshold == cfg.object_threshold
-    assert cfg.model.feature_cache is None  # nothing of a user's images is left in work_dirs
+    assert 'feature_cache' not in cfg.model.model  # nothing of a user's images is left in work_dirs
     if cfg.model.model.sam2.arch == 'sam2_small':  # real encoders take seconds
         cfg.model.model.sam2 = dict(arch=tiny_arch(), image_size=SIZE, checkpoint=None)
-        cfg.model.prior_encoder = dict(
+        cfg.model.model.prior_encoder = dict(
             type='DINOv2', arch=TINY_DINO, image_size=70, checkpoint=None
         )
         cfg.test_dataloader.dataset.pipeline[1].scale = (SIZE, SIZE)

@@ -61,8 +61,8 @@ def test_episode_and_its_comparison(run, tmp_path, capsys):
     assert results['images'] == 3
     assert results['images_per_second'] == 3 / seconds['episode']
     stages = results['stages']
-    assert {'read + resize', 'SAM 2 encoder', 'prior encoder', 'support memory', 'support pointer',
-            'prototypes, keys', 'prompts', 'query memories', 'refinement', 'attention', 'decoder',
+    assert {'read + resize', 'SAM 2 encoder', 'prior encoder', 'memories', 'pointers',
+            'prototypes, keys', 'prompts', 'refinement', 'attention', 'decoder',
             'resize + metric'} <= set(stages)  # fmt: skip
     assert stages['SAM 2 encoder']['flops'] > stages['read + resize']['flops'] == 0
     assert results['parameters']['prior encoder']['trainable'] == 0

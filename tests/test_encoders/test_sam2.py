@@ -274,20 +274,18 @@ def test_the_object_score_gates_pointers(pair, monkeypatch):
 def test_the_empty_prompt_is_two_tokens_and_not_the_same_as_none(pair, monkeypatch):
     ours, _ = pair
     features = encoded(ours, images())
-    seen = []
-    original = ours.sam_prompt_encoder.forward
-
-    def forward(points, boxes, masks):
-        seen.append(original(points=points, boxes=boxes, masks=masks)[0].shape)
-        return original(points=points, boxes=boxes, masks=masks)
-
-    monkeypatch.setattr(ours.sam_prompt_encoder, 'forward', forward)
+    points = torch.zeros(2, 1, 2), -torch.ones(2, 1, dtype=torch.int32)
+    wanted = ours.sam_prompt_encoder(points=points, boxes=None, masks=None)
+    kept = ours._empty_prompt(2)
+    assert kept[0].shape == (2, 2, DIM)
+    position = ours.sam_prompt_encoder.get_dense_pe().expand(2, -1, -1, -1)
+    assert all(
+        torch.equal(one, other) for one, other in zip(kept, (*wanted, position), strict=True)
+    )
     tracked = ours.decode(features.top, features.high_res)
-    assert seen == [(2, 2, DIM)]
 
-    def nothing(points, boxes, masks):
-        dense = original(points=points, boxes=None, masks=None)[1]
-        return torch.empty(2, 0, DIM), dense
+    def nothing(count):
+        return torch.empty(count, 0, DIM), *kept[1:]
 
-    monkeypatch.setattr(ours.sam_prompt_encoder, 'forward', nothing)
+    monkeypatch.setattr(ours, '_empty_prompt', nothing)
     assert (ours.decode(features.top, features.high_res).logits - tracked.logits).abs().max() > 1e-3

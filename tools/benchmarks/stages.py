@@ -31,7 +31,7 @@ KEPT = 'feature cache'
 FINGERPRINT = 'fingerprint of the encoders'
 ENCODERS = {'sam2': SAM2, 'prior_encoder': PRIOR, 'encoder': 'encoder'}
 """Stage of an encoder, by its name in the method."""
-_SUPPORT = 'prototypes, keys'
+_SUPPORT, _JOINED = 'prototypes, keys', 'joined batch'
 
 
 def code_of(function: Callable) -> CodeType:
@@ -73,13 +73,16 @@ def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeTy
             sam2.decode: 'decoder',
             **dict.fromkeys(
                 (sam2.encode_memory, naive.memory_of),
-                {_SUPPORT: 'support memory', '': 'query memories'},
+                {_SUPPORT: 'support memory', _JOINED: 'memories', '': 'query memories'},
             ),
             **dict.fromkeys(
                 (sam2.encode_pointer, sam2._use_mask_as_output),
-                {_SUPPORT: 'support pointer', '': 'query pointer'},
+                {_SUPPORT: 'support pointer', _JOINED: 'pointers', '': 'query pointer'},
             ),
         })  # fmt: skip
+        if isinstance(model, FSSAM):  # supports and query of an episode go together
+            stages[model.run_episode] = _JOINED
+            stages.update(dict.fromkeys((model._prototypes, model._support_state), _SUPPORT))
         stages.pop(None, None)  # parts that the model does without
     return {code_of(function): stage for function, stage in stages.items()}
 
