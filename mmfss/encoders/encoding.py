@@ -167,7 +167,8 @@ class Encoding:
         """Encode images that the cache does not have under ``key``, and put them there."""
         assert self.cache is not None
         frozen = leading_frozen(steps)
-        if 0 < frozen < len(steps):  # the weights after it may be new, those before it are not
+        # in a training the weights after it are new each time, those before it are not
+        if self._has_trained and 0 < frozen < len(steps):
             first, below = self._key(encoder, steps[:frozen]), steps[:frozen]
             before = {name: self.cache.get(first, name, _device(below)) for name in names}
             lacking = [name for name, levels in before.items() if levels is None]
