@@ -167,13 +167,15 @@ class Encoding:
         """Encode images that the cache does not have under ``key``, and put them there."""
         assert self.cache is not None
         frozen = leading_frozen(steps)
-        # in a training the weights after it are new each time, those before it are not
-        if self._has_trained and 0 < frozen < len(steps):
+        before: dict[str, list[Tensor] | None] = {}
+        if 0 < frozen < len(steps):
             first, below = self._key(encoder, steps[:frozen]), steps[:frozen]
             before = {name: self.cache.get(first, name, _device(below)) for name in names}
             lacking = [name for name, levels in before.items() if levels is None]
-            if lacking:
+            if lacking and self._has_trained:
+                # the weights after it are new in each validation, those before it are not
                 before.update(self._encode(encoder, first, below, lacking, read))
+        if before and None not in before.values():
             levels = _through(steps[frozen:], tuple(cat([before[name] for name in names])))
         else:
             levels = self._chunk(encoder, steps, read(names))
