@@ -10,6 +10,18 @@ _base_ = [
     + '{{$METHOD:fssam}}.py'.replace('-', '_'),
     '_base_/benchmarks/' + '{{$BENCHMARK:pascal_5i}}.py'.replace('-', '_'),
 ]
+side, how = _base_.model.get('image_size'), _base_.model.get('resize', 'bilinear')
+if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in the way of the method
+    resize = dict(type='Resize', scale=(side, side))
+    if how != 'bilinear':
+        resize.update(backend='pillow', interpolation=how.replace('pillow_', ''))
+    label = [dict(type='LoadLabel'), dict(type='BinarizeLabel')]
+    test_dataloader = dict(
+        dataset=dict(
+            query_pipeline=[_base_.test_dataloader.dataset.query_pipeline[0], resize, *label],
+            support_pipeline=[_base_.test_dataloader.dataset.support_pipeline[0], *label, resize],
+        )
+    )
 if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
     val_dataloader = val_evaluator = val_cfg = None

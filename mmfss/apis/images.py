@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmfss.datasets.io import read_photo
+from mmfss.functional import RESIZES
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
 """A file, a uint8 array (H, W, 3) in BGR or (H, W) in grey, or an image of Pillow."""
@@ -56,10 +57,10 @@ def as_bgr(image: ImageInput, name: str | None = None) -> np.ndarray:
     return np.ascontiguousarray(image[..., :3])
 
 
-def to_model_size(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize (H, W, 3) to (side, side, 3) as ``Resize`` of the test pipelines does: bilinear,
-    without keeping the proportions."""
-    return mmcv.imresize(image, (side, side), interpolation='bilinear')
+def to_model_size(image: np.ndarray, side: int, resize: str = 'bilinear') -> np.ndarray:
+    """Resize (H, W, 3) to (side, side, 3) as ``Resize`` of the test pipelines does, without keeping
+    the proportions; ``resize`` is that of the model, out of ``RESIZES``."""
+    return mmcv.imresize(image, (side, side), **RESIZES[resize])
 
 
 def mask_to_model_size(mask: np.ndarray, side: int) -> np.ndarray:

@@ -111,6 +111,11 @@ class FewShotInferencer:
         return self.model.image_size
 
     @property
+    def resize(self) -> str:
+        """How they are brought to it, out of :data:`mmfss.functional.RESIZES`."""
+        return self.model.resize
+
+    @property
     def support(self) -> SupportSet:
         """What the model was shown.
 
@@ -144,8 +149,8 @@ class FewShotInferencer:
                 before are then still there.
         """
         if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size)
-        support.check_image_size(self.image_size)
+            support = SupportSet.build(support, self.image_size, self.resize)
+        support.check_image_size(self.image_size, self.resize)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
         shots = support.shots.values()
@@ -211,10 +216,10 @@ class FewShotInferencer:
         Raises:
             ValueError: No support yet.
         """
-        side, names = self.image_size, self.classes
+        side, how, names = self.image_size, self.resize, self.classes
         thresholds = check_threshold(self.threshold, names)
         device = self._device
-        small = torch.cat([as_input(to_model_size(image, side), device) for image in images])
+        small = torch.cat([as_input(to_model_size(image, side, how), device) for image in images])
         with self._context(), torch.no_grad():
             features = self.model.encode_image(small)
             masks = segment_classes(self.model, features, self._encoded(), self.pairs)

@@ -131,7 +131,7 @@ class Proposer:
         prompt.check(width, height)
         side = self._model.image_size
         points, labels = prompt.tokens(width, height, side)
-        features = self._encode(to_model_size(pixels, side))
+        features = self._encode(to_model_size(pixels, side, self._model.resize))
         coords, marks = (torch.from_numpy(x).to(self._device)[None] for x in (points, labels))
         with bfloat16(self._device, self._amp):
             logits, ious = self._prompter(features, coords, marks)

@@ -32,7 +32,7 @@ from mmfss.apis.support_folder import read_support
 from mmfss.arguments import integer, optional
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.classes import label_palette
-from mmfss.functional import up
+from mmfss.functional import RESIZES, up
 from mmfss.methods.base import FewShotModel, method_of
 
 PREPROCESSOR = dict(type='SegDataPreProcessor', bgr_to_rgb=True)
@@ -194,8 +194,8 @@ class FewShotSegmentor(BaseSegmentor):
         if isinstance(source, (str, os.PathLike)):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):
-            return SupportSet.build(source, self.model.image_size)
-        source.check_image_size(self.model.image_size)
+            return SupportSet.build(source, self.model.image_size, self.model.resize)
+        source.check_image_size(self.model.image_size, self.model.resize)
         return source
 
     def _thresholds(self, classes: tuple[str, ...]) -> Tensor:
@@ -234,14 +234,20 @@ class FewShotSegmentor(BaseSegmentor):
         Returns:
             (B, N + 1, H, W) float32; the largest is the decision, see :func:`class_logits`.
         """
-        side = self.model.image_size
+        side, how = self.model.image_size, RESIZES[self.model.resize]
         size = tuple(inputs.shape[-2:])
         states = self._class_states(inputs.device)
         thresholds = self._thresholds(self.support.classes).to(inputs.device)
         results = []
         for images in inputs.split(self.batch_size):
             if size != (side, side):
-                images = F.interpolate(images, (side, side), mode='bilinear', align_corners=False)
+                images = F.interpolate(
+                    images,
+                    (side, side),
+                    mode=how['interpolation'],
+                    align_corners=False,
+                    antialias=how['backend'] == 'pillow',
+                )
             found = segment_classes(self.model, self.model.encode_image(images), states, self.pairs)
             logits = torch.stack(
                 [class_logits(*one, thresholds) for one in zip(found.logits, found.scores)]

@@ -29,6 +29,7 @@ from safetensors.torch import save as to_bytes
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
 from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.files import atomic
+from mmfss.functional import RESIZES
 
 FORMAT, VERSION = 'mmfss-support', 1
 MAX_CLASSES = 254
@@ -53,13 +54,14 @@ class Shot:
     source: str
 
 
-def make_shot(pair: Any, image_size: int, name: str) -> Shot:
+def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -> Shot:
     """Read an (image, mask) pair and bring both to the model's size.
 
     Args:
         pair: The two; see :func:`as_bgr` and :func:`as_mask`.
         image_size: S.
         name: What messages call it where there is no path.
+        resize: that of the model.
 
     Raises:
         FileNotFoundError, ValueError: One cannot be read, they differ in size, or the mask is
@@ -86,7 +88,7 @@ def make_shot(pair: Any, image_size: int, name: str) -> Shot:
             f'the object of {source} has {int((mask == 1).sum())} pixels and vanishes at the '
             f"model's {image_size} x {image_size}; cut out the part of the image around it"
         )
-    return Shot(to_model_size(image, image_size), small, mask.shape, source)
+    return Shot(to_model_size(image, image_size, resize), small, mask.shape, source)
 
 
 def as_mask(mask: Any, name: str) -> np.ndarray:
@@ -143,10 +145,12 @@ class SupportSet:
     Attributes:
         shots: name of the class -> its K >= 1 shots; K may differ between classes.
         image_size: S.
+        resize: how photos were brought to S x S, that of the model.
     """
 
     shots: Mapping[str, tuple[Shot, ...]]
     image_size: int
+    resize: str = 'bilinear'
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -155,14 +159,17 @@ class SupportSet:
 
     @classmethod
     def build(
-        cls, support: Mapping[str, Sequence[tuple[ImageInput, Any]]], image_size: int
+        cls,
+        support: Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        image_size: int,
+        resize: str = 'bilinear',
     ) -> SupportSet:
         """Read and check images and masks.
 
         Args:
             support: name of a class -> its (image, mask) pairs; see :func:`make_shot` for
                 what each may be.
-            image_size: S of the model.
+            image_size, resize: of the model.
 
         Raises:
             FileNotFoundError, ValueError: See :func:`make_shot` and :func:`check_classes`.
@@ -180,21 +187,23 @@ class SupportSet:
                     f'class {name!r} needs a list of at least one (image, mask), got {pairs!r:.80}'
                 )
             shots[name] = tuple(
-                make_shot(pair, image_size, f'support {i} of {name!r}')
+                make_shot(pair, image_size, f'support {i} of {name!r}', resize)
                 for i, pair in enumerate(pairs, 1)
             )
-        return cls(shots, image_size)
+        return cls(shots, image_size, resize)
 
-    def check_image_size(self, image_size: int) -> None:
-        """Make sure that the set is for models of this size.
+    def check_image_size(self, image_size: int, resize: str = 'bilinear') -> None:
+        """Make sure that the set is for models that see photos at this size.
 
         Raises:
             ValueError: It is for another one.
         """
-        if self.image_size != image_size:
+        if (self.image_size, self.resize) != (image_size, resize):
+            by = f', resized by {resize}' if self.resize != resize else ''
+            own = f', resized by {self.resize}' if by else ''
             raise ValueError(
-                f'the support set is for models of {self.image_size} x {self.image_size} '
-                f'pixels, this one takes {image_size}; make it anew from the images'
+                f'the support set is for models of {self.image_size} x {self.image_size} pixels'
+                f'{own}, this one takes {image_size}{by}; make it anew from the images'
             )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -211,6 +220,8 @@ class SupportSet:
             listed = [dict(source=shot.source, shape=list(shot.shape)) for shot in shots]
             classes.append(dict(name=name, shots=listed))
         content = dict(version=VERSION, image_size=self.image_size, classes=classes)
+        if self.resize != 'bilinear':
+            content['resize'] = self.resize
         # one entry: safetensors writes several in any order
         data = to_bytes(tensors, {FORMAT: json.dumps(content, sort_keys=True)})
         with atomic(path) as part:
@@ -259,7 +270,9 @@ class SupportSet:
 
     @classmethod
     def _from_content(cls, content: dict, tensors: dict[str, torch.Tensor]) -> SupportSet:
-        side, shots = content['image_size'], {}
+        side, resize, shots = content['image_size'], content.get('resize', 'bilinear'), {}
+        if resize not in RESIZES:
+            raise ValueError(f'photos were resized by {resize!r}, known are {list(RESIZES)}')
         names = check_classes([entry['name'] for entry in content['classes']])
         for c, (name, entry) in enumerate(zip(names, content['classes'])):
             of_class = []
@@ -273,7 +286,7 @@ class SupportSet:
             if not of_class:
                 raise ValueError(f'class {name!r} has no shot')
             shots[name] = tuple(of_class)
-        return cls(shots, side)
+        return cls(shots, side, resize)
 
 
 def check_classes(names: Sequence[str]) -> list[str]:

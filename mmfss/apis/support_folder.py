@@ -95,7 +95,9 @@ def read_support(
                 f'no class is marked in {image}; mark one, or take the image out of the folder'
             )
         for class_id, mask in masks.items():
-            shot = make_shot((image, mask), inferencer.image_size, str(image))
+            shot = make_shot(
+                (image, mask), inferencer.image_size, str(image), inferencer.resize
+            )
             shots[class_id].append(shot)
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
@@ -104,7 +106,7 @@ def read_support(
             'each, or remove the class'
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
-    return SupportSet(ordered, inferencer.image_size), prompted
+    return SupportSet(ordered, inferencer.image_size, inferencer.resize), prompted
 
 
 def _masks(sample: Sample, source: Source) -> dict[int, np.ndarray]:

@@ -213,11 +213,12 @@ class DINOv2ViT(nn.Module):
 
         return self._tables.get((height, width), make, self.pos_embed)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Patch tokens of the last block after the final norm.
+    def forward(self, x: Tensor, final_norm: bool = True) -> Tensor:
+        """Patch tokens of the last block.
 
         Args:
             x: (N, 3, H, W) normalised images, H and W multiples of ``patch_size``.
+            final_norm: after the final norm, or as the block gives them.
 
         Returns:
             (N, C, H / patch_size, W / patch_size).
@@ -232,8 +233,9 @@ class DINOv2ViT(nn.Module):
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], 1)
         for block in self.blocks:
             tokens = block(tokens)
-        # F = norm(x_L) of the patches; class token and registers are dropped
-        patches = self.norm(tokens)[:, 1 + self.num_register_tokens :]
+        # F = norm(x_L) of the patches, or x_L; class token and registers are dropped
+        tokens = self.norm(tokens) if final_norm else tokens
+        patches = tokens[:, 1 + self.num_register_tokens :]
         return patches.transpose(1, 2).unflatten(-1, (height, width))
 
 
@@ -246,6 +248,7 @@ class DINOv2(Encoder):
             :class:`DINOv2ViT`.
         image_size: side in pixels to which images are resized; a multiple of the patch size.
         checkpoint: ``official`` (fetched on first use), a path or URL, or None.
+        final_norm: give the patches after the final norm, or as the last block leaves them.
 
     Raises:
         ValueError: unknown arch, or a side that is not a multiple of the patch size.
@@ -256,6 +259,7 @@ class DINOv2(Encoder):
         arch: str | dict = 'base',
         image_size: int = 560,
         checkpoint: str | None = 'official',
+        final_norm: bool = True,
     ) -> None:
         super().__init__()
         if isinstance(arch, str) and arch not in ARCHS:
@@ -276,7 +280,7 @@ class DINOv2(Encoder):
                 f'DINOv2.image_size must be a multiple of the patch size '
                 f'{self.vit.patch_size}, got {image_size!r}'
             )
-        self.image_size = image_size
+        self.image_size, self.final_norm = image_size, final_norm
 
     def load_pretrained(self) -> None:
         """Load the checkpoint strictly; does nothing where it is None."""
@@ -286,4 +290,5 @@ class DINOv2(Encoder):
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
         # resized at 0..255 and normalised after it, in the order of the method
-        return (self.vit(self.normalise(up(images, (self.image_size, self.image_size)))),)
+        small = up(images, (self.image_size, self.image_size))
+        return (self.vit(self.normalise(small), self.final_norm),)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from mmfss.encoders.base import Encoder
 from mmfss.encoders.encoding import Encoding, leading_frozen
 from mmfss.features.images import DeferredBatch
-from mmfss.functional import logits_to_mask, resize_mask
+from mmfss.functional import RESIZES, logits_to_mask, resize_mask
 
 NOTHING_TRAINED = 'nothing trained'
 """What records and tables say where a checkpoint would be named, of a method that needs none."""
@@ -50,6 +50,19 @@ class Segmentation:
     logits: Tensor
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     trace: Any = None
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What is not the class, though it may look like it: M images of each of B episodes.
+
+    Attributes:
+        features: of :meth:`FewShotModel.encode_image` of the B M images, episode-major.
+        masks: (B, M, S, S) uint8 in {0, 1}: 1 where the class is not; 0 says nothing.
+    """
+
+    features: Any
+    masks: Tensor
 
 
 class Prompter(Protocol):
@@ -83,6 +96,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         encoders: by the names that they get as attributes of the model (and in its state dict);
             those that are None are left out. They are frozen.
         image_size: side S in pixels of the images that the model takes.
+        resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         trainable: what is trained, by names: of a module or parameter of the model, or patterns of
             them with ``*``, such as ``'sam2.memory_encoder'`` or ``'*.lora_*'``; each must hit a
             parameter. All else is frozen and stays in eval mode. None trains all but the encoders.
@@ -96,6 +110,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         needs_checkpoint: whether it has weights that only a training gives; one without is tested
             and labelled with as it is built, on the encoders' own weights.
         needs_truth: whether :meth:`segment` wants the true masks of the queries.
+        takes_negatives: whether :meth:`encode_support` takes what is marked as not the class.
         builders: entries of the config without a type -> function that takes what they hold.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
 
@@ -106,12 +121,14 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     needs_checkpoint = True
     needs_truth = False
+    takes_negatives = False
     builders: Mapping[str, Callable[..., Any]] = {}
 
     def __init__(
         self,
         encoders: Mapping[str, Encoder | None],
         image_size: int,
+        resize: str = 'bilinear',
         trainable: Sequence[str] | None = None,
         loss_decode: dict | None = None,
         feature_cache: dict | None = None,
@@ -131,7 +148,9 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         if isinstance(data_preprocessor, dict):
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.image_size = image_size
+        if resize not in RESIZES:
+            raise ValueError(f'model.resize must be one of {list(RESIZES)}, got {resize!r}')
+        self.image_size, self.resize = image_size, resize
         found = {name: encoder for name, encoder in encoders.items() if encoder is not None}
         for name, encoder in found.items():
             setattr(self, name, encoder.requires_grad_(False).eval())
@@ -149,12 +168,16 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     # ------------------------------------------------------------------ what a method implements
 
-    def encode_support(self, features: Any, masks: Tensor) -> Any:
+    def encode_support(
+        self, features: Any, masks: Tensor, negatives: Negatives | None = None
+    ) -> Any:
         """Encode supports once.
 
         Args:
             features: of :meth:`encode_image` of the B K support images, episode-major.
             masks: (B, K, S, S) uint8 in {0, 1, 255}; 255 counts as 0.
+            negatives: given only to a method that ``takes_negatives``; others leave the argument
+                out.
 
         Returns:
             The state of B episodes.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -21,12 +22,13 @@ from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 from mmfss.functional import cosine_map, masked_average, resize_mask, up
 
-from .base import FewShotModel, Segmentation
+from .base import FewShotModel, Negatives, Segmentation
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Mean features of each support, (B, K, C) float32: of the object, and of the rest."""
+    """Mean features float32: of the object in each support (B, K, C), and of the rest in each and of
+    each of M negatives (B, K + M, C)."""
 
     fg: Tensor
     bg: Tensor
@@ -48,6 +50,7 @@ class PrototypeMatcher(FewShotModel):
     """
 
     needs_checkpoint = False
+    takes_negatives = True
 
     def __init__(
         self, encoder: dict, image_size: int = 512, temperature: float = 0.1, **common: Any
@@ -60,20 +63,33 @@ class PrototypeMatcher(FewShotModel):
         super().__init__(dict(encoder=build_encoder('encoder', encoder)), size, **common)
         self.temperature = temperature
 
-    def encode_support(self, features: dict, masks: Tensor) -> Prototypes:
+    def encode_support(
+        self, features: dict, masks: Tensor, negatives: Negatives | None = None
+    ) -> Prototypes:
         """Prototypes of B K images under masks (B, K, S, S); an empty one is about 0, and like
         nothing."""
         level = self.compared(features).float().unflatten(0, masks.shape[:2])
         # the mask on the features' grid stays soft: a cell at the border counts by its share
         inside = resize_mask((masks == 1).float(), level.shape[-2:])
         # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m), per shot
-        return Prototypes(masked_average(level, inside), masked_average(level, 1 - inside))
+        fg, bg = masked_average(level, inside), masked_average(level, 1 - inside)
+        if negatives is None:
+            return Prototypes(fg, bg)
+        level = self.compared(negatives.features).float().unflatten(0, negatives.masks.shape[:2])
+        inside = resize_mask((negatives.masks == 1).float(), level.shape[-2:])
+        return Prototypes(fg, torch.cat([bg, masked_average(level, inside)], 1))
 
     def segment(self, query: dict, state: Prototypes, truth: Tensor | None = None) -> Segmentation:
-        """Match B queries: ``(cos(F, p_fg) - cos(F, p_bg)) / temperature``, mean over shots."""
+        """Match B queries: ``(cos(F, p_fg) - cos(F, p_bg)) / temperature``, means over shots; what is
+        more like a negative than like the backgrounds counts as that."""
         level = self.compared(query).float().unsqueeze(1)
         # mean_K cos(F_q, p_k): the mean of the maps, not of the prototypes, so shots weigh the same
-        fg, bg = (cosine_map(level, p).mean(1, keepdim=True) for p in (state.fg, state.bg))
+        fg, bg = (cosine_map(level, p) for p in (state.fg, state.bg))
+        bg, negative = bg[:, : fg.shape[1]].mean(1, keepdim=True), bg[:, fg.shape[1] :]
+        fg = fg.mean(1, keepdim=True)
+        if negative.shape[1]:
+            # max(mean_K cos(F_q, p_bg,k), max_M cos(F_q, n_m)): one look-alike is enough
+            bg = torch.maximum(bg, negative.amax(1, keepdim=True))
         # z = (cos(F_q, p_fg) - cos(F_q, p_bg)) / temperature
         logits = up((fg - bg) / self.temperature, (self.image_size, self.image_size))
         maps = {'like object': fg.clamp(0, 1), 'like background': bg.clamp(0, 1)}

@@ -147,11 +147,11 @@ class Supports:
             raise ValueError('no marked object is chosen; click one in the list first')
         return Supports(tuple(shot for shot in self.shots if shot is not ordered[index]))
 
-    def as_set(self, image_size: int) -> SupportSet:
+    def as_set(self, image_size: int, resize: str = 'bilinear') -> SupportSet:
         """What the model is shown.
 
         Args:
-            image_size: S of the model.
+            image_size, resize: of the model.
 
         Raises:
             ValueError: Nothing is marked yet.
@@ -162,7 +162,7 @@ class Supports:
             name: tuple(shot.shot for shot in self.shots if shot.class_name == name)
             for name in self.classes
         }
-        return SupportSet(grouped, image_size)
+        return SupportSet(grouped, image_size, resize)
 
 
 def _check_header(path: Path, image_size: int, most: int) -> None:

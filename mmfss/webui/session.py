@@ -194,7 +194,8 @@ class Session:
                     'there is no mask yet: click two corners of a box around the object, or a '
                     'point on it; or paint it with the brush'
                 )
-            shot = make_shot((image, mask), self.worker.image_size, photo.name)
+            size, resize = self.worker.image_size, self.worker.resize
+            shot = make_shot((image, mask), size, photo.name, resize)
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
             marked = MarkedShot(name, shot, photo.thumb, small, photo)
             self.supports = self.supports.with_shots([marked], self.limits.max_shots)
@@ -256,7 +257,7 @@ class Session:
             ValueError: No supports, or no images.
         """
         with self.step():
-            support = self.supports.as_set(self.worker.image_size)
+            support = self.supports.as_set(self.worker.image_size, self.worker.resize)
             if not self.queries:
                 raise ValueError('there is no image to label yet; load some first')
             if self._encoded is not self.supports:

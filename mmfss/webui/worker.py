@@ -95,6 +95,11 @@ class ModelWorker:
         return self._inferencer.image_size
 
     @property
+    def resize(self) -> str:
+        """How they are brought to it, out of :data:`mmfss.functional.RESIZES`."""
+        return self._inferencer.resize
+
+    @property
     def threshold(self) -> float:
         """Of the object score, as the config has it."""
         value = self._inferencer.threshold
