@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 RESIZES = dict(
     bilinear=dict(interpolation='bilinear', backend='cv2'),
     pillow_bilinear=dict(interpolation='bilinear', backend='pillow'),
     pillow_bicubic=dict(interpolation='bicubic', backend='pillow'),
 )
-"""How a photo is brought to the side of a model, as mmcv's ``imresize`` and ``Resize`` say it; those
-of Pillow look at all pixels where the photo shrinks (antialias)."""
+"""How a photo is brought to the side of a model, as mmcv's ``imresize`` and ``Resize`` say it;
+those of Pillow look at all pixels where the photo shrinks (antialias)."""
 
 
 def bfloat16(device: torch.device, on: bool) -> AbstractContextManager:

@@ -95,9 +95,7 @@ def read_support(
                 f'no class is marked in {image}; mark one, or take the image out of the folder'
             )
         for class_id, mask in masks.items():
-            shot = make_shot(
-                (image, mask), inferencer.image_size, str(image), inferencer.resize
-            )
+            shot = make_shot((image, mask), inferencer.image_size, str(image), inferencer.resize)
             shots[class_id].append(shot)
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:

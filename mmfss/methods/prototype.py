@@ -27,8 +27,8 @@ from .base import FewShotModel, Negatives, Segmentation
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Mean features float32: of the object in each support (B, K, C), and of the rest in each and of
-    each of M negatives (B, K + M, C)."""
+    """Mean features float32: of the object in each support (B, K, C), and of the rest in each and
+    of each of M negatives (B, K + M, C)."""
 
     fg: Tensor
     bg: Tensor
@@ -80,8 +80,8 @@ class PrototypeMatcher(FewShotModel):
         return Prototypes(fg, torch.cat([bg, masked_average(level, inside)], 1))
 
     def segment(self, query: dict, state: Prototypes, truth: Tensor | None = None) -> Segmentation:
-        """Match B queries: ``(cos(F, p_fg) - cos(F, p_bg)) / temperature``, means over shots; what is
-        more like a negative than like the backgrounds counts as that."""
+        """Match B queries: ``(cos(F, p_fg) - cos(F, p_bg)) / temperature``, means over shots; what
+        is more like a negative than like the backgrounds counts as that."""
         level = self.compared(query).float().unsqueeze(1)
         # mean_K cos(F_q, p_k): the mean of the maps, not of the prototypes, so shots weigh the same
         fg, bg = (cosine_map(level, p) for p in (state.fg, state.bg))

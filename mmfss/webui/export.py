@@ -38,7 +38,8 @@ def export(session: Session) -> list[Path]:
         folder = session.folder.path / 'export'
         folder.mkdir(exist_ok=True)
         classes = session.supports.classes
-        session.supports.as_set(session.worker.image_size, session.worker.resize).save(folder / SUPPORT)
+        worker = session.worker
+        session.supports.as_set(worker.image_size, worker.resize).save(folder / SUPPORT)
         results = []
         with atomic(folder / MASKS) as part, zipfile.ZipFile(part, 'w') as archive:
             for query in session.labelled():
