@@ -71,13 +71,17 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: str, what: str, key: str | None = None) -> dict[str, Tensor]:
+def read_state(
+    path: str, what: str, key: str | None = None, part: str | None = None
+) -> dict[str, Tensor]:
     """Read a state dict from a file or URL.
 
     Args:
         path: local path or URL (fetched and cached by mmengine).
         what: name of the model for messages.
         key: entry under which the file keeps the state dict; a plain state dict is taken too.
+        part: beginning of the names of this model's weights in a checkpoint of tools/train.py, of
+            which only these are read; None takes no such checkpoint.
 
     Raises:
         FileNotFoundError: no such file.
@@ -86,25 +90,30 @@ def read_state(path: str, what: str, key: str | None = None) -> dict[str, Tensor
     state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     if key is not None and isinstance(state, dict) and key in state:
         state = state[key]
+    elif part is not None and isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
+        whole = state['state_dict']
+        state = {k.removeprefix(part): v for k, v in whole.items() if k.startswith(part)}
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
     return state
 
 
-def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) -> None:
+def load_strict(
+    model: nn.Module, path: str, what: str, key: str | None = None, part: str | None = None
+) -> None:
     """Load a state dict from a file or URL into ``model``, every key accounted for.
 
     Args:
         model: module to fill.
         path: local path or URL (fetched and cached by mmengine).
         what: name of the model for messages.
-        key: entry under which the file keeps the state dict; a plain state dict is taken too.
+        key, part: of :func:`read_state`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: see :func:`check_state_dict`; also where the file holds no state dict.
     """
-    state = read_state(path, what, key)
+    state = read_state(path, what, key, part)
     check_state_dict(model.state_dict(), state, f'{what} from {path}')
     with torch.no_grad():
         full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

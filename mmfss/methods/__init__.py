@@ -6,6 +6,7 @@ from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
+from .sam2_memory import SAM2Memory
 
 __all__ = [
     'FSSAM',
@@ -14,6 +15,7 @@ __all__ = [
     'FewShotModel',
     'PrototypeMatcher',
     'PseudoMask',
+    'SAM2Memory',
     'Segmentation',
     'SquaredDiceLoss',
 ]

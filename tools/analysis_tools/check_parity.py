@@ -38,11 +38,12 @@ if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installe
 from parity_fssam import FSSAM
 from parity_metric import check_metric
 from parity_reference import Comparer, Reference, Row, check_case
+from parity_sam2_baseline import SAM2Baseline
 
 import mmfss  # noqa: F401  (registers the models)
 
 #: a method of mmfss -> what computes its stages
-METHODS: dict[str, type[Comparer]] = {'FSSAM': FSSAM}
+METHODS: dict[str, type[Comparer]] = {'FSSAM': FSSAM, 'SAM2Memory': SAM2Baseline}
 
 
 @dataclass
