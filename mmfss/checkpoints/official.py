@@ -79,11 +79,11 @@ def _all() -> Iterator[Official]:
         yield Official('dinov2', arch, file, count, f'{_FILES}/dinov2/{code}/{file}', page)
     page = 'https://github.com/facebookresearch/segment-anything'
     for arch, count, md5 in (
-        ('base', 375042383, '01ec64'),
-        ('large', 1249524607, '0b3195'),
-        ('huge', 2564550879, '4b8939'),
+        ('vit_b', 375042383, '01ec64'),
+        ('vit_l', 1249524607, '0b3195'),
+        ('vit_h', 2564550879, '4b8939'),
     ):
-        file = f'sam_vit_{arch[0]}_{md5}.pth'
+        file = f'sam_{arch}_{md5}.pth'
         url = f'{_FILES}/segment_anything/{file}'
         yield Official('sam1', arch, file, count, url, page, digest=('md5', md5))
     for arch, sha in (('small', '08c60483'), ('base', '73cec8be'), ('large', '8aa4cbdd')):

@@ -45,7 +45,7 @@ def test_addresses_names_and_checksums():
         ('sam2.1_base_plus', f'{files}/segment_anything_2/092824/sam2.1_hiera_base_plus.pt'),
         ('dinov2_small', f'{files}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth'),
         ('dinov2_giant', f'{files}/dinov2/dinov2_vitg14/dinov2_vitg14_pretrain.pth'),
-        ('sam1_huge', f'{files}/segment_anything/sam_vit_h_4b8939.pth'),
+        ('sam1_vit_h', f'{files}/segment_anything/sam_vit_h_4b8939.pth'),
         ('dinov3_large', ''),
     ):
         assert WEIGHTS[name].url == url
@@ -122,7 +122,7 @@ def test_the_older_form_of_torch_is_taken(tmp_path):
 def test_an_arch_of_ones_own_has_none(arch):
     with pytest.raises(ValueError, match="'official' needs an arch by name.*Give a path, or None"):
         official_file('dinov2', arch)
-    with pytest.raises(ValueError, match=r"of sam1 is for an arch out of \['base', 'large', 'hu"):
+    with pytest.raises(ValueError, match=r"of sam1 is for an arch out of \['vit_b', 'vit_l', 'vi"):
         official_file('sam1', 'tiny')
 
 
