@@ -76,6 +76,20 @@ PRIOR = FULL['prior_encoder']
 METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
     FSSAM=FULL,
+    GFSAM=dict(
+        type='GFSAM',
+        image_size=SIZE,
+        encoder=dict(
+            type='DINOv2',
+            arch=TINY_DINO,
+            image_size=70,
+            checkpoint=None,
+            final_norm=False,
+            resize='centres',
+        ),
+        sam2=dict(arch=tiny_arch(), checkpoint=None),
+        resize='bilinear',
+    ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
         type='PseudoMask',

@@ -250,3 +250,44 @@ def _from_official(module: nn.Module, state: dict, prefix: str, *_: Any) -> None
         official = prefix + _official(name)
         if official in state:
             state[prefix + name] = state.pop(official)
+
+
+class SAM1Prompter:
+    """Turns points and boxes on single images into masks, see
+    :class:`mmfss.methods.base.Prompter`.
+
+    Args:
+        sam: in eval mode.
+        image_size: side in pixels of the images that the prompts are on.
+    """
+
+    def __init__(self, sam: SAM1, image_size: int) -> None:
+        self.sam, self.scale = sam, sam.image_size / image_size
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Features (N, D, h, w) of (N, 3, S, S) RGB 0..255."""
+        return self.sam(images)[0]
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of one prompt an image: three candidates for a single point, else one.
+
+        Args:
+            features: (N, D, h, w).
+            coords: (N, P, 2) x, y in pixels of the images.
+            labels: (N, P): 1 on the object, 0 off it, 2 and 3 the corners of a box, -1 for none.
+
+        Returns:
+            (N, M, S/4, S/4) float32 logits and (N, M) predicted IoUs.
+        """
+        found = [
+            self.sam.decode(
+                features[i : i + 1],
+                coords[i : i + 1] * self.scale,
+                labels[i : i + 1],
+                multimask=labels.shape[1] == 1,
+            )
+            for i in range(len(features))
+        ]
+        return torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
