@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmfss.checkpoints.recognition import recognised
 from mmfss.words import listed
 
 
@@ -21,7 +22,7 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
 
     Raises:
         ValueError: keys missing, unexpected or of another shape, or values that are not finite;
-            the message names them.
+            the message names them, and the encoder that the weights are of where it is known.
     """
     problems, more = [], ', ... ({rest} more)'
     missing = sorted(expected.keys() - got.keys())
@@ -47,6 +48,9 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
             'Use the checkpoint that belongs to the configured arch, or set the arch to the '
             "checkpoint's."
         )
+        is_of, wanted = recognised(got), recognised(expected)
+        if is_of and is_of != wanted:
+            problems.append(f'these weights are of {is_of}' + (wanted and f', not of {wanted}'))
     if broken:
         problems.append(
             f'{len(broken)} tensors hold NaN or infinity: {listed(broken, 8, more=more)}'
@@ -94,7 +98,16 @@ def read_state(
         whole = state['state_dict']
         state = {k.removeprefix(part): v for k, v in whole.items() if k.startswith(part)}
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
+        inside = (
+            (state.get(name) for name in ('model', 'state_dict')) if isinstance(state, dict) else ()
+        )
+        is_of = next(
+            (said for one in inside if isinstance(one, dict) and (said := recognised(one))), ''
+        )
+        raise ValueError(
+            f'{path} holds no state dict of {what} (a dict of name -> tensor)'
+            + (is_of and f'; it holds weights of {is_of}')
+        )
     return state
 
 

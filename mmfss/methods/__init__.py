@@ -4,12 +4,14 @@ from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
+from .gf_sam import GFSAM
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
 from .sam2_memory import SAM2Memory
 
 __all__ = [
     'FSSAM',
+    'GFSAM',
     'AllForeground',
     'EpisodeDataPreprocessor',
     'FewShotModel',
