@@ -8,12 +8,14 @@ Shapes: N images, T = 1 + R + h w tokens (class, R registers, patches), C channe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmfss.checkpoints.weights import load_strict
+from mmfss.checkpoints.weights import load_state, read_state
 from mmfss.functional import up
 
 from .base import Encoder
@@ -106,27 +108,39 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+def generation(state: Mapping[str, Tensor]) -> str | None:
+    """Whose a state dict is by its keys, official, of timm or of transformers: ``'DINOv2'`` has a
+    table of positions, ``'DINOv3'`` only storage tokens; None for neither."""
+    if {'pos_embed', 'embeddings.position_embeddings'} & set(state):
+        return 'DINOv2'
+    tokens = {'storage_tokens', 'reg_token', 'embeddings.register_tokens'}
+    return 'DINOv3' if tokens & set(state) else None
+
+
 FFN_LAYERS = {'mlp': Mlp, 'swiglu': SwiGLU}
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale."""
+    """Pre-norm transformer block with layer scale.
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, ffn_layer: str, qkv_bias: bool
-    ) -> None:
+    Args:
+        dim: C.
+        attn, mlp: its two layers, of (N, T, C) each.
+        eps: of the norms.
+    """
+
+    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, eps: float) -> None:
         super().__init__()
-        # eps of the official code, not torch's 1e-5
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = SelfAttention(dim, num_heads, qkv_bias)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = attn
         self.ls1 = LayerScale(dim)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = FFN_LAYERS[ffn_layer](dim, int(dim * mlp_ratio))
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
         self.ls2 = LayerScale(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *position: Tensor) -> Tensor:
         # x <- x + gamma_1 attn(norm1(x)), x <- x + gamma_2 mlp(norm2(x))
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        x = x + self.ls1(self.attn(self.norm1(x), *position))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -164,6 +178,7 @@ class DINOv2ViT(nn.Module):
             raise ValueError(f'ffn_layer must be one of {sorted(FFN_LAYERS)}, got {ffn_layer!r}')
         if embed_dim % num_heads:
             raise ValueError(f'embed_dim {embed_dim} is not divisible by num_heads {num_heads}')
+        eps = 1e-6  # of the official code, not torch's 1e-5
         self.patch_size = patch_size
         self.interpolate_antialias = interpolate_antialias
         self.interpolate_offset = interpolate_offset
@@ -178,9 +193,15 @@ class DINOv2ViT(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # in the checkpoints, unused
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, ffn_layer, qkv_bias) for _ in range(depth)
+            Block(
+                embed_dim,
+                SelfAttention(embed_dim, num_heads, qkv_bias),
+                FFN_LAYERS[ffn_layer](embed_dim, int(embed_dim * mlp_ratio)),
+                eps,
+            )
+            for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(embed_dim, eps=eps)
         for table in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(table, std=0.02)
 
@@ -283,9 +304,22 @@ class DINOv2(Encoder):
         self.image_size, self.final_norm = image_size, final_norm
 
     def load_pretrained(self) -> None:
-        """Load the checkpoint strictly; does nothing where it is None."""
+        """Load the checkpoint strictly; does nothing where it is None.
+
+        Raises:
+            FileNotFoundError: the path is not there.
+            ValueError: keys missing, unexpected or of another shape; a file of DINOv3.
+        """
         if self.checkpoint is not None:
-            load_strict(self.vit, self.checkpoint, what=f'DINOv2 ({self.arch})')
+            what = f'DINOv2 ({self.arch})'
+            state = read_state(self.checkpoint, what)
+            if generation(state) == 'DINOv3':
+                raise ValueError(
+                    f'{what}: {self.checkpoint} is a checkpoint of DINOv3. Use '
+                    "encoder=dict(type='DINOv3', arch=..., checkpoint=...) for it, or give the "
+                    'file of DINOv2'
+                )
+            load_state(self.vit, state, f'{what} from {self.checkpoint}')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
