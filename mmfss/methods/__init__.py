@@ -4,11 +4,13 @@ from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
+from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
 
 __all__ = [
     'FSSAM',
+    'INSID3',
     'AllForeground',
     'EpisodeDataPreprocessor',
     'FewShotModel',
