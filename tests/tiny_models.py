@@ -64,7 +64,13 @@ METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
     FSSAM=FULL,
     INSID3=dict(
-        type='INSID3', image_size=SIZE, encoder=PRIOR, svd_components=8, tau=0.9, merge_threshold=0.0
+        type='INSID3',
+        image_size=SIZE,
+        resize='bilinear',  # as the pipelines of these tests do
+        encoder=PRIOR,
+        svd_components=8,
+        tau=0.9,
+        merge_threshold=0.0,
     ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(

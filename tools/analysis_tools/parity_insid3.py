@@ -105,7 +105,8 @@ class INSID3(Comparer):
         query, support = self.images(model, [case['query']]), self.images(model, shots)
         features = model.encode_image(query)
         supports = model.encode_image(support, 'support')
-        state = model.encode_support(supports, self.masks(name, shots, model.image_size))
+        masks = self.masks(name, shots, model.image_size)
+        state = model.encode_support(supports, masks)
         patches = model.encode_query(features)
         found = model.segment(patches, state)
         trace, segments = found.trace[0], patches.segments[0]
@@ -138,7 +139,10 @@ class INSID3(Comparer):
             # binary mask again bilinear: cut twice, as published
             size = self.photo(case['query']).shape[:2]
             mask = F.interpolate(mask.float(), size, mode='bilinear', align_corners=False) > 0.5
-        return {**stages, 'pred.grid': kept, 'pred': mask[0, 0]}, []
+        stages.update({'pred.grid': kept, 'pred': mask[0, 0]})
+        if 'in.support_mask' in case['stages']:
+            stages['in.support_mask'] = masks[0].bool()
+        return stages, []
 
     # -------------------------------------------------------------------------------- units
     def parts(self) -> dict[str, Callable[[], list[Row]]]:

@@ -27,8 +27,8 @@ from torch import Tensor
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 from mmfss.encoders.kept_tables import KeptTables
-
 from mmfss.methods.base import FewShotModel, Negatives, Segmentation
+
 from .matching import (
     Growth,
     average_linkage,
