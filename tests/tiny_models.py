@@ -90,6 +90,15 @@ METHODS = dict(
         sam2=dict(arch=tiny_arch(), checkpoint=None),
         resize='bilinear',
     ),
+    INSID3=dict(
+        type='INSID3',
+        image_size=SIZE,
+        resize='bilinear',  # as the pipelines of these tests do
+        encoder=PRIOR,
+        svd_components=8,
+        tau=0.9,
+        merge_threshold=0.0,
+    ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
         type='PseudoMask',

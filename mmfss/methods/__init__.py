@@ -5,12 +5,14 @@ from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
 from .gf_sam import GFSAM
+from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
 
 __all__ = [
     'FSSAM',
     'GFSAM',
+    'INSID3',
     'AllForeground',
     'EpisodeDataPreprocessor',
     'FewShotModel',

@@ -20,10 +20,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
+from mmfss.checkpoints.official import OFFICIAL, official_file
 from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import KeptTables, keep_tables
-from mmfss.encoders.sam2.archs import arch_config, official_url
+from mmfss.encoders.sam2.archs import arch_config
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
 
@@ -119,10 +120,12 @@ class SAM2(SAM2Base, Encoder):
 
         Raises:
             ValueError: keys missing, unexpected or of another shape, or values that are not finite.
-            FileNotFoundError: the path is not there.
+            FileNotFoundError: the file is not there; see
+                :func:`mmfss.checkpoints.official.official_file`.
         """
         if self.checkpoint is not None:
-            path = official_url(self.arch) if self.checkpoint == 'official' else self.checkpoint
+            own = self.checkpoint != OFFICIAL
+            path = self.checkpoint if own else official_file('sam2', self.arch)
             load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})')
         elif self.same_place:
             start_at_same_place(self.memory_attention, self.same_place)
@@ -306,8 +309,9 @@ def build_sam2(
             take it as it is (:class:`~mmfss.encoders.sam2.native_norm.NativeLayerNorm2d`). SAM 2's
             trunk gives maps with channels last; so they stay (sam2_small, 2 CPU threads: image
             encoder 5 %, mask decoder 12 % faster). The same numbers up to rounding.
-        checkpoint: what :meth:`SAM2.load_pretrained` is to load: ``official`` (the URL of
-            ``arch``), a path or URL, or None to start from random weights.
+        checkpoint: what :meth:`SAM2.load_pretrained` is to load: ``official`` (of ``arch``,
+            see :mod:`mmfss.checkpoints.official`), a path or URL, or None to start from random
+            weights.
         same_place: for these, see
             :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 for nothing.
 

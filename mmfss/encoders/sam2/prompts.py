@@ -16,8 +16,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from mmfss.checkpoints.official import OFFICIAL, official_file
 from mmfss.checkpoints.weights import check_state_dict, read_state
-from mmfss.encoders.sam2.archs import official_url
 from mmfss.encoders.sam2.model import SAM2, SAM2Features
 
 NOT_OBJECT, OBJECT, BOX_START, BOX_END = 0, 1, 2, 3
@@ -154,15 +154,15 @@ def prompt_heads(sam2: SAM2, checkpoint: str | None = None) -> PromptHeads:
             SAM 2; or a file of tools/train_prompts.py.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file; see :func:`mmfss.checkpoints.official.official_file`.
         ValueError: the weights do not fit, every key counts; or they belong to another image
             encoder: two convolutions of the decoder run in the image encoder, are trained only
             with it, and tell whether both belong together.
     """
     heads = PromptHeads(sam2)
     if checkpoint is not None:
-        if checkpoint == 'official':
-            checkpoint = official_url(sam2.arch)
+        if checkpoint == OFFICIAL:
+            checkpoint = official_file('sam2', sam2.arch)
         state = read_state(checkpoint, 'SAM 2 or of heads for prompts', 'model')
         heads = PromptHeads(sam2, drawn=_DRAWN in state)
         own = heads.state_dict()
