@@ -4,9 +4,11 @@ from .backbones import BackboneEncoder
 from .base import Encoder
 from .dinov2 import DINOv2
 from .efficientnet_lite import EfficientNetLiteEncoder
+from .sam1 import SAM1
 from .sam2 import SAM2, SAM2MemoryAttention
 
 __all__ = [
+    'SAM1',
     'SAM2',
     'BackboneEncoder',
     'DINOv2',

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mmfss.checkpoints.official import OFFICIAL, official, official_file
 from mmfss.checkpoints.weights import load_strict
-from mmfss.functional import up
 
 from .base import Encoder
 from .kept_tables import KeptTables
@@ -230,6 +229,14 @@ class DINOv2ViT(nn.Module):
         return patches.transpose(1, 2).unflatten(-1, (height, width))
 
 
+#: how images are resized -> arguments of torch's ``interpolate``
+_RESIZES = {
+    'corners': dict(align_corners=True),
+    'centres': dict(align_corners=False),
+    'antialias': dict(align_corners=False, antialias=True),
+}
+
+
 @MODELS.register_module()
 class DINOv2(Encoder):
     """DINOv2: patch features of the last block.
@@ -240,10 +247,13 @@ class DINOv2(Encoder):
         image_size: side in pixels to which images are resized; a multiple of the patch size.
         checkpoint: ``official`` (see :mod:`mmfss.checkpoints.official`), a path or URL, or None.
         final_norm: give the patches after the final norm, or as the last block leaves them.
+        resize: how images are resized to it, bilinear: ``corners`` puts the middles of the corner
+            pixels on each other (FSSAM), ``centres`` the images' borders (GF-SAM), ``antialias``
+            also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch, one without official weights that are asked for, or a side that is
-            not a multiple of the patch size.
+        ValueError: unknown arch or way of resizing, one without official weights that are asked for,
+            or a side that is not a multiple of the patch size.
     """
 
     def __init__(
@@ -252,8 +262,11 @@ class DINOv2(Encoder):
         image_size: int = 560,
         checkpoint: str | None = 'official',
         final_norm: bool = True,
+        resize: str = 'corners',
     ) -> None:
         super().__init__()
+        if resize not in _RESIZES:
+            raise ValueError(f'DINOv2.resize must be one of {list(_RESIZES)}, got {resize!r}')
         if isinstance(arch, str) and arch not in ARCHS:
             raise ValueError(
                 f'DINOv2.arch must be one of {list(ARCHS)}, or a dict with '
@@ -268,7 +281,7 @@ class DINOv2(Encoder):
                 f'DINOv2.image_size must be a multiple of the patch size '
                 f'{self.vit.patch_size}, got {image_size!r}'
             )
-        self.image_size, self.final_norm = image_size, final_norm
+        self.image_size, self.final_norm, self.resize = image_size, final_norm, resize
 
     def load_pretrained(self) -> None:
         """Load the checkpoint strictly; does nothing where it is None.
@@ -284,6 +297,10 @@ class DINOv2(Encoder):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
-        # resized at 0..255 and normalised after it, in the order of the method
-        small = up(images, (self.image_size, self.image_size))
-        return (self.vit(self.normalise(small), self.final_norm),)
+        return (self.vit(self.prepared(images), self.final_norm),)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """RGB 0..255 as the transformer takes it: resized at 0..255 and normalised after it, in the
+        order of the methods."""
+        size = (self.image_size, self.image_size)
+        return self.normalise(F.interpolate(images, size, mode='bilinear', **_RESIZES[self.resize]))

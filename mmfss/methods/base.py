@@ -96,7 +96,6 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         encoders: by the names that they get as attributes of the model (and in its state dict);
             those that are None are left out. They are frozen.
         image_size: side S in pixels of the images that the model takes.
-        resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         trainable: what is trained, by names: of a module or parameter of the model, or patterns of
             them with ``*``, such as ``'sam2.memory_encoder'`` or ``'*.lora_*'``; each must hit a
             parameter. All else is frozen and stays in eval mode. None trains all but the encoders.
@@ -104,6 +103,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
+        resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
     Attributes:
@@ -128,12 +128,12 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         self,
         encoders: Mapping[str, Encoder | None],
         image_size: int,
-        resize: str = 'bilinear',
         trainable: Sequence[str] | None = None,
         loss_decode: dict | None = None,
         feature_cache: dict | None = None,
         encode_batch: int = 1,
         compile: dict | None = None,
+        resize: str = 'bilinear',
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -168,16 +168,13 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     # ------------------------------------------------------------------ what a method implements
 
-    def encode_support(
-        self, features: Any, masks: Tensor, negatives: Negatives | None = None
-    ) -> Any:
-        """Encode supports once.
+    def encode_support(self, features: Any, masks: Tensor) -> Any:
+        """Encode supports once. A method that ``takes_negatives`` has a further argument,
+        ``negatives: Negatives | None = None``.
 
         Args:
             features: of :meth:`encode_image` of the B K support images, episode-major.
             masks: (B, K, S, S) uint8 in {0, 1, 255}; 255 counts as 0.
-            negatives: given only to a method that ``takes_negatives``; others leave the argument
-                out.
 
         Returns:
             The state of B episodes.

@@ -36,13 +36,14 @@ if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installe
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from parity_fssam import FSSAM
+from parity_gf_sam import GFSAM
 from parity_metric import check_metric
 from parity_reference import Comparer, Reference, Row, check_case
 
 import mmfss  # noqa: F401  (registers the models)
 
 #: a method of mmfss -> what computes its stages
-METHODS: dict[str, type[Comparer]] = {'FSSAM': FSSAM}
+METHODS: dict[str, type[Comparer]] = {'FSSAM': FSSAM, 'GF-SAM': GFSAM}
 
 
 @dataclass
