@@ -252,8 +252,8 @@ class DINOv2(Encoder):
             also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch or way of resizing, one without official weights that are asked for,
-            or a side that is not a multiple of the patch size.
+        ValueError: unknown arch or way of resizing, an arch without the official weights that are
+            asked for, or a side that is not a multiple of the patch size.
     """
 
     def __init__(
