@@ -82,13 +82,22 @@ METHODS = dict(
         encoder=dict(
             type='DINOv2',
             arch=TINY_DINO,
-            image_size=70,
+            image_size=126,
             checkpoint=None,
             final_norm=False,
             resize='centres',
         ),
         sam2=dict(arch=tiny_arch(), checkpoint=None),
         resize='bilinear',
+    ),
+    INSID3=dict(
+        type='INSID3',
+        image_size=SIZE,
+        resize='bilinear',  # as the pipelines of these tests do
+        encoder=PRIOR,
+        svd_components=8,
+        tau=0.9,
+        merge_threshold=0.0,
     ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
