@@ -18,22 +18,16 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmfss.checkpoints.official import OFFICIAL, official, official_file
 from mmfss.checkpoints.weights import load_state, read_state
 from mmfss.functional import up
 
 from .base import Encoder
 from .dinov2 import ARCHS as DINOV2_ARCHS
-from .dinov2 import Block, Mlp, PatchEmbed, SelfAttention, generation
+from .dinov2 import Block, Mlp, PatchEmbed, SelfAttention
 from .kept_tables import KeptTables
 
 ARCHS = {name: DINOV2_ARCHS[name] for name in ('small', 'base', 'large')}
-_FILES = {
-    'small': 'dinov3_vits16_pretrain_lvd1689m-*.pth',
-    'base': 'dinov3_vitb16_pretrain_lvd1689m-*.pth',
-    'large': 'dinov3_vitl16_pretrain_lvd1689m-*.pth',
-}
-PAGE = 'https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/'
-"""Where the weights are asked for."""
 
 
 class MaskedBiasLinear(nn.Linear):
@@ -189,8 +183,8 @@ class DINOv3(Encoder):
         arch: ``small``, ``base``, ``large``, or a dict of arguments of :class:`DINOv3ViT`.
         image_size: side in pixels to which images are resized; any multiple of the patch size.
         checkpoint: path of a file: the official one, or a copy under the names of timm or of
-            transformers, ``.safetensors`` too. None for random weights; ``official`` stands for one
-            that is still to be got, and says where when weights are loaded.
+            transformers, ``.safetensors`` too. None for random weights; ``official`` for the file
+            that a person put among the official weights, :mod:`mmfss.checkpoints.official`.
         final_norm: give the patches after the final norm, or as the last block leaves them.
 
     Raises:
@@ -210,6 +204,8 @@ class DINOv3(Encoder):
                 f'DINOv3.arch must be one of {list(ARCHS)}, or a dict with '
                 f'embed_dim, depth and num_heads, got {arch!r}'
             )
+        if checkpoint == OFFICIAL:
+            official('dinov3', arch)
         self.arch, self.checkpoint = arch, checkpoint
         self.vit = DINOv3ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
         if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
@@ -228,25 +224,12 @@ class DINOv3(Encoder):
         """
         if self.checkpoint is None:
             return
+        own = self.checkpoint != OFFICIAL
+        path = self.checkpoint if own else official_file('dinov3', self.arch)
         what = f'DINOv3 ({self.arch})'
-        if self.checkpoint == 'official':
-            file = _FILES.get(str(self.arch), 'a file of this arch')
-            raise FileNotFoundError(
-                f'{what}: its weights are not fetched, as Meta asks for consent to the DINOv3 '
-                f'License first. Ask for them at {PAGE} and give the file ({file}) as '
-                'encoder.checkpoint=PATH; a copy under the names of transformers '
-                '(facebook/dinov3-*-pretrain-lvd1689m) or of timm (timm/vit_*_patch16_dinov3) is '
-                'taken too, .pth or .safetensors. DINOv2 needs no consent'
-            )
-        state = read_state(self.checkpoint, what)
-        if generation(state) == 'DINOv2':
-            raise ValueError(
-                f'{what}: {self.checkpoint} is a checkpoint of DINOv2. Use '
-                "encoder=dict(type='DINOv2', arch=..., checkpoint=...) for it, or give the file of "
-                'DINOv3'
-            )
+        state = read_state(path, what)
         state = official_names(state, self.vit.state_dict())
-        load_state(self.vit, state, f'{what} from {self.checkpoint}')
+        load_state(self.vit, state, f'{what} from {path}')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 16, image_size / 16)."""
