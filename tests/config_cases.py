@@ -44,6 +44,10 @@ def tiny(model: ConfigDict) -> ConfigDict:
         encoder = model.get(name)
         if encoder and encoder.type == 'DINOv2' and isinstance(encoder.arch, str):
             model[name] = dict(encoder, arch=TINY_DINO, image_size=56)
+        elif encoder and encoder.type == 'DINOv3':
+            model[name] = dict(encoder, arch=TINY_DINO, image_size=64)
+    if 'svd_components' in model:
+        model.svd_components = 8
     for part in ('sam2', 'prior_encoder', 'encoder'):
         if model.get(part) and model[part].get('checkpoint') == 'official':
             model[part]['checkpoint'] = None
