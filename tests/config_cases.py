@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from tiny_models import TINY_SAM1
 from tiny_runs import TINY_DINO, TINY_SAM2
 
 from mmfss.commands.command_lines import RunArguments
@@ -38,12 +39,15 @@ def tiny(model: ConfigDict) -> ConfigDict:
     sam2 = model.get('sam2')
     if sam2 and isinstance(sam2.arch, str):
         version = sam2.arch.split('_')[0]
-        model.sam2 = dict(sam2, arch=dict(TINY_SAM2, base=f'{version}_small'), image_size=64)
+        model.sam2 = dict(sam2, arch=dict(TINY_SAM2, base=f'{version}_small'))
+        (model if 'image_size' in model else model.sam2)['image_size'] = 64
     for name in ('prior_encoder', 'encoder'):
         encoder = model.get(name)
         if encoder and encoder.type == 'DINOv2' and isinstance(encoder.arch, str):
             model[name] = dict(encoder, arch=TINY_DINO, image_size=56)
-    for part in ('sam2', 'prior_encoder', 'encoder'):
+    if model.get('sam1'):
+        model.sam1 = dict(model.sam1, arch=TINY_SAM1)
+    for part in ('sam2', 'sam1', 'prior_encoder', 'encoder'):
         if model.get(part) and model[part].get('checkpoint') == 'official':
             model[part]['checkpoint'] = None
     return model
