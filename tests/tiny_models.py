@@ -106,6 +106,14 @@ METHODS = dict(
         encoder=PRIOR,
         prompt_generator=dict(type='PseudoPromptGenerator'),
     ),
+    # the gate of random weights is often shut; in the order of a video supports are not alike
+    SAM2Memory=dict(
+        type='SAM2Memory',
+        image_size=SIZE,
+        sam2=dict(arch=tiny_arch('sam2.1_small'), checkpoint=None),
+        object_gate=False,
+        shots_in_order=False,
+    ),
 )
 #: patterns of trained parameters that the loss need not reach: heads that nothing is read from,
 #: and masks that were not chosen

@@ -8,6 +8,7 @@ from .gf_sam import GFSAM
 from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
+from .sam2_memory import SAM2Memory
 
 __all__ = [
     'FSSAM',
@@ -18,6 +19,7 @@ __all__ = [
     'FewShotModel',
     'PrototypeMatcher',
     'PseudoMask',
+    'SAM2Memory',
     'Segmentation',
     'SquaredDiceLoss',
 ]

@@ -39,6 +39,7 @@ from mmfss.checkpoints.record import describe_run
 from mmfss.commands import test as testing
 from mmfss.commands.label import label
 from mmfss.datasets.folds import get_split
+from mmfss.functional import RESIZES
 from mmfss.methods.base import FewShotModel, Negatives, Segmentation
 from mmfss.visualization.episodes import GAP
 from mmfss.webui.session import Session
@@ -554,7 +555,7 @@ SEGMENTOR = '''
 _base_ = '{repo}/configs/_base_/datasets/few_shot_segmentor.py'
 model = {model}
 test_pipeline = [
-    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side})),
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side}), **{resize}),
     dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 test_dataloader = dict(dataset=dict(
     data_root='{root}', metainfo=dict(classes={classes}), pipeline=test_pipeline))
@@ -568,6 +569,7 @@ def test_door_segmentor_in_mmseg(doors, name, model, tmp_path):
     config = tmp_path / f'segmentor_{name}.py'
     text = SEGMENTOR.format(
         repo=tiny_runs.REPO.as_posix(), model=held, side=model.image_size,
+        resize=RESIZES[model.resize],
         root=doors.folder.as_posix(), classes=list(segmentor_cases.META),
     )  # fmt: skip
     config.write_text(text)

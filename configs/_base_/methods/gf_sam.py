@@ -1,10 +1,10 @@
 # GF-SAM with the masks of SAM 2: points where query and supports look alike in DINOv2, a mask of
 # each point, whole masks kept or dropped by two votes. Nothing is trained. DINOv2 ViT-L/14 at 518
-# px as published; SAM 2.1 large at 1024 px stands in the place of SAM 1 ViT-H, so this is not the
+# px as published; SAM 2.1 small at 1024 px stands in the place of SAM 1 ViT-H, so this is not the
 # published method, and tables and records say so: gf_sam_sam1.py is. Official weights, both under
 # Apache-2.0:
-#   mmfss weights fetch dinov2_large sam2.1_large
-# SAM2 in the environment takes another size: SAM2=sam2.1_small, see README.md for all.
+#   mmfss weights fetch dinov2_large sam2.1_small
+# SAM2 in the environment takes another size: SAM2=sam2.1_large, see README.md for all.
 object_threshold = 0.5  # a guess, see fssam.py
 model = dict(
     type='GFSAM',
@@ -20,7 +20,7 @@ model = dict(
         final_norm=False,
         resize='centres',
     ),
-    sam2=dict(arch='{{$SAM2:sam2.1_large}}', checkpoint='official'),
+    sam2=dict(arch='{{$SAM2:sam2.1_small}}', checkpoint='official'),
     # shared with all methods around the same encoder, see fssam.py
     feature_cache=dict(
         type='FeatureCache',
