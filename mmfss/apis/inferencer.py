@@ -21,7 +21,7 @@ from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_class
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.configs import DEFAULT_CONFIG
+from mmfss.configs import DEMO_CONFIG
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -69,7 +69,7 @@ class FewShotInferencer:
 
     def __init__(
         self,
-        config: str | os.PathLike | Config | FewShotModel = DEFAULT_CONFIG,
+        config: str | os.PathLike | Config | FewShotModel = DEMO_CONFIG,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         threshold: float | Mapping[str, float] | None = None,

@@ -39,6 +39,7 @@ from mmfss.checkpoints.record import describe_run
 from mmfss.commands import test as testing
 from mmfss.commands.label import label
 from mmfss.datasets.folds import get_split
+from mmfss.functional import RESIZES
 from mmfss.methods.base import FewShotModel, Negatives, Segmentation
 from mmfss.visualization.episodes import GAP
 from mmfss.webui.session import Session
@@ -323,7 +324,8 @@ def test_cached_is_computed_bit_for_bit(model, name, tmp_path):
     first = make(name, feature_cache=cache)
     assert_equal(run(first, data).logits, plain.logits)  # put there
     stats = first.encoding.cache.stats
-    assert stats.misses == stats.written == 6 * len(first.query_encoders)
+    per_image = (2, first.query_encoders), (4, first.support_encoders)
+    assert stats.misses == stats.written == sum(n * len(names) for n, names in per_image)
     assert_equal(run(first, data).logits, plain.logits)  # from memory
     assert stats.memory_hits == stats.misses
     later = make(name, feature_cache=dict(cache, memory_bytes=0))
@@ -553,7 +555,7 @@ SEGMENTOR = '''
 _base_ = '{repo}/configs/_base_/datasets/few_shot_segmentor.py'
 model = {model}
 test_pipeline = [
-    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side})),
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side}), **{resize}),
     dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 test_dataloader = dict(dataset=dict(
     data_root='{root}', metainfo=dict(classes={classes}), pipeline=test_pipeline))
@@ -567,6 +569,7 @@ def test_door_segmentor_in_mmseg(doors, name, model, tmp_path):
     config = tmp_path / f'segmentor_{name}.py'
     text = SEGMENTOR.format(
         repo=tiny_runs.REPO.as_posix(), model=held, side=model.image_size,
+        resize=RESIZES[model.resize],
         root=doors.folder.as_posix(), classes=list(segmentor_cases.META),
     )  # fmt: skip
     config.write_text(text)
