@@ -122,9 +122,9 @@ def compare(
     features = cat([images.supports[i] for i in chosen])
     told = encode_class(images.inferencer.model, features, own, negatives)
     states = {
-        f'{shots} supports': plain,
-        f'{shots} supports, {most} negatives': told,
-        f'{shots + most} supports': images.state(label, chosen + further),
+        f'K = {shots}': plain,
+        f'K = {shots}, M = {most}': told,
+        f'K = {shots + most}': images.state(label, chosen + further),
     }
     return {name: figures_of(images, state, label, tested) for name, state in states.items()}
 
