@@ -90,12 +90,29 @@ METHODS = dict(
         sam2=dict(arch=tiny_arch(), checkpoint=None),
         resize='bilinear',
     ),
+    INSID3=dict(
+        type='INSID3',
+        image_size=SIZE,
+        resize='bilinear',  # as the pipelines of these tests do
+        encoder=PRIOR,
+        svd_components=8,
+        tau=0.9,
+        merge_threshold=0.0,
+    ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
         type='PseudoMask',
         image_size=SIZE,
         encoder=PRIOR,
         prompt_generator=dict(type='PseudoPromptGenerator'),
+    ),
+    # the gate of random weights is often shut; in the order of a video supports are not alike
+    SAM2Memory=dict(
+        type='SAM2Memory',
+        image_size=SIZE,
+        sam2=dict(arch=tiny_arch('sam2.1_small'), checkpoint=None),
+        object_gate=False,
+        shots_in_order=False,
     ),
 )
 #: patterns of trained parameters that the loss need not reach: heads that nothing is read from,

@@ -135,7 +135,9 @@ class FewShotInferencer:
         return self.support.classes
 
     def set_support(
-        self, support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]]
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        negatives: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Show the model its classes, in the place of those before; each image is encoded here.
 
@@ -143,21 +145,26 @@ class FewShotInferencer:
             support: name of a class -> its K (image, mask) pairs, K >= 1 and not the same for all;
                 see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.support.as_mask` for
                 what they may be. Or a :class:`SupportSet`.
+            negatives: name of a class -> what it is not, though it may look like it: images, or
+                (image, mask) pairs that mark where; see
+                :func:`mmfss.apis.support.make_negative`. A :class:`SupportSet` has its own.
 
         Raises:
-            FileNotFoundError, ValueError: An image or mask that cannot be used; the supports from
-                before are then still there.
+            FileNotFoundError, ValueError: An image or mask that cannot be used, or negatives that
+                the method does not take; the supports from before are then still there.
         """
         if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size, self.resize)
+            support = SupportSet.build(support, self.image_size, self.resize, negatives)
+        elif negatives is not None:
+            raise ValueError(
+                'negatives are given with a SupportSet, which has its own; give them to '
+                'SupportSet.build'
+            )
         support.check_image_size(self.image_size, self.resize)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
-        shots = support.shots.values()
         with self._context():
-            states = encode_classes(
-                self.model, ([(shot.image, shot.mask) for shot in of_class] for of_class in shots)
-            )
+            states = encode_classes(self.model, *support.pairs())
         self._support, self._states = support, states
 
     def save_support(self, path: str | os.PathLike) -> None:

@@ -185,8 +185,9 @@ def remedy(missing: Sequence[Official]) -> str:
     if gated := [one for one in missing if not one.url]:
         said.append(
             f'{", ".join(one.name for one in gated)} is gated: ask for it at {gated[0].page} and '
-            f'put {", ".join(one.file for one in gated)} into {folders()[0]}, or give its path as '
-            'checkpoint'
+            f'put {", ".join(one.file for one in gated)} into {folders()[0]}, or give as '
+            'checkpoint the path of it, or of a copy under the names of timm or transformers (.pth '
+            'or .safetensors)'
         )
     return '. '.join(said)
 

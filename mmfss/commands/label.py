@@ -85,6 +85,9 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
     inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
     inferencer.set_support(support)
+    if support.negatives and processes.rank == 0:
+        counts = (f'{name} {len(some)}' for name, some in support.negatives.items())
+        print(f'images of what a class is not: {", ".join(counts)}')
     summary = label_folder(
         inferencer,
         args.images,

@@ -3,6 +3,7 @@
 from .backbones import BackboneEncoder
 from .base import Encoder
 from .dinov2 import DINOv2
+from .dinov3 import DINOv3
 from .efficientnet_lite import EfficientNetLiteEncoder
 from .sam1 import SAM1
 from .sam2 import SAM2, SAM2MemoryAttention
@@ -12,6 +13,7 @@ __all__ = [
     'SAM2',
     'BackboneEncoder',
     'DINOv2',
+    'DINOv3',
     'EfficientNetLiteEncoder',
     'Encoder',
     'SAM2MemoryAttention',

@@ -100,23 +100,26 @@ FFN_LAYERS = {'mlp': Mlp, 'swiglu': SwiGLU}
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale."""
+    """Pre-norm transformer block with layer scale.
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, ffn_layer: str, qkv_bias: bool
-    ) -> None:
+    Args:
+        dim: C.
+        attn, mlp: its two layers, of (N, T, C) each.
+        eps: of the norms.
+    """
+
+    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, eps: float) -> None:
         super().__init__()
-        # eps of the official code, not torch's 1e-5
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = SelfAttention(dim, num_heads, qkv_bias)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = attn
         self.ls1 = LayerScale(dim)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = FFN_LAYERS[ffn_layer](dim, int(dim * mlp_ratio))
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
         self.ls2 = LayerScale(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *position: Tensor) -> Tensor:
         # x <- x + gamma_1 attn(norm1(x)), x <- x + gamma_2 mlp(norm2(x))
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        x = x + self.ls1(self.attn(self.norm1(x), *position))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -154,6 +157,7 @@ class DINOv2ViT(nn.Module):
             raise ValueError(f'ffn_layer must be one of {sorted(FFN_LAYERS)}, got {ffn_layer!r}')
         if embed_dim % num_heads:
             raise ValueError(f'embed_dim {embed_dim} is not divisible by num_heads {num_heads}')
+        eps = 1e-6  # of the official code, not torch's 1e-5
         self.patch_size = patch_size
         self.interpolate_antialias = interpolate_antialias
         self.interpolate_offset = interpolate_offset
@@ -168,9 +172,15 @@ class DINOv2ViT(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # in the checkpoints, unused
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, ffn_layer, qkv_bias) for _ in range(depth)
+            Block(
+                embed_dim,
+                SelfAttention(embed_dim, num_heads, qkv_bias),
+                FFN_LAYERS[ffn_layer](embed_dim, int(embed_dim * mlp_ratio)),
+                eps,
+            )
+            for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(embed_dim, eps=eps)
         for table in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(table, std=0.02)
 
@@ -252,8 +262,8 @@ class DINOv2(Encoder):
             also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch or way of resizing, an arch without the official weights that are
-            asked for, or a side that is not a multiple of the patch size.
+        ValueError: unknown arch or way of resizing, official weights of an arch that has
+            none, or a side that is not a multiple of the patch size.
     """
 
     def __init__(

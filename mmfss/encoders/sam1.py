@@ -24,20 +24,15 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
 from mmfss.arguments import integer
+from mmfss.checkpoints.official import OFFICIAL, official, official_file
 from mmfss.checkpoints.weights import load_strict
 
 from .base import Encoder
 
-_URL = 'https://dl.fbaipublicfiles.com/segment_anything/sam_{}.pth'
 ARCHS = {
     'vit_b': dict(embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11)),
     'vit_l': dict(embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23)),
     'vit_h': dict(embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31)),
-}
-_CHECKPOINTS = {
-    'vit_b': _URL.format('vit_b_01ec64'),
-    'vit_l': _URL.format('vit_l_0b3195'),
-    'vit_h': _URL.format('vit_h_4b8939'),
 }
 #: what an arch that is a dict may set beside embed_dim, depth, num_heads and global_attn_indexes
 _DEFAULTS = dict(
@@ -88,7 +83,7 @@ class SAM1(Encoder):
             global_attn_indexes of the image encoder, and what else differs from ViT-H (img_size,
             out_chans, transformer_mlp_dim, ...). Its ``img_size`` is the side of the images that
             the network takes: those of another side are resized.
-        checkpoint: ``official`` (fetched on first use), a path or URL, or None.
+        checkpoint: ``official`` (see :mod:`mmfss.checkpoints.official`), a path or URL, or None.
 
     Attributes:
         image_size: side S of the images that the network takes.
@@ -111,11 +106,6 @@ class SAM1(Encoder):
                     f'SAM1.arch must have {list(needed)}, and may have {sorted(_DEFAULTS)}; got '
                     f'{sorted(entries)}'
                 )
-            if checkpoint == 'official':
-                raise ValueError(
-                    "checkpoint='official' needs an arch by name; give a path, or None for random "
-                    'weights'
-                )
         elif arch in ARCHS:
             entries = ARCHS[arch]
         else:
@@ -128,7 +118,9 @@ class SAM1(Encoder):
         if integer('SAM1.arch.img_size', side, patch) % patch:
             raise ValueError(f'SAM1.arch.img_size must be a multiple of {patch}, got {side!r}')
         self.arch = dict(arch) if isinstance(arch, Mapping) else arch
-        self.checkpoint = _CHECKPOINTS[arch] if checkpoint == 'official' else checkpoint
+        if checkpoint == OFFICIAL:
+            official('sam1', arch)
+        self.checkpoint = checkpoint
         self.image_size, grid, dim = side, side // patch, cfg['out_chans']
         self.normalise = PixelNormalise()
         self.image_encoder = _image_encoder(cfg)
@@ -156,7 +148,9 @@ class SAM1(Encoder):
     def load_pretrained(self) -> None:
         """Load the checkpoint strictly; does nothing where it is None."""
         if self.checkpoint is not None:
-            load_strict(self, self.checkpoint, what=f'SAM 1 ({self.arch})')
+            own = self.checkpoint != OFFICIAL
+            path = self.checkpoint if own else official_file('sam1', self.arch)
+            load_strict(self, path, what=f'SAM 1 ({self.arch})')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, H, W) RGB 0..255 -> (N, D, h, w); images of another side are resized to S x S."""

@@ -471,6 +471,26 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return self._forward(inputs, batch_data_samples)
 
 
+def check_takes_negatives(model: FewShotModel) -> None:
+    """Make sure that a method takes what is marked as not the class.
+
+    Raises:
+        ValueError: it does not; the message has those that do.
+    """
+    if not model.takes_negatives:
+        takers = [name for name, cls in _registered().items() if cls.takes_negatives]
+        raise ValueError(
+            f'{type(model).__name__} takes no negatives (what is marked as not the class); '
+            f'{", ".join(takers)} do. Use one of them, or leave the negatives out'
+        )
+
+
+def _registered() -> dict[str, type[FewShotModel]]:
+    """The few-shot methods by name, sorted."""
+    found = sorted(MODELS.module_dict.items())
+    return {n: c for n, c in found if isinstance(c, type) and issubclass(c, FewShotModel)}
+
+
 def method_of(cfg: Mapping[str, Any]) -> type[FewShotModel]:
     """The class of the method that a config's ``model`` names.
 
@@ -480,14 +500,9 @@ def method_of(cfg: Mapping[str, Any]) -> type[FewShotModel]:
     kind = (cfg.get('model') or {}).get('type')
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(cls, type) and issubclass(cls, FewShotModel)):
-        known = [
-            name
-            for name, one in MODELS.module_dict.items()
-            if isinstance(one, type) and issubclass(one, FewShotModel)
-        ]
         raise ValueError(
             f'{getattr(cfg, "filename", None) or "the config"} has a model of type {kind!r}, which '
-            f'is no few-shot method; registered are {", ".join(sorted(known))}. Use one of '
+            f'is no few-shot method; registered are {", ".join(_registered())}. Use one of '
             'configs/fss_*.py'
         )
     return cls

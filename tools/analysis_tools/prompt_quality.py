@@ -21,7 +21,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer
 from mmfss.commands.prompt_training import KINDS, draw_prompt, largest_object
 from mmfss.configs import DEMO_CONFIG, find_config
-from mmfss.evaluation.report_text import pipes
+from mmfss.evaluation.report_text import table_lines
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -70,7 +70,7 @@ def main() -> None:
         figures = np.mean(values), np.median(values), np.percentile(values, 10)
         rows.append([kind, *(f'{figure:.3f}' for figure in figures)])
     print(f'{args.objects} objects\n')
-    print('\n'.join(pipes(['prompt', 'mean IoU', 'median', 'worst tenth'], rows)))
+    print('\n'.join(table_lines([['prompt', 'mean IoU', 'median', 'worst tenth'], *rows], True)))
 
 
 if __name__ == '__main__':
