@@ -75,6 +75,7 @@ PRIOR = FULL['prior_encoder']
 #: every registered few-shot method, tiny: what tests/test_methods/test_contract.py asks of each
 METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
+    DensityMatcher=dict(type='DensityMatcher', image_size=SIZE, encoder=PRIOR),
     FSSAM=FULL,
     GFSAM=dict(
         type='GFSAM',
@@ -82,7 +83,7 @@ METHODS = dict(
         encoder=dict(
             type='DINOv2',
             arch=TINY_DINO,
-            image_size=70,
+            image_size=126,
             checkpoint=None,
             final_norm=False,
             resize='centres',

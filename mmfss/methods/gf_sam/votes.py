@@ -175,9 +175,9 @@ def last_resort(state: Tensor, scores: Tensor) -> Tensor:
 
 def union_logits(logits: Tensor, side: int) -> Tensor:
     """Largest logit of any mask, (T, T) of (n, l, l), a few masks at a time; the union of the masks
-    is where it is > 0."""
+    is where it is > 0. Of no mask it is -inf."""
     best = logits.new_full((side, side), -torch.inf)
-    for some in logits.split(max(1, _PIXELS // side**2)):
+    for some in logits.split(max(1, _PIXELS // side**2)) if len(logits) else ():
         full = F.interpolate(some[:, None], (side, side), mode='bilinear', align_corners=False)
         best = torch.maximum(best, full.amax((0, 1)))
     return best
