@@ -247,8 +247,11 @@ class LabelArguments:
             line, relative ones to its own folder.
         out: Output folder; where it has results of an interrupted run with the same values, this
             one goes on.
-        config: Name or path.
-        weights: Checkpoint; may be left out for the default config after `make demo`.
+        method: Of configs/_base_/methods (default: one that needs no training, on official weights
+            where `mmfss weights fetch default` has put them, else on a small network; it is said
+            which).
+        config: Name or path of a config, in the place of the method.
+        weights: Checkpoint of a method that is trained.
         device: E.g. 'cpu', 'cuda:1' (default: a GPU if there is one).
         threshold: Of the object score, for all classes or one; may be repeated (default: the
             config's).
@@ -282,7 +285,8 @@ class LabelArguments:
     images: Positional[str]
     out: Positional[str]
     _: KW_ONLY
-    config: str = DEMO_CONFIG
+    method: Annotated[str | None, _unset('NAME')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None
     threshold: Annotated[
@@ -329,8 +333,9 @@ class WebuiArguments:
     """A web page to mark objects, label images and take masks away.
 
     Args:
-        config: Name or path.
-        weights: Checkpoint; may be left out for the default config.
+        method: As for mmfss label.
+        config: Name or path of a config, in the place of the method.
+        weights: Checkpoint of a method that is trained.
         prompt_weights: For masks from boxes and points: 'official' or a file.
         device: E.g. cuda:1 (default: the first GPU, else 'cpu').
         host: Address to listen on, by default this machine only.
@@ -340,7 +345,8 @@ class WebuiArguments:
     """
 
     _: KW_ONLY
-    config: str = DEMO_CONFIG
+    method: Annotated[str | None, _unset('NAME')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None

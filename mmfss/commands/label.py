@@ -17,21 +17,22 @@ from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
-from mmfss.configs import DEMO_CONFIG, find_config
+from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES
 from mmfss.labelling.plan import PromptsNotAccepted
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.run import Summary, label_folder
 
-_DEFAULT_NOTE = (
-    'note: this is the small model of the embedded default, which knows generated shapes and not '
-    'photos; docs/labelling.md says how to get weights for photos (--config and --weights)'
+_DEMO_NOTE = (
+    'note: this is the small model of `make demo`, which knows generated shapes and not photos; '
+    'without --config a method is taken that does'
 )
 
 
@@ -55,7 +56,7 @@ def run(args: LabelArguments) -> int:
                 return _told(processes, f'{error}', 3)
             except OSError as error:
                 return _told(processes, f'error: {explained(error)}', 2)
-            except ValueError as error:
+            except (ValueError, ImportError) as error:  # of a network that is not installed, too
                 return _told(processes, f'error: {error}', 2)
     except KeyboardInterrupt:
         print(
@@ -75,7 +76,7 @@ def _told(processes: Processes, text: str, status: int) -> int:
 
 def _label(args: LabelArguments, processes: Processes) -> int:
     if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
-        print(_DEFAULT_NOTE, file=sys.stderr)
+        print(_DEMO_NOTE, file=sys.stderr)
     _check_out(args.support, args.out)
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
@@ -125,7 +126,7 @@ def _build(
             f'--device {args.device} would be shared by {processes.world} processes; give a kind '
             "of device, e.g. 'cuda', and each takes its own"
         )
-    path = find_config(args.config)
+    path = choose_config(args.config, args.method, args.weights)
     check_values(path)
     cfg = Config.fromfile(path)
     inferencer = FewShotInferencer(
