@@ -15,10 +15,12 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmfss.apis.check_result import SelfCheck
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
 from mmfss.apis.loading import find_weights, load_model, read_config
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
+from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
 from mmfss.configs import DEFAULT_CONFIG
@@ -148,17 +150,23 @@ class FewShotInferencer:
             FileNotFoundError, ValueError: An image or mask that cannot be used; the supports from
                 before are then still there.
         """
-        if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size, self.resize)
-        support.check_image_size(self.image_size, self.resize)
-        if isinstance(self.threshold, Mapping):
-            check_threshold(self.threshold, support.classes)
+        support = self._checked(support)
         shots = support.shots.values()
         with self._context():
             states = encode_classes(
                 self.model, ([(shot.image, shot.mask) for shot in of_class] for of_class in shots)
             )
         self._support, self._states = support, states
+
+    def _checked(
+        self, support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]]
+    ) -> SupportSet:
+        if not isinstance(support, SupportSet):
+            support = SupportSet.build(support, self.image_size, self.resize)
+        support.check_image_size(self.image_size, self.resize)
+        if isinstance(self.threshold, Mapping):
+            check_threshold(self.threshold, support.classes)
+        return support
 
     def save_support(self, path: str | os.PathLike) -> None:
         """Write the support set to a small file (safetensors, no pickle) that holds its images and
@@ -173,6 +181,33 @@ class FewShotInferencer:
                 image size.
         """
         self.set_support(SupportSet.load(path))
+
+    def check(
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]] | None = None,
+    ) -> SelfCheck:
+        """Predict each support from the others, see :mod:`mmfss.apis.self_check`. ::
+
+            found = inferencer.check({'cat': [('a.jpg', 'a_mask.png'), ...], 'cup': [...]})
+            print(found.text())
+            inferencer.threshold = found.thresholds(inferencer.threshold)
+
+        Args:
+            support: as for :meth:`set_support`, which this then does too, with one encoding of each
+                image for both. None checks what is there, and encodes it once more.
+
+        Raises:
+            FileNotFoundError, ValueError: see :meth:`set_support`, and
+                :func:`mmfss.apis.self_check.check_support`.
+        """
+        if support is None:
+            with self._context():
+                return check_support(self.model, self.support)[0]
+        shown = self._checked(support)
+        with self._context():
+            found, states = check_support(self.model, shown)
+        self._support, self._states = shown, states
+        return found
 
     # ------------------------------------------------------------------ images
 
