@@ -23,10 +23,17 @@ model = dict(
     # test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(256, 256)),
 )
 load_from = None  # the checkpoint is an argument
+# at the size and in the way of the method
+side = _base_.model.get('image_size') or _base_.model.sam2.image_size
+resize = dict(type='Resize', scale=(side, side))
+how = _base_.model.get('resize', 'bilinear')
+if how != 'bilinear':
+    resize.update(backend='pillow', interpolation=how.replace('pillow_', ''))
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(512, 512)),
+    resize,
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
+del side, how, resize
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -22,6 +22,8 @@ if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in th
             support_pipeline=[_base_.test_dataloader.dataset.support_pipeline[0], *label, resize],
         )
     )
+    del resize, label
+del side, how
 if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
     val_dataloader = val_evaluator = val_cfg = None

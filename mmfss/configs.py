@@ -9,8 +9,11 @@ _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / '.mim' / 'configs'
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / 'configs'
 """Inside the package where it was installed from a wheel, beside it in a checkout."""
-DEFAULT_CONFIG = 'fss_sam2_shapes_1shot'
+DEMO_CONFIG = 'fss_sam2_shapes_1shot'
 """Of the model that ``make demo`` trains."""
+DEFAULT_METHOD, EMBEDDED_METHOD = 'prototype', 'prototype_lite'
+"""What marks photos where nobody says which method: the first on official weights, the second where
+these are not there, on a network that is installed with mmfss. See docs/weights.md."""
 PREFIX = 'mmfss::'
 """Of names, as mmengine names configs of a package."""
 NAMED = {'METHOD': '_base_/methods', 'BENCHMARK': '_base_/benchmarks'}
@@ -46,6 +49,25 @@ def find_config(config: str | os.PathLike) -> Path:
         f'config {name} not found in {" or ".join(map(str, looked))}; give the path of one, or one '
         f'of these names: {", ".join(names) or "(none: that folder is missing)"}'
     )
+
+
+def find_method(name: str) -> Path:
+    """The file of a method, which is a config of nothing but its model.
+
+    Args:
+        name: of a file in ``_base_/methods``; - is taken for _.
+
+    Raises:
+        ValueError: there is none of that name; the message lists them.
+    """
+    folder = CONFIGS / NAMED['METHOD']
+    known = sorted(path.stem for path in folder.glob('*.py'))
+    if name.replace('-', '_') not in known:
+        raise ValueError(
+            f'method must be one of {known} (- is taken for _), got {name!r}; a method of your own '
+            'is given by its config'
+        )
+    return folder / f'{name.replace("-", "_")}.py'
 
 
 def check_names(config: str | os.PathLike) -> None:

@@ -28,20 +28,21 @@ def bfloat16(device: torch.device, on: bool) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
 
-def minmax(x: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Rescale to [0, 1) over ``dims``: ``(x - min) / (max - min + 1e-7)``.
+def minmax(x: Tensor, dims: tuple[int, ...] = (-2, -1), eps: float = 1e-7) -> Tensor:
+    """Rescale to [0, 1) over ``dims``: ``(x - min) / (max - min + eps)``.
 
     Args:
         x: float tensor of any shape.
         dims: dimensions that share one minimum and maximum; the default is space.
+        eps: keeps a constant map from 0 / 0.
 
     Returns:
         Tensor of the shape of ``x``; zeros where ``x`` is constant over ``dims``.
     """
     low = x.amin(dim=dims, keepdim=True)
     high = x.amax(dim=dims, keepdim=True)
-    # minmax(x) = (x - min) / (max - min + 1e-7); a constant map gives 0, not 0 / 0
-    return (x - low) / (high - low + 1e-7)
+    # minmax(x) = (x - min) / (max - min + eps); a constant map gives 0, not 0 / 0
+    return (x - low) / (high - low + eps)
 
 
 def masked_average(features: Tensor, mask: Tensor) -> Tensor:

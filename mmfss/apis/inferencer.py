@@ -23,7 +23,7 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.configs import DEFAULT_CONFIG
+from mmfss.configs import DEMO_CONFIG
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -71,7 +71,7 @@ class FewShotInferencer:
 
     def __init__(
         self,
-        config: str | os.PathLike | Config | FewShotModel = DEFAULT_CONFIG,
+        config: str | os.PathLike | Config | FewShotModel = DEMO_CONFIG,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         threshold: float | Mapping[str, float] | None = None,
@@ -137,7 +137,9 @@ class FewShotInferencer:
         return self.support.classes
 
     def set_support(
-        self, support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]]
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        negatives: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Show the model its classes, in the place of those before; each image is encoded here.
 
@@ -145,24 +147,31 @@ class FewShotInferencer:
             support: name of a class -> its K (image, mask) pairs, K >= 1 and not the same for all;
                 see :func:`mmfss.apis.images.as_bgr` and :func:`mmfss.apis.support.as_mask` for
                 what they may be. Or a :class:`SupportSet`.
+            negatives: name of a class -> what it is not, though it may look like it: images, or
+                (image, mask) pairs that mark where; see
+                :func:`mmfss.apis.support.make_negative`. A :class:`SupportSet` has its own.
 
         Raises:
-            FileNotFoundError, ValueError: An image or mask that cannot be used; the supports from
-                before are then still there.
+            FileNotFoundError, ValueError: An image or mask that cannot be used, or negatives that
+                the method does not take; the supports from before are then still there.
         """
-        support = self._checked(support)
-        shots = support.shots.values()
+        support = self._checked(support, negatives)
         with self._context():
-            states = encode_classes(
-                self.model, ([(shot.image, shot.mask) for shot in of_class] for of_class in shots)
-            )
+            states = encode_classes(self.model, *support.pairs())
         self._support, self._states = support, states
 
     def _checked(
-        self, support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]]
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        negatives: Mapping[str, Sequence[Any]] | None,
     ) -> SupportSet:
         if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size, self.resize)
+            support = SupportSet.build(support, self.image_size, self.resize, negatives)
+        elif negatives is not None:
+            raise ValueError(
+                'negatives are given with a SupportSet, which has its own; give them to '
+                'SupportSet.build'
+            )
         support.check_image_size(self.image_size, self.resize)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
@@ -185,6 +194,7 @@ class FewShotInferencer:
     def check(
         self,
         support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]] | None = None,
+        negatives: Mapping[str, Sequence[Any]] | None = None,
     ) -> SelfCheck:
         """Predict each support from the others, see :mod:`mmfss.apis.self_check`. ::
 
@@ -193,8 +203,9 @@ class FewShotInferencer:
             inferencer.threshold = found.thresholds(inferencer.threshold)
 
         Args:
-            support: as for :meth:`set_support`, which this then does too, with one encoding of each
-                image for both. None checks what is there, and encodes it once more.
+            support, negatives: as for :meth:`set_support`, which this then does too, with one
+                encoding of each image for both. None checks what is there, and encodes it once
+                more.
 
         Raises:
             FileNotFoundError, ValueError: see :meth:`set_support`, and
@@ -203,7 +214,7 @@ class FewShotInferencer:
         if support is None:
             with self._context():
                 return check_support(self.model, self.support)[0]
-        shown = self._checked(support)
+        shown = self._checked(support, negatives)
         with self._context():
             found, states = check_support(self.model, shown)
         self._support, self._states = shown, states

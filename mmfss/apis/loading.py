@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 
 from mmfss.checkpoints.record import check_arch, recorded_meta
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.configs import CONFIGS, DEFAULT_CONFIG, check_names, find_config
+from mmfss.configs import CONFIGS, DEMO_CONFIG, check_names, find_config
 from mmfss.methods.base import FewShotModel, method_of
 from mmfss.safe_load import load_checkpoint
 
@@ -21,12 +21,12 @@ HOW_TO_GET_WEIGHTS = (
     'Train one (tools/train.py; the official weights of SAM 2 and DINOv2 are fetched at its '
     'start), or turn a checkpoint that the authors of FSSAM published into one of mmfss with '
     'tools/model_converters/fssam.py (docs/checkpoints.md). To try things out, `make demo` trains '
-    f'the embedded default in minutes; it is {DEFAULT_CONFIG} with {DEFAULT_WEIGHTS}'
+    f'the embedded default in minutes; it is {DEMO_CONFIG} with {DEFAULT_WEIGHTS}'
 )
 
 
 def load_model(
-    config: str | os.PathLike | Config = DEFAULT_CONFIG,
+    config: str | os.PathLike | Config = DEMO_CONFIG,
     weights: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     feature_cache: str | os.PathLike | None = None,
@@ -106,7 +106,7 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str |
         return path
     if not method.needs_checkpoint:
         return None
-    if Path(cfg.filename or '').stem != DEFAULT_CONFIG:
+    if Path(cfg.filename or '').stem != DEMO_CONFIG:
         raise ValueError(
             f'weights must be given for {cfg.filename}; nothing is published under a licence that '
             f'would let mmfss fetch them. {HOW_TO_GET_WEIGHTS}'

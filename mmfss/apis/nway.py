@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from mmfss.arguments import integer
 from mmfss.batching import cat, repeat_all, repeat_each, take
 from mmfss.functional import cosine_map, masked_average, resize_mask, up
-from mmfss.methods.base import FewShotModel
+from mmfss.methods.base import FewShotModel, Negatives, check_takes_negatives
 
 ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
@@ -42,15 +43,17 @@ class ClassState:
     Attributes:
         support: of the method's ``encode_support``, for one episode.
         prototypes: (K, C) mean features of its supported objects, for the object score.
+        negatives: M, how many images of what is not the class ``support`` knows.
     """
 
     support: Any
     prototypes: Tensor
+    negatives: int = 0
 
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes with as many supports each, as one batch.
+    """Classes with as many supports each, and as many negatives, as one batch.
 
     Attributes:
         members: their places 0..N-1 among all classes.
@@ -65,7 +68,7 @@ class ClassGroup:
 
 @dataclass(frozen=True)
 class ClassStates:
-    """What is kept of the supports of N classes; those of the same K are stacked, once."""
+    """What is kept of the supports of N classes; those of the same K and M are stacked, once."""
 
     groups: tuple[ClassGroup, ...]
 
@@ -83,9 +86,9 @@ class ClassStates:
         """
         if not states:
             raise ValueError('there is no class to look for; give the state of at least one')
-        by_shots: dict[int, list[int]] = {}
+        by_shots: dict[tuple[int, int], list[int]] = {}
         for place, state in enumerate(states):
-            by_shots.setdefault(len(state.prototypes), []).append(place)
+            by_shots.setdefault((len(state.prototypes), state.negatives), []).append(place)
         return ClassStates(
             tuple(
                 ClassGroup(
@@ -112,36 +115,65 @@ class ClassMasks:
 
 
 @torch.no_grad()
-def encode_class(model: FewShotModel, features: Any, masks: Tensor) -> ClassState:
+def encode_class(
+    model: FewShotModel, features: Any, masks: Tensor, negatives: Negatives | None = None
+) -> ClassState:
     """Encode the supports of one class.
 
     Args:
         model: in eval mode.
         features: of its K images.
         masks: (K, S, S) in {0, 1, 255}; 255 counts as 0.
+        negatives: of one episode (1, M, S, S).
+
+    Raises:
+        ValueError: the method takes no negatives.
     """
-    support = model.encode_support(features, masks[None])
+    if negatives is None:
+        support = model.encode_support(features, masks[None])
+    else:
+        check_takes_negatives(model)
+        takes: Any = model  # the argument is that of methods that take it
+        support = takes.encode_support(features, masks[None], negatives)
     compared = model.compared(features).float()
     # p_k = gap(F_s, m), per shot; m soft on the grid
     inside = resize_mask((masks == 1).float()[None], compared.shape[-2:])[0]
-    return ClassState(support, masked_average(compared, inside))
+    count = 0 if negatives is None else negatives.masks.shape[1]
+    return ClassState(support, masked_average(compared, inside), count)
 
 
 @torch.no_grad()
 def encode_classes(
-    model: FewShotModel, classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]
+    model: FewShotModel,
+    classes: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]],
+    negatives: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]] = (),
 ) -> ClassStates:
     """Encode the supports of all classes, one image at a time, on the model's device.
 
     Args:
         model: in eval mode.
         classes: of each its K images uint8 (S, S, 3) BGR with masks uint8 (S, S) of 0, 1, 255.
+        negatives: of each class its M >= 0 images of what it is not, in the same form; classes
+            beyond the last have none.
+
+    Raises:
+        ValueError: there are negatives, and the method takes none.
     """
-    states = []
-    for shots in classes:
+
+    def encoded(shots: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Any, Tensor]:
         parts = [model.encode_image(as_input(image, model.device), 'support') for image, _ in shots]
         masks = torch.from_numpy(np.stack([mask for _, mask in shots])).to(model.device)
-        states.append(encode_class(model, cat(parts), masks))
+        return cat(parts), masks
+
+    states = []
+    for shots, others in zip_longest(classes, negatives, fillvalue=()):
+        if not others:
+            states.append(encode_class(model, *encoded(shots)))
+            continue
+        check_takes_negatives(model)  # before anything is encoded
+        features, masks = encoded(others)
+        given = Negatives(features, (masks == 1).to(torch.uint8)[None])
+        states.append(encode_class(model, *encoded(shots), given))
     return ClassStates.stack(states)
 
 
@@ -160,10 +192,10 @@ def segment_classes(
 ) -> ClassMasks:
     """Segment images that are encoded already for each class.
 
-    Classes with as many supports each go through the model together, and so do images where there
-    is room. Results depend on the neighbours in a batch by rounding alone (float32: about 1e-6 of
-    the largest logit). Which classes are neighbours is fixed by the support set and ``pairs``, so
-    what an image gives by itself (Q = 1) is the same each time, bit by bit.
+    Classes with as many supports and negatives go through the model together, and so do images
+    where there is room. Results depend on the neighbours in a batch by rounding alone (float32:
+    about 1e-6 of the largest logit). Which classes are neighbours is fixed by the support set and
+    ``pairs``, so what an image gives by itself (Q = 1) is the same each time, bit by bit.
 
     Args:
         model: in eval mode.

@@ -72,6 +72,9 @@ class FewShotSegmentor(BaseSegmentor):
             ``FewShotInferencer.save_support``, a folder (see
             :func:`mmfss.apis.support_folder.read_support`), or a ``SupportSet``. A folder is read
             when it is first needed, since prompts in it need the weights.
+        negatives: ``{class: [image, (image, mask), ...]}`` with paths, of what a class is not, for
+            a ``support`` that is a dict; see :func:`mmfss.apis.support.make_negative`. Files and
+            folders have their own.
         threshold: of the object score, in [0, 1]: a class that scores below it in an image (or
             window) is not marked there. One for all classes or ``{class: threshold}``.
         test_cfg: mmseg's: ``dict(mode='whole')``, or ``dict(mode='slide', crop_size=(h, w),
@@ -114,6 +117,7 @@ class FewShotSegmentor(BaseSegmentor):
         train_cfg: dict | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
+        negatives: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         for name, value in (('train_cfg', train_cfg), ('pretrained', pretrained)):
             if value is not None:
@@ -135,7 +139,12 @@ class FewShotSegmentor(BaseSegmentor):
         self.prompt_checkpoint = prompt_checkpoint
         self.batch_size = integer('model.batch_size', batch_size, 1)
         self.pairs = optional('model.pairs', pairs)
-        self._source = support
+        if negatives is not None and not isinstance(support, Mapping):
+            raise ValueError(
+                'model.negatives goes with a model.support that is a dict; a support file, folder '
+                'or SupportSet has its own'
+            )
+        self._source, self._negatives = support, negatives
         self._support: SupportSet | None = None
         self._states: ClassStates | None = None
         self._encoded_under: torch.dtype | None = None
@@ -194,7 +203,8 @@ class FewShotSegmentor(BaseSegmentor):
         if isinstance(source, (str, os.PathLike)):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):
-            return SupportSet.build(source, self.model.image_size, self.model.resize)
+            size, resize = self.model.image_size, self.model.resize
+            return SupportSet.build(source, size, resize, self._negatives)
         source.check_image_size(self.model.image_size, self.model.resize)
         return source
 
@@ -216,8 +226,7 @@ class FewShotSegmentor(BaseSegmentor):
         if self._states is not None and self._encoded_under == under:
             return self._states
         self._need_weights()
-        shots = ([(s.image, s.mask) for s in some] for some in self.support.shots.values())
-        states = encode_classes(self.model, shots)
+        states = encode_classes(self.model, *self.support.pairs())
         self._states, self._encoded_under = states, under
         return states
 

@@ -6,7 +6,8 @@ looked for by the other classes.
 Each support image is encoded once. After that a class of K supports takes K light passes
 (``encode_support`` of K - 1 supports and ``segment``), at most ``MAX_ABSENT`` more in images of
 other classes, and K - 1 for each support that is named as one that spoils the set. A class with
-one photo has nothing to be predicted from: three changed copies of the photo are encoded.
+one photo has nothing to be predicted from: three changed copies of the photo are encoded. Features
+of all supports are held at a time.
 
 Shapes: K supports of a class, M of all, S side of the model's images.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from mmfss.apis.check_result import ClassCheck, SelfCheck, SupportCheck
 from mmfss.apis.nway import ClassState, ClassStates, as_input, encode_class, segment_classes
 from mmfss.apis.support import Shot, SupportSet
 from mmfss.batching import cat
-from mmfss.methods.base import FewShotModel
+from mmfss.methods.base import FewShotModel, Negatives, check_takes_negatives
 
 MAX_ABSENT = 24
 """Images of other classes in which a class is looked for."""
@@ -57,6 +58,34 @@ class EncodedShot:
     source: str
 
 
+@dataclass(frozen=True)
+class EncodedClass:
+    """The K shots of a class and its negatives, encoded."""
+
+    shots: Sequence[EncodedShot]
+    negatives: Sequence[EncodedShot] = ()
+
+    @property
+    def photos(self) -> set[str]:
+        """Different photos among the shots."""
+        return {shot.photo for shot in self.shots}
+
+    def state(self, model: FewShotModel, left_out: Collection[str] = ()) -> ClassState:
+        """The state of the class, without what is of some photos."""
+        shots, others = (
+            [shot for shot in some if shot.photo not in left_out]
+            for some in (self.shots, self.negatives)
+        )
+        masks = torch.stack([shot.mask for shot in shots])
+        features = cat([shot.support for shot in shots])
+        if not others:
+            return encode_class(model, features, masks)
+        beside = torch.stack([shot.mask for shot in others])
+        features_beside = cat([shot.support for shot in others])
+        negatives = Negatives(features_beside, (beside == 1).to(torch.uint8)[None])
+        return encode_class(model, features, masks, negatives)
+
+
 @torch.no_grad()
 def check_support(model: FewShotModel, support: SupportSet) -> tuple[SelfCheck, ClassStates]:
     """Check a support set.
@@ -70,25 +99,31 @@ def check_support(model: FewShotModel, support: SupportSet) -> tuple[SelfCheck, 
         makes them.
 
     Raises:
-        ValueError: the method is given the truth, so that its predictions say nothing.
+        ValueError: the method is given the truth, so that its predictions say nothing; or there are
+            negatives, and it takes none.
     """
     if model.needs_truth:
         raise ValueError(
             f'{type(model).__name__} is given the true masks (needs_truth), so predicting its '
             'supports says nothing of it; check a method that is not'
         )
-    shots = {
-        name: [_encode(model, shot) for shot in of_class]
+    if support.negatives:
+        check_takes_negatives(model)
+    encoded = {
+        name: EncodedClass(
+            [_encode(model, shot) for shot in of_class],
+            [_encode(model, shot) for shot in support.negatives.get(name, ())],
+        )
         for name, of_class in support.shots.items()
     }
-    full = {name: _state(model, of_class) for name, of_class in shots.items()}
-    absent = _absence(model, shots, full)
+    full = {name: one.state(model) for name, one in encoded.items()}
+    absent = _absence(model, encoded, full)
     found: dict[str, list[SupportCheck]] = {}
-    for name, of_class in shots.items():
-        if len({shot.photo for shot in of_class}) > 1:
-            found[name] = [_found(model, s, _without(model, of_class, s)) for s in of_class]
+    for name, one in encoded.items():
+        if len(one.photos) > 1:
+            found[name] = [_found(model, s, one.state(model, {s.photo})) for s in one.shots]
     for name, place, reason in _name_odd(full, found):
-        others = _others(model, shots[name], place, found[name])
+        others = _others(model, encoded[name], place, found[name])
         found[name][place] = replace(found[name][place], reason=reason, others=others)
     classes = []
     for name, of_class in support.shots.items():
@@ -120,19 +155,6 @@ def _encode(model: FewShotModel, shot: Shot) -> EncodedShot:
     return EncodedShot(query, support, mask, photo, shot.source)
 
 
-def _state(model: FewShotModel, shots: Sequence[EncodedShot]) -> ClassState:
-    masks = torch.stack([shot.mask for shot in shots])
-    return encode_class(model, cat([shot.support for shot in shots]), masks)
-
-
-def _without(
-    model: FewShotModel, shots: Sequence[EncodedShot], *left_out: EncodedShot
-) -> ClassState:
-    """The state of all but some, and what else is of their photos."""
-    photos = {shot.photo for shot in left_out}
-    return _state(model, [shot for shot in shots if shot.photo not in photos])
-
-
 def _found(model: FewShotModel, shot: EncodedShot, state: ClassState) -> SupportCheck:
     """A support, looked for by a state that does not know it."""
     found = segment_classes(model, shot.query, [state])
@@ -151,20 +173,27 @@ def mask_iou(predicted: Tensor, mask: Tensor) -> float:
 
 
 def _absence(
-    model: FewShotModel, shots: Mapping[str, Sequence[EncodedShot]], full: Mapping[str, ClassState]
+    model: FewShotModel, encoded: Mapping[str, EncodedClass], full: Mapping[str, ClassState]
 ) -> dict[str, tuple[float, ...]]:
-    """Object scores of each class in images of the others, which are taken in turns; images that
-    are among its own supports are left out."""
+    """Object scores of each class where it is not: in its negatives that are whole images, which
+    it then does not know, and in images of the others, which are taken in turns. Images that are
+    among its own supports are left out."""
+    scores: dict[str, list[float]] = {name: [] for name in encoded}
     wanted: dict[str, tuple[EncodedShot, list[str]]] = {}  # photo -> classes to look for in it
-    for name, own in shots.items():
-        seen = {shot.photo for shot in own}
-        for shot in _in_turns([other for n, other in shots.items() if n != name]):
-            if len(seen) - len({s.photo for s in own}) >= MAX_ABSENT:
+    for name, own in encoded.items():
+        seen = own.photos
+        for shot in own.negatives:
+            if shot.mask.all() and shot.photo not in seen:
+                seen.add(shot.photo)
+                scores[name].append(_found(model, shot, own.state(model, {shot.photo})).score)
+        count = len(scores[name])
+        for shot in _in_turns([other.shots for n, other in encoded.items() if n != name]):
+            if count >= MAX_ABSENT:
                 break
             if shot.photo not in seen:
                 seen.add(shot.photo)
+                count += 1
                 wanted.setdefault(shot.photo, (shot, []))[1].append(name)
-    scores: dict[str, list[float]] = {name: [] for name in shots}
     for shot, names in wanted.values():
         # together: what serves all classes of an image is made once
         found = segment_classes(model, shot.query, [full[name] for name in names])
@@ -280,16 +309,14 @@ def _name_odd(
 
 
 def _others(
-    model: FewShotModel, shots: Sequence[EncodedShot], place: int, supports: Sequence[SupportCheck]
+    model: FewShotModel, own: EncodedClass, place: int, supports: Sequence[SupportCheck]
 ) -> tuple[float, float] | None:
     """Mean IoU of all but one, with that one among the supports and without it; None where nothing
     would be left to predict them from."""
+    named = own.shots[place].photo
     before, after = [], []
-    for other, shot in enumerate(shots):
-        if shot.photo != shots[place].photo:
-            rest = {s.photo for s in shots} - {shot.photo, shots[place].photo}
-            if rest:
-                before.append(supports[other].iou)
-                state = _without(model, shots, shot, shots[place])
-                after.append(_found(model, shot, state).iou)
+    for shot, one in zip(own.shots, supports, strict=True):
+        if shot.photo != named and own.photos - {shot.photo, named}:
+            before.append(one.iou)
+            after.append(_found(model, shot, own.state(model, {shot.photo, named})).iou)
     return (float(np.mean(before)), float(np.mean(after))) if before else None

@@ -1,13 +1,17 @@
-"""A support set: classes, each with K marked images (shots); and its file.
+"""A support set: classes, each with K marked images (shots) and M images of what is not the class;
+and its file.
 
 A support file is safetensors: no code can hide in it. It holds each image and mask at the model's
 size S as PNG bytes, so it is small and independent of weights::
 
     image.<class>.<shot>   uint8 (n,)  PNG, RGB (S, S)
     mask.<class>.<shot>    uint8 (n,)  PNG, grey (S, S) of 0, 1, 255
+    not_image..., not_mask...          the same of what is not the class; in version 2 alone
     metadata               'mmfss-support': JSON of version, image_size, classes with their shots
 
-S side of the model's images, K shots of a class, N classes.
+A set without negatives is written as version 1, which readers that know nothing of them take.
+
+S side of the model's images, K shots of a class and M negatives, N classes.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,10 +35,13 @@ from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.files import atomic
 from mmfss.functional import RESIZES
 
-FORMAT, VERSION = 'mmfss-support', 1
+FORMAT, VERSIONS = 'mmfss-support', (1, 2)
 MAX_CLASSES = 254
 """Labels are one byte: 0 background, 255 ignored."""
 MAX_NAME = 100
+
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+"""Images uint8 (S, S, 3) BGR with masks uint8 (S, S) of 0, 1, 255."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Shot:
 
     Attributes:
         image: uint8 (S, S, 3) BGR.
-        mask: uint8 (S, S): 1 the object, 255 unknown, 0 the rest.
+        mask: uint8 (S, S): 1 the object (of a negative: where the class is not), 255 unknown, 0
+            the rest.
         shape: (height, width) of the original.
         source: what messages and pictures call it.
     """
@@ -72,6 +80,33 @@ def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -
     source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
     image = as_bgr(pair[0], name)
     mask = as_mask(pair[1], f'the mask of {source}')
+    return _shot(image, mask, image_size, source, resize)
+
+
+def make_negative(item: Any, image_size: int, name: str, resize: str = 'bilinear') -> Shot:
+    """Read what is not a class, though it may look like it.
+
+    Args:
+        item: An image, in which the class is nowhere; or a pair (image, mask), whose mask marks
+            where it is not. The rest of that image says nothing.
+        image_size, name, resize: See :func:`make_shot`.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`make_shot`, but all of an image may be marked.
+    """
+    alone = not isinstance(item, (tuple, list))
+    if not alone and len(item) != 2:
+        raise ValueError(f'{name} must be an image or a pair (image, mask), got {item!r:.80}')
+    given = item if alone else item[0]
+    source = str(given) if isinstance(given, (str, os.PathLike)) else name
+    image = as_bgr(given, name)
+    if alone:
+        return _shot(image, np.ones(image.shape[:2], np.uint8), image_size, source, resize)
+    mask = as_mask(item[1], f'the mask of {source}', negative=True)
+    return _shot(image, mask, image_size, source, resize)
+
+
+def _shot(image: np.ndarray, mask: np.ndarray, image_size: int, source: str, resize: str) -> Shot:
     if mask.shape != image.shape[:2]:
         turned = mask.shape == image.shape[1::-1]
         hint = (
@@ -91,7 +126,7 @@ def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -
     return Shot(to_model_size(image, image_size, resize), small, mask.shape, source)
 
 
-def as_mask(mask: Any, name: str) -> np.ndarray:
+def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:
     """A mask as uint8 (H, W): 1 the object, 255 unknown, 0 the rest.
 
     Args:
@@ -100,10 +135,12 @@ def as_mask(mask: Any, name: str) -> np.ndarray:
             occurs, it is the object and 255 is unknown; else 255 is the object, as drawing
             programs save it.
         name: What messages call it.
+        negative: It marks where a class is not, which may be everywhere.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Other values, another shape or dtype, an empty mask, or all foreground.
+        ValueError: Other values, another shape or dtype, an empty mask, or all foreground where
+            that is not ``negative``.
     """
     mask = getattr(mask, 'mask', mask) if not isinstance(mask, np.ndarray) else mask
     if isinstance(mask, (str, os.PathLike)):
@@ -129,8 +166,13 @@ def as_mask(mask: Any, name: str) -> np.ndarray:
         mask = (mask == 255).astype(np.uint8)
         values = [1 if v == 255 else v for v in values]
     if 1 not in values:
+        if negative:
+            raise ValueError(
+                f'{name} marks nothing as not the class; draw where it is not, or give the image '
+                'alone if it is nowhere in it'
+            )
         raise ValueError(f'{name} marks no pixel as object; draw it, or leave the image out')
-    if 0 not in values:
+    if 0 not in values and not negative:
         raise ValueError(
             f'{name} marks every pixel; the method compares the object with what is around it. '
             'Use an image that shows some background, and check that the mask is not inverted'
@@ -146,16 +188,25 @@ class SupportSet:
         shots: name of the class -> its K >= 1 shots; K may differ between classes.
         image_size: S.
         resize: how photos were brought to S x S, that of the model.
+        negatives: name of a class -> its M >= 1 negatives, for classes that have some.
     """
 
     shots: Mapping[str, tuple[Shot, ...]]
     image_size: int
     resize: str = 'bilinear'
+    negatives: Mapping[str, tuple[Shot, ...]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes 1..N."""
         return tuple(self.shots)
+
+    def pairs(self) -> tuple[list[Pairs], list[Pairs]]:
+        """(image, mask) of the shots of each class, and of its negatives, which may be none."""
+        return (
+            [[(shot.image, shot.mask) for shot in shots] for shots in self.shots.values()],
+            [[(n.image, n.mask) for n in self.negatives.get(name, ())] for name in self.shots],
+        )
 
     @classmethod
     def build(
@@ -163,6 +214,7 @@ class SupportSet:
         support: Mapping[str, Sequence[tuple[ImageInput, Any]]],
         image_size: int,
         resize: str = 'bilinear',
+        negatives: Mapping[str, Sequence[Any]] | None = None,
     ) -> SupportSet:
         """Read and check images and masks.
 
@@ -170,9 +222,12 @@ class SupportSet:
             support: name of a class -> its (image, mask) pairs; see :func:`make_shot` for
                 what each may be.
             image_size, resize: of the model.
+            negatives: name of a class -> images of what is not the class, or (image, mask) pairs
+                that mark it; see :func:`make_negative`.
 
         Raises:
-            FileNotFoundError, ValueError: See :func:`make_shot` and :func:`check_classes`.
+            FileNotFoundError, ValueError: See :func:`make_shot`, :func:`make_negative` and
+                :func:`check_classes`; negatives of a class that has no support.
         """
         if not isinstance(support, Mapping):
             raise ValueError(
@@ -190,7 +245,29 @@ class SupportSet:
                 make_shot(pair, image_size, f'support {i} of {name!r}', resize)
                 for i, pair in enumerate(pairs, 1)
             )
-        return cls(shots, image_size, resize)
+        if not isinstance(negatives, Mapping | None):
+            raise ValueError(
+                "negatives must be a dict {'cat': [image, (image, mask), ...], ...}, got "
+                f'{type(negatives).__name__}'
+            )
+        given = negatives or {}
+        found: dict[str, tuple[Shot, ...]] = {}
+        for name, items in zip(check_classes(list(given)) if given else (), given.values()):
+            if name not in shots:
+                raise ValueError(
+                    f'{name!r} has negatives and no support; the classes with supports are '
+                    f'{", ".join(names)}. Mark at least one image of it, too'
+                )
+            if not isinstance(items, (list, tuple)):
+                raise ValueError(
+                    f'negatives of {name!r} must be a list of images or (image, mask) pairs, got '
+                    f'{items!r:.80}'
+                )
+            found[name] = tuple(
+                make_negative(item, image_size, f'negative {i} of {name!r}', resize)
+                for i, item in enumerate(items, 1)
+            )
+        return cls(shots, image_size, resize, {n: found[n] for n in names if found.get(n)})
 
     def check_image_size(self, image_size: int, resize: str = 'bilinear') -> None:
         """Make sure that the set is for models that see photos at this size.
@@ -214,12 +291,20 @@ class SupportSet:
         """
         tensors, classes = {}, []
         for c, (name, shots) in enumerate(self.shots.items()):
-            for k, shot in enumerate(shots):
-                tensors[f'image.{c}.{k}'] = _png(np.ascontiguousarray(shot.image[..., ::-1]))
-                tensors[f'mask.{c}.{k}'] = _png(shot.mask)
-            listed = [dict(source=shot.source, shape=list(shot.shape)) for shot in shots]
-            classes.append(dict(name=name, shots=listed))
-        content = dict(version=VERSION, image_size=self.image_size, classes=classes)
+            entry: dict[str, Any] = dict(name=name)
+            for kind, prefix, some in (
+                ('shots', '', shots),
+                ('negatives', 'not_', self.negatives.get(name, ())),
+            ):
+                for k, shot in enumerate(some):
+                    rgb = np.ascontiguousarray(shot.image[..., ::-1])
+                    tensors[f'{prefix}image.{c}.{k}'] = _png(rgb)
+                    tensors[f'{prefix}mask.{c}.{k}'] = _png(shot.mask)
+                if some:
+                    entry[kind] = [dict(source=s.source, shape=list(s.shape)) for s in some]
+            classes.append(entry)
+        version = VERSIONS[1] if self.negatives else VERSIONS[0]
+        content = dict(version=version, image_size=self.image_size, classes=classes)
         if self.resize != 'bilinear':
             content['resize'] = self.resize
         # one entry: safetensors writes several in any order
@@ -256,7 +341,7 @@ class SupportSet:
             ) from error
         try:
             content = json.loads(metadata[FORMAT])
-            if content['version'] == VERSION:
+            if content['version'] in VERSIONS:
                 return cls._from_content(content, tensors)
         except (TypeError, AttributeError, Image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
@@ -265,28 +350,37 @@ class SupportSet:
             ) from error
         raise ValueError(
             f'support file {path} is of version {content["version"]!r}, this mmfss reads '
-            f'{VERSION}; make it anew with save_support, or use the mmfss that wrote it'
+            f'{" and ".join(map(str, VERSIONS))}; make it anew with save_support, or use the mmfss '
+            'that wrote it'
         )
 
     @classmethod
     def _from_content(cls, content: dict, tensors: dict[str, torch.Tensor]) -> SupportSet:
-        side, resize, shots = content['image_size'], content.get('resize', 'bilinear'), {}
+        side, resize = content['image_size'], content.get('resize', 'bilinear')
+        shots: dict[str, tuple[Shot, ...]] = {}
+        negatives: dict[str, tuple[Shot, ...]] = {}
         if resize not in RESIZES:
             raise ValueError(f'photos were resized by {resize!r}, known are {list(RESIZES)}')
         names = check_classes([entry['name'] for entry in content['classes']])
         for c, (name, entry) in enumerate(zip(names, content['classes'])):
-            of_class = []
-            for k, shot in enumerate(entry['shots']):
-                image = _from_png(tensors[f'image.{c}.{k}'], 'RGB', side)[..., ::-1].copy()
-                mask = _from_png(tensors[f'mask.{c}.{k}'], 'L', side)
-                if not np.isin(mask, (0, 1, 255)).all() or not (mask == 1).any():
-                    raise ValueError('a mask holds other values than 0, 1, 255, or no object')
-                height, width = (int(shot['shape'][i]) for i in (0, 1))
-                of_class.append(Shot(image, mask, (height, width), str(shot['source'])))
-            if not of_class:
+            for prefix, found, listed in (
+                ('', shots, entry['shots']),
+                ('not_', negatives, entry.get('negatives', ())),
+            ):
+                of_class = []
+                for k, shot in enumerate(listed):
+                    rgb = _from_png(tensors[f'{prefix}image.{c}.{k}'], 'RGB', side)
+                    mask = _from_png(tensors[f'{prefix}mask.{c}.{k}'], 'L', side)
+                    if not np.isin(mask, (0, 1, 255)).all() or not (mask == 1).any():
+                        raise ValueError('a mask holds other values than 0, 1, 255, or no object')
+                    height, width = (int(shot['shape'][i]) for i in (0, 1))
+                    image = rgb[..., ::-1].copy()
+                    of_class.append(Shot(image, mask, (height, width), str(shot['source'])))
+                if of_class:
+                    found[name] = tuple(of_class)
+            if name not in shots:
                 raise ValueError(f'class {name!r} has no shot')
-            shots[name] = tuple(of_class)
-        return cls(shots, side, resize)
+        return cls(shots, side, resize, negatives)
 
 
 def check_classes(names: Sequence[str]) -> list[str]:

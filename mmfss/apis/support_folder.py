@@ -25,7 +25,7 @@ from mmengine.logging import print_log
 from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
-from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
+from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.folder_layouts import (
@@ -50,9 +50,11 @@ def read_support(
 
     In a folder of the layout 'classes' an image may have a prompt, ``x.json`` (see
     :func:`mmfss.apis.prompts.read_prompt`), in the place of a mask; where both are there, the mask
-    counts. In the other two layouts an image gives a shot to each class that it shows, with other
-    classes as background. Images are turned upright as their EXIF tag says. Classes are in the
-    order of their names (layout 'classes') or in that of the file that names them.
+    counts. Images in a folder ``not`` below that of the class are its negatives: all of the image,
+    or what its mask or prompt marks. In the other two layouts, which hold no negatives, an image
+    gives a shot to each class that it shows, with other classes as background. Images are turned
+    upright as their EXIF tag says. Classes are in the order of their names (layout 'classes') or in
+    that of the file that names them.
 
     Args:
         path: The folder, or a file of ``save_support``.
@@ -76,15 +78,27 @@ def read_support(
     _check_no_odd_one(source)
     names = check_classes(list(source.classes))
     shots: dict[int, list[Shot]] = defaultdict(list)
+    negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []
     proposer: Proposer | None = None
-    for sample in source.samples:
+    for sample, negative in [
+        *((sample, False) for sample in source.samples),
+        *((sample, True) for sample in source.negatives),
+    ]:
         image = source.images / sample.image
-        if sample.mask is not None and sample.mask.suffix.lower() == PROMPT:
+        if negative and sample.mask is None:
+            pixels = as_bgr(image)
+            if image.suffix.lower() == '.png' and set(np.unique(pixels)) <= {0, 1, UNKNOWN}:
+                raise ValueError(
+                    f'{image} looks like a mask, and there is no image of its name beside it; add '
+                    'the image, or remove the mask'
+                )
+            masks: dict[int, Any] = {sample.class_id: None}
+        elif sample.mask is not None and sample.mask.suffix.lower() == PROMPT:
             proposer = proposer or Proposer(inferencer, checkpoint)
             prompt = read_prompt(sample.mask)
             try:
-                masks: dict[int, Any] = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
+                masks = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
             except ValueError as error:
                 raise ValueError(f'prompt {sample.mask} of {image}: {error}') from error
             prompted.append(str(image))
@@ -95,16 +109,21 @@ def read_support(
                 f'no class is marked in {image}; mark one, or take the image out of the folder'
             )
         for class_id, mask in masks.items():
-            shot = make_shot((image, mask), inferencer.image_size, str(image), inferencer.resize)
-            shots[class_id].append(shot)
+            given, size, resize = (image, mask), inferencer.image_size, inferencer.resize
+            if negative:
+                item = given if mask is not None else image
+                negatives[class_id].append(make_negative(item, size, str(image), resize))
+            else:
+                shots[class_id].append(make_shot(given, size, str(image), resize))
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
         raise ValueError(
             f'{len(empty)} classes of {path} have no image: {listed(empty)}; add a marked image of '
-            'each, or remove the class'
+            f'each{" (those in its folder not are none)" if negatives else ""}, or remove the class'
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
-    return SupportSet(ordered, inferencer.image_size, inferencer.resize), prompted
+    others = {name: tuple(negatives[c]) for c, name in enumerate(names, 1) if c in negatives}
+    return SupportSet(ordered, inferencer.image_size, inferencer.resize, others), prompted
 
 
 def _masks(sample: Sample, source: Source) -> dict[int, np.ndarray]:
@@ -130,7 +149,7 @@ def _check_no_odd_one(source: Source) -> None:
     """In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some of
     a folder have both, one with 255 alone would be read as object and may mean unknown."""
     found = []
-    for sample in source.samples:
+    for sample in (*source.samples, *source.negatives):
         if sample.class_id and sample.mask is not None and sample.mask.suffix.lower() != PROMPT:
             counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
             found.append((sample.mask, set(np.flatnonzero(counts).tolist())))
@@ -149,10 +168,12 @@ CAPTION = 24
 WIDTH = 1280
 MAX_SHOTS = 20
 MAX_CLASSES = 60
+BLACK = (0, 0, 0)
 
 
 def draw_support(support: SupportSet) -> np.ndarray:
-    """A row for each class, with its name, and in it each shot with its mask.
+    """A row for each class, with its name, and in it each shot with its mask; below it one for its
+    negatives, marked in black.
 
     Shots have the proportions of their original image, at most 176 pixels high and 352 wide. The
     object is tinted in the colour that the class has in predictions and outlined, unknown pixels
@@ -165,11 +186,16 @@ def draw_support(support: SupportSet) -> np.ndarray:
     colours = label_palette(len(support.shots))[1:]
     groups: list[tuple[str, list[np.ndarray]]] = []
     for label, (name, shots) in enumerate(list(support.shots.items())[:MAX_CLASSES], 1):
-        panels = [_panel(shot, colours[label - 1]) for shot in shots[:MAX_SHOTS]]
-        left_out = len(shots) - len(panels)
-        count = f'{len(shots)} image{"s" if len(shots) > 1 else ""}'
-        more = f', {left_out} of them not shown' if left_out else ''
-        groups.append((f'{label}  {name}  ({count}{more})', panels))
+        for title, some, colour in (
+            (f'{label}  {name}', shots, colours[label - 1]),
+            (f'{label}  not {name}', support.negatives.get(name, ()), BLACK),
+        ):
+            panels = [_panel(shot, colour) for shot in some[:MAX_SHOTS]]
+            left_out = len(some) - len(panels)
+            count = f'{len(some)} image{"s" if len(some) > 1 else ""}'
+            more = f', {left_out} of them not shown' if left_out else ''
+            if some:
+                groups.append((f'{title}  ({count}{more})', panels))
     if len(support.shots) > MAX_CLASSES:
         groups.append((f'+{len(support.shots) - MAX_CLASSES} classes that are not shown', []))
     rows: list[np.ndarray] = []

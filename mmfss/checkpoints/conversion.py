@@ -9,7 +9,6 @@ names behind prefixes of its own, so that a conversion renames prefixes and noth
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mmfss.checkpoints.recognition import dinov2_name, sam2_name
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.files import atomic
 from mmfss.safe_load import load_checkpoint
@@ -29,9 +29,6 @@ SAM2, DINO = 'sam2.', 'dino.'
 PREFIXES: dict[str, str] = {SAM2: 'sam2.', DINO: 'prior_encoder.vit.'}
 #: keys under which training code keeps the state dict in a file
 NESTED = ('state_dict', 'model')
-#: (channels of the first stage, number of blocks) -> size, of SAM 2's image encoder and of DINOv2
-SAM2_SIZES = {(96, 12): 'tiny', (96, 16): 'small', (112, 24): 'base_plus', (144, 48): 'large'}
-DINOV2_SIZES = {(384, 12): 'small', (768, 12): 'base', (1024, 24): 'large', (1536, 40): 'giant'}
 
 T = TypeVar('T')
 
@@ -229,38 +226,17 @@ def other_archs(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
         A sentence for each of the two encoders that is of another known arch.
     """
     hints = []
-    for what, option, name_of in (
-        ('SAM 2', 'model.sam2.arch', sam2_name),
-        ('DINOv2', 'model.prior_encoder.arch', dinov2_name),
+    for what, option, prefix, name_of in (
+        ('SAM 2', 'model.sam2.arch', SAM2, sam2_name),
+        ('DINOv2', 'model.prior_encoder.arch', DINO, dinov2_name),
     ):
-        name = name_of(theirs)
-        if name is not None and name != name_of(expected):
+        name, wanted = (
+            name_of({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+            for state in (theirs, expected)
+        )
+        if name is not None and name != wanted:
             hints.append(f'Its {what} has the size of {name!r}: add --cfg-options {option}={name}.')
     return hints
-
-
-def sam2_name(state: Mapping[str, Tensor]) -> str | None:
-    """Name in :data:`mmfss.encoders.sam2.archs.ARCHS` of the weights
-    ``sam2.*``; None for another size."""
-    trunk = f'{SAM2}image_encoder.trunk.'
-    size = SAM2_SIZES.get(_size(state, f'{trunk}patch_embed.proj.weight', 0, f'{trunk}blocks.'))
-    version = 'sam2.1' if f'{SAM2}no_obj_embed_spatial' in state else 'sam2'
-    return None if size is None else f'{version}_{size}'
-
-
-def dinov2_name(state: Mapping[str, Tensor]) -> str | None:
-    """Name in :data:`mmfss.encoders.dinov2.ARCHS` of the weights ``dino.*``; None for another size,
-    and for models with register tokens."""
-    if f'{DINO}register_tokens' in state:
-        return None
-    return DINOV2_SIZES.get(_size(state, f'{DINO}cls_token', -1, f'{DINO}blocks.'))
-
-
-def _size(state: Mapping[str, Tensor], key: str, axis: int, blocks: str) -> tuple[int, int]:
-    """Length of an axis of a tensor (0 where it is absent), and the number of blocks."""
-    width = state[key].shape[axis] if key in state and state[key].ndim else 0
-    found = (re.match(rf'{re.escape(blocks)}(\d+)\.', name) for name in state)
-    return int(width), len({match[1] for match in found if match})
 
 
 # --------------------------------------------------------------------------------------- files

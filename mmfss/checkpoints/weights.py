@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import torch
 from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmfss.checkpoints.recognition import recognised
 from mmfss.words import listed
 
 
@@ -21,7 +25,7 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
 
     Raises:
         ValueError: keys missing, unexpected or of another shape, or values that are not finite;
-            the message names them.
+            the message names them, and the encoder that the weights are of where it is known.
     """
     problems, more = [], ', ... ({rest} more)'
     missing = sorted(expected.keys() - got.keys())
@@ -47,6 +51,9 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
             'Use the checkpoint that belongs to the configured arch, or set the arch to the '
             "checkpoint's."
         )
+        is_of, wanted = recognised(got), recognised(expected)
+        if is_of and is_of != wanted:
+            problems.append(f'these weights are of {is_of}' + (wanted and f', not of {wanted}'))
     if broken:
         problems.append(
             f'{len(broken)} tensors hold NaN or infinity: {listed(broken, 8, more=more)}'
@@ -71,41 +78,75 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: str, what: str, key: str | None = None) -> dict[str, Tensor]:
+def read_state(
+    path: str, what: str, key: str | None = None, part: str | None = None
+) -> dict[str, Tensor]:
     """Read a state dict from a file or URL.
 
     Args:
-        path: local path or URL (fetched and cached by mmengine).
+        path: local path or URL (fetched and cached by mmengine); a local one may end in
+            ``.safetensors``.
         what: name of the model for messages.
         key: entry under which the file keeps the state dict; a plain state dict is taken too.
+        part: beginning of the names of this model's weights in a checkpoint of tools/train.py, of
+            which only these are read; None takes no such checkpoint.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file holds no state dict.
+        ValueError: the file holds no state dict, or is damaged.
     """
+    if str(path).endswith('.safetensors') and '://' not in str(path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'{path} can not be found.')
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f'{path} holds no weights of {what}, or not all: {error}') from error
     state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     if key is not None and isinstance(state, dict) and key in state:
         state = state[key]
+    elif part is not None and isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
+        whole = state['state_dict']
+        state = {k.removeprefix(part): v for k, v in whole.items() if k.startswith(part)}
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f'{path} holds no state dict of {what} (a dict of name -> tensor)')
+        inside = (
+            (state.get(name) for name in ('model', 'state_dict')) if isinstance(state, dict) else ()
+        )
+        is_of = next(
+            (said for one in inside if isinstance(one, dict) and (said := recognised(one))), ''
+        )
+        raise ValueError(
+            f'{path} holds no state dict of {what} (a dict of name -> tensor)'
+            + (is_of and f'; it holds weights of {is_of}')
+        )
     return state
 
 
-def load_strict(model: nn.Module, path: str, what: str, key: str | None = None) -> None:
+def load_strict(
+    model: nn.Module, path: str, what: str, key: str | None = None, part: str | None = None
+) -> None:
     """Load a state dict from a file or URL into ``model``, every key accounted for.
 
     Args:
         model: module to fill.
         path: local path or URL (fetched and cached by mmengine).
         what: name of the model for messages.
-        key: entry under which the file keeps the state dict; a plain state dict is taken too.
+        key, part: of :func:`read_state`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: see :func:`check_state_dict`; also where the file holds no state dict.
     """
-    state = read_state(path, what, key)
-    check_state_dict(model.state_dict(), state, f'{what} from {path}')
+    load_state(model, read_state(path, what, key, part), f'{what} from {path}')
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load a state dict into ``model``, every key accounted for, in float32.
+
+    Raises:
+        ValueError: see :func:`check_state_dict`.
+    """
+    check_state_dict(model.state_dict(), state, what)
     with torch.no_grad():
         full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         model.load_state_dict(full)

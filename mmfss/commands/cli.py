@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
+    'weights': (command_lines.WeightsArguments, 'weights:run', 'list and fetch official weights'),
     'freeze-episodes': (command_lines.FreezeArguments, 'freeze_episodes:run',
                         'write test episodes to a file'),
     'train-prompts': (command_lines.PromptArguments, 'train_prompts:run',

@@ -20,7 +20,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from mmfss import labelling
-from mmfss.configs import DEFAULT_CONFIG
+from mmfss.configs import DEMO_CONFIG
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -282,7 +282,7 @@ class LabelArguments:
     images: Positional[str]
     out: Positional[str]
     _: KW_ONLY
-    config: str = DEFAULT_CONFIG
+    config: str = DEMO_CONFIG
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None
     threshold: Annotated[
@@ -302,6 +302,29 @@ class LabelArguments:
 
 
 @dataclass(frozen=True)
+class WeightsArguments:
+    """Official weights of SAM 2, DINOv2, SAM and DINOv3, which methods start from: list them, fetch
+    them, or say where they belong. Without anything: the list.
+
+    Args:
+        action: What to do: list; fetch, which goes on with what was interrupted and checks what
+            came; where, the address and the path of each file, to put it there by hand.
+        names: Of weights as listed, of a method (what its config takes), or 'default' (what the
+            default method takes); none: all, but for fetch.
+    """
+
+    action: Annotated[
+        Positional[Literal['list', 'fetch', 'where']],
+        arg(metavar='[list|fetch|where]', help_behavior_hint=''),
+    ] = 'list'
+    names: Annotated[
+        Positional[tuple[str, ...]],
+        _several(str, least=0),
+        arg(metavar='[NAME ...]', help_behavior_hint=''),
+    ] = ()
+
+
+@dataclass(frozen=True)
 class WebuiArguments:
     """A web page to mark objects, label images and take masks away.
 
@@ -317,7 +340,7 @@ class WebuiArguments:
     """
 
     _: KW_ONLY
-    config: str = DEFAULT_CONFIG
+    config: str = DEMO_CONFIG
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None
@@ -352,7 +375,7 @@ class PromptArguments:
         device: E.g. 'cpu' (default: the first GPU, else the CPU).
     """
 
-    config: Positional[str] = DEFAULT_CONFIG
+    config: Positional[str] = DEMO_CONFIG
     weights: Annotated[Positional[str | None], arg(help_behavior_hint='')] = None
     _: KW_ONLY
     out: Annotated[Path | None, _unset('FILE')] = None

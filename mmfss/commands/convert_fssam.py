@@ -15,6 +15,7 @@ from torch import nn
 
 import mmfss
 from mmfss.checkpoints import conversion
+from mmfss.checkpoints.official import OFFICIAL, official
 from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.commands.command_lines import ConvertArguments, RunArguments, parse
 from mmfss.commands.train import load_config
@@ -64,8 +65,9 @@ def read_weights(args: ConvertArguments, model: nn.Module) -> tuple[dict, dict[s
         state = conversion.add_prior_encoder(state, args.prior_encoder, source)
         source += f' with {args.prior_encoder}'
     state, other = conversion.as_float32(state)
-    official = model.prior_encoder.checkpoint or ''
-    return conversion.convert_state(state, model.state_dict(), source, official), other
+    encoder = model.prior_encoder
+    where = official('dinov2', encoder.arch).url if encoder.checkpoint == OFFICIAL else ''
+    return conversion.convert_state(state, model.state_dict(), source, where), other
 
 
 def origin(args: ConvertArguments) -> dict:

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmfss.commands import train
 from mmfss.commands.command_lines import DemoArguments, Request, TrainArguments
 from mmfss.commands.test import evaluate
-from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.configs import DEMO_CONFIG, find_config
 from mmfss.datasets.shapes import write_shapes
 
 PRETRAIN = 'pretrain_sam2_shapes'
@@ -39,9 +39,9 @@ def run(args: DemoArguments) -> None:
     os.environ['DATA_ROOT'] = 'data/shapes5i'  # not that of another benchmark
     write_shapes(os.environ['DATA_ROOT'])
     finish(PRETRAIN, fold)
-    checkpoint = finish(DEFAULT_CONFIG, fold)
+    checkpoint = finish(DEMO_CONFIG, fold)
     work_dir = checkpoint.parent
-    config = str(find_config(f'mmfss::{DEFAULT_CONFIG}'))
+    config = str(find_config(f'mmfss::{DEMO_CONFIG}'))
     report = evaluate(Request(config, [str(checkpoint)], work_dir=str(work_dir)))
     metrics = report.runs[0].metrics
     print(f'\nShapes-5i, fold {fold}, 1-shot, classes never seen in training:')

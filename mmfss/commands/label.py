@@ -22,7 +22,7 @@ from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
-from mmfss.configs import DEFAULT_CONFIG, find_config
+from mmfss.configs import DEMO_CONFIG, find_config
 from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES
 from mmfss.labelling.plan import PromptsNotAccepted
@@ -74,7 +74,7 @@ def _told(processes: Processes, text: str, status: int) -> int:
 
 
 def _label(args: LabelArguments, processes: Processes) -> int:
-    if args.config == DEFAULT_CONFIG and args.weights is None and processes.rank == 0:
+    if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEFAULT_NOTE, file=sys.stderr)
     _check_out(args.support, args.out)
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
@@ -85,6 +85,9 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
     inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
     inferencer.set_support(support)
+    if support.negatives and processes.rank == 0:
+        counts = (f'{name} {len(some)}' for name, some in support.negatives.items())
+        print(f'images of what a class is not: {", ".join(counts)}')
     summary = label_folder(
         inferencer,
         args.images,

@@ -13,27 +13,17 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmfss.checkpoints.official import OFFICIAL, official, official_file
 from mmfss.checkpoints.weights import load_strict
-from mmfss.functional import up
 
 from .base import Encoder
 from .kept_tables import KeptTables
 
-_URL = 'https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}/dinov2_{0}_pretrain.pth'
 ARCHS = {
     'small': dict(embed_dim=384, depth=12, num_heads=6),
     'base': dict(embed_dim=768, depth=12, num_heads=12),
     'large': dict(embed_dim=1024, depth=24, num_heads=16),
     'giant': dict(embed_dim=1536, depth=40, num_heads=24, ffn_layer='swiglu'),
-}
-_CHECKPOINTS = {
-    name: _URL.format(code)
-    for name, code in (
-        ('small', 'vits14'),
-        ('base', 'vitb14'),
-        ('large', 'vitl14'),
-        ('giant', 'vitg14'),
-    )
 }
 
 
@@ -110,23 +100,26 @@ FFN_LAYERS = {'mlp': Mlp, 'swiglu': SwiGLU}
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale."""
+    """Pre-norm transformer block with layer scale.
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, ffn_layer: str, qkv_bias: bool
-    ) -> None:
+    Args:
+        dim: C.
+        attn, mlp: its two layers, of (N, T, C) each.
+        eps: of the norms.
+    """
+
+    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, eps: float) -> None:
         super().__init__()
-        # eps of the official code, not torch's 1e-5
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = SelfAttention(dim, num_heads, qkv_bias)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = attn
         self.ls1 = LayerScale(dim)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = FFN_LAYERS[ffn_layer](dim, int(dim * mlp_ratio))
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
         self.ls2 = LayerScale(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *position: Tensor) -> Tensor:
         # x <- x + gamma_1 attn(norm1(x)), x <- x + gamma_2 mlp(norm2(x))
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        x = x + self.ls1(self.attn(self.norm1(x), *position))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -164,6 +157,7 @@ class DINOv2ViT(nn.Module):
             raise ValueError(f'ffn_layer must be one of {sorted(FFN_LAYERS)}, got {ffn_layer!r}')
         if embed_dim % num_heads:
             raise ValueError(f'embed_dim {embed_dim} is not divisible by num_heads {num_heads}')
+        eps = 1e-6  # of the official code, not torch's 1e-5
         self.patch_size = patch_size
         self.interpolate_antialias = interpolate_antialias
         self.interpolate_offset = interpolate_offset
@@ -178,9 +172,15 @@ class DINOv2ViT(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # in the checkpoints, unused
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, ffn_layer, qkv_bias) for _ in range(depth)
+            Block(
+                embed_dim,
+                SelfAttention(embed_dim, num_heads, qkv_bias),
+                FFN_LAYERS[ffn_layer](embed_dim, int(embed_dim * mlp_ratio)),
+                eps,
+            )
+            for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(embed_dim, eps=eps)
         for table in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(table, std=0.02)
 
@@ -239,6 +239,14 @@ class DINOv2ViT(nn.Module):
         return patches.transpose(1, 2).unflatten(-1, (height, width))
 
 
+#: how images are resized -> arguments of torch's ``interpolate``
+_RESIZES = {
+    'corners': dict(align_corners=True),
+    'centres': dict(align_corners=False),
+    'antialias': dict(align_corners=False, antialias=True),
+}
+
+
 @MODELS.register_module()
 class DINOv2(Encoder):
     """DINOv2: patch features of the last block.
@@ -247,11 +255,15 @@ class DINOv2(Encoder):
         arch: ``small``, ``base``, ``large``, ``giant``, or a dict of arguments of
             :class:`DINOv2ViT`.
         image_size: side in pixels to which images are resized; a multiple of the patch size.
-        checkpoint: ``official`` (fetched on first use), a path or URL, or None.
+        checkpoint: ``official`` (see :mod:`mmfss.checkpoints.official`), a path or URL, or None.
         final_norm: give the patches after the final norm, or as the last block leaves them.
+        resize: how images are resized to it, bilinear: ``corners`` puts the middles of the corner
+            pixels on each other (FSSAM), ``centres`` the images' borders (GF-SAM), ``antialias``
+            also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch, or a side that is not a multiple of the patch size.
+        ValueError: unknown arch or way of resizing, an arch without the official weights that are
+            asked for, or a side that is not a multiple of the patch size.
     """
 
     def __init__(
@@ -260,35 +272,45 @@ class DINOv2(Encoder):
         image_size: int = 560,
         checkpoint: str | None = 'official',
         final_norm: bool = True,
+        resize: str = 'corners',
     ) -> None:
         super().__init__()
+        if resize not in _RESIZES:
+            raise ValueError(f'DINOv2.resize must be one of {list(_RESIZES)}, got {resize!r}')
         if isinstance(arch, str) and arch not in ARCHS:
             raise ValueError(
                 f'DINOv2.arch must be one of {list(ARCHS)}, or a dict with '
                 f'embed_dim, depth and num_heads, got {arch!r}'
             )
-        if checkpoint == 'official' and not isinstance(arch, str):
-            raise ValueError(
-                "checkpoint='official' needs an arch by name; give a path, or None for random "
-                'weights'
-            )
-        self.arch = arch
-        self.checkpoint = _CHECKPOINTS[arch] if checkpoint == 'official' else checkpoint
+        if checkpoint == OFFICIAL:
+            official('dinov2', arch)
+        self.arch, self.checkpoint = arch, checkpoint
         self.vit = DINOv2ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
         if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
             raise ValueError(
                 f'DINOv2.image_size must be a multiple of the patch size '
                 f'{self.vit.patch_size}, got {image_size!r}'
             )
-        self.image_size, self.final_norm = image_size, final_norm
+        self.image_size, self.final_norm, self.resize = image_size, final_norm, resize
 
     def load_pretrained(self) -> None:
-        """Load the checkpoint strictly; does nothing where it is None."""
+        """Load the checkpoint strictly; does nothing where it is None.
+
+        Raises:
+            FileNotFoundError, ValueError: see :func:`mmfss.checkpoints.official.official_file` and
+                :func:`mmfss.checkpoints.weights.load_strict`.
+        """
         if self.checkpoint is not None:
-            load_strict(self.vit, self.checkpoint, what=f'DINOv2 ({self.arch})')
+            own = self.checkpoint != OFFICIAL
+            path = self.checkpoint if own else official_file('dinov2', self.arch)
+            load_strict(self.vit, path, what=f'DINOv2 ({self.arch})')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
-        # resized at 0..255 and normalised after it, in the order of the method
-        small = up(images, (self.image_size, self.image_size))
-        return (self.vit(self.normalise(small), self.final_norm),)
+        return (self.vit(self.prepared(images), self.final_norm),)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """RGB 0..255 as the transformer takes it: resized at 0..255 and normalised after it, in the
+        order of the methods."""
+        size = (self.image_size, self.image_size)
+        return self.normalise(F.interpolate(images, size, mode='bilinear', **_RESIZES[self.resize]))

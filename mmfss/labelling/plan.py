@@ -236,6 +236,8 @@ def prepare(
     known = dict(info, weights=None if weights is None else os.path.abspath(weights))
     if weights is None and not inferencer.model.needs_checkpoint:
         known['trained'] = NOTHING_TRAINED
+    if inferencer.support.negatives:
+        known['negatives'] = {name: len(n) for name, n in inferencer.support.negatives.items()}
     write_run(out, settings, known)
     inferencer.save_support(out / SUPPORT)
     return _find_pending(out, sources, len(inferencer.classes))
@@ -262,11 +264,16 @@ def settings_of(
 
 
 def support_digest(support: SupportSet) -> str:
-    """SHA-256 of the classes, images and masks of a support set, wherever they came from."""
+    """SHA-256 of the classes, images and masks of a support set, negatives included, wherever they
+    came from."""
     digest = hashlib.sha256()
     for name, shots in support.shots.items():
         digest.update(f'{len(shots)} {name}\n'.encode())
         for shot in shots:
+            digest.update(np.ascontiguousarray(shot.image).tobytes() + shot.mask.tobytes())
+    for name, negatives in support.negatives.items():
+        digest.update(f'not {len(negatives)} {name}\n'.encode())
+        for shot in negatives:
             digest.update(np.ascontiguousarray(shot.image).tobytes() + shot.mask.tobytes())
     return digest.hexdigest()
 

@@ -4,16 +4,22 @@ from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .fssam import FSSAM
+from .gf_sam import GFSAM
+from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
+from .sam2_memory import SAM2Memory
 
 __all__ = [
     'FSSAM',
+    'GFSAM',
+    'INSID3',
     'AllForeground',
     'EpisodeDataPreprocessor',
     'FewShotModel',
     'PrototypeMatcher',
     'PseudoMask',
+    'SAM2Memory',
     'Segmentation',
     'SquaredDiceLoss',
 ]

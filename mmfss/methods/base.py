@@ -96,7 +96,6 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         encoders: by the names that they get as attributes of the model (and in its state dict);
             those that are None are left out. They are frozen.
         image_size: side S in pixels of the images that the model takes.
-        resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         trainable: what is trained, by names: of a module or parameter of the model, or patterns of
             them with ``*``, such as ``'sam2.memory_encoder'`` or ``'*.lora_*'``; each must hit a
             parameter. All else is frozen and stays in eval mode. None trains all but the encoders.
@@ -104,6 +103,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
+        resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
     Attributes:
@@ -128,12 +128,12 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         self,
         encoders: Mapping[str, Encoder | None],
         image_size: int,
-        resize: str = 'bilinear',
         trainable: Sequence[str] | None = None,
         loss_decode: dict | None = None,
         feature_cache: dict | None = None,
         encode_batch: int = 1,
         compile: dict | None = None,
+        resize: str = 'bilinear',
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -168,16 +168,13 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     # ------------------------------------------------------------------ what a method implements
 
-    def encode_support(
-        self, features: Any, masks: Tensor, negatives: Negatives | None = None
-    ) -> Any:
-        """Encode supports once.
+    def encode_support(self, features: Any, masks: Tensor) -> Any:
+        """Encode supports once. A method that ``takes_negatives`` has a further argument,
+        ``negatives: Negatives | None = None``.
 
         Args:
             features: of :meth:`encode_image` of the B K support images, episode-major.
             masks: (B, K, S, S) uint8 in {0, 1, 255}; 255 counts as 0.
-            negatives: given only to a method that ``takes_negatives``; others leave the argument
-                out.
 
         Returns:
             The state of B episodes.
@@ -474,6 +471,26 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return self._forward(inputs, batch_data_samples)
 
 
+def check_takes_negatives(model: FewShotModel) -> None:
+    """Make sure that a method takes what is marked as not the class.
+
+    Raises:
+        ValueError: it does not; the message has those that do.
+    """
+    if not model.takes_negatives:
+        takers = [name for name, cls in _registered().items() if cls.takes_negatives]
+        raise ValueError(
+            f'{type(model).__name__} takes no negatives (what is marked as not the class); '
+            f'{", ".join(takers)} do. Use one of them, or leave the negatives out'
+        )
+
+
+def _registered() -> dict[str, type[FewShotModel]]:
+    """The few-shot methods by name, sorted."""
+    found = sorted(MODELS.module_dict.items())
+    return {n: c for n, c in found if isinstance(c, type) and issubclass(c, FewShotModel)}
+
+
 def method_of(cfg: Mapping[str, Any]) -> type[FewShotModel]:
     """The class of the method that a config's ``model`` names.
 
@@ -483,14 +500,9 @@ def method_of(cfg: Mapping[str, Any]) -> type[FewShotModel]:
     kind = (cfg.get('model') or {}).get('type')
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(cls, type) and issubclass(cls, FewShotModel)):
-        known = [
-            name
-            for name, one in MODELS.module_dict.items()
-            if isinstance(one, type) and issubclass(one, FewShotModel)
-        ]
         raise ValueError(
             f'{getattr(cfg, "filename", None) or "the config"} has a model of type {kind!r}, which '
-            f'is no few-shot method; registered are {", ".join(sorted(known))}. Use one of '
+            f'is no few-shot method; registered are {", ".join(_registered())}. Use one of '
             'configs/fss_*.py'
         )
     return cls

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.configs import DEFAULT_CONFIG
+from mmfss.configs import DEMO_CONFIG
 from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import write_scores
@@ -71,7 +71,7 @@ def export(session: Session) -> list[Path]:
 def command(choice: ModelChoice, threshold: float) -> str:
     """The command line that labels a folder in the same way."""
     words = ['python', 'tools/label.py', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
-    if choice.config != DEFAULT_CONFIG:
+    if choice.config != DEMO_CONFIG:
         words += ['--config', choice.config]
     if choice.weights is not None:
         words += ['--weights', choice.weights]

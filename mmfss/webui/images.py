@@ -45,6 +45,7 @@ class MarkedShot:
         thumb: uint8 (h, w, 3) BGR.
         thumb_mask: bool (h, w).
         photo: what was marked; None where it came in a support file.
+        negative: what is marked is not the class.
     """
 
     class_name: str
@@ -52,15 +53,21 @@ class MarkedShot:
     thumb: np.ndarray
     thumb_mask: np.ndarray
     photo: Photo | None = None
+    negative: bool = False
+
+    @property
+    def title(self) -> str:
+        """Of which class it is, or is not."""
+        return f'not {self.class_name}' if self.negative else self.class_name
 
     @classmethod
-    def of_file(cls, class_name: str, shot: Shot) -> MarkedShot:
+    def of_file(cls, class_name: str, shot: Shot, negative: bool = False) -> MarkedShot:
         """One of a support file: its thumbnail is made of what the model sees."""
         scale = THUMB_SIDE / max(*shot.shape, 1)
         size = (max(1, round(shot.shape[1] * scale)), max(1, round(shot.shape[0] * scale)))
         mask = cv2.resize((shot.mask == 1).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         thumb = cv2.resize(shot.image, size, interpolation=cv2.INTER_AREA)
-        return cls(class_name, shot, thumb, mask.astype(bool))
+        return cls(class_name, shot, thumb, mask.astype(bool), negative=negative)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +85,14 @@ class Supports:
         return tuple(dict.fromkeys(shot.class_name for shot in self.shots))
 
     def by_class(self) -> tuple[MarkedShot, ...]:
-        """All, class by class."""
+        """All, class by class, negatives last."""
         order = self.classes
-        return tuple(sorted(self.shots, key=lambda shot: order.index(shot.class_name)))
+        key = lambda shot: (order.index(shot.class_name), shot.negative)  # noqa: E731
+        return tuple(sorted(self.shots, key=key))
 
     def of_image(self, photo: Photo) -> list[str]:
-        """Classes that an image was marked as."""
-        names = (shot.class_name for shot in self.shots if shot.photo is photo)
+        """Classes that an image was marked as, or as not being."""
+        names = (shot.title for shot in self.shots if shot.photo is photo)
         return list(dict.fromkeys(names))
 
     def name_for(self, text: str) -> str:
@@ -133,7 +141,11 @@ class Supports:
         known = self
         for text, shots in loaded.shots.items():
             label = known.name_for(text)
-            known = known.with_shots([MarkedShot.of_file(label, shot) for shot in shots], most)
+            more = [MarkedShot.of_file(label, shot) for shot in shots]
+            more += [
+                MarkedShot.of_file(label, shot, True) for shot in loaded.negatives.get(text, ())
+            ]
+            known = known.with_shots(more, most)
         return known
 
     def without(self, index: int) -> Supports:
@@ -154,15 +166,29 @@ class Supports:
             image_size, resize: of the model.
 
         Raises:
-            ValueError: Nothing is marked yet.
+            ValueError: Nothing is marked yet, or of a class only what it is not.
         """
         if not self.shots:
             raise ValueError('no object is marked yet; mark one in step 1 first')
-        grouped = {
-            name: tuple(shot.shot for shot in self.shots if shot.class_name == name)
-            for name in self.classes
-        }
-        return SupportSet(grouped, image_size, resize)
+        shots, negatives = (
+            {
+                name: tuple(
+                    shot.shot
+                    for shot in self.shots
+                    if shot.class_name == name and shot.negative == negative
+                )
+                for name in self.classes
+            }
+            for negative in (False, True)
+        )
+        for name, some in shots.items():
+            if not some:
+                raise ValueError(
+                    f'of {name} only what it is not is marked; mark one object of it in step 1, or '
+                    'remove the others'
+                )
+        kept = {name: some for name, some in negatives.items() if some}
+        return SupportSet(shots, image_size, resize, kept)
 
 
 def _check_header(path: Path, image_size: int, most: int) -> None:
@@ -171,7 +197,9 @@ def _check_header(path: Path, image_size: int, most: int) -> None:
         with safe_open(path, 'numpy') as file:
             content = json.loads((file.metadata() or {})[FORMAT])
         side = content['image_size']
-        count = sum(len(entry['shots']) for entry in content['classes'])
+        count = sum(
+            len(entry['shots']) + len(entry.get('negatives', ())) for entry in content['classes']
+        )
     except (SafetensorError, KeyError, TypeError, ValueError):
         return
     if side != image_size:

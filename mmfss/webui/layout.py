@@ -18,6 +18,9 @@ them, see <code>docs/labelling.md</code>.</p>"""
 
 SHOW = 'Load images, mark an object in each, and name its class. One per class is enough to begin.'
 LABEL = 'Drop the images to label. Each is marked with the classes that were found in it.'
+NOT_IT = (
+    'What is marked looks like the class and is not; without a mark, nothing here is the class.'
+)
 TAKE = 'Masks of all labelled images, their scores, and the marked objects as one small file.'
 THRESHOLD = 'A class that scores less in an image is not marked there. Decides anew at once.'
 
@@ -144,6 +147,9 @@ class Layout:
                     elem_id='tool',
                 )  # fmt: skip
                 self.hint = gr.HTML(HINTS[BOX], elem_id='hint', padding=False)
+                self.negative = gr.Checkbox(
+                    label='This is not it', info=NOT_IT, elem_id='negative',
+                )  # fmt: skip
                 self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
                 with gr.Row() as self.click_buttons:
                     self.undo = gr.Button('Undo click', size='sm', min_width=80)

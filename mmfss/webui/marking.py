@@ -110,13 +110,24 @@ def brush_mask(editor: Mapping[str, Any] | None, shape: tuple[int, int]) -> np.n
     Raises:
         ValueError: Nothing was painted.
     """
+    painted = _painted(editor)
+    if painted is None:
+        raise ValueError('nothing is painted yet; paint over the object with the brush')
+    return resize_mask(painted, shape)
+
+
+def is_painted(editor: Mapping[str, Any] | None) -> bool:
+    """Whether anything was painted in the page's editor."""
+    return _painted(editor) is not None
+
+
+def _painted(editor: Mapping[str, Any] | None) -> np.ndarray | None:
+    """bool (h, w) at the size of the preview; None where there is nothing."""
     painted = None
     for layer in (editor or {}).get('layers') or ():
         alpha = np.asarray(layer)[..., -1] > 127
         painted = alpha if painted is None else painted | resize_mask(alpha, painted.shape)
-    if painted is None or not painted.any():
-        raise ValueError('nothing is painted yet; paint over the object with the brush')
-    return resize_mask(painted, shape)
+    return None if painted is None or not painted.any() else painted
 
 
 def draw_marks(

@@ -169,9 +169,12 @@ class Page(Layout):
         return self._show_clicks(session)
 
     @steps
-    def use_mask(self, session: Session, tool: str, name: str, editor: dict | None) -> Updates:
-        session.use_mask(name, (editor or {}) if tool == BRUSH else None)
+    def use_mask(
+        self, session: Session, tool: str, name: str, editor: dict | None, negative: bool
+    ) -> Updates:
+        session.use_mask(name, (editor or {}) if tool == BRUSH else None, negative)
         return {
+            self.negative: False,
             **self._show_photos(session),
             **self._show_current(session, tool),
             **self._show_shots(session),
@@ -259,8 +262,9 @@ class Page(Layout):
         self._on(self.clickable.select, self.click, [self.tool], [self.clickable])
         self._on(self.undo.click, self.undo_click, [], [self.clickable])
         self._on(self.clear.click, self.clear_clicks, [], [self.clickable])
-        marked = [self.tool, self.class_name, self.editor]
-        self._on(self.use.click, self.use_mask, marked, photos + current + shots + results)
+        marked = [self.tool, self.class_name, self.editor, self.negative]
+        shown = [*photos, *current, *shots, *results, self.negative]
+        self._on(self.use.click, self.use_mask, marked, shown)
         self._on(self.shots.select, self.choose_shot, [], [self.chosen_shot])
         self._on(self.drop_shot.click, self.remove_shot, [self.chosen_shot], photos + shots)
         self._on(self.clear_shots.click, self.remove_shots, [], photos + shots)

@@ -12,7 +12,8 @@ from typing import cast
 import numpy as np
 
 from mmfss.apis.prediction import Prediction, check_threshold
-from mmfss.apis.support import make_shot
+from mmfss.apis.support import make_negative, make_shot
+from mmfss.methods.base import check_takes_negatives
 from mmfss.webui import marking
 from mmfss.webui.images import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Query, Supports
 from mmfss.webui.limits import Limits
@@ -168,24 +169,36 @@ class Session:
         proposal = None if prompt is None else self.worker.propose(image, prompt)
         self.clicks, self.proposal = clicks, proposal
 
-    def use_mask(self, class_name: str, painted: dict | None = None) -> str:
+    def use_mask(self, class_name: str, painted: dict | None = None, negative: bool = False) -> str:
         """Add the current image to a class, with the mask that is shown.
 
         Args:
             class_name: a new one, or one that is there (letter case aside).
             painted: of the page's editor, see :func:`mmfss.webui.marking.brush_mask`; None takes
                 the proposal.
+            negative: what is marked is not the class, or nothing in the image where there is no
+                mask.
 
         Returns:
             The name of the class.
 
         Raises:
-            ValueError: No name, no mask, one that the model cannot use, or too many supports.
+            ValueError: No name, no mask, one that the model cannot use, or too many supports; a
+                ``negative`` of a class of which nothing is marked yet, or that the method does not
+                take.
         """
         with self.step():
             name = self.supports.name_for(class_name)
             photo, image = self._current_image()
-            if painted is not None:
+            if negative:
+                check_takes_negatives(self._inferencer.model)
+                if name not in self.supports.classes:
+                    raise ValueError(
+                        f'no {name} is marked yet; mark an object of it first, then what it is not'
+                    )
+            if negative and self.proposal is None and not marking.is_painted(painted):
+                mask = np.ones(photo.shape, bool)
+            elif painted is not None:
                 mask = marking.brush_mask(painted, photo.shape)
             elif self.proposal is not None:
                 mask = self.proposal
@@ -195,9 +208,10 @@ class Session:
                     'point on it; or paint it with the brush'
                 )
             size, resize = self.worker.image_size, self.worker.resize
-            shot = make_shot((image, mask), size, photo.name, resize)
+            make = make_negative if negative else make_shot
+            shot = make((image, mask), size, photo.name, resize)
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
-            marked = MarkedShot(name, shot, photo.thumb, small, photo)
+            marked = MarkedShot(name, shot, photo.thumb, small, photo, negative)
             self.supports = self.supports.with_shots([marked], self.limits.max_shots)
             now = self._current_index()
             others = [*range(now + 1, len(self.photos)), *range(now)]
@@ -205,7 +219,7 @@ class Session:
             return name
 
     def marked_as(self, index: int) -> list[str]:
-        """Classes that an image of the list was marked as."""
+        """Classes that an image of the list was marked as, or as not being."""
         return self.supports.of_image(self.photos[index])
 
     def drop_shot(self, index: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import cast
 
@@ -28,14 +29,15 @@ def photo_list(session: Session) -> list[Picture]:
 
 
 def shot_list(session: Session) -> list[Picture]:
-    """The supports, class by class, each mask in the colour of its class."""
+    """The supports, class by class, each mask in the colour of its class, or black where it marks
+    what is not the class."""
     colours = label_palette(len(session.supports.classes))
     pictures = []
     for shot in session.supports.by_class():
         colour = colours[session.supports.classes.index(shot.class_name) + 1][::-1]
-        both = ((0, 0, 0), colour)
+        both = ((0, 0, 0), (0, 0, 0) if shot.negative else colour)
         picture = overlay_labels(shot.thumb, shot.thumb_mask, both, outline_part=OUTLINE_PART)
-        pictures.append((_rgb(picture), f'{shot.class_name} ({shot.shot.source})'))
+        pictures.append((_rgb(picture), f'{shot.title} ({shot.shot.source})'))
     return pictures
 
 
@@ -72,11 +74,12 @@ def support_summary(session: Session) -> str:
     """How many objects of which class are marked, with the colours."""
     if not session.supports:
         return '<p class="note">Nothing marked yet. One object per class is enough to begin.</p>'
-    counts = [
-        (name, sum(shot.class_name == name for shot in session.supports.shots))
-        for name in session.supports.classes
-    ]
-    items = [f'{swatch(i)}{escape(name)}: {count}' for i, (name, count) in enumerate(counts, 1)]
+    counts = Counter(shot.title for shot in session.supports.shots)
+    items = []
+    for i, name in enumerate(session.supports.classes, 1):
+        others = counts[f'not {name}']
+        more = f', not: {others}' if others else ''
+        items.append(f'{swatch(i)}{escape(name)}: {counts[name]}{more}')
     return f'<p class="legend">{"".join(f"<span>{item}</span>" for item in items)}</p>'
 
 

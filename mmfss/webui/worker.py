@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from mmfss.apis import FewShotInferencer
 from mmfss.apis.prompts import Prompt, Proposer
-from mmfss.configs import DEFAULT_CONFIG
+from mmfss.configs import DEMO_CONFIG
 
 T = TypeVar('T')
 
@@ -31,13 +31,13 @@ class Proposes(Protocol):
 class ModelChoice:
     """Which model was asked for on the command line; goes into the command that visitors get."""
 
-    config: str = DEFAULT_CONFIG
+    config: str = DEMO_CONFIG
     weights: str | None = None
 
     @property
     def is_default(self) -> bool:
         """Is it the embedded default, which knows generated shapes only?"""
-        return Path(self.config).stem == DEFAULT_CONFIG
+        return Path(self.config).stem == DEMO_CONFIG
 
 
 class ModelWorker:

@@ -1,4 +1,4 @@
-"""Each support predicted from the others: figures against plain loops, thresholds, what is named."""
+"""Each support predicted from the others: figures by plain loops, thresholds, what is named."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmfss.apis.support import SupportSet, as_mask, check_classes, make_shot
+from mmfss.apis.support import SupportSet, as_mask, check_classes, make_negative, make_shot
 
 SIZE = 32
 
@@ -32,8 +32,10 @@ def support():
 
 def _same(a, b):
     assert a.classes == b.classes and a.image_size == b.image_size
+    assert set(a.negatives) == set(b.negatives)
     for name in a.classes:
-        for one, other in zip(a.shots[name], b.shots[name], strict=True):
+        some = (*a.shots[name], *a.negatives.get(name, ()))
+        for one, other in zip(some, (*b.shots[name], *b.negatives.get(name, ())), strict=True):
             assert np.array_equal(one.image, other.image)
             assert np.array_equal(one.mask, other.mask)
             assert (one.shape, one.source) == (other.shape, other.source)
@@ -56,6 +58,61 @@ def test_file_gives_back_the_same(support, tmp_path):
     support.save(tmp_path / 's.safetensors')
     assert (tmp_path / 's.safetensors').read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ['s.safetensors']
+
+
+@pytest.fixture
+def with_negatives():
+    pairs = [(_image(i), _mask()) for i in range(3)]
+    negatives = {'dog': [], 'cat': [_image(7), (_image(8), _mask(value=255))]}
+    return SupportSet.build({'cat': pairs[:1], 'dog': pairs[1:]}, SIZE, negatives=negatives)
+
+
+def test_negatives_are_an_image_or_a_marked_part_of_one(with_negatives):
+    (first, second), shot = with_negatives.negatives['cat'], with_negatives.shots['cat'][0]
+    assert set(with_negatives.negatives) == {'cat'}
+    assert first.mask.shape == (SIZE, SIZE) and (first.mask == 1).all()
+    np.testing.assert_array_equal(second.mask, shot.mask)
+    assert (first.source, second.source) == ('negative 1 of \'cat\'', 'negative 2 of \'cat\'')
+    all_of_it = make_negative((_image(), np.ones((40, 60), bool)), SIZE, 'n')
+    np.testing.assert_array_equal(all_of_it.mask, first.mask)
+    shots, negatives = with_negatives.pairs()
+    assert [len(some) for some in shots] == [1, 2] and [len(some) for some in negatives] == [2, 0]
+
+
+def test_negatives_are_kept_in_a_file_of_version_2(support, with_negatives, tmp_path):
+    for kind, version in ((support, 1), (with_negatives, 2)):
+        path = tmp_path / f'{version}.safetensors'
+        kind.save(path)
+        with safe_open(path, 'pt') as file:
+            content = json.loads(file.metadata()['mmfss-support'])
+            assert any(key.startswith('not_') for key in file.keys()) == (version == 2)  # noqa: SIM118
+        assert content['version'] == version
+        assert any('negatives' in entry for entry in content['classes']) == (version == 2)
+        _same(kind, SupportSet.load(path))
+    _rewritten(path, tensors={'not_mask.0.1': torch.zeros(9, dtype=torch.uint8)})
+    with pytest.raises(ValueError, match=r'2\.safetensors is damaged'):
+        SupportSet.load(path)
+
+
+@pytest.mark.parametrize(
+    'negatives, message',
+    [
+        ([_image()], "negatives must be a dict {'cat': .*got list"),
+        (
+            {'dog': [_image()]},
+            "'dog' has negatives and no support; the classes with .* are cat. Ma",
+        ),
+        ({'cat': _image()}, "negatives of 'cat' must be a list of images or .image, mask. pairs"),
+        ({'cat': [(_image(),)]}, "negative 1 of 'cat' must be an image or a pair"),
+        ({'cat': [(_image(), np.zeros((40, 60), bool))]}, 'marks nothing as not the class; draw'),
+        ({'cat': [(_image(), _mask((60, 40)))]}, 'they must be equal; an EXIF tag'),
+        ({'cat': ['nowhere.jpg']}, 'nowhere.jpg'),
+    ],
+)
+def test_negatives_that_cannot_be(negatives, message):
+    pairs = {'cat': [(_image(), _mask())]}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        SupportSet.build(pairs, SIZE, negatives=negatives)
 
 
 def _rewritten(path, tensors=None, text=None, **changes):
@@ -84,7 +141,7 @@ def test_other_formats_versions_and_damage(support, tmp_path):
         SupportSet.load(path)
     path.write_bytes(whole)
     _rewritten(path, version=7)
-    with pytest.raises(ValueError, match='version 7, this mmfss reads 1'):
+    with pytest.raises(ValueError, match='version 7, this mmfss reads 1 and 2'):
         SupportSet.load(path)
 
 

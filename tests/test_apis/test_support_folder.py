@@ -100,6 +100,73 @@ def test_values_of_two_value_masks(tmp_path, inferencer):
     assert np.unique(support.shots['cup'][1].mask).tolist() == [0, 1, 255]
 
 
+@pytest.mark.parametrize(
+    'form, png',
+    [
+        ('{c}/{n}{i}.jpg {c}/{n}{i}.png', False),
+        ('{c}/images/{n}{i}.png {c}/masks/{n}{i}.png', True),
+        ('images/{c}/{n}{i}.jpg masks/{c}/{n}{i}.png', False),
+        ('inner', False),  # the folder not beside images and masks
+    ],
+)
+def test_negatives_of_a_folder(tmp_path, inferencer, form, png):
+    """An image alone, one with a mask, one with a prompt; none of them is a support."""
+    shots, others = form, form
+    if form == 'inner':
+        shots, others = (
+            '{c}/images/{n}{i}.jpg {c}/masks/{n}{i}.png',
+            '{c}/{n}{i}.jpg {c}/{n}{i}.png',
+        )
+    names = [text.format(c='cup', n='', i=0) for text in shots.split()]
+    photo(tmp_path / names[0]), mask(tmp_path / names[1])
+    photo(tmp_path / shots.split()[0].format(c='bowl', n='', i=0))
+    mask(tmp_path / shots.split()[1].format(c='bowl', n='', i=0))
+    alone, marked, prompted = (
+        tuple(tmp_path / text.format(c='cup', n='not/', i=i) for text in others.split())
+        for i in range(3)
+    )
+    photo(alone[0], 5)
+    photo(marked[0], 6), mask(marked[1])
+    photo(prompted[0], 7)
+    prompted[1].parent.mkdir(parents=True, exist_ok=True)
+    prompted[1].with_suffix('.json').write_text(json.dumps(dict(box=[20, 10, 40, 30])))
+    support, from_prompts = read_support(tmp_path, inferencer)
+    assert from_prompts == [str(prompted[0])]
+    assert support.classes == ('bowl', 'cup') and set(support.negatives) == {'cup'}
+    assert [len(some) for some in support.shots.values()] == [1, 1]
+    first, second, third = support.negatives['cup']
+    wanted = SupportSet.build(
+        {'cup': [(marked[0], marked[1])]}, S, negatives={'cup': [alone[0], marked]}
+    ).negatives['cup']
+    for found, other in zip((first, second), wanted):
+        np.testing.assert_array_equal(found.image, other.image)
+        np.testing.assert_array_equal(found.mask, other.mask)
+    assert (third.mask == 1).any() and third.source == str(prompted[0])
+
+
+def test_png_negatives_beside_each_other(tmp_path, inferencer):
+    """In one folder a PNG without a photo is an image, and a mask that has lost its photo is not
+    taken for one."""
+    root = class_folder(tmp_path, cup=1)
+    photo(root / 'cup/not/a.png')
+    assert len(read_support(root, inferencer)[0].negatives['cup']) == 1
+    mask(root / 'cup/Not/b.png')
+    with pytest.raises(ValueError, match=r'Not/b\.png looks like a mask, and there is no image of'):
+        read_support(root, inferencer)
+
+
+def test_negatives_of_no_class(tmp_path, inferencer):
+    root = class_folder(tmp_path, cup=1)
+    photo(root / 'bowl/not/a.jpg')
+    with pytest.raises(
+        ValueError, match=r'1 classes .*: bowl; add .* .those in its folder not are'
+    ):
+        read_support(root, inferencer)
+    photo(root / 'not/a.jpg')
+    with pytest.raises(ValueError, match=r'/not is of no class; .* of that class, .*/<class>/not'):
+        read_support(root, inferencer)
+
+
 def test_class_values(tmp_path, inferencer):
     """Each class of an image gets a shot; the other one is background; order of classes.txt."""
     photo(tmp_path / 'images/a.jpg')
@@ -298,6 +365,19 @@ def test_picture():
     assert picture[24 + 44, 4 + 60].tolist() == colour.tolist()  # the outline
     assert picture[24 + 150, 4 + 150].tolist() == [75] * 3  # dull
     assert (picture[24 + 90 :, 4 + 176 + 4 : 4 + 176 + 356] == picture[-1, -1]).all()  # 88 high
+
+
+def test_picture_of_negatives():
+    """A row of their own, marked in black."""
+    positives = pairs((100, 100))
+    negatives = {'a': [positives[0], positives[0][0]]}
+    support = SupportSet.build({'a': positives}, S, negatives=negatives)
+    picture = draw_support(support)
+    assert picture.shape == (2 * (24 + 176 + 4), 4 + 2 * (176 + 4), 3)
+    row = 24 + 176 + 4
+    assert picture[row + 24 + 66, 4 + 66].tolist() == [45] * 3  # 0.45 of 100
+    assert picture[row + 24 + 44, 4 + 60].tolist() == [0] * 3  # the outline
+    assert picture[row + 24 + 150, 4 + 180 + 150].tolist() == [45] * 3  # all of the second
 
 
 def test_many_shots_wrap_and_are_capped():

@@ -10,7 +10,6 @@ from torch import nn
 from mmfss.checkpoints import conversion
 from mmfss.encoders.dinov2 import ARCHS as DINOV2_ARCHS
 from mmfss.encoders.dinov2 import DINOv2ViT
-from mmfss.encoders.sam2.archs import ARCHS
 from mmfss.encoders.sam2.model import build_sam2
 from mmfss.files import sha256_of
 
@@ -227,20 +226,6 @@ def test_models_without_weights_have_the_names_and_shapes_of_real_ones(model):
     heavy = [k for k, v in light.items() if k.endswith('proj.weight')]
     assert heavy and all(light[k].device.type == 'meta' for k in heavy)
     assert torch.empty(1).device.type == 'cpu'  # no longer in force
-
-
-@pytest.mark.parametrize('arch', ARCHS)
-def test_every_official_sam2_is_known_by_its_shapes(arch):
-    sam2 = conversion.without_weights(lambda: build_sam2(arch))
-    assert conversion.sam2_name({f'sam2.{k}': v for k, v in sam2.state_dict().items()}) == arch
-
-
-@pytest.mark.parametrize('arch', DINOV2_ARCHS)
-def test_every_official_dinov2_is_known_by_its_shapes(arch):
-    vit = conversion.without_weights(lambda: DINOv2ViT(**DINOV2_ARCHS[arch]))
-    state = {f'dino.{k}': v for k, v in vit.state_dict().items()}
-    assert conversion.dinov2_name(state) == arch
-    assert conversion.dinov2_name({**state, 'dino.register_tokens': torch.ones(1)}) is None
 
 
 def test_weights_of_another_known_arch_name_the_option(model):

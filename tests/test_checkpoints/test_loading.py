@@ -160,16 +160,17 @@ def test_official_weights_need_a_name():
         sam2_of(tiny_arch(), 'official').load_pretrained()
 
 
-def test_official_address_is_that_of_the_arch(monkeypatch):
+def test_the_official_file_is_that_of_the_arch(monkeypatch):
     asked = []
     monkeypatch.setattr(
         'mmfss.encoders.sam2.model.load_strict',
         lambda _, path, **options: asked.append((path, options)),
     )
+    monkeypatch.setattr('mmfss.encoders.sam2.model.official_file', lambda *of: '/'.join(of))
     model = sam2_of(tiny_arch(), 'official')
     for model.arch in ARCHS:
         model.load_pretrained()
-    assert [path for path, _ in asked] == [url for _, url in ARCHS.values()]
+    assert [path for path, _ in asked] == [f'sam2/{name}' for name in ARCHS]
     assert all(options['key'] == 'model' for _, options in asked)
 
 

@@ -61,14 +61,16 @@ def test_keys_and_shapes_are_official(name):
     assert {k.removeprefix('vit.') for k in encoder.state_dict()} == set(shapes)
 
 
-def test_official_addresses():
-    for name, code in (('small', 'vits14'), ('base', 'vitb14'), ('large', 'vitl14')):
+def test_official_weights_are_those_of_the_arch_and_asked_for_when_loaded(monkeypatch):
+    monkeypatch.setattr('mmfss.encoders.dinov2.official_file', lambda *of: '/'.join(of))
+    asked = []
+    monkeypatch.setattr(
+        'mmfss.encoders.dinov2.load_strict', lambda model, path, **options: asked.append(path)
+    )
+    for name in OFFICIAL:
         with torch.device('meta'):
-            address = DINOv2(name).checkpoint
-        assert (
-            address
-            == f'https://dl.fbaipublicfiles.com/dinov2/dinov2_{code}/dinov2_{code}_pretrain.pth'
-        )
+            DINOv2(name).load_pretrained()
+    assert asked == [f'dinov2/{name}' for name in OFFICIAL] and list(OFFICIAL) == list(ARCHS)
     assert ARCHS['giant']['ffn_layer'] == 'swiglu'
 
 

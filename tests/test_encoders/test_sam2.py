@@ -22,7 +22,7 @@ GRID = SIZE // 16
 
 def upstream(base: str) -> SAM2Base:
     """The sam2 package's own build of the tiny architecture."""
-    path = Path(sam2.__file__).parent / ARCHS[base][0]
+    path = Path(sam2.__file__).parent / ARCHS[base]
     overrides = {k: v for k, v in tiny_arch(base).items() if k != 'base'}
     rope = dict(feat_sizes=[GRID, GRID])
     layer = dict(layer=dict(self_attention=rope, cross_attention=rope))

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from sam2.modeling.sam2_utils import LayerNorm2d
 from tiny_models import SIZE, encoded, tiny_arch
 
+from mmfss.checkpoints.official import WEIGHTS
 from mmfss.encoders.sam2.archs import ARCHS
 from mmfss.encoders.sam2.model import build_sam2
 from mmfss.encoders.sam2.native_norm import NativeLayerNorm2d
@@ -47,7 +48,7 @@ def shapes(model) -> dict:
 
 @pytest.mark.parametrize('name', sorted(COUNTS))
 def test_keys_are_those_of_the_package(without_memory, name):
-    path = Path(sam2.__file__).parent / ARCHS[name][0]
+    path = Path(sam2.__file__).parent / ARCHS[name]
     theirs = shapes(instantiate(OmegaConf.load(path).model, _recursive_=True))
     calibrated = dict(type='SupportCalibratedMemoryAttention')
     ours = shapes(build_sam2(name, memory_attention=calibrated))
@@ -57,11 +58,9 @@ def test_keys_are_those_of_the_package(without_memory, name):
 
 
 @pytest.mark.smoke
-def test_names_and_addresses():
+def test_each_name_has_official_weights():
     assert sorted(ARCHS) == sorted(COUNTS)
-    base = 'https://dl.fbaipublicfiles.com/segment_anything_2'
-    assert ARCHS['sam2_small'][1] == f'{base}/072824/sam2_hiera_small.pt'
-    assert ARCHS['sam2.1_base_plus'][1] == f'{base}/092824/sam2.1_hiera_base_plus.pt'
+    assert [one.arch for one in WEIGHTS.values() if one.kind == 'sam2'] == list(ARCHS)
 
 
 @pytest.mark.parametrize('name', ['sam2_medium', 'small', None, 3, dict(image_encoder={})])

@@ -8,6 +8,7 @@ A method of one's own is asked the same by a config of it (``docs/own_method.md`
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -32,12 +33,14 @@ from tiny_models import METHODS, episodes, inputs_of, samples_of
 from torch import Tensor
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.nway import encode_classes, segment_classes
 from mmfss.batching import cat, repeat_all, repeat_each, take
 from mmfss.checkpoints.record import describe_run
 from mmfss.commands import test as testing
 from mmfss.commands.label import label
 from mmfss.datasets.folds import get_split
-from mmfss.methods.base import FewShotModel, Segmentation
+from mmfss.functional import RESIZES
+from mmfss.methods.base import FewShotModel, Negatives, Segmentation
 from mmfss.visualization.episodes import GAP
 from mmfss.webui.session import Session
 from mmfss.webui.uploads import Limits
@@ -247,6 +250,72 @@ def test_ignored_pixels_of_supports_count_as_background(model):
     assert torch.equal(run(model, data).logits, run(model, plain).logits)
 
 
+# ------------------------------------------------------------------------------------ negatives
+def negatives_of(model: FewShotModel, data: dict[str, Tensor]) -> Negatives:
+    """Of each episode its supports' objects in other images, as what is not the class."""
+    features = model.encode_image(data['support'].flatten(0, 1), 'support')
+    return Negatives(features, (data['support_mask'] == 1).to(torch.uint8))
+
+
+@torch.no_grad()
+def test_negatives_are_batches_and_matter(model):
+    """A method takes them or has no such argument; what it makes of them is a batch, and changes
+    what it finds."""
+    data, other = some(model, 3, 2), some(model, 3, 1, seed=7)
+    features = model.encode_image(data['support'].flatten(0, 1), 'support')
+    if not model.takes_negatives:
+        assert 'negatives' not in inspect.signature(model.encode_support).parameters
+        return
+    plain = model.encode_support(features, data['support_mask'])
+    assert_equal(model.encode_support(features, data['support_mask'], None), plain)
+    given = negatives_of(model, other)
+    state = model.encode_support(features, data['support_mask'], given)
+    query = model.encode_image(data['query'])
+    found = model.segment(query, state).logits
+    assert found.isfinite().all()
+    assert not torch.equal(found, model.segment(query, plain).logits)
+    parts = []
+    for i in range(3):
+        rows = slice(i, i + 1)
+        shots = take(features, slice(2 * i, 2 * i + 2))
+        one = Negatives(take(given.features, rows), given.masks[rows])
+        parts.append(model.encode_support(shots, data['support_mask'][rows], one))
+        assert_near(model.segment(take(query, rows), parts[-1]).logits, found[rows])
+    for one, whole in zip(leaves(cat(parts)), leaves(state), strict=True):
+        assert_near(one, whole)
+    # what is marked as not the class is not marked by it: its own object, of all things
+    own = model.encode_support(features, data['support_mask'], negatives_of(model, data))
+    before, after = model.segment(query, plain).logits, model.segment(query, own).logits
+    assert (after >= 0).sum() <= (before >= 0).sum()
+
+
+@torch.no_grad()
+def test_classes_with_and_without_negatives_side_by_side(model, name):
+    rng = np.random.default_rng(0)
+    side = model.image_size
+
+    def pair() -> tuple[np.ndarray, np.ndarray]:
+        marked = np.zeros((side, side), np.uint8)
+        marked[8:40, 10:50] = 1
+        return rng.integers(0, 255, (side, side, 3), np.uint8), marked
+
+    classes = [[pair()], [pair(), pair()], [pair()], [pair()]]
+    negatives = [[], [pair()], [pair(), pair()], []]
+    if not model.takes_negatives:
+        with pytest.raises(ValueError, match=f'{name} takes no negatives .*PrototypeMatcher'):
+            encode_classes(model, classes, negatives)
+        return
+    states = encode_classes(model, classes, negatives)
+    assert sorted(group.members for group in states.groups) == [(0, 3), (1,), (2,)]
+    features = model.encode_image(some(model, 2)['query'])
+    found = segment_classes(model, features, states)
+    for i in range(4):
+        alone = encode_classes(model, classes[i : i + 1], negatives[i : i + 1])
+        one = segment_classes(model, features, alone)
+        assert_near(one.logits[:, 0], found.logits[:, i])
+        assert_near(one.scores[:, 0], found.scores[:, i])
+
+
 # ----------------------------------------------------------------------------- encoders and cache
 def test_cached_is_computed_bit_for_bit(model, name, tmp_path):
     data = some(model, 2, 2)
@@ -255,7 +324,8 @@ def test_cached_is_computed_bit_for_bit(model, name, tmp_path):
     first = make(name, feature_cache=cache)
     assert_equal(run(first, data).logits, plain.logits)  # put there
     stats = first.encoding.cache.stats
-    assert stats.misses == stats.written == 6 * len(first.query_encoders)
+    per_image = (2, first.query_encoders), (4, first.support_encoders)
+    assert stats.misses == stats.written == sum(n * len(names) for n, names in per_image)
     assert_equal(run(first, data).logits, plain.logits)  # from memory
     assert stats.memory_hits == stats.misses
     later = make(name, feature_cache=dict(cache, memory_bytes=0))
@@ -485,7 +555,7 @@ SEGMENTOR = '''
 _base_ = '{repo}/configs/_base_/datasets/few_shot_segmentor.py'
 model = {model}
 test_pipeline = [
-    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side})),
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=({side}, {side}), **{resize}),
     dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 test_dataloader = dict(dataset=dict(
     data_root='{root}', metainfo=dict(classes={classes}), pipeline=test_pipeline))
@@ -499,6 +569,7 @@ def test_door_segmentor_in_mmseg(doors, name, model, tmp_path):
     config = tmp_path / f'segmentor_{name}.py'
     text = SEGMENTOR.format(
         repo=tiny_runs.REPO.as_posix(), model=held, side=model.image_size,
+        resize=RESIZES[model.resize],
         root=doors.folder.as_posix(), classes=list(segmentor_cases.META),
     )  # fmt: skip
     config.write_text(text)

@@ -36,13 +36,21 @@ if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installe
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from parity_fssam import FSSAM
+from parity_gf_sam import GFSAM
+from parity_insid3 import INSID3
 from parity_metric import check_metric
 from parity_reference import Comparer, Reference, Row, check_case
+from parity_sam2_baseline import SAM2Baseline
 
 import mmfss  # noqa: F401  (registers the models)
 
 #: a method of mmfss -> what computes its stages
-METHODS: dict[str, type[Comparer]] = {'FSSAM': FSSAM}
+METHODS: dict[str, type[Comparer]] = {
+    'FSSAM': FSSAM,
+    'GF-SAM': GFSAM,
+    'INSID3': INSID3,
+    'SAM2Memory': SAM2Baseline,
+}
 
 
 @dataclass

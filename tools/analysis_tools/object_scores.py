@@ -36,7 +36,7 @@ from mmfss.datasets.folds import get_split
 from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
-from mmfss.evaluation.report_text import pipes
+from mmfss.evaluation.report_text import table_lines
 from mmfss.files import write_text
 from mmfss.methods.base import FewShotModel
 from mmfss.methods.fssam.model import Trace
@@ -210,7 +210,10 @@ def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
             f'{rejected:.2f}', f'{precision:.2f}', *(f'{x:.3f}' for x in areas),
         ])  # fmt: skip
     head = ['classes', 'K', 'images with / without', 'recall', 'specificity', 'precision']
-    print('\n'.join(pipes([*head, f'ROC AUC: {names[0]}', *names[1:]], rows)), end='\n\n')
+    print(
+        '\n'.join(table_lines([[*head, f'ROC AUC: {names[0]}', *names[1:]], *rows], True)),
+        end='\n\n',
+    )
     rows = []
     for shots in sorted({shots for _, shots, _ in results}):
         same = [r for (a, b, _), r in results.items() if (a, b) == ('novel', shots)]
@@ -223,7 +226,7 @@ def report(results: dict, images: Images, novel: dict[str, int]) -> dict:
         shown = (ways['score x logit'], plain, ways['score'], ways['logit'])
         rows.append([f'{len(novel)}', f'{shots}', *(f'{x:.1f}' for x in shown), f'{least:.0f} %'])
     head = ['novel classes', 'K', 'mIoU, threshold', 'without', 'overlaps by score', 'by logit']
-    print('\n'.join(pipes([*head, 'wrong pixels in the least certain 20 %'], rows)))
+    print('\n'.join(table_lines([[*head, 'wrong pixels in the least certain 20 %'], *rows], True)))
     return figures
 
 

@@ -20,8 +20,8 @@ from mmseg.registry import DATASETS
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer
 from mmfss.commands.prompt_training import KINDS, draw_prompt, largest_object
-from mmfss.configs import DEFAULT_CONFIG, find_config
-from mmfss.evaluation.report_text import pipes
+from mmfss.configs import DEMO_CONFIG, find_config
+from mmfss.evaluation.report_text import table_lines
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', nargs='?', default=DEFAULT_CONFIG)
+    parser.add_argument('config', nargs='?', default=DEMO_CONFIG)
     parser.add_argument('weights', nargs='?')
     parser.add_argument('--checkpoint', help='as for mmfss.apis.prompts.Proposer, or "model"')
     parser.add_argument('--objects', type=int, default=60)
@@ -70,7 +70,7 @@ def main() -> None:
         figures = np.mean(values), np.median(values), np.percentile(values, 10)
         rows.append([kind, *(f'{figure:.3f}' for figure in figures)])
     print(f'{args.objects} objects\n')
-    print('\n'.join(pipes(['prompt', 'mean IoU', 'median', 'worst tenth'], rows)))
+    print('\n'.join(table_lines([['prompt', 'mean IoU', 'median', 'worst tenth'], *rows], True)))
 
 
 if __name__ == '__main__':

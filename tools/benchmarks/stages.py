@@ -22,6 +22,7 @@ from mmfss import functional
 from mmfss.features import cache, fingerprint, images
 from mmfss.methods.base import FewShotModel
 from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.sam2_memory import SAM2Memory
 
 Rule = str | Mapping[str, str]
 """Name of a stage; or, for what runs in several, names by the stage around it ('' for others)."""
@@ -57,6 +58,13 @@ def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeTy
             stages[step] = ENCODERS.get(name, name)
     if dataset is not None:
         stages[type(dataset).__getitem__] = READ
+    if isinstance(model, SAM2Memory):
+        stages.update({
+            model.sam2.encode_memory: 'support memory',
+            model.sam2.encode_pointer: 'support pointer',
+            model.sam2.memory_attention: 'attention',
+            model.sam2.decode: 'decoder',
+        })  # fmt: skip
     if isinstance(model, (FSSAM, naive.NaiveFSSAM)):
         del stages[model.segment]
         sam2, attention = model.sam2, model.sam2.memory_attention

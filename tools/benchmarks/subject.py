@@ -127,8 +127,7 @@ class Subject:
     @property
     def side(self) -> int:
         """Side S of the images that the model takes."""
-        model = self.model_config()
-        return int(model.get('sam2', model)['image_size'])
+        return int(_sized(self.model_config())['image_size'])
 
     def prepare(self) -> None:
         """Set the number of threads of this process."""
@@ -161,13 +160,13 @@ class Subject:
                 check_variables(cfg)
         method_of(cfg)
         model = {k: copy.deepcopy(v) for k, v in cfg.model.to_dict().items() if k not in FAST_ONLY}
-        sized = model.get('sam2', model)
+        sized = _sized(model)
         if 'sam2' in model:
-            sized['checkpoint'] = None
+            model['sam2']['checkpoint'] = None
         elif self.channels_last is not None:
             raise ValueError(f'--channels-last is an option of SAM 2, and {model["type"]} has none')
         if self.channels_last is not None:
-            sized['channels_last'] = self.channels_last
+            model['sam2']['channels_last'] = self.channels_last
         old = sized.setdefault('image_size', 512)
         sized['image_size'] = old if self.image_size is None else self.image_size
         for name in ('prior_encoder', 'encoder'):
@@ -220,6 +219,11 @@ class Subject:
             model = make(cfg)
             model.init_weights()
         return model.to(self.target).eval()
+
+
+def _sized(model: dict[str, Any]) -> dict[str, Any]:
+    """The part of a model's config that says the side of its images."""
+    return model if 'image_size' in model else model.get('sam2', model)
 
 
 def checked_device(name: str) -> torch.device:

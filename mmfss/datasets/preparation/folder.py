@@ -238,6 +238,11 @@ def _summary(
         (without, f'{without} images show no class'),
         (empty, f'{empty} annotations cover no pixel'),
         *((remark, remark) for remark in source.remarks),
+        (
+            source.negatives,
+            f"{len(source.negatives)} images in folders 'not' left out: an episode knows none; "
+            'mmfss label takes them as what is not the class',
+        ),
     ]
     return [
         f'  splits: {", ".join(f"{name} {len(part)}" for name, part in parts.items())}',

@@ -3,7 +3,9 @@
 ::
 
     classes   SRC/<class>/x.jpg + x.png, or SRC/<class>/{images/x.jpg,masks/x.png}, or
-              SRC/images/<class>/x.jpg + SRC/masks/<class>/x.png; masks of two values
+              SRC/images/<class>/x.jpg + SRC/masks/<class>/x.png; masks of two values.
+              In a folder SRC/<class>/not, negatives: x.jpg alone does not show the class, with a
+              mask it marks where the class is not
     values    SRC/images/x.jpg + SRC/masks/x.png + SRC/classes.txt; masks of class values
     coco      SRC/images/x.jpg + SRC/annotations.json; polygons or run-length codes
 """
@@ -23,6 +25,8 @@ LAYOUTS = ('classes', 'values', 'coco')
 PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 IMAGES = (*PHOTOS, '.png')
 PROMPT = '.json'
+NOT = 'not'
+"""Name of the folders of negatives, below that of their class."""
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
 _FORMS = (
     'expected one of: a folder per class, SRC/<class>/x.jpg with x.png; SRC/images/x.jpg with '
@@ -61,6 +65,8 @@ class Source:
         samples: Its images, sorted.
         labels: ``{category id: class id}`` of COCO.
         remarks: What was left out and why, in words.
+        negatives: Images of what their class is not, of layout 'classes'; all of an image where
+            there is no mask or prompt.
     """
 
     layout: str
@@ -69,6 +75,7 @@ class Source:
     samples: list[Sample]
     labels: dict[int, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    negatives: tuple[Sample, ...] = ()
 
 
 def find_source(
@@ -89,7 +96,7 @@ def find_source(
     Raises:
         FileNotFoundError: There is no such folder or file.
         ValueError: No known layout, images without mask or masks without image, two images or
-            masks of one name, names that a list cannot hold.
+            masks of one name, names that a list cannot hold, negatives of no class.
     """
     if not src.is_dir():
         raise FileNotFoundError(f'folder {src} not found; {_FORMS}')
@@ -143,27 +150,63 @@ def _find_classes(src: Path, prompts: bool) -> Source:
         names |= {p.name for p in _folders(src / 'masks')}
     if not names:
         raise ValueError(f'{src} has no folder of a class; {_FORMS}')
+    if NOT in map(str.casefold, names):
+        raise ValueError(
+            f'{images / NOT} is of no class; images of what a class is not go into the folder of '
+            f'that class, {images}/<class>/{NOT}'
+        )
     classes = tuple(sorted(names))
-    samples: list[Sample] = []
+    found: dict[bool, list[Sample]] = {False: [], True: []}
     others = [p.name for p in _visible(sorted(src.iterdir())) if p.is_file()]
     for class_id, name in enumerate(classes, 1):
         folder = images / name
-        masks = src / 'masks' / name if by_kind else folder
+        places = [(folder, src / 'masks' / name if by_kind else folder)]
         if not by_kind and (folder / 'images').is_dir() and (folder / 'masks').is_dir():
-            folder, masks = folder / 'images', folder / 'masks'
-        photos = _files(folder, PHOTOS if masks == folder else IMAGES)
-        drawn = _files(masks, ('.png',) if masks == folder else MASKS)
-        asked = _files(masks, (PROMPT,)) if prompts else []
-        if masks == folder:  # a PNG beside a prompt and without a photo is the photo
-            alone = {p.with_suffix('') for p in asked} - {p.with_suffix('') for p in photos}
-            photos = sorted(photos + [image for image in drawn if image.with_suffix('') in alone])
-            drawn = [mask for mask in drawn if mask not in photos]
-        others += _others(src, {folder, masks}, {*photos, *drawn, *asked})
-        there = {mask.with_suffix('') for mask in drawn}
-        drawn += [prompt for prompt in asked if prompt.with_suffix('') not in there]
-        for photo, mask in _pairs((folder, masks), photos, drawn, prompts):
-            samples.append(Sample(photo.relative_to(images).as_posix(), mask, class_id))
-    return Source('classes', images, classes, samples, remarks=_left_out(others))
+            beside = [(one, one) for one in _folders(folder) if one.name.casefold() == NOT]
+            places = [(folder / 'images', folder / 'masks'), *beside]
+        for place in places:
+            for negative, listed_there in found.items():
+                pairs, left_out = _class_pairs(src, place, prompts, negative)
+                others += left_out
+                for photo, mask in pairs:
+                    image = photo.relative_to(images).as_posix()
+                    listed_there.append(Sample(image, mask, class_id))
+    return Source(
+        'classes',
+        images,
+        classes,
+        found[False],
+        remarks=_left_out(others),
+        negatives=tuple(found[True]),
+    )
+
+
+def _class_pairs(
+    src: Path, folders: tuple[Path, Path], prompts: bool, negative: bool
+) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+    """Images with masks in two folders of a class, or in one, and other files: what lies in a
+    folder ``not``, or all else."""
+
+    def of_kind(files: Iterable[Path]) -> list[Path]:
+        inside = (map(str.casefold, file.relative_to(src).parts[:-1]) for file in files)
+        return [file for file, parts in zip(files, inside) if (NOT in parts) == negative]
+
+    folder, masks = folders
+    together = masks == folder
+    photos = of_kind(_files(folder, PHOTOS if together else IMAGES))
+    drawn = of_kind(_files(masks, ('.png',) if together else MASKS))
+    asked = of_kind(_files(masks, (PROMPT,))) if prompts else []
+    if together:  # a PNG without a photo is the photo beside a prompt, and of negatives always
+        needs = drawn if negative else asked
+        alone = {p.with_suffix('') for p in needs} - {p.with_suffix('') for p in photos}
+        photos = sorted(photos + [image for image in drawn if image.with_suffix('') in alone])
+        drawn = [mask for mask in drawn if mask not in photos]
+    known = {*photos, *drawn, *asked}
+    there = {mask.with_suffix('') for mask in drawn}
+    drawn += [prompt for prompt in asked if prompt.with_suffix('') not in there]
+    files = [file for one in {folder, masks} for file in _below(one)]
+    left_out = sorted(p.relative_to(src).as_posix() for p in of_kind(files) if p not in known)
+    return _pairs(folders, photos, drawn, prompts, alone=negative), left_out
 
 
 def _find_values(src: Path) -> Source:
@@ -230,9 +273,13 @@ def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Sour
 
 
 def _pairs(
-    folders: tuple[Path, Path], photos: list[Path], drawn: list[Path], prompts: bool = False
-) -> list[tuple[Path, Path]]:
-    """Images and masks of equal path but for the suffix."""
+    folders: tuple[Path, Path],
+    photos: list[Path],
+    drawn: list[Path],
+    prompts: bool = False,
+    alone: bool = False,
+) -> list[tuple[Path, Path | None]]:
+    """Images and masks of equal path but for the suffix; ``alone``: an image needs no mask."""
     by_stem: list[dict[str, Path]] = []
     for folder, files in zip(folders, (photos, drawn)):
         stems = defaultdict(list)
@@ -246,7 +293,7 @@ def _pairs(
             )
         by_stem.append({stem: group[0] for stem, group in stems.items()})
     images, masks = by_stem
-    lone_images = [images[stem] for stem in images if stem not in masks]
+    lone_images = [images[stem] for stem in images if stem not in masks and not alone]
     lone_masks = [masks[stem] for stem in masks if stem not in images]
     if lone_images or lone_masks:
         raise ValueError(
@@ -255,7 +302,7 @@ def _pairs(
             f'image and its mask have one name; masks are {", ".join(MASKS)} (JPEG alters values), '
             f'and .png beside their images{"; a prompt x.json may replace one" if prompts else ""}'
         )
-    return [(images[stem], masks[stem]) for stem in images]
+    return [(images[stem], masks.get(stem)) for stem in images]
 
 
 def _others(src: Path, folders: set[Path], known: set[Path]) -> list[str]:

@@ -10,26 +10,13 @@ import sam2
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-_URL = 'https://dl.fbaipublicfiles.com/segment_anything_2'
-# name: (YAML in the sam2 package, official checkpoint)
 ARCHS = {
-    f'{version}_{size}': (
-        f'configs/{version}/{version}_hiera_{letter}.yaml',
-        f'{_URL}/{date}/{version}_hiera_{size}.pt',
-    )
-    for version, date in (('sam2', '072824'), ('sam2.1', '092824'))
+    f'{version}_{size}': f'configs/{version}/{version}_hiera_{letter}.yaml'
+    for version in ('sam2', 'sam2.1')
     for size, letter in (('tiny', 't'), ('small', 's'), ('base_plus', 'b+'), ('large', 'l'))
 }
-
-
-def official_url(arch: str | dict) -> str:
-    """Where the official weights of an arch are; ValueError for an arch of your own."""
-    if isinstance(arch, dict):
-        raise ValueError(
-            "checkpoint='official' needs an arch by name; an arch of your own (a dict) has no "
-            'official weights. Give a path, or None to start from random weights.'
-        )
-    return ARCHS[arch][1]
+"""Name -> YAML in the sam2 package; official weights of the same names are in
+:mod:`mmfss.checkpoints.official`."""
 
 
 def arch_config(arch: str | dict | None) -> dict:
@@ -43,9 +30,9 @@ def arch_config(arch: str | dict | None) -> dict:
         )
     if 'image_size' in overrides:
         raise ValueError('set the side of the images in model.sam2.image_size, not in its arch')
-    path = Path(sam2.__file__).parent / ARCHS[name][0]
+    path = Path(sam2.__file__).parent / ARCHS[name]
     cfg = OmegaConf.to_container(OmegaConf.load(path).model)
-    _merge(cfg, overrides, ARCHS[name][0], 'model')
+    _merge(cfg, overrides, ARCHS[name], 'model')
     return cfg
 
 

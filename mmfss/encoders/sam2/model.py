@@ -20,10 +20,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
+from mmfss.checkpoints.official import OFFICIAL, official_file
 from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import KeptTables, keep_tables
-from mmfss.encoders.sam2.archs import arch_config, official_url
+from mmfss.encoders.sam2.archs import arch_config
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
 
@@ -74,7 +75,8 @@ class SAM2(SAM2Base, Encoder):
     to it, in two steps: trunk and neck.
 
     Attributes:
-        checkpoint: 'official', path or URL that :meth:`load_pretrained` loads, or None.
+        checkpoint: 'official', path or URL that :meth:`load_pretrained` loads, or None; a file of
+            tools/train.py too, of a method whose SAM 2 is of this arch.
         same_place: of :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 leaves
             random weights as they are.
     """
@@ -119,11 +121,13 @@ class SAM2(SAM2Base, Encoder):
 
         Raises:
             ValueError: keys missing, unexpected or of another shape, or values that are not finite.
-            FileNotFoundError: the path is not there.
+            FileNotFoundError: the file is not there; see
+                :func:`mmfss.checkpoints.official.official_file`.
         """
         if self.checkpoint is not None:
-            path = official_url(self.arch) if self.checkpoint == 'official' else self.checkpoint
-            load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})')
+            own = self.checkpoint != OFFICIAL
+            path = self.checkpoint if own else official_file('sam2', self.arch)
+            load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})', part='sam2.')
         elif self.same_place:
             start_at_same_place(self.memory_attention, self.same_place)
 
@@ -135,13 +139,18 @@ class SAM2(SAM2Base, Encoder):
         """The arch alone: a checkpoint of SAM 2 is of nothing else."""
         return self.arch
 
-    def encode_memory(self, features: SAM2Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_memory(
+        self, features: SAM2Features, masks: Tensor, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Memory of images under mask prompts.
 
         Args:
             features: of N images.
             masks: (m N, 1, S, S) float in [0, 1]: the first mask of each image, then the second of
                 each, and so on.
+            logits: (m N, 1, S, S) to be encoded in the place of ``20 m - 10``, as those of a frame
+                with user input: cut at 0 where ``binarize_mask_from_pts_for_mem_enc`` is set, a
+                switch of sam2 that is off in its YAML files.
 
         Returns:
             memory (m N, M, h, w), and its position encoding (m N, M, h, w) with the temporal
@@ -153,10 +162,10 @@ class SAM2(SAM2Base, Encoder):
             current_vision_feats=[top.flatten(2).permute(2, 0, 1)],
             feat_sizes=[top.shape[-2:]],
             # z = 20 m - 10; upstream encodes 20 sigmoid(z) - 10, so that m = 0, 1 are about -10, 10
-            pred_masks_high_res=masks * 20.0 - 10.0,
+            pred_masks_high_res=masks * 20.0 - 10.0 if logits is None else logits,
             # present or absent is decided by the mask, as upstream does for mask prompts
             object_score_logits=appears(masks) * 20.0 - 10.0,
-            is_mask_from_pts=False,
+            is_mask_from_pts=logits is not None,
         )
         # pos + tpos[num_maskmem - 1], the entry of a conditioning frame, for query memory too
         temporal = self.maskmem_tpos_enc[self.num_maskmem - 1]
@@ -215,18 +224,24 @@ class SAM2(SAM2Base, Encoder):
         return kept + (1 - present) * self.no_obj_ptr
 
     def memory_frames(
-        self, memory: Tensor, pos: Tensor, pointers: Tensor, frames: int
+        self,
+        memory: Tensor,
+        pos: Tensor,
+        pointers: Tensor,
+        frames: int,
+        times: Tensor | None = None,
     ) -> MemoryFrames:
         """Arrange B F memories, episode-major, for the memory attention.
 
         Pointers carry no position in SAM 2.0. SAM 2.1 encodes the distance in time to each
-        pointer's frame; every frame here counts as one step away, in a video that is at least
-        as long as the ``max_obj_ptrs_in_encoder`` frames that SAM 2.1 looks back on.
+        pointer's frame; without ``times`` every frame counts as one step away, in a video that is
+        at least as long as the ``max_obj_ptrs_in_encoder`` frames that SAM 2.1 looks back on.
 
         Args:
             memory, pos: (B F, M, h, w).
             pointers: (B F, D).
             frames: F.
+            times: (F,) distance of each frame, as a share of the furthest that SAM 2.1 looks back.
         """
 
         def tokens(x: Tensor) -> Tensor:
@@ -238,16 +253,18 @@ class SAM2(SAM2Base, Encoder):
             spatial=tokens(memory),
             spatial_pos=tokens(pos.expand_as(memory)),
             pointers=split,
-            pointer_pos=self._pointer_pos(split).expand_as(split),
+            pointer_pos=self._pointer_pos(split, times).expand_as(split),
         )
 
-    def _pointer_pos(self, pointers: Tensor) -> Tensor:
+    def _pointer_pos(self, pointers: Tensor, times: Tensor | None) -> Tensor:
         if not self.add_tpos_enc_to_obj_ptrs:
             return pointers.new_zeros(1)
-        # sine(t), t = 1 / (max_obj_ptrs - 1): one frame away, as a share of the most   (SAM 2.1)
-        step = torch.ones(1, device=pointers.device) / (self.max_obj_ptrs_in_encoder - 1)
+        if times is None:
+            # t = 1 / (max_obj_ptrs - 1): one frame away, as a share of the most   (SAM 2.1)
+            times = torch.ones(1, device=pointers.device) / (self.max_obj_ptrs_in_encoder - 1)
         dim = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        return self.obj_ptr_tpos_proj(get_1d_sine_pe(step, dim=dim))
+        # sine(t), the same for all tokens of a pointer: (F or 1, 1, M)
+        return self.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=dim)).unsqueeze(1)
 
     def decode(self, top: Tensor, high_res: tuple[Tensor, Tensor]) -> DecodedMasks:
         """Mask decoder with the empty prompt that SAM 2 uses while tracking.
@@ -306,8 +323,9 @@ def build_sam2(
             take it as it is (:class:`~mmfss.encoders.sam2.native_norm.NativeLayerNorm2d`). SAM 2's
             trunk gives maps with channels last; so they stay (sam2_small, 2 CPU threads: image
             encoder 5 %, mask decoder 12 % faster). The same numbers up to rounding.
-        checkpoint: what :meth:`SAM2.load_pretrained` is to load: ``official`` (the URL of
-            ``arch``), a path or URL, or None to start from random weights.
+        checkpoint: what :meth:`SAM2.load_pretrained` is to load: ``official`` (of ``arch``,
+            see :mod:`mmfss.checkpoints.official`), a path or URL, or None to start from random
+            weights.
         same_place: for these, see
             :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 for nothing.
 

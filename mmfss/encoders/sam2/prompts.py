@@ -16,8 +16,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from mmfss.checkpoints.official import OFFICIAL, official_file
 from mmfss.checkpoints.weights import check_state_dict, read_state
-from mmfss.encoders.sam2.archs import official_url
 from mmfss.encoders.sam2.model import SAM2, SAM2Features
 
 NOT_OBJECT, OBJECT, BOX_START, BOX_END = 0, 1, 2, 3
@@ -50,11 +50,11 @@ class PromptHeads(nn.Module):
         for name, value in _STABILITY.items():
             setattr(self.sam_mask_decoder, name, value)
         self.no_mem_embed = copy.deepcopy(sam2.no_mem_embed)
-        self._drawn, self._side = drawn, sam2.image_size
+        self.drawn, self.image_size = drawn, sam2.image_size
         self._encoder = [sam2]  # in a list: no part of the heads' state
         if drawn:
             self.register_buffer(_DRAWN, torch.ones(()))
-        self._adds_no_mem = sam2.directly_add_no_mem_embed
+        self.directly_add_no_mem_embed = sam2.directly_add_no_mem_embed
         self._multimask = sam2.multimask_output_in_sam
         self._few = range(sam2.multimask_min_pt_num, sam2.multimask_max_pt_num + 1)
 
@@ -72,32 +72,47 @@ class PromptHeads(nn.Module):
     def forward(
         self, features: SAM2Features, coords: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The step of ``SAM2ImagePredictor._predict``, for one prompt an image.
+        """Masks of one prompt an image, see :func:`masks_of_prompts`: three candidates for a single
+        point, else one."""
+        return masks_of_prompts(self, features, coords, labels, self.multimask(labels.shape[1]))
 
-        Args:
-            features: of N images.
-            coords: (N, P, 2) x, y in pixels of the S x S image.
-            labels: (N, P) int32: see :data:`OBJECT`; :data:`PADDING` for none.
 
-        Returns:
-            (N, M, S/4, S/4) float32 logits and (N, M) predicted IoUs; M is 3 for one point, else 1.
-        """
-        top = features.top
-        if self._adds_no_mem:  # the embedding of "no memory", as on the first frame of a video
-            top = top + self.no_mem_embed.reshape(1, -1, 1, 1)
-        # a drawn prompt is given beside the points, as dense prompt
-        masks = draw_prompts(coords, labels, self._side) if self._drawn else None
-        sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=masks)
-        logits, ious, _, _ = self.sam_mask_decoder(
-            image_embeddings=top,
-            image_pe=self.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=self.multimask(labels.shape[1]),
-            repeat_image=False,
-            high_res_features=list(features.high_res),
-        )
-        return logits.float(), ious.float()
+def masks_of_prompts(
+    heads: SAM2 | PromptHeads,
+    features: SAM2Features,
+    coords: Tensor,
+    labels: Tensor,
+    multimask: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The step of ``SAM2ImagePredictor._predict``.
+
+    Args:
+        heads: a SAM 2, or copies of its heads.
+        features: of N images with a prompt each, or of one image for all N prompts.
+        coords: (N, P, 2) x, y in pixels of the S x S image.
+        labels: (N, P) int32: see :data:`OBJECT`; :data:`PADDING` for none.
+        multimask: give three candidates, or the mask of the single-mask token.
+
+    Returns:
+        (N, M, S/4, S/4) float32 logits and (N, M) predicted IoUs; M is 3 or 1.
+    """
+    top = features.top
+    if heads.directly_add_no_mem_embed:  # that of "no memory", as on the first frame of a video
+        top = top + heads.no_mem_embed.reshape(1, -1, 1, 1)
+    # a drawn prompt is given beside the points, as dense prompt
+    drawn = isinstance(heads, PromptHeads) and heads.drawn
+    masks = draw_prompts(coords, labels, heads.image_size) if drawn else None
+    sparse, dense = heads.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=masks)
+    logits, ious, _, _ = heads.sam_mask_decoder(
+        image_embeddings=top,
+        image_pe=heads.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=multimask,
+        repeat_image=len(top) == 1 < len(coords),
+        high_res_features=list(features.high_res),
+    )
+    return logits.float(), ious.float()
 
 
 def draw_prompts(coords: Tensor, labels: Tensor, side: int) -> Tensor:
@@ -139,15 +154,15 @@ def prompt_heads(sam2: SAM2, checkpoint: str | None = None) -> PromptHeads:
             SAM 2; or a file of tools/train_prompts.py.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file; see :func:`mmfss.checkpoints.official.official_file`.
         ValueError: the weights do not fit, every key counts; or they belong to another image
             encoder: two convolutions of the decoder run in the image encoder, are trained only
             with it, and tell whether both belong together.
     """
     heads = PromptHeads(sam2)
     if checkpoint is not None:
-        if checkpoint == 'official':
-            checkpoint = official_url(sam2.arch)
+        if checkpoint == OFFICIAL:
+            checkpoint = official_file('sam2', sam2.arch)
         state = read_state(checkpoint, 'SAM 2 or of heads for prompts', 'model')
         heads = PromptHeads(sam2, drawn=_DRAWN in state)
         own = heads.state_dict()

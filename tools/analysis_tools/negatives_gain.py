@@ -1,0 +1,144 @@
+"""What it gains to mark what is not the class, with a method that takes it.
+
+    python tools/analysis_tools/negatives_gain.py configs/fss.py --method prototype --benchmark ...
+
+Each class gets K random supports and is looked for in all other images of the config's test data,
+whether they show it or not. What a person would do next is done by the truth: of a random half of
+these images the M with most wrong pixels are taken, and what is wrong in them is marked as not the
+class. The other half is then labelled with and without these negatives, and, for comparison, with
+M further supports instead. IoU, precision and recall of pixels are pooled over its images, the
+area under the ROC curve is that of the object score; all are means over classes and draws, in
+percent. FOLD and DATA_ROOT in the environment as for tools/test.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmseg.registry import DATASETS
+from object_scores import Images
+
+from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.nway import ClassState, encode_class, segment_classes
+from mmfss.batching import cat
+from mmfss.configs import find_config
+from mmfss.datasets.folds import get_split
+from mmfss.evaluation.presence import roc_auc
+from mmfss.evaluation.report_text import table_lines
+from mmfss.files import write_text
+from mmfss.methods.base import Negatives, check_takes_negatives
+
+COLUMNS = ('IoU', 'precision', 'recall', 'ROC AUC')
+
+
+def looked_for(images: Images, state: ClassState, i: int) -> tuple[np.ndarray, float]:
+    """Mask bool (S, S) of a class in an image, and its object score."""
+    found = segment_classes(images.inferencer.model, images.features[i], [state])
+    return (found.logits[0, 0] >= 0).numpy(), float(found.scores[0, 0])
+
+
+def figures_of(images: Images, state: ClassState, label: int, rows: list[int]) -> list[float]:
+    """IoU, precision, recall of the class's pixels in images, and ROC AUC of its score, percent."""
+    counts, there, scores = np.zeros(3), [], []
+    for i in rows:
+        mask, score = looked_for(images, state, i)
+        truth = images.small[i].numpy()
+        known, own = truth != 255, truth == label
+        counts += (mask & own).sum(), (mask & known).sum(), own.sum()
+        there.append(bool(own.any()))
+        scores.append(score)
+    hits, marked, real = counts
+    parts = (hits / (marked + real - hits), hits / max(marked, 1), hits / real)
+    return [100 * float(x) for x in (*parts, roc_auc(np.array(scores), np.array(there)))]
+
+
+def wrong_in(images: Images, state: ClassState, label: int, rows: list[int], most: int) -> dict:
+    """Images with most wrong pixels -> what is wrong, uint8 (S, S)."""
+    wrong = {}
+    for i in rows:
+        mask, _ = looked_for(images, state, i)
+        truth = images.small[i].numpy()
+        wrong[i] = (mask & (truth != label) & (truth != 255)).astype(np.uint8)
+    chosen = sorted(wrong, key=lambda i: -int(wrong[i].sum()))[:most]
+    return {i: wrong[i] for i in chosen if wrong[i].any()}
+
+
+def compare(images: Images, label: int, shots: int, most: int, seed: int, area: int) -> dict | None:
+    """Figures by what is shown to the method; None where too few images show the class."""
+    rng = np.random.default_rng([seed, shots, label])
+    can = rng.permutation(images.showing(label, area)).tolist()
+    if len(can) < shots + most + 4:
+        return None
+    chosen, further = can[:shots], can[shots : shots + most]
+    rest = [i for i in rng.permutation(len(images.labels)).tolist() if i not in can[: shots + most]]
+    looked_at, tested = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    if not any(images.areas[i][label] for i in tested):
+        return None
+    plain = images.state(label, chosen)
+    wrong = wrong_in(images, plain, label, looked_at, most)
+    if not wrong:
+        return None
+    masks = torch.from_numpy(np.stack(list(wrong.values())))[None]
+    negatives = Negatives(cat([images.supports[i] for i in wrong]), masks)
+    own = torch.stack([(images.small[i] == label).to(torch.uint8) for i in chosen])
+    features = cat([images.supports[i] for i in chosen])
+    told = encode_class(images.inferencer.model, features, own, negatives)
+    states = {
+        f'{shots} supports': plain,
+        f'{shots} supports, {most} negatives': told,
+        f'{shots + most} supports': images.state(label, chosen + further),
+    }
+    return {name: figures_of(images, state, label, tested) for name, state in states.items()}
+
+
+def main(argv: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='name or path of a config with test data of a benchmark')
+    parser.add_argument('weights', nargs='?', help='checkpoint')
+    parser.add_argument('--shots', type=int, nargs='+', default=[1, 5])
+    parser.add_argument('--negatives', type=int, nargs='+', default=[1, 3])
+    parser.add_argument('--sets', type=int, default=3, help='draws of each class')
+    parser.add_argument('--min-area', type=int, default=200, help='pixels of a supported object')
+    parser.add_argument('--all-classes', action='store_true', help='not the novel ones alone')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--out', type=Path, help='JSON file for the figures')
+    args = parser.parse_args(argv)
+    cfg = Config.fromfile(find_config(args.config))
+    cfg.merge_from_dict(args.cfg_options)
+    inferencer = FewShotInferencer(cfg, args.weights, device='cpu', threshold=0.0)
+    check_takes_negatives(inferencer.model)
+    episodes = cfg.test_dataloader.dataset
+    split, data = get_split(episodes.benchmark, episodes.fold), DATASETS.build(episodes.dataset)
+    images = Images(inferencer, [data.get_data_info(i) for i in range(len(data))])
+    labels = [
+        label for role in ('novel', 'base')[: 1 + args.all_classes] for label in split.ids(role)
+    ]
+    figures: dict[str, list[list[float]]] = defaultdict(list)
+    for shots in args.shots:
+        for most in args.negatives:
+            for label in labels:
+                for seed in range(args.sets):
+                    found = compare(images, label, shots, most, seed, args.min_area)
+                    for name, values in (found or {}).items():
+                        figures[f'{most} | {name}'].append(values)
+    rows, pairs = [], {}
+    for name, values in figures.items():
+        pairs[name] = dict(zip(COLUMNS, np.nanmean(values, 0).tolist()), runs=len(values))
+        shown = (f'{x:.1f}' for x in np.nanmean(values, 0))
+        rows.append([name.partition(' | ')[2], f'{len(values)}', *shown])
+    print('\n'.join(table_lines([['shown', 'runs', *COLUMNS], *rows], True)))
+    if args.out is not None:
+        write_text(args.out, json.dumps(pairs, indent=1) + '\n')
+    return pairs
+
+
+if __name__ == '__main__':
+    main()
