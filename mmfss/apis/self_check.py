@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,6 +116,26 @@ def check_support(model: FewShotModel, support: SupportSet) -> tuple[SelfCheck, 
         )
         for name, of_class in support.shots.items()
     }
+
+    def copies(name: str) -> list[EncodedShot]:
+        return _changed_copies(model, support.shots[name])
+
+    return check_encoded(model, encoded, copies)
+
+
+@torch.no_grad()
+def check_encoded(
+    model: FewShotModel,
+    encoded: Mapping[str, EncodedClass],
+    copies: Callable[[str], Sequence[EncodedShot]],
+) -> tuple[SelfCheck, ClassStates]:
+    """:func:`check_support` of classes that are encoded already.
+
+    Args:
+        model: in eval mode.
+        encoded: by name.
+        copies: gives what a class of one photo is looked for in.
+    """
     full = {name: one.state(model) for name, one in encoded.items()}
     absent = _absence(model, encoded, full)
     found: dict[str, list[SupportCheck]] = {}
@@ -126,11 +146,10 @@ def check_support(model: FewShotModel, support: SupportSet) -> tuple[SelfCheck, 
         others = _others(model, encoded[name], place, found[name])
         found[name][place] = replace(found[name][place], reason=reason, others=others)
     classes = []
-    for name, of_class in support.shots.items():
+    for name in encoded:
         single = name not in found
         if single:
-            copies = _changed_copies(model, of_class)
-            found[name] = [_found(model, copy, full[name]) for copy in copies]
+            found[name] = [_found(model, copy, full[name]) for copy in copies(name)]
         classes.append(ClassCheck(name, tuple(found[name]), absent[name], single))
     encoders = tuple(type(encoder).__name__ for encoder in model.encoders.values())
     check = SelfCheck(type(model).__name__, encoders, tuple(classes))
