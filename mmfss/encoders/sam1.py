@@ -253,9 +253,18 @@ class SAM1Prompter:
     Args:
         sam: in eval mode.
         image_size: side in pixels of the images that the prompts are on.
+        checkpoint: of other heads, which are refused: SAM 1 has its own.
+
+    Raises:
+        ValueError: a checkpoint.
     """
 
-    def __init__(self, sam: SAM1, image_size: int) -> None:
+    def __init__(self, sam: SAM1, image_size: int, checkpoint: str | None = None) -> None:
+        if checkpoint is not None:
+            raise ValueError(
+                f'SAM 1 takes prompts with its own heads, not with those of {checkpoint}; leave it '
+                'out'
+            )
         self.sam, self.scale = sam, sam.image_size / image_size
 
     @torch.no_grad()

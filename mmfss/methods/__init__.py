@@ -8,6 +8,7 @@ from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
 from .losses import SquaredDiceLoss
+from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .sam2_memory import SAM2Memory
 
@@ -19,6 +20,8 @@ __all__ = [
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
+    'PerSAM',
+    'PerSAMF',
     'PrototypeMatcher',
     'PseudoMask',
     'SAM2Memory',
