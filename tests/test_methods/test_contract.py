@@ -319,7 +319,7 @@ def test_classes_with_and_without_negatives_side_by_side(model, name):
         marked[8:40, 10:50] = 1
         return rng.integers(0, 255, (side, side, 3), np.uint8), marked
 
-    classes = [[pair()], [pair(), pair()], [pair()], [pair()]]
+    classes = [[pair()], [pair(), pair()][: model.max_shots], [pair()], [pair()]]
     negatives = [[], [pair()], [pair(), pair()], []]
     if not model.takes_negatives:
         with pytest.raises(ValueError, match=f'{name} takes no negatives .*PrototypeMatcher'):
