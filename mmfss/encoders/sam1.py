@@ -217,6 +217,7 @@ def _image_encoder(cfg: Mapping[str, Any]) -> nn.Module:
         use_rel_pos=cfg['use_rel_pos'],
         output_channels=cfg['out_chans'],
         layer_norm_eps=1e-6,
+        initializer_range=0.02,  # its default of 1e-10 gives random weights without any features
     )
     # softmax(q k^T / sqrt(d) + r) v without the attention matrix of each head in memory
     config._attn_implementation = 'sdpa'
