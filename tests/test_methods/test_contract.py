@@ -523,7 +523,9 @@ def test_door_test_and_picture(doors, name, model, tmp_path):
         [doors.config, *given, '--shots', *map(str, shots), '--out', str(out), '--work-dir',
          str(tmp_path / 'work')]
     )  # fmt: skip
-    assert len(report.runs) == len(shots) and all(0 <= r.metrics['mIoU'] <= 100 for r in report.runs)
+    assert len(report.runs) == len(shots) and all(
+        0 <= r.metrics['mIoU'] <= 100 for r in report.runs
+    )
     data = json.loads(out.with_suffix('.json').read_text())
     untrained = doors.weights is None
     for made in data['runs']:
