@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmfss.commands import preparation
 from mmfss.checkpoints.official import WEIGHTS
+from mmfss.commands import preparation
 from mmfss.commands.preparation import (
     check_start,
     set_resume,
