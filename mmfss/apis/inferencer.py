@@ -15,10 +15,12 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmfss.apis.check_result import SelfCheck
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
 from mmfss.apis.loading import choose_config, find_weights, load_model, read_config
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
+from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
 from mmfss.functional import bfloat16
@@ -124,6 +126,11 @@ class FewShotInferencer:
         return self.model.resize
 
     @property
+    def has_support(self) -> bool:
+        """Whether the model was shown something."""
+        return self._support is not None
+
+    @property
     def support(self) -> SupportSet:
         """What the model was shown.
 
@@ -161,6 +168,16 @@ class FewShotInferencer:
             FileNotFoundError, ValueError: An image or mask that cannot be used, or negatives that
                 the method does not take; the supports from before are then still there.
         """
+        support = self._checked(support, negatives)
+        with self._context():
+            states = encode_classes(self.model, *support.pairs())
+        self._support, self._states = support, states
+
+    def _checked(
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        negatives: Mapping[str, Sequence[Any]] | None,
+    ) -> SupportSet:
         if not isinstance(support, SupportSet):
             support = SupportSet.build(support, self.image_size, self.resize, negatives)
         elif negatives is not None:
@@ -171,9 +188,7 @@ class FewShotInferencer:
         support.check_image_size(self.image_size, self.resize)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
-        with self._context():
-            states = encode_classes(self.model, *support.pairs())
-        self._support, self._states = support, states
+        return support
 
     def save_support(self, path: str | os.PathLike) -> None:
         """Write the support set to a small file (safetensors, no pickle) that holds its images and
@@ -188,6 +203,35 @@ class FewShotInferencer:
                 image size.
         """
         self.set_support(SupportSet.load(path))
+
+    def check(
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]] | None = None,
+        negatives: Mapping[str, Sequence[Any]] | None = None,
+    ) -> SelfCheck:
+        """Predict each support from the others, see :mod:`mmfss.apis.self_check`. ::
+
+            found = inferencer.check({'cat': [('a.jpg', 'a_mask.png'), ...], 'cup': [...]})
+            print(found.text())
+            inferencer.threshold = found.thresholds(inferencer.threshold)
+
+        Args:
+            support, negatives: as for :meth:`set_support`, which this then does too, with one
+                encoding of each image for both. None checks what is there, and encodes it once
+                more.
+
+        Raises:
+            FileNotFoundError, ValueError: see :meth:`set_support`, and
+                :func:`mmfss.apis.self_check.check_support`.
+        """
+        if support is None:
+            with self._context():
+                return check_support(self.model, self.support)[0]
+        shown = self._checked(support, negatives)
+        with self._context():
+            found, states = check_support(self.model, shown)
+        self._support, self._states = shown, states
+        return found
 
     # ------------------------------------------------------------------ images
 

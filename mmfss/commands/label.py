@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -19,14 +20,15 @@ from mmengine.dist import init_dist
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
+from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
-from mmfss.labelling.folder import FAILED, SCORES
-from mmfss.labelling.plan import PromptsNotAccepted
+from mmfss.labelling.folder import FAILED, SCORES, known_check
+from mmfss.labelling.plan import PromptsNotAccepted, support_digest
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.run import Summary, label_folder
 
@@ -84,8 +86,17 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     )
     if args.prompt_weights and not prompted and processes.rank == 0:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
-    inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
-    inferencer.set_support(support)
+    check = processes.first(lambda: _self_check(args, inferencer, support))
+    found = {} if check is None else thresholds_in(check)
+    usual = thresholds_of((), inferencer.threshold, support.classes)
+    inferencer.threshold = thresholds_of(args.threshold, {**usual, **found}, support.classes)
+    if not inferencer.has_support:  # the process that checked them has encoded them
+        inferencer.set_support(support)
+    if check is not None:
+        info['self_check'] = check
+    title = inferencer.model.title
+    if title != type(inferencer.model).__name__ and processes.rank == 0:
+        print(f'method: {title}', file=sys.stderr)
     if support.negatives and processes.rank == 0:
         counts = (f'{name} {len(some)}' for name, some in support.negatives.items())
         print(f'images of what a class is not: {", ".join(counts)}')
@@ -102,6 +113,27 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     if processes.rank == 0:
         print(report(summary, args.out))
     return 1 if summary.failed else 0
+
+
+def _self_check(
+    args: LabelArguments, inferencer: FewShotInferencer, support: SupportSet
+) -> dict[str, Any] | None:
+    """The record of the self-check, its lines being said: of a run that is gone on with, which has
+    the thresholds of its start, else a new one. None where it is not wanted."""
+    if not args.self_check:
+        return None
+    record = None if args.overwrite else known_check(Path(args.out), support_digest(support))
+    if record is None:
+        record = inferencer.check(support).record()
+    print('\n'.join(one['line'] for one in record['classes']))
+    return record
+
+
+def thresholds_in(record: Mapping[str, Any]) -> dict[str, float]:
+    """Of the classes of a self-check that have one."""
+    return {
+        one['name']: one['threshold'] for one in record['classes'] if one['threshold'] is not None
+    }
 
 
 def _check_out(support: str, out: str) -> None:

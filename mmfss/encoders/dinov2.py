@@ -262,8 +262,8 @@ class DINOv2(Encoder):
             also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch or way of resizing, official weights of an arch that has
-            none, or a side that is not a multiple of the patch size.
+        ValueError: unknown arch or way of resizing, an arch without the official weights that are
+            asked for, or a side that is not a multiple of the patch size.
     """
 
     def __init__(
