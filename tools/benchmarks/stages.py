@@ -24,6 +24,8 @@ from mmfss.methods.base import FewShotModel
 from mmfss.methods.fssam.model import FSSAM
 from mmfss.methods.gf_sam import GFSAM
 from mmfss.methods.gf_sam import votes as gf_sam
+from mmfss.methods.insid3 import INSID3
+from mmfss.methods.insid3.matching import average_linkage, backward_votes
 from mmfss.methods.sam2_memory import SAM2Memory
 
 Rule = str | Mapping[str, str]
@@ -67,6 +69,8 @@ def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeTy
             model.masks: 'decoder',
             gf_sam.union_logits: 'union',
         })  # fmt: skip
+    if isinstance(model, INSID3):
+        stages.update({average_linkage: 'clustering', backward_votes: 'matching'})
     if isinstance(model, SAM2Memory):
         stages.update({
             model.sam2.encode_memory: 'support memory',
