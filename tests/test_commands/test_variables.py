@@ -18,7 +18,10 @@ from mmfss.commands.train import train
 from mmfss.commands.variables import check_values, check_variables, options_in_environment
 from mmfss.datasets.folds import get_split
 
-METHODS = r"\['all_foreground', 'density', 'density_lite', 'fssam', 'prototype', 'pseudo_mask', 'sam2_memory'\]"
+METHODS = (
+    r"\['all_foreground', 'density', 'density_lite', 'fssam', 'prototype', 'pseudo_mask', "
+    r"'sam2_memory'\]"
+)
 FSS = str(CONFIGS / 'fss.py')
 
 
