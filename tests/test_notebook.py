@@ -22,13 +22,13 @@ NOTEBOOK = ROOT / 'docs' / 'notebooks' / 'label_your_own_data.ipynb'
 def untrained(tmp_path, monkeypatch):
     """A repository of nothing but weights."""
     (tmp_path / 'configs').mkdir()
-    weights = tmp_path / loading.DEFAULT_WEIGHTS
+    weights = tmp_path / loading.DEMO_WEIGHTS
     weights.parent.mkdir(parents=True)
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(ROOT / 'configs/fss_sam2_shapes_1shot.py').model)
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, weights)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, 'DEFAULT_WEIGHTS', str(weights))
+    monkeypatch.setattr(loading, 'DEMO_WEIGHTS', str(weights))
     fewer = example.Example(images=26, image_size=64)
     monkeypatch.setattr(example, 'Example', lambda: fewer)
     matplotlib.use('Agg')

@@ -15,13 +15,14 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmfss.apis.check_result import SelfCheck
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
-from mmfss.apis.loading import find_weights, load_model, read_config
+from mmfss.apis.loading import choose_config, find_weights, load_model, read_config
 from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
 from mmfss.apis.prediction import Prediction, check_threshold
+from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
-from mmfss.configs import DEMO_CONFIG
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -44,7 +45,8 @@ class FewShotInferencer:
     1e-5, labels but for pixels on a border between two.
 
     Args:
-        config: name or path of a config, one that is loaded, or a model that is built.
+        config: name or path of a config, one that is loaded, or a model that is built. Without
+            config and method: what :func:`mmfss.apis.loading.choose_config` says.
         weights: checkpoint; see :func:`mmfss.apis.loading.load_model`. None with a built model.
         device: e.g. 'cuda:1'; default: the first GPU, else the CPU.
         threshold: of the object score, in [0, 1]: a class that scores below it in an image is not
@@ -61,6 +63,8 @@ class FewShotInferencer:
             of it under ``amp``. Results are equal to the last bit with ``batch_size=1`` and as many
             threads; each batch size has features of its own. None keeps none, whatever the config
             says. A model that is built has a ``feature_cache`` of its own.
+        method: name of a method, in the place of the config: 'prototype', see ``METHOD`` in the
+            README.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -69,7 +73,7 @@ class FewShotInferencer:
 
     def __init__(
         self,
-        config: str | os.PathLike | Config | FewShotModel = DEMO_CONFIG,
+        config: str | os.PathLike | Config | FewShotModel | None = None,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         threshold: float | Mapping[str, float] | None = None,
@@ -77,11 +81,14 @@ class FewShotInferencer:
         batch_size: int = 1,
         pairs: int | None = None,
         feature_cache: str | os.PathLike | None = None,
+        method: str | None = None,
     ) -> None:
         self.batch_size = integer('batch_size', batch_size, 1)
         self.pairs = optional('pairs', pairs)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
+        if method is not None and isinstance(config, (Config, FewShotModel)):
+            raise ValueError(f'method {method!r} and a {type(config).__name__} are both given')
         if isinstance(config, FewShotModel):
             if weights is not None:
                 raise ValueError('weights are given with a model that is built; load them into it')
@@ -92,7 +99,10 @@ class FewShotInferencer:
                 )
             self.model = config.eval() if device is None else config.to(device).eval()
         else:
-            cfg = config if isinstance(config, Config) else read_config(config)
+            if isinstance(config, Config):
+                cfg = config
+            else:
+                cfg = read_config(choose_config(config, method, weights))
             default = cfg.get('object_threshold', default)
             self.weights = find_weights(cfg, weights)
             self.model = load_model(cfg, self.weights, device, feature_cache, batch_size)
@@ -114,6 +124,11 @@ class FewShotInferencer:
     def resize(self) -> str:
         """How they are brought to it, out of :data:`mmfss.functional.RESIZES`."""
         return self.model.resize
+
+    @property
+    def has_support(self) -> bool:
+        """Whether the model was shown something."""
+        return self._support is not None
 
     @property
     def support(self) -> SupportSet:
@@ -153,6 +168,16 @@ class FewShotInferencer:
             FileNotFoundError, ValueError: An image or mask that cannot be used, or negatives that
                 the method does not take; the supports from before are then still there.
         """
+        support = self._checked(support, negatives)
+        with self._context():
+            states = encode_classes(self.model, *support.pairs())
+        self._support, self._states = support, states
+
+    def _checked(
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]],
+        negatives: Mapping[str, Sequence[Any]] | None,
+    ) -> SupportSet:
         if not isinstance(support, SupportSet):
             support = SupportSet.build(support, self.image_size, self.resize, negatives)
         elif negatives is not None:
@@ -163,9 +188,7 @@ class FewShotInferencer:
         support.check_image_size(self.image_size, self.resize)
         if isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, support.classes)
-        with self._context():
-            states = encode_classes(self.model, *support.pairs())
-        self._support, self._states = support, states
+        return support
 
     def save_support(self, path: str | os.PathLike) -> None:
         """Write the support set to a small file (safetensors, no pickle) that holds its images and
@@ -180,6 +203,35 @@ class FewShotInferencer:
                 image size.
         """
         self.set_support(SupportSet.load(path))
+
+    def check(
+        self,
+        support: SupportSet | Mapping[str, Sequence[tuple[ImageInput, Any]]] | None = None,
+        negatives: Mapping[str, Sequence[Any]] | None = None,
+    ) -> SelfCheck:
+        """Predict each support from the others, see :mod:`mmfss.apis.self_check`. ::
+
+            found = inferencer.check({'cat': [('a.jpg', 'a_mask.png'), ...], 'cup': [...]})
+            print(found.text())
+            inferencer.threshold = found.thresholds(inferencer.threshold)
+
+        Args:
+            support, negatives: as for :meth:`set_support`, which this then does too, with one
+                encoding of each image for both. None checks what is there, and encodes it once
+                more.
+
+        Raises:
+            FileNotFoundError, ValueError: see :meth:`set_support`, and
+                :func:`mmfss.apis.self_check.check_support`.
+        """
+        if support is None:
+            with self._context():
+                return check_support(self.model, self.support)[0]
+        shown = self._checked(support, negatives)
+        with self._context():
+            found, states = check_support(self.model, shown)
+        self._support, self._states = shown, states
+        return found
 
     # ------------------------------------------------------------------ images
 

@@ -3,30 +3,91 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmseg.registry import MODELS
 
+from mmfss.checkpoints.official import local_file, need, official_in
 from mmfss.checkpoints.record import check_arch, recorded_meta
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.configs import CONFIGS, DEMO_CONFIG, check_names, find_config
+from mmfss.configs import (
+    CONFIGS,
+    DEFAULT_METHOD,
+    DEMO_CONFIG,
+    EMBEDDED_METHOD,
+    check_names,
+    find_config,
+    find_method,
+)
 from mmfss.methods.base import FewShotModel, method_of
 from mmfss.safe_load import load_checkpoint
 
-DEFAULT_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
-"""Where ``make demo`` leaves the model of the embedded default."""
+DEMO_WEIGHTS = 'work_dirs/fss_sam2_shapes_1shot/fold0/epoch_5.pth'
+"""Where ``make demo`` leaves its model."""
 HOW_TO_GET_WEIGHTS = (
-    'Train one (tools/train.py; the official weights of SAM 2 and DINOv2 are fetched at its '
-    'start), or turn a checkpoint that the authors of FSSAM published into one of mmfss with '
-    'tools/model_converters/fssam.py (docs/checkpoints.md). To try things out, `make demo` trains '
-    f'the embedded default in minutes; it is {DEMO_CONFIG} with {DEFAULT_WEIGHTS}'
+    'Train one (tools/train.py), or turn a checkpoint that the authors of FSSAM published into one '
+    'of mmfss with tools/model_converters/fssam.py (docs/checkpoints.md). Methods that need no '
+    'training mark photos as they are: leave config and weights out, or name one with --method '
+    f'(method=...). To try things out, `make demo` trains a small FSSAM in minutes: {DEMO_CONFIG}'
 )
 
 
+def choose_config(
+    config: str | os.PathLike | None = None,
+    method: str | None = None,
+    weights: str | os.PathLike | None = None,
+) -> Path:
+    """The config that photos are marked with.
+
+    Args:
+        config: its path or name; or
+        method: the name of a method, whose config has nothing but its model. Without both: METHOD
+            in the environment; else :data:`mmfss.configs.DEFAULT_METHOD` where its official weights
+            are there, and :data:`mmfss.configs.EMBEDDED_METHOD` where they are not. Which one it is
+            is said in a line on stderr.
+        weights: a checkpoint that is given with it.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: no such method, config and method are both given, or weights without either.
+    """
+    if config is not None and method is not None:
+        raise ValueError(
+            f'config {config} and method {method} are both given; give one of them. A config that '
+            'reads METHOD from the environment, such as fss, takes it from there'
+        )
+    if config is not None:
+        return find_config(config)
+    method = method or os.environ.get('METHOD')
+    if method is not None:
+        return find_method(method)
+    if weights is not None:
+        raise ValueError(
+            f'weights {weights} are given without the config of their training; give it, or the '
+            f'method. Of the model of `make demo` it is {DEMO_CONFIG}'
+        )
+    path, note = find_method(DEFAULT_METHOD), 'no method was named, so it is'
+    wanted = list(official_in(Config.fromfile(path).model))
+    if all(local_file(one) for one in wanted):
+        names = ' and '.join(one.name for one in wanted)
+        note += f' {DEFAULT_METHOD!r}, on the official weights {names} (docs/weights.md)'
+    else:
+        path = find_method(EMBEDDED_METHOD)
+        note += (
+            f' {EMBEDDED_METHOD!r}, on a small network that needs no download: coarse (figures in '
+            'docs/weights.md). Better: `mmfss weights fetch default`, once'
+        )
+    if is_main_process():
+        print(f'note: {note}', file=sys.stderr)
+    return path
+
+
 def load_model(
-    config: str | os.PathLike | Config = DEMO_CONFIG,
+    config: str | os.PathLike | Config,
     weights: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     feature_cache: str | os.PathLike | None = None,
@@ -36,9 +97,9 @@ def load_model(
 
     Args:
         config: path or name of a config, or one that is loaded.
-        weights: checkpoint of tools/train.py or of the converter. None takes the one that
-            ``make demo`` left for the embedded default; a method without trained parameters runs
-            on its encoders' own weights; for other configs it is an error.
+        weights: checkpoint of tools/train.py or of the converter. None is for a method without
+            trained parameters, which runs on its encoders' own weights, and for the config of
+            ``make demo``, whose checkpoint is looked for; for others it is an error.
         device: default: the first GPU, else the CPU.
         feature_cache: folder to keep the features of images in; None keeps none. It takes the
             place of the config's, which belongs to the images of a benchmark.
@@ -94,9 +155,10 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str |
     """The checkpoint that :func:`load_model` loads; None for a method that needs none.
 
     Raises:
-        FileNotFoundError: It is not there.
+        FileNotFoundError: It is not there; or the method needs none, and official weights that it
+            needs are not there.
         ValueError: The config has no few-shot method; or none is given, the method has weights that
-            only a training gives, and the config is not the embedded default.
+            only a training gives, and the config is not that of ``make demo``.
     """
     method = method_of(cfg)
     if weights is not None:
@@ -105,6 +167,7 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str |
             raise FileNotFoundError(f'weights {weights} not found. {HOW_TO_GET_WEIGHTS}')
         return path
     if not method.needs_checkpoint:
+        need(official_in(cfg.model))
         return None
     if Path(cfg.filename or '').stem != DEMO_CONFIG:
         raise ValueError(
@@ -112,12 +175,11 @@ def find_weights(cfg: Config, weights: str | os.PathLike | None = None) -> str |
             f'would let mmfss fetch them. {HOW_TO_GET_WEIGHTS}'
         )
     for root in (Path(), CONFIGS.parent):
-        if (root / DEFAULT_WEIGHTS).is_file():
-            return str(root / DEFAULT_WEIGHTS)
+        if (root / DEMO_WEIGHTS).is_file():
+            return str(root / DEMO_WEIGHTS)
     raise FileNotFoundError(
-        f'the embedded default has no weights yet: {DEFAULT_WEIGHTS} is not there. Run `make demo` '
-        'once (it takes about ten minutes on two cores), or give config and weights of your own. '
-        + HOW_TO_GET_WEIGHTS
+        f'the model of `make demo` is not trained yet: {DEMO_WEIGHTS} is not there. Run it once '
+        f'(it takes about ten minutes on two cores). {HOW_TO_GET_WEIGHTS}'
     )
 
 

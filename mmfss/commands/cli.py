@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'train': (command_lines.TrainArguments, 'train:run', 'train on the base classes of a fold'),
     'test': (command_lines.Request, 'test:evaluate', 'test on its novel classes; tables of papers'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
+    'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
     'weights': (command_lines.WeightsArguments, 'weights:run', 'list and fetch official weights'),

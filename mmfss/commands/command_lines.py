@@ -247,11 +247,16 @@ class LabelArguments:
             line, relative ones to its own folder.
         out: Output folder; where it has results of an interrupted run with the same values, this
             one goes on.
-        config: Name or path.
-        weights: Checkpoint; may be left out for the default config after `make demo`.
+        method: Of configs/_base_/methods (default: one that needs no training, on official weights
+            where `mmfss weights fetch default` has put them, else on a small network; it is said
+            which).
+        config: Name or path of a config, in the place of the method.
+        weights: Checkpoint of a method that is trained.
         device: E.g. 'cpu', 'cuda:1' (default: a GPU if there is one).
-        threshold: Of the object score, for all classes or one; may be repeated (default: the
-            config's).
+        threshold: Of the object score, for all classes or one; may be repeated (default: what the
+            self-check finds for a class, else the config's).
+        self_check: Do not check the supports before the run, each predicted from the others, and
+            take the config's threshold; the check takes about as long as an image for each support.
         amp: bfloat16 autocast.
         batch_size: Images that go through the model together; more of them keep a GPU busy. With 1
             neither interruptions nor the number of processes change a byte; with more, last digits
@@ -282,13 +287,15 @@ class LabelArguments:
     images: Positional[str]
     out: Positional[str]
     _: KW_ONLY
-    config: str = DEMO_CONFIG
+    method: Annotated[str | None, _unset('NAME')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None
     threshold: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar='NUMBER|CLASS=NUMBER', help_behavior_hint=''),
     ] = ()
+    self_check: Annotated[bool, arg(help_behavior_hint='')] = True
     amp: bool = False
     batch_size: Annotated[int, arg(metavar='IMAGES')] = 1
     pairs: Annotated[int | None, _unset('NUMBER')] = None
@@ -325,12 +332,42 @@ class WeightsArguments:
 
 
 @dataclass(frozen=True)
+class CheckArguments:
+    """Check a support set, before anything is labelled: each support is predicted from the others
+    of its class and looked for by the other classes. Prints the IoU to expect of each class, the
+    threshold of its object score, supports to look at, and which method suits these photos.
+
+    Exit status: 0 it is checked, whatever was found; 2 wrong arguments or input.
+
+    Args:
+        support: As for mmfss label.
+        methods: Methods to compare (default: those that need no training and whose weights are at
+            hand); the table is that of the first, or of the one that mmfss label takes.
+        config: Config of a method that is trained, for the table.
+        weights: Its checkpoint.
+        device: E.g. 'cpu' (default: the first GPU, else the CPU).
+        amp: bfloat16 autocast.
+        prompt_weights: As for mmfss label.
+    """
+
+    support: Positional[str]
+    _: KW_ONLY
+    methods: Annotated[Sequence[str] | None, _several(str), _unset('NAME [NAME ...]')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
+    weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    device: Annotated[str | None, _unset('DEVICE')] = None
+    amp: bool = False
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+
+
+@dataclass(frozen=True)
 class WebuiArguments:
     """A web page to mark objects, label images and take masks away.
 
     Args:
-        config: Name or path.
-        weights: Checkpoint; may be left out for the default config.
+        method: As for mmfss label.
+        config: Name or path of a config, in the place of the method.
+        weights: Checkpoint of a method that is trained.
         prompt_weights: For masks from boxes and points: 'official' or a file.
         device: E.g. cuda:1 (default: the first GPU, else 'cpu').
         host: Address to listen on, by default this machine only.
@@ -340,7 +377,8 @@ class WebuiArguments:
     """
 
     _: KW_ONLY
-    config: str = DEMO_CONFIG
+    method: Annotated[str | None, _unset('NAME')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
     weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     device: Annotated[str | None, _unset('DEVICE')] = None

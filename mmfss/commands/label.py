@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -17,21 +18,23 @@ from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
+from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import LabelArguments, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
-from mmfss.configs import DEMO_CONFIG, find_config
+from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
-from mmfss.labelling.folder import FAILED, SCORES
-from mmfss.labelling.plan import PromptsNotAccepted
+from mmfss.labelling.folder import FAILED, SCORES, known_check
+from mmfss.labelling.plan import PromptsNotAccepted, support_digest
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.run import Summary, label_folder
 
-_DEFAULT_NOTE = (
-    'note: this is the small model of the embedded default, which knows generated shapes and not '
-    'photos; docs/labelling.md says how to get weights for photos (--config and --weights)'
+_DEMO_NOTE = (
+    'note: this is the small model of `make demo`, which knows generated shapes and not photos; '
+    'without --config a method is taken that does'
 )
 
 
@@ -55,7 +58,7 @@ def run(args: LabelArguments) -> int:
                 return _told(processes, f'{error}', 3)
             except OSError as error:
                 return _told(processes, f'error: {explained(error)}', 2)
-            except ValueError as error:
+            except (ValueError, ImportError) as error:  # of a network that is not installed, too
                 return _told(processes, f'error: {error}', 2)
     except KeyboardInterrupt:
         print(
@@ -75,7 +78,7 @@ def _told(processes: Processes, text: str, status: int) -> int:
 
 def _label(args: LabelArguments, processes: Processes) -> int:
     if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
-        print(_DEFAULT_NOTE, file=sys.stderr)
+        print(_DEMO_NOTE, file=sys.stderr)
     _check_out(args.support, args.out)
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
@@ -83,8 +86,17 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     )
     if args.prompt_weights and not prompted and processes.rank == 0:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
-    inferencer.threshold = thresholds_of(args.threshold, inferencer.threshold, support.classes)
-    inferencer.set_support(support)
+    check = processes.first(lambda: _self_check(args, inferencer, support))
+    found = {} if check is None else thresholds_in(check)
+    usual = thresholds_of((), inferencer.threshold, support.classes)
+    inferencer.threshold = thresholds_of(args.threshold, {**usual, **found}, support.classes)
+    if not inferencer.has_support:  # the process that checked them has encoded them
+        inferencer.set_support(support)
+    if check is not None:
+        info['self_check'] = check
+    title = inferencer.model.title
+    if title != type(inferencer.model).__name__ and processes.rank == 0:
+        print(f'method: {title}', file=sys.stderr)
     if support.negatives and processes.rank == 0:
         counts = (f'{name} {len(some)}' for name, some in support.negatives.items())
         print(f'images of what a class is not: {", ".join(counts)}')
@@ -101,6 +113,27 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     if processes.rank == 0:
         print(report(summary, args.out))
     return 1 if summary.failed else 0
+
+
+def _self_check(
+    args: LabelArguments, inferencer: FewShotInferencer, support: SupportSet
+) -> dict[str, Any] | None:
+    """The record of the self-check, its lines being said: of a run that is gone on with, which has
+    the thresholds of its start, else a new one. None where it is not wanted."""
+    if not args.self_check:
+        return None
+    record = None if args.overwrite else known_check(Path(args.out), support_digest(support))
+    if record is None:
+        record = inferencer.check(support).record()
+    print('\n'.join(one['line'] for one in record['classes']))
+    return record
+
+
+def thresholds_in(record: Mapping[str, Any]) -> dict[str, float]:
+    """Of the classes of a self-check that have one."""
+    return {
+        one['name']: one['threshold'] for one in record['classes'] if one['threshold'] is not None
+    }
 
 
 def _check_out(support: str, out: str) -> None:
@@ -122,7 +155,7 @@ def _build(
             f'--device {args.device} would be shared by {processes.world} processes; give a kind '
             "of device, e.g. 'cuda', and each takes its own"
         )
-    path = find_config(args.config)
+    path = choose_config(args.config, args.method, args.weights)
     check_values(path)
     cfg = Config.fromfile(path)
     inferencer = FewShotInferencer(

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
+from mmfss.checkpoints.official import need, official_in
 from mmfss.checkpoints.patterns import need_file
 from mmfss.commands.options import arguments_of
 
@@ -121,19 +122,22 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def check_start(cfg: Config, config: str) -> None:
-    """Check that the checkpoint which training starts from is there.
+    """Check that the weights which training starts from are there.
 
     Args:
-        cfg: its ``load_from`` is checked.
+        cfg: its ``load_from`` is checked, or where it has none, the official weights of its model.
         config: path of the config; the config that makes ``load_from`` is looked for in its
             folder and the one above.
 
     Raises:
         FileNotFoundError: no such file; the message has the command that makes it, if it is the
-            checkpoint of a config that was found.
+            checkpoint of a config that was found, or that fetches it.
     """
     path = cfg.get('load_from')
-    if path is None or '://' in path or os.path.isfile(path):
+    if path is None:
+        need(official_in(cfg.model))
+        return
+    if '://' in path or os.path.isfile(path):
         return
     remedy = 'Set load_from to a checkpoint of tools/train.py, or to None'
     found = _OF_A_RUN.search(Path(path).as_posix())

@@ -129,7 +129,7 @@ def run(args: WebuiArguments) -> int:
     try:
         with _terminable():
             _serve(args)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -141,7 +141,7 @@ def _serve(args: WebuiArguments) -> None:
     require_gradio()
     free_port(args.host, args.port)  # before the model is loaded, which takes a while
     limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
-    choice = ModelChoice(args.config, args.weights)
+    choice = ModelChoice(args.config, args.weights, args.method)
     worker = ModelWorker.load(choice, args.device, args.prompt_weights)
     with tempfile.TemporaryDirectory(prefix='mmfss_webui_', ignore_cleanup_errors=True) as root:
         page = make_page(worker, limits, Path(root))

@@ -18,6 +18,7 @@ from mmfss.checkpoints.official import (
 )
 from mmfss.commands.command_lines import WeightsArguments
 from mmfss.configs import CONFIGS, DEFAULT_METHOD, NAMED, find_method
+from mmfss.evaluation.report_text import table_lines
 from mmfss.files import PART_SUFFIX
 
 
@@ -105,18 +106,10 @@ def listing(wanted: list[Official]) -> str:
         users = ', '.join(method for method in methods if one in needs[method])
         megabytes = '' if size is None else f'{size / 1e6:.0f}'
         rows.append((one.name, megabytes, one.licence, users or '-', where))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        '  '.join(
-            text.rjust(width) if i == 1 else text.ljust(width)
-            for i, (text, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
     looked = ', then '.join(map(str, folders()))
     return '\n'.join(
         [
-            *lines,
+            *table_lines(rows, in_markdown=False),
             '',
             f'Looked for in {looked}; {VARIABLE} sets another folder. The methods are those whose '
             'configs take them as they stand.',

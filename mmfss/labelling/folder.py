@@ -114,6 +114,26 @@ def write_run(out: Path, settings: Mapping[str, Any], info: Mapping[str, Any]) -
     write_text(out / RUN, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
 
 
+def known_check(out: Path, support: str) -> dict[str, Any] | None:
+    """The record of the self-check that a run in the folder began with.
+
+    Args:
+        out: the folder, which need not be there.
+        support: digest of the supports that it is to be of.
+
+    Returns:
+        None where there is no run, or it made none, or of other supports; whatever else is wrong
+        with the folder is said by :func:`check_run`.
+    """
+    try:
+        content = json.loads((out / RUN).read_text(encoding='utf-8'))
+        if content['format'] == FORMAT and content['settings']['support'] == support:
+            return dict(content['info']['self_check'])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
 def _read(run: Path) -> dict[str, Any]:
     try:
         content = json.loads(run.read_text(encoding='utf-8'))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfss.configs import DEMO_CONFIG
 from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import write_scores
@@ -71,8 +70,8 @@ def export(session: Session) -> list[Path]:
 def command(choice: ModelChoice, threshold: float) -> str:
     """The command line that labels a folder in the same way."""
     words = ['python', 'tools/label.py', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
-    if choice.config != DEMO_CONFIG:
-        words += ['--config', choice.config]
-    if choice.weights is not None:
-        words += ['--weights', choice.weights]
+    for name in ('method', 'config', 'weights'):
+        value = getattr(choice, name)
+        if value is not None:
+            words += [f'--{name}', value]
     return shlex.join(words)

@@ -12,10 +12,6 @@ BRUSH, BOX, POINT, BESIDE = 'Brush', 'Box', 'Point on it', 'Point beside it'
 HEAD = """# Show a few, label the rest
 Mark an object in one or more images, name its class, and see it marked in your other images."""
 
-DEFAULT_NOTE = """<p class="notice"><b>This model is for trying the page out.</b> It was trained on
-generated shapes only and does not know photos. To get weights for photos and start the page with
-them, see <code>docs/labelling.md</code>.</p>"""
-
 SHOW = 'Load images, mark an object in each, and name its class. One per class is enough to begin.'
 LABEL = 'Drop the images to label. Each is marked with the classes that were found in it.'
 NOT_IT = (
@@ -79,17 +75,17 @@ class Layout:
 
     Args:
         threshold: of the object score, to begin with.
-        note: say that the model knows generated shapes only.
+        note: HTML that is to be known of the model; '' for nothing.
     """
 
-    def __init__(self, threshold: float, note: bool) -> None:
+    def __init__(self, threshold: float, note: str) -> None:
         with gr.Blocks(
             title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
         ) as self.blocks:
             self.session = gr.State(None, delete_callback=lambda gone: gone and gone.close())
             gr.Markdown(HEAD)
             if note:
-                gr.HTML(DEFAULT_NOTE, padding=False)
+                gr.HTML(f'<p class="notice">{note}</p>', padding=False)
             with gr.Tabs():
                 with gr.Tab('1 Show'):
                     self._show_tab()

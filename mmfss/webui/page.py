@@ -65,7 +65,7 @@ class Page(Layout):
 
     def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
         self.worker, self.limits, self.root = worker, limits, root
-        super().__init__(worker.threshold, worker.choice.is_default)
+        super().__init__(worker.threshold, worker.choice.note)
         with self.blocks:
             self._wire()
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,8 +14,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.loading import choose_config
 from mmfss.apis.prompts import Prompt, Proposer
-from mmfss.configs import DEMO_CONFIG
+from mmfss.configs import DEMO_CONFIG, EMBEDDED_METHOD
 
 T = TypeVar('T')
 
@@ -31,13 +32,25 @@ class Proposes(Protocol):
 class ModelChoice:
     """Which model was asked for on the command line; goes into the command that visitors get."""
 
-    config: str = DEMO_CONFIG
+    config: str | None = None
     weights: str | None = None
+    method: str | None = None
 
     @property
-    def is_default(self) -> bool:
-        """Is it the embedded default, which knows generated shapes only?"""
-        return Path(self.config).stem == DEMO_CONFIG
+    def note(self) -> str:
+        """What visitors are to know of it before they begin; '' for nothing."""
+        if self.config is not None and Path(self.config).stem == DEMO_CONFIG:
+            return (
+                '<b>This model is for trying the page out.</b> It was trained on generated shapes '
+                'only and does not know photos: start the page without <code>--config</code>.'
+            )
+        if self.method == EMBEDDED_METHOD:
+            return (
+                '<b>Masks are coarse here:</b> this is a small network that needs no download. For '
+                'better ones run <code>mmfss weights fetch default</code> once, and start the page '
+                'again.'
+            )
+        return ''
 
 
 class ModelWorker:
@@ -76,7 +89,7 @@ class ModelWorker:
         """Load the model that was chosen.
 
         Args:
-            choice: its config and weights.
+            choice: its config or method, and weights; the default method where it has neither.
             device: default: the first GPU, else the CPU.
             prompt_weights: see :class:`mmfss.apis.prompts.Proposer`.
 
@@ -85,7 +98,10 @@ class ModelWorker:
                 :class:`mmfss.apis.prompts.Proposer`.
         """
         weights = None if choice.weights is None else os.path.expanduser(choice.weights)
-        inferencer = FewShotInferencer(choice.config, weights, device)
+        path = choose_config(choice.config, choice.method, weights)
+        if choice.config is None:  # by its name in the command that visitors get, too
+            choice = replace(choice, method=path.stem)
+        inferencer = FewShotInferencer(path, weights, device)
         asked = None if prompt_weights is None else Proposer(inferencer, prompt_weights)
         return cls(inferencer, asked, choice)
 

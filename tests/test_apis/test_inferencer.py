@@ -206,10 +206,17 @@ def test_names_of_configs(tmp_path, monkeypatch):
         load_model('fss_sam2_pascal_1shot')
 
 
-def test_embedded_default_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmfss.apis.loading.DEFAULT_WEIGHTS', 'nowhere/epoch_5.pth')
-    with pytest.raises(FileNotFoundError, match='no weights yet: nowhere.*Run `make demo`'):
-        FewShotInferencer()
+def test_the_model_of_the_demo_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmfss.apis.loading.DEMO_WEIGHTS', 'nowhere/epoch_5.pth')
+    with pytest.raises(
+        FileNotFoundError, match='`make demo` is not trained yet: nowhere.*Run it on'
+    ):
+        FewShotInferencer('fss_sam2_shapes_1shot')
+
+
+def test_a_method_beside_what_is_loaded_is_refused(model):
+    with pytest.raises(ValueError, match="method 'prototype' and a FSSAM are both given"):
+        FewShotInferencer(model, method='prototype')
 
 
 def test_amp_keeps_the_form(model):

@@ -65,7 +65,7 @@ def test_names_methods_and_default(folder, fetched):
 @pytest.mark.parametrize(
     'words, said',
     [
-        (['fetch'], 'error: fetch what\? give names that `mmfss weights` lists'),
+        (['fetch'], r'error: fetch what\? give names that `mmfss weights` lists'),
         (['fetch', 'dinov9'], "error: there are no weights 'dinov9'; give names .*dinov2_base"),
         (['fetch', 'all-foreground'], 'error: the method all-foreground needs no official weights'),
         (['where', 'dinov9'], "there are no weights 'dinov9'"),

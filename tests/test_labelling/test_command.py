@@ -166,12 +166,13 @@ def test_what_has_no_effect_is_said(case, tmp_path, capsys):
     assert 'left out by their ending: 1 .heic, 2 .txt' in said.out
 
 
-def test_the_embedded_default_says_what_it_knows(case, in_tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('mmfss.apis.loading.DEFAULT_WEIGHTS', 'no/such.pth')
-    assert label([str(case.support), str(case.images), 'out']) == 2
+def test_the_model_of_the_demo_says_what_it_knows(case, in_tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('mmfss.apis.loading.DEMO_WEIGHTS', 'no/such.pth')
+    command = [str(case.support), str(case.images), 'out', '--config', 'fss_sam2_shapes_1shot']
+    assert label(command) == 2
     note, error = capsys.readouterr().err.splitlines()
-    assert 'knows generated shapes and not photos; docs/labelling.md' in note
-    assert error.startswith('error: the embedded default has no weights yet')
+    assert 'knows generated shapes and not photos; without --config a method is taken' in note
+    assert error.startswith('error: the model of `make demo` is not trained yet')
 
 
 def test_the_dataset_of_a_folder_with_quotes(case, tmp_path):

@@ -74,7 +74,7 @@ def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo
     assert [file.name for file in export(session)] == ['support.safetensors']
 
 
-def test_the_command_names_what_differs_from_the_default_and_is_quoted():
+def test_the_command_names_the_model_and_is_quoted():
     assert command(ModelChoice(), 0.7) == (
         'python tools/label.py support.safetensors IMAGES OUT --threshold 0.7'
     )
@@ -82,17 +82,18 @@ def test_the_command_names_what_differs_from_the_default_and_is_quoted():
     assert shlex.split(line)[5:] == [
         '--threshold', '0.55', '--config', 'my config.py', '--weights', 'a b.pth'
     ]  # fmt: skip
+    assert command(ModelChoice(method='gf_sam'), 0.7).endswith(' --threshold 0.7 --method gf_sam')
 
 
 def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
-    """The embedded default with random weights, labelled by the page and by the command shown."""
+    """The model of the demo with random weights, labelled by the page and by the command shown."""
     label = pytest.importorskip('mmfss.commands.label').label
     weights = tmp_path / 'random weights.pth'
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MODELS.build(Config.fromfile(find_config('fss_sam2_shapes_1shot')).model)
     torch.save(dict(state_dict=model.state_dict(), meta={}), weights)
-    choice = ModelChoice(weights=str(weights))
+    choice = ModelChoice('fss_sam2_shapes_1shot', str(weights))
     worker = ModelWorker(FewShotInferencer(choice.config, weights, 'cpu'), None, choice)
     session = Session(worker, Limits(), tmp_path)
     session.add_photos([photo('a.png', 0)])

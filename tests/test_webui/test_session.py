@@ -98,7 +98,7 @@ def test_without_prompts_the_brush_is_left(tiny_model, photo, tmp_path, monkeypa
     # weights that were asked for must be there
     monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_: inferencer)
     with pytest.raises(ValueError, match='^Matcher takes no boxes$'):
-        ModelWorker.load(ModelChoice(), prompt_weights='some.pth')
+        ModelWorker.load(ModelChoice(method='prototype'), prompt_weights='some.pth')
 
 
 def test_paint_is_a_mask(new_session, photo):

@@ -2,11 +2,11 @@
 
     python tools/analysis_tools/label_example.py --weights CHECKPOINT --out work_dirs/label_example
 
-Labels the 200 pictures of ``tools/prepare.py example`` (three classes that the embedded default was
-never trained on, 2, 3 and 5 supports) twice: once in one go, once killed (SIGKILL) half-way and
-run again. Every file of the two must be equal, byte for byte. Then the mIoU (background included)
-against the truth, how well absent classes are told, and an FCN of mmseg that is trained on what
-was written, from random weights.
+Labels the 200 pictures of ``tools/prepare.py example`` (three classes that the model of ``make
+demo`` was never trained on, 2, 3 and 5 supports) twice: once in one go, once killed (SIGKILL)
+half-way and run again. Every file of the two must be equal, byte for byte. Then the mIoU
+(background included) against the truth, how well absent classes are told, and an FCN of mmseg that
+is trained on what was written, from random weights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmfss.configs import DEMO_CONFIG
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.example import SHOTS, Example, write_example
 from mmfss.evaluation.label_maps import label_ious
@@ -34,6 +35,7 @@ LABEL = Path(__file__).resolve().parents[1] / 'label.py'
 def command(example: Path, out: Path, weights: str | None) -> list[str]:
     """The command line that labels the example."""
     line = [sys.executable, str(LABEL), str(example / 'support'), str(example / 'images'), str(out)]
+    line += ['--config', DEMO_CONFIG]
     return line + (['--weights', weights] if weights else [])
 
 

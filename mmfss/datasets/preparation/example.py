@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfss.configs import DEMO_CONFIG
 from mmfss.datasets.classes import SHAPES_CLASSES
 from mmfss.datasets.io import save_png
 from mmfss.datasets.shapes_scenes import render_sample, scene_classes
@@ -76,6 +77,7 @@ def prepare(args: argparse.Namespace) -> str:
         f'{args.out}: {"made" if made else "complete already, left as it was"}\n'
         f'  supports: {shots}; {example.images} pictures to label\n'
         f'  python tools/label.py {args.out}/support {args.out}/images {args.out}/labelled'
+        f' --config {DEMO_CONFIG}'
     )
 
 
