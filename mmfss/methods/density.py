@@ -278,7 +278,7 @@ def choose_width(
 def _bounded(ratio: Tensor) -> Tensor:
     """Log ratio of two densities p, q where a share of the labels is wrong: of
     ``(1 - doubt) p + doubt q`` and ``(1 - doubt) q + doubt p``, of the same sign."""
-    ratio = ratio.clamp(-1e4, 1e4)  # one of them may be empty
+    ratio = ratio.clamp(-30.0, 30.0)  # one of them may be empty; the bound is reached before
     low, high = ratio.new_tensor(math.log(DOUBT)), ratio.new_tensor(math.log1p(-DOUBT))
     return torch.logaddexp(ratio + high, low) - torch.logaddexp(ratio + low, high)
 
