@@ -282,7 +282,7 @@ def test_negatives_are_batches_and_matter(model):
         parts.append(model.encode_support(shots, data['support_mask'][rows], one))
         assert_near(model.segment(take(query, rows), parts[-1]).logits, found[rows])
     for one, whole in zip(leaves(cat(parts)), leaves(state), strict=True):
-        assert_near(one, whole)
+        assert_near(one.float(), whole.float())
     # what is marked as not the class is not marked by it: its own object, of all things
     own = model.encode_support(features, data['support_mask'], negatives_of(model, data))
     before, after = model.segment(query, plain).logits, model.segment(query, own).logits

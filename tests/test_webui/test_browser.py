@@ -182,6 +182,12 @@ def test_from_marked_images_to_masks(visit, proposals, tiny_model, tmp_path, chr
         one.press('#use')
         one.until(lambda name=name: f'{name}: 1' in one.text('#summary'))
     one.until(lambda: len(one.all('#shots img')) == 2)
+    one.press('#negative label')
+    one.until(lambda: one.one('#negative input').is_selected())
+    one.press('#use')  # of a method that takes no negatives
+    one.until(lambda: 'FSSAM takes no negatives' in one.text('body'))
+    one.press('#negative label')
+    one.until(lambda: not one.one('#negative input').is_selected())
 
     one.press('button[role=tab]', '2 Label')
     queries = [saved(tmp_path, f'q{i}.png', 10 + i) for i in range(2)]
