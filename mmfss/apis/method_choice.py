@@ -14,7 +14,6 @@ from mmfss.checkpoints.official import local_file, official_in
 from mmfss.configs import CONFIGS, NAMED, find_method
 from mmfss.methods.base import method_of
 
-
 BASELINES = 'all_foreground', 'pseudo_mask'
 """Methods to compare others with, not to label with."""
 
