@@ -11,7 +11,7 @@ CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / 'configs'
 """Inside the package where it was installed from a wheel, beside it in a checkout."""
 DEMO_CONFIG = 'fss_sam2_shapes_1shot'
 """Of the model that ``make demo`` trains."""
-DEFAULT_METHOD, EMBEDDED_METHOD = 'prototype', 'prototype_lite'
+DEFAULT_METHOD, EMBEDDED_METHOD = 'density', 'density_lite'
 """What marks photos where nobody says which method: the first on official weights, the second where
 these are not there, on a network that is installed with mmfss. See docs/weights.md."""
 PREFIX = 'mmfss::'

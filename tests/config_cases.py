@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from tiny_models import TINY_SAM1
 from tiny_runs import TINY_DINO, TINY_SAM2
 
 from mmfss.commands.command_lines import RunArguments
@@ -44,7 +45,13 @@ def tiny(model: ConfigDict) -> ConfigDict:
         encoder = model.get(name)
         if encoder and encoder.type == 'DINOv2' and isinstance(encoder.arch, str):
             model[name] = dict(encoder, arch=TINY_DINO, image_size=56)
-    for part in ('sam2', 'prior_encoder', 'encoder'):
+        elif encoder and encoder.type == 'DINOv3':
+            model[name] = dict(encoder, arch=TINY_DINO, image_size=64)
+    if 'svd_components' in model:
+        model.svd_components = 8
+    if model.get('sam1'):
+        model.sam1 = dict(model.sam1, arch=TINY_SAM1)
+    for part in ('sam2', 'sam1', 'prior_encoder', 'encoder'):
         if model.get(part) and model[part].get('checkpoint') == 'official':
             model[part]['checkpoint'] = None
     return model

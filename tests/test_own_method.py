@@ -90,7 +90,7 @@ def test_training_trains_what_is_not_the_encoder(place):
     first, second = (torch.load(place.weights(fold), weights_only=False) for fold in (0, 1))
     assert first['meta']['mmfss']['arch'] == dict(
         type='LearnedPrototypes',
-        encoder=dict(type='EfficientNetLiteEncoder', arch=dict(block=10)),
+        encoder=dict(type='EfficientNetLiteEncoder', arch=dict(blocks=[10])),
     )
     assert (first['meta']['mmfss']['fold'], second['meta']['mmfss']['fold']) == (0, 1)
     state, other = first['state_dict'], second['state_dict']

@@ -79,6 +79,7 @@ class Plan:
         shots, seeds: What is tested in every fold.
         checkpoints: What results say of each file, by path; under None of a model that is not
             trained.
+        method: What results call it, see :attr:`mmfss.methods.base.FewShotModel.title`.
         jobs: All evaluations, in the order of the table.
     """
 
@@ -87,6 +88,7 @@ class Plan:
     shots: Sequence[int]
     seeds: Sequence[int]
     checkpoints: Mapping[str | None, Mapping[str, Any]]
+    method: str
     jobs: Sequence[Job]
 
     @property
@@ -111,6 +113,7 @@ def make_plan(request: Request) -> Plan:
     """
     check_arguments(request)
     configs = read_configs(request)
+    method = method_of(next(iter(configs.values()))).__name__
     infos: dict[str | None, Mapping[str, Any]] = {}
     files: dict[tuple[str, int], str | None] = {}
     if request.checkpoints:
@@ -122,7 +125,7 @@ def make_plan(request: Request) -> Plan:
     else:
         names = {NOTHING_TRAINED: NOTHING_TRAINED}
         files.update({(NOTHING_TRAINED, fold): None for fold in configs})
-        infos[None] = untrained(next(iter(configs.values())))
+        infos[None], method = untrained(next(iter(configs.values())))
     dataset = next(episodic(next(iter(configs.values())).test_dataloader))
     shots = request.shots or [int(dataset['shots'])]
     seeds = request.seeds or [int(dataset.get('seed', 0))]
@@ -135,12 +138,12 @@ def make_plan(request: Request) -> Plan:
     ]
     check_outputs(request, jobs)
     patterns = {name: pattern for pattern, name in names.items()}
-    return Plan(configs, patterns, shots, seeds, infos, jobs)
+    return Plan(configs, patterns, shots, seeds, infos, method, jobs)
 
 
-def untrained(cfg: Config) -> dict[str, Any]:
+def untrained(cfg: Config) -> tuple[dict[str, Any], str]:
     """What results say in the place of a checkpoint where a method runs on its encoders' own
-    weights; ``sha256`` is the digest of these.
+    weights; ``sha256`` is the digest of these. And what they call the method.
 
     Raises:
         ValueError: the method has weights that only a training gives.
@@ -156,7 +159,7 @@ def untrained(cfg: Config) -> dict[str, Any]:
     model.init_weights()
     nothing = dict.fromkeys(('path', 'epoch', 'iter', 'trained_on'))
     selection = dict(rule=NOTHING_TRAINED, classes=[], figures={})
-    return dict(nothing, sha256=weights_digest(model), selection=selection)
+    return dict(nothing, sha256=weights_digest(model), selection=selection), model.title
 
 
 # --------------------------------------------------------------------------------- arguments

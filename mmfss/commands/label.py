@@ -94,6 +94,9 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         inferencer.set_support(support)
     if check is not None:
         info['self_check'] = check
+    title = inferencer.model.title
+    if title != type(inferencer.model).__name__ and processes.rank == 0:
+        print(f'method: {title}', file=sys.stderr)
     if support.negatives and processes.rank == 0:
         counts = (f'{name} {len(some)}' for name, some in support.negatives.items())
         print(f'images of what a class is not: {", ".join(counts)}')

@@ -86,7 +86,7 @@ def _header(request: Request, plan: Plan) -> dict[str, Any]:
         benchmark=dataset['benchmark'],
         role=dataset.get('split', 'novel'),
         config=request.config,
-        method=str(next(iter(plan.configs.values())).model.type),
+        method=plan.method,
         cfg_options={key: str(value) for key, value in request.cfg_options.items()},
         autocast=_precision(plan),
         environment=environment(),

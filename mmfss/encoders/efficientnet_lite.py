@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -117,19 +118,27 @@ class EfficientNetLiteEncoder(Encoder):
 
     Args:
         image_size: side in pixels to which images are resized, a multiple of 32.
-        block: index of the block (0..15) whose output is taken; the default is the last one of
-            stride 16.
+        blocks: indices of the blocks (0..15) whose outputs are taken; the default is the last one
+            of stride 16. Of several, each position's features are brought to length 1, resized to
+            the grid of the last block, and joined along the channels: their cosine is then the mean
+            of the blocks' cosines.
     """
 
-    def __init__(self, image_size: int = 256, block: int = STAGES[2][0]) -> None:
+    def __init__(self, image_size: int = 256, blocks: Sequence[int] = (STAGES[2][0],)) -> None:
         super().__init__()
         if image_size < 32 or image_size % 32:
             raise ValueError(f'image_size must be a multiple of 32 pixels, got {image_size!r}')
-        self.features = EfficientNetLiteFeatures([block])
+        self.features = EfficientNetLiteFeatures(blocks)
         self.image_size = image_size
-        self.arch = dict(block=block)
+        self.arch = dict(blocks=list(self.features.blocks))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, h, w)."""
         size = (self.image_size, self.image_size)
-        return (self.features(self.normalise(up(images, size)))[0],)
+        levels = self.features(self.normalise(up(images, size)))
+        if len(levels) == 1:
+            return (levels[0],)
+        # <[a, b], [c, d]> = <a, c> + <b, d>
+        grid = levels[-1].shape[-2:]
+        unit = [F.normalize(level, dim=1) for level in levels]
+        return (torch.cat([F.adaptive_avg_pool2d(level, grid) for level in unit], 1),)

@@ -233,7 +233,8 @@ def prepare(
             '--accept-prompts, else change the prompts'
         )
     weights = inferencer.weights
-    known = dict(info, weights=None if weights is None else os.path.abspath(weights))
+    known = dict(info, method=inferencer.model.title)
+    known['weights'] = None if weights is None else os.path.abspath(weights)
     if weights is None and not inferencer.model.needs_checkpoint:
         known['trained'] = NOTHING_TRAINED
     if inferencer.support.negatives:

@@ -3,6 +3,7 @@
 from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
+from .density import DensityMatcher
 from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
@@ -15,6 +16,7 @@ __all__ = [
     'GFSAM',
     'INSID3',
     'AllForeground',
+    'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
     'PrototypeMatcher',

@@ -255,6 +255,11 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return self.data_preprocessor.device if own is None else own.device
 
     @property
+    def title(self) -> str:
+        """What records and tables call it: its class, and what in it is not as published."""
+        return type(self).__name__
+
+    @property
     def arch(self) -> dict[str, Any]:
         """What decides which weights fit, for checkpoints: the method and its encoders."""
         found = {name: encoder.record() for name, encoder in self.encoders.items()}

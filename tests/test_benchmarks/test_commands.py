@@ -13,7 +13,7 @@ from benchmarks import curves, start, training
 from benchmarks.cli import main
 from benchmarks.subject import Subject, add_options, subject_of
 from benchmarks.worker import in_process
-from tiny_models import TINY_DINO
+from tiny_models import METHODS, TINY_DINO
 
 from mmfss.methods.base import FewShotModel
 
@@ -118,6 +118,18 @@ def test_a_method_without_baseline(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([wrong[0], *options, *wrong[1:]])
         assert message in capsys.readouterr().err
+
+
+def test_stages_of_sam2_memory(tmp_path):
+    model = {**METHODS['SAM2Memory'], 'data_preprocessor': dict(type='EpisodeDataPreprocessor')}
+    config = tmp_path / 'memory.py'
+    config.write_text(f'model = {model!r}\n')
+    found = main(['episode', '--config', str(config), *OPTIONS, '--shots', '2'])['results']
+    stages = {name: entry['flops'] for name, entry in found['stages'].items()}
+    for name in ('SAM 2 encoder', 'support memory', 'support pointer', 'attention', 'decoder'):
+        assert stages[name] > 0, name
+    assert set(medians(found['seconds'])) == {'episode', 'SAM 2 encoder'}
+    assert Subject(str(config), image_size=96).side == 96
 
 
 def test_methods_by_name():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -18,7 +19,7 @@ from mmfss.commands.train import train
 from mmfss.commands.variables import check_values, check_variables, options_in_environment
 from mmfss.datasets.folds import get_split
 
-METHODS = r"\['all_foreground', 'fssam', 'prototype', 'pseudo_mask', 'sam2_memory'\]"
+METHODS = re.escape(str(sorted(p.stem for p in (CONFIGS / '_base_/methods').glob('*.py'))))
 FSS = str(CONFIGS / 'fss.py')
 
 

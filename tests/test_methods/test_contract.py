@@ -509,6 +509,8 @@ def test_door_test_and_picture(doors, name, model, tmp_path):
         assert ((file['selection'] or {}).get('rule') == 'nothing trained') == untrained
         assert file['path'] == doors.weights and len(file['sha256']) == 64
     assert ('nothing trained' in out.with_suffix('.md').read_text()) == untrained
+    assert data['method'] == model.title
+    assert f'- method: {model.title}\n' in out.with_suffix('.md').read_text()
     (picture,) = (tmp_path / 'work').glob('episodes.png')
     panels = 2 + 5 + len(run(model, some(model)).maps) - 1  # of the last test, which is 2-shot
     assert cv2.imread(str(picture)).shape[1] == panels * (64 + GAP) + GAP
@@ -536,14 +538,16 @@ def test_door_inferencer(doors, name):
             FewShotInferencer(doors.config)
 
 
-def test_door_label(doors, name, tmp_path):
+def test_door_label(doors, model, tmp_path, capsys):
     arguments = [str(doors.folder / 'support.safetensors'), str(doors.folder / 'images'),
                  str(tmp_path / 'out'), '--config', doors.config, '--threshold', '0', '--device',
                  'cpu']  # fmt: skip
     arguments += [] if doors.weights is None else ['--weights', doors.weights]
     assert seeded(lambda: label(arguments)) == 0
     said = json.loads((tmp_path / 'out/run.json').read_text())['info']
-    assert said['weights'] == doors.weights
+    assert said['weights'] == doors.weights and said['method'] == model.title
+    as_published = model.title == type(model).__name__
+    assert (f'method: {model.title}' in capsys.readouterr().err) != as_published
     assert (said.get('trained') == 'nothing trained') == (doors.weights is None)
     for path, expected in zip(doors.images, doors.expected, strict=True):
         written = np.asarray(Image.open(tmp_path / 'out/ann_dir' / Path(path).name))

@@ -112,13 +112,14 @@ def test_messages_and_names_are_text_not_html(page, new_session, photo, monkeypa
 
 def test_the_default_listens_to_this_machine_only():
     args = parse(WebuiArguments, [])
-    assert (args.host, args.config, args.weights) == ('127.0.0.1', 'fss_sam2_shapes_1shot', None)
+    assert (args.host, args.method, args.config, args.weights) == ('127.0.0.1', None, None, None)
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--weights', 'nowhere.pth'], 'error: weights nowhere.pth not found'),
+        (['--method', 'fssam', '--weights', 'no.pth'], 'error: weights no.pth not found'),
+        (['--weights', 'no.pth'], 'error: weights no.pth are given without the config of their'),
         (['--config', 'nothing'], 'error: config nothing not found'),
         (['--port', '70000'], 'error: --port must be in 0..65535, got 70000'),
         (['--host', '192.0.2.1'], 'error: cannot listen on 192.0.2.1:0'),

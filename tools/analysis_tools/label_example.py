@@ -4,9 +4,9 @@
 
 Labels the 200 pictures of ``tools/prepare.py example`` (three classes that the model of ``make
 demo`` was never trained on, 2, 3 and 5 supports) twice: once in one go, once killed (SIGKILL)
-half-way and run again. Every file of the two must be equal, byte for byte. Then the mIoU (background included)
-against the truth, how well absent classes are told, and an FCN of mmseg that is trained on what
-was written, from random weights.
+half-way and run again. Every file of the two must be equal, byte for byte. Then the mIoU
+(background included) against the truth, how well absent classes are told, and an FCN of mmseg that
+is trained on what was written, from random weights.
 """
 
 from __future__ import annotations

@@ -141,7 +141,8 @@ class INSID3(Comparer):
             mask = F.interpolate(mask.float(), size, mode='bilinear', align_corners=False) > 0.5
         stages.update({'pred.grid': kept, 'pred': mask[0, 0]})
         if 'in.support_mask' in case['stages']:
-            stages['in.support_mask'] = masks[0].bool()
+            shape = case['stages']['in.support_mask']['full_shape']
+            stages['in.support_mask'] = masks.bool().reshape(shape)
         return stages, []
 
     # -------------------------------------------------------------------------------- units

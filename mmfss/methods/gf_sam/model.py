@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.batching import take
-from mmfss.encoders.base import build_encoder
+from mmfss.encoders.base import build_encoder, build_part
 from mmfss.encoders.sam1 import SAM1, SAM1Prompter
 from mmfss.encoders.sam2.model import build_sam2
 from mmfss.encoders.sam2.prompts import OBJECT, PromptHeads, masks_of_prompts, prompt_heads
@@ -158,11 +158,9 @@ class GFSAM(FewShotModel):
         if scale_over not in ('patches', 'none'):
             raise ValueError(f"model.scale_over must be 'patches' or 'none', got {scale_over!r}")
         size = integer('model.image_size', image_size, 1)
-        found = dict(encoder=build_encoder('encoder', encoder), sam1=build_encoder('sam1', sam1))
-        if sam2 is not None:
-            found['sam2'] = build_sam2(image_size=size, **sam2)
-        elif not isinstance(found['sam1'], SAM1):
-            raise ValueError(f"model.sam1 must be dict(type='SAM1', ...), got {sam1!r}")
+        found = dict(encoder=build_encoder('encoder', encoder))
+        found['sam1'] = build_part('sam1', sam1, SAM1)
+        found['sam2'] = None if sam2 is None else build_sam2(image_size=size, **sam2)
         super().__init__(found, size, resize=resize, **common)
         self.support_encoders = ('encoder',)
         self.prompts, self.scale_over = prompts, scale_over
@@ -175,6 +173,11 @@ class GFSAM(FewShotModel):
         if 'sam1' in self.encoders:
             return 'GFSAM'
         return 'GFSAM with masks of SAM 2 (not the published method, whose masks are of SAM 1)'
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """As in the base, with the title."""
+        return dict(super().arch, title=self.title)
 
     def init_weights(self) -> None:
         """Load the weights of the encoders, and those of ``prompts``."""

@@ -18,16 +18,20 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
+from scipy.ndimage import find_objects, label
 from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 from mmfss.encoders.kept_tables import KeptTables
-from mmfss.methods.base import FewShotModel, Negatives, Segmentation
+from mmfss.encoders.sam2.model import SAM2Features, build_sam2
+from mmfss.encoders.sam2.prompts import BOX_END, BOX_START, masks_of_prompts, prompt_heads
+from mmfss.methods.base import FewShotModel, Negatives, Prompter, Segmentation
 
 from .matching import (
     Growth,
@@ -63,11 +67,13 @@ class Supports:
 @dataclass(frozen=True)
 class QueryPatches:
     """N query images, whatever is looked for: ``plain`` (N, n, C) and ``free`` (N, n, R) unit
-    features with and without position, ``segments`` (N, h, w) int64 from 0 on."""
+    features with and without position, ``segments`` (N, h, w) int64 from 0 on; and what SAM 2's
+    encoder gives, where the mask is refined."""
 
     plain: Tensor
     free: Tensor
     segments: Tensor
+    sam2: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ class INSID3(FewShotModel):
 
     Args:
         encoder: config of an :class:`~mmfss.encoders.base.Encoder`; its last map is used.
+        sam2: ``dict(arch=..., checkpoint=...)`` of :func:`~mmfss.encoders.sam2.model.build_sam2`:
+            each connected region of the mask becomes a box for SAM 2, whose masks take its place.
+            Not part of the published method, which None is.
         image_size: side S in pixels of the images.
         resize: of :class:`~mmfss.methods.base.FewShotModel`; published is Pillow's bilinear.
         svd_components: directions of position that are taken out of the features; 0 for none. It
@@ -102,10 +111,12 @@ class INSID3(FewShotModel):
 
     needs_checkpoint = False
     takes_negatives = True
+    builders = {'sam2': build_sam2}
 
     def __init__(
         self,
         encoder: dict,
+        sam2: dict | None = None,
         image_size: int = 1024,
         resize: str = 'pillow_bilinear',
         svd_components: int = 500,
@@ -118,8 +129,10 @@ class INSID3(FewShotModel):
         if not -1 <= tau < 1:
             raise ValueError(f'model.tau must be a cosine below 1, got {tau!r}')
         size = integer('model.image_size', image_size, 1)
-        encoders = dict(encoder=build_encoder('encoder', encoder))
+        refiner = None if sam2 is None else build_sam2(image_size=size, **sam2)
+        encoders = dict(encoder=build_encoder('encoder', encoder), sam2=refiner)
         super().__init__(encoders, size, resize=resize, **common)
+        self.support_encoders = ('encoder',)
         self.svd_components = integer('model.svd_components', svd_components, 0)
         self.tau, self.merge_threshold = tau, merge_threshold
         self._bases = KeptTables()
@@ -156,7 +169,8 @@ class INSID3(FewShotModel):
             return F.normalize(level @ basis, dim=-1, eps=1e-12)
 
     def compared(self, features: dict) -> Tensor:
-        """Features without position (N, R, h, w)."""
+        """Features without position (N, R, h, w), in which the method decides: what two photos
+        share for lying at the same place is no likeness of objects."""
         return self.unit(features).movedim(-1, 1)
 
     def _marked(self, features: dict, masks: Tensor) -> Marked:
@@ -192,7 +206,7 @@ class INSID3(FewShotModel):
         with torch.autocast(plain.device.type, enabled=False):
             found = [average_linkage(one.flatten(0, 1), self.tau) for one in plain]
         segments = torch.stack(found).unflatten(1, plain.shape[1:3])
-        return QueryPatches(plain.flatten(1, 2), free.flatten(1, 2), segments)
+        return QueryPatches(plain.flatten(1, 2), free.flatten(1, 2), segments, features.get('sam2'))
 
     # ----------------------------------------------------------------------------------- segment
     def segment(
@@ -215,8 +229,12 @@ class INSID3(FewShotModel):
                 kept[i, 0] = trace.growth.kept[patches.segments[i]].float()
         size = (self.image_size, self.image_size)
         soft = F.interpolate(kept, size, mode='bilinear', align_corners=False)
+        if patches.sam2 is not None:
+            for i, one in enumerate(kept[:, 0]):
+                levels = (level[i : i + 1] for level in patches.sam2)
+                soft[i, 0] = self._refined(self.sam2.features(*levels), one)
         weight = F.interpolate(torch.where(kept > 0, score, 1), size, mode='bilinear')
-        # M = [up(m) > 1/2]; z = (2 up(m) - 1) up(score), which 1/2 itself must not make 0
+        # M = [up(m) > 1/2]; z = (2 up(m) - 1) up(score), where 1/2 itself must not give 0
         logits = (2 * soft - 1) * weight
         logits = torch.where(soft > 0.5, logits, logits.clamp(max=-1e-6))
         maps = {
@@ -255,6 +273,33 @@ class INSID3(FewShotModel):
                 self.merge_threshold,
             )
         return Trace(similarity.view_as(segments), candidates.view_as(segments), growth)
+
+    def _refined(self, features: SAM2Features, kept: Tensor) -> Tensor:
+        """Masks (S, S) in [0, 1] of SAM 2 for a box around each connected region of ``kept``
+        (h, w), of all regions the largest at each pixel."""
+        regions, count = label(kept.cpu().numpy() > 0, np.ones((3, 3)))
+        if not count:
+            return kept.new_zeros(self.image_size, self.image_size)
+        # corners in pixels: from where the first patch begins to where the last one ends
+        places = [[[c.start, r.start], [c.stop, r.stop]] for r, c in find_objects(regions)]
+        scale = [self.image_size / side for side in (kept.shape[1], kept.shape[0])]
+        coords = kept.new_tensor(places) * kept.new_tensor(scale)
+        labels = torch.tensor([[BOX_START, BOX_END]] * count, dtype=torch.int32)
+        logits, _ = masks_of_prompts(self.sam2, features, coords, labels.to(kept.device))
+        size = (self.image_size, self.image_size)
+        whole = F.interpolate(logits.amax(0)[None], size, mode='bilinear', align_corners=False)
+        return whole[0, 0].sigmoid()
+
+    @property
+    def takes_prompts(self) -> bool:
+        """With SAM 2 alone."""
+        return 'sam2' in self.encoders
+
+    def prompter(self, checkpoint: str | None = None) -> Prompter:
+        """Boxes, points and scribbles by SAM 2, where it is there."""
+        if 'sam2' not in self.encoders:
+            return super().prompter(checkpoint)
+        return prompt_heads(self.sam2, checkpoint)
 
     def match(
         self,
