@@ -10,6 +10,7 @@ from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
+from .refine import GrabCut
 from .sam2_memory import SAM2Memory
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
+    'GrabCut',
     'PerSAM',
     'PerSAMF',
     'PrototypeMatcher',
