@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmfss.encoders.sam1 import PIXEL_MEAN, PIXEL_STD
-from mmfss.methods.persam import Frame, similarity_of, tune
+from mmfss.methods.persam.model import Frame, similarity_of, tune
 
 #: settings of the reference that ours has fixed; mmfss.encoders.sam1 has them
 FIXED = dict(pixel_mean=list(PIXEL_MEAN), pixel_std=list(PIXEL_STD), mask_threshold=0.0)

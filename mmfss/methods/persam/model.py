@@ -22,13 +22,14 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_part
 from mmfss.encoders.sam1 import PIXEL_MEAN, PIXEL_STD, SAM1, SAM1Prompter
+from mmfss.methods.base import FewShotModel, Prompter, Segmentation, check_shots
 
-from .base import FewShotModel, Prompter, Segmentation, check_shots
+from .guided import guided_decode
 
 NOTHING = -10.0
 """Logit everywhere in a query whose support has nothing marked."""
@@ -347,70 +348,6 @@ def box_of(mask: Tensor) -> Tensor | None:
     return torch.stack([columns[0], rows[0], columns[-1], rows[-1]]) if len(rows) else None
 
 
-def guided_decode(
-    sam: SAM1, features: Tensor, coords: Tensor, labels: Tensor, target: Tensor, guide: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The mask of points by SAM's mask decoder with two changes inside.
-
-    Target-guided attention: where the tokens of both layers look at the image, ``guide`` is added
-    to their attention. Target-semantic prompting: ``target`` is added to all tokens, see below.
-
-    Args:
-        features: (1, C, h, w).
-        coords, labels: (1, P, 2) x, y in SAM's image, and (1, P).
-        target: (C,).
-        guide: (h, w) in [0, 1].
-
-    Returns:
-        (1, 1, T/4, T/4) float32 logits of the single-mask token and (1, 1) predicted IoU.
-    """
-    decoder = sam.mask_decoder
-    transformer = decoder.transformer
-    prompts, dense = sam.prompt_encoder(points=(coords, labels), boxes=None, masks=None)
-    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])[None]
-    keys = (features + dense).flatten(2).mT
-    places = sam.prompt_encoder.get_dense_pe().flatten(2).mT
-    # the sum is also what stands for the tokens' position in every later step
-    tokens = torch.cat([own, prompts], 1) + target
-    queries = tokens
-    for number, layer in enumerate(transformer.layers):
-        if number:
-            queries = queries + target
-        if layer.skip_first_layer_pe:
-            queries = layer.self_attn(queries, queries, queries)
-        else:
-            q = queries + tokens
-            queries = queries + layer.self_attn(q, q, queries)
-        queries = layer.norm1(queries)
-        attention = layer.cross_attn_token_to_image
-        seen = guided_attention(attention, queries + tokens, keys + places, keys, guide.flatten())
-        queries = layer.norm2(queries + seen)
-        queries = layer.norm3(queries + layer.mlp(queries))
-        told = layer.cross_attn_image_to_token(keys + places, queries + tokens, queries)
-        keys = layer.norm4(keys + told)
-    last = transformer.final_attn_token_to_image
-    seen = last(queries + tokens + target, keys + places, keys)
-    queries = transformer.norm_final_attn(queries + seen)
-    image = decoder.output_upscaling(keys.mT.unflatten(2, features.shape[-2:]))
-    kernel = decoder.output_hypernetworks_mlps[0](queries[:, 1])
-    logits = (kernel[:, None] @ image.flatten(2)).unflatten(2, image.shape[-2:])
-    return logits.float(), decoder.iou_prediction_head(queries[:, 0])[:, :1].float()
-
-
-def guided_attention(
-    attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, guide: Tensor
-) -> Tensor:
-    """sam2's ``Attention`` of (1, n, C) on (1, h w, C) with ``guide`` (h w,) in it."""
-    heads = attention.num_heads
-    q = attention._separate_heads(attention.q_proj(q), heads)
-    k = attention._separate_heads(attention.k_proj(k), heads)
-    v = attention._separate_heads(attention.v_proj(v), heads)
-    # A = softmax(softmax(q k^T / sqrt(d)) + g): the outer one of numbers in [0, 2] is nearly even
-    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
-    weights = (weights + guide).softmax(-1)
-    return attention.out_proj(attention._recombine_heads(weights.to(v.dtype) @ v))
-
-
 def tune(logits: Tensor, truth: Tensor, steps: int) -> Tuned:
     """How to weigh three masks (3, H, W), logits, for their sum to be the truth (H, W) in {0, 1}.
 
@@ -421,22 +358,26 @@ def tune(logits: Tensor, truth: Tensor, steps: int) -> Tuned:
         torch.enable_grad(),
         torch.autocast(logits.device.type, enabled=False),
     ):
-        # copies: what inference mode made takes part in no gradient
-        masks, inside = logits.float().flatten(1).clone(), truth.float().flatten().clone()
+        inside = truth.flatten() == 1
+        masks = logits.float().flatten(1)
+        # the object's pixels, then those of the rest with the other sign: sigmoid(u) is then how
+        # likely each is what it is. A copy: what inference mode made takes part in no gradient
+        masks = torch.cat([masks[:, inside], -masks[:, ~inside]], 1)
+        count, total = int(inside.sum()), len(inside)
         free = torch.full((2,), 1 / 3, device=masks.device, requires_grad=True)
         optimizer = torch.optim.AdamW([free], lr=1e-3, eps=1e-4, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             # z = sum_i w_i z_i with w = (1 - w1 - w2, w1, w2)
-            z = torch.cat([1 - free.sum(0, keepdim=True), free]) @ masks
-            p = z.sigmoid()
+            u = torch.cat([1 - free.sum(0, keepdim=True), free]) @ masks
+            q = u.sigmoid()
             # dice = 1 - (2 sum(p g) + 1) / (sum p + sum g + 1)
-            dice = 1 - (2 * (p * inside).sum() + 1) / (p.sum() + inside.sum() + 1)
-            # focal = mean(a (1 - q)^2 CE), q = probability of the truth, a = 1/4 on the object
-            q = p * inside + (1 - p) * (1 - inside)
-            a = 0.25 * inside + 0.75 * (1 - inside)
-            entropy = F.binary_cross_entropy_with_logits(z, inside, reduction='none')
-            focal = (a * (1 - q) ** 2 * entropy).mean()
+            hit = q[:count].sum()
+            wrong = total - count - q[count:].sum()
+            dice = 1 - (2 * hit + 1) / (hit + wrong + count + 1)
+            # focal = -mean(a (1 - q)^2 log q), a = 1/4 on the object and 3/4 off it
+            each = (1 - q) ** 2 * F.logsigmoid(u)
+            focal = -(0.25 * each[:count].sum() + 0.75 * each[count:].sum()) / total
             optimizer.zero_grad()
             (dice + focal).backward()
             optimizer.step()
