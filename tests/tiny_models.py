@@ -75,7 +75,12 @@ PRIOR = FULL['prior_encoder']
 #: every registered few-shot method, tiny: what tests/test_methods/test_contract.py asks of each
 METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
-    DensityMatcher=dict(type='DensityMatcher', image_size=SIZE, encoder=PRIOR),
+    DensityMatcher=dict(
+        type='DensityMatcher',
+        image_size=SIZE,
+        encoder=PRIOR,
+        refine=dict(type='GrabCut', side=32),
+    ),
     FSSAM=FULL,
     GFSAM=dict(
         type='GFSAM',

@@ -9,6 +9,7 @@ from .gf_sam import GFSAM
 from .insid3 import INSID3
 from .losses import SquaredDiceLoss
 from .prototype import PrototypeMatcher
+from .refine import GrabCut
 from .sam2_memory import SAM2Memory
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
+    'GrabCut',
     'PrototypeMatcher',
     'PseudoMask',
     'SAM2Memory',

@@ -29,6 +29,7 @@ from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 
 from .base import FewShotModel, Negatives, Segmentation
+from .refine import build_refinement
 
 WIDTHS = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Concentrations that a width is chosen from: of cosines in [-1, 1], so for any encoder."""
@@ -70,6 +71,7 @@ class DensityMatcher(FewShotModel):
         max_patches: patches that are kept of an episode's supports, half of them for the object
             where it has as many; those left out are spread evenly over the images. As many again
             are kept of its negatives.
+        refine: None, or ``dict(type='GrabCut', ...)``, see :mod:`mmfss.methods.refine`.
         common: other arguments of :class:`~mmfss.methods.base.FewShotModel`.
 
     Raises:
@@ -85,6 +87,7 @@ class DensityMatcher(FewShotModel):
         image_size: int = 512,
         width: float | Sequence[float] = WIDTHS,
         max_patches: int = 2048,
+        refine: dict | None = None,
         **common: Any,
     ) -> None:
         if encoder is None:
@@ -95,7 +98,11 @@ class DensityMatcher(FewShotModel):
                 f'model.width must be a number between 0 and 1000 or a list of them, got {width!r}'
             )
         size = integer('model.image_size', image_size, 1)
-        super().__init__(dict(encoder=build_encoder('encoder', encoder)), size, **common)
+        cut, photo = build_refinement(refine)
+        super().__init__(
+            dict(encoder=build_encoder('encoder', encoder), photo=photo), size, **common
+        )
+        self.refine = cut
         self.widths = tuple(map(float, widths))
         self.max_patches = integer('model.max_patches', max_patches, 2)
 
@@ -146,14 +153,16 @@ class DensityMatcher(FewShotModel):
                     unit_patches(level), state.patches, state.fg, state.bg, state.width
                 )
             ]
-        ).unflatten(1, level.shape[-2:])
+        )
+        ratio = ratio.unflatten(1, level.shape[-2:])[:, None]
+        fine = ratio if self.refine is None else self.refine(ratio, query['photo'][0])
         logits = F.interpolate(
-            ratio[:, None],
+            fine,
             size=(self.image_size, self.image_size),
             mode='bilinear',
             align_corners=False,  # a patch is a square of pixels, its value is that of the centre
         )
-        return Segmentation(logits, {'more like object than background': ratio[:, None].sigmoid()})
+        return Segmentation(logits, {'more like object than background': ratio.sigmoid()})
 
     def compared(self, features: dict) -> Tensor:
         """The encoder's last map (N, C, h, w)."""
@@ -269,7 +278,7 @@ def choose_width(
 def _bounded(ratio: Tensor) -> Tensor:
     """Log ratio of two densities p, q where a share of the labels is wrong: of
     ``(1 - doubt) p + doubt q`` and ``(1 - doubt) q + doubt p``, of the same sign."""
-    ratio = ratio.clamp(-1e4, 1e4)  # one of them may be empty
+    ratio = ratio.clamp(-30.0, 30.0)  # one of them may be empty; the bound is reached before
     low, high = ratio.new_tensor(math.log(DOUBT)), ratio.new_tensor(math.log1p(-DOUBT))
     return torch.logaddexp(ratio + high, low) - torch.logaddexp(ratio + low, high)
 

@@ -23,6 +23,7 @@ from mmfss.encoders.base import build_encoder
 from mmfss.functional import cosine_map, masked_average, resize_mask, up
 
 from .base import FewShotModel, Negatives, Segmentation
+from .refine import build_refinement
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class PrototypeMatcher(FewShotModel):
         image_size: side S in pixels of the images; the encoder resizes them to its own.
         temperature: the logits are the difference of the cosines divided by this; > 0. It changes
             how sure a mask is, not where it is.
+        refine: None, or ``dict(type='GrabCut', ...)``, see :mod:`mmfss.methods.refine`.
         common: other arguments of :class:`~mmfss.methods.base.FewShotModel`.
 
     Raises:
@@ -53,14 +55,23 @@ class PrototypeMatcher(FewShotModel):
     takes_negatives = True
 
     def __init__(
-        self, encoder: dict, image_size: int = 512, temperature: float = 0.1, **common: Any
+        self,
+        encoder: dict,
+        image_size: int = 512,
+        temperature: float = 0.1,
+        refine: dict | None = None,
+        **common: Any,
     ) -> None:
         if encoder is None:
             raise ValueError("PrototypeMatcher needs an encoder, e.g. encoder=dict(type='DINOv2')")
         if not temperature > 0:
             raise ValueError(f'model.temperature must be > 0, got {temperature!r}')
         size = integer('model.image_size', image_size, 1)
-        super().__init__(dict(encoder=build_encoder('encoder', encoder)), size, **common)
+        cut, photo = build_refinement(refine)
+        super().__init__(
+            dict(encoder=build_encoder('encoder', encoder), photo=photo), size, **common
+        )
+        self.refine = cut
         self.temperature = temperature
 
     def encode_support(
@@ -91,7 +102,10 @@ class PrototypeMatcher(FewShotModel):
             # max(mean_K cos(F_q, p_bg,k), max_M cos(F_q, n_m)): one look-alike is enough
             bg = torch.maximum(bg, negative.amax(1, keepdim=True))
         # z = (cos(F_q, p_fg) - cos(F_q, p_bg)) / temperature
-        logits = up((fg - bg) / self.temperature, (self.image_size, self.image_size))
+        fine = (fg - bg) / self.temperature
+        if self.refine is not None:
+            fine = self.refine(fine, query['photo'][0])
+        logits = up(fine, (self.image_size, self.image_size))
         maps = {'like object': fg.clamp(0, 1), 'like background': bg.clamp(0, 1)}
         return Segmentation(logits, maps)
 
