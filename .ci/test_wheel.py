@@ -173,6 +173,27 @@ def test_a_folder_is_labelled(labelled: Path):
     assert len(list((labelled / 'ann_dir').glob('*.png'))) == 4
 
 
+def test_photos_are_labelled_without_a_checkpoint(installed: Installed, example: str):
+    """By the default, which nothing was fetched for, and by a method that is named."""
+    paths = [f'{example}/support', f'{example}/images']
+    nothing = dict(MMFSS_WEIGHTS='none', TORCH_HOME='none')
+    said = installed.run('mmfss', 'label', *paths, 'by_default', '--device', 'cpu', **nothing)
+    assert "note: no method was named, so it is 'density_lite'" in said and '4 labelled' in said
+    named = ['--method', 'density-lite', '--device', 'cpu']
+    assert '4 labelled' in installed.run('mmfss', 'label', *paths, 'by_name', *named)
+    for file in (installed.folder / 'by_default/ann_dir').iterdir():
+        assert file.read_bytes() == (installed.folder / 'by_name/ann_dir' / file.name).read_bytes()
+    said = installed.run(
+        'mmfss', 'label', *paths, 'out', '--method', 'density', status=2, **nothing
+    )
+    assert 'Run `mmfss weights fetch dinov2_base`' in said
+
+
+def test_weights_are_listed(installed: Installed):
+    said = installed.run('mmfss', 'weights', MMFSS_WEIGHTS='none', TORCH_HOME='none')
+    assert 'dinov2_base' in said and 'Looked for in none, then none/hub/checkpoints' in said
+
+
 def test_the_api_labels_an_image(installed: Installed, labelled: Path, weights: str, example: str):
     said = installed.python(
         'from mmfss.apis import FewShotInferencer\n'

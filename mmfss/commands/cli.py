@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'convert-fssam': (command_lines.ConvertArguments, 'convert_fssam:run',
                       'turn a published checkpoint into one of mmfss'),
     'plot-curves': (command_lines.CurvesArguments, 'plot_curves:run', 'draw training curves'),
-    'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw the embedded default'),
+    'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw FSSAM on shapes'),
 }  # fmt: skip
 """Name -> class of its arguments, function of them in this package, and what it does.
 

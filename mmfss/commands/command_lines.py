@@ -392,11 +392,11 @@ class WebuiArguments:
 class PromptArguments:
     """Train heads for box, point and scribble prompts on the base classes of a config.
 
-    For models whose SAM 2 has no official weights, as the embedded default; others take
+    For models whose SAM 2 has no official weights, as that of the demo; others take
     ``checkpoint='official'``. The file is taken by itself where it lies beside the weights as
     prompts.pth. Nothing of the model changes.
 
-        python tools/train_prompts.py                       the embedded default (make demo), fold 0
+        python tools/train_prompts.py                       the model of make demo, fold 0
         FOLD=1 python tools/train_prompts.py CONFIG WEIGHTS
 
     The defaults take two to three minutes on a CPU core.
@@ -479,7 +479,7 @@ class CurvesArguments:
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """The main job on the embedded default: generate Shapes-5i in data/shapes5i, pretrain a small
+    """The main job on a small network: generate Shapes-5i in data/shapes5i, pretrain a small
     SAM 2 and train FSSAM on one fold, test it on classes it never saw, draw some episodes, all
     below work_dirs. Uses what is already there: a finished training is not repeated, an interrupted
     one goes on. FOLD in the environment is the fold (default: 0)."""

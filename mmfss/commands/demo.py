@@ -1,4 +1,4 @@
-"""What ``mmfss demo`` does: the main job on the embedded default, in the working directory.
+"""What ``mmfss demo`` does: the main job on a small network, in the working directory.
 
 Uses what is already there: a finished training is not repeated, an interrupted one goes on.
 """

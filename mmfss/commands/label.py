@@ -125,7 +125,8 @@ def _self_check(
     record = None if args.overwrite else known_check(Path(args.out), support_digest(support))
     if record is None:
         record = inferencer.check(support).record()
-    print('\n'.join(one['line'] for one in record['classes']))
+    for one in record['classes']:
+        print(one['line'], file=sys.stderr)
     return record
 
 

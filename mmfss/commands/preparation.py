@@ -135,7 +135,7 @@ def check_start(cfg: Config, config: str) -> None:
     """
     path = cfg.get('load_from')
     if path is None:
-        need(official_in(cfg.model))
+        need(official_in(cfg.get('model')))
         return
     if '://' in path or os.path.isfile(path):
         return

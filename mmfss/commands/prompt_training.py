@@ -1,6 +1,6 @@
 """A short training of SAM 2's prompt encoder and mask decoder on box, point and scribble prompts.
 
-For models whose SAM 2 has no official weights: the embedded default learns the empty prompt of
+For models whose SAM 2 has no official weights: the model of the demo learns the empty prompt of
 tracking alone. Only copies are trained (:class:`mmfss.encoders.sam2.prompts.PromptHeads`), on the
 model's own training images; nothing of FSSAM changes. Prompts, candidates and losses are those of
 SAM and SAM 2: of three candidates the best one is trained, focal and Dice loss 20 : 1, and the

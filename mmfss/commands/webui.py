@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
 from mmfss.webui.limits import Limits
-from mmfss.webui.worker import ModelChoice, ModelWorker
+from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 if TYPE_CHECKING:
     from mmfss.webui.page import Page
@@ -39,7 +40,9 @@ def require_gradio() -> None:
         )
 
 
-def make_page(worker: ModelWorker, limits: Limits, root: Path) -> Page:
+def make_page(
+    worker: ModelWorker, limits: Limits, root: Path, models: Models | None = None
+) -> Page:
     """The page, its files below ``root``; nothing of it is sent elsewhere.
 
     Raises:
@@ -51,7 +54,7 @@ def make_page(worker: ModelWorker, limits: Limits, root: Path) -> Page:
     os.environ['GRADIO_TEMP_DIR'] = str(root / 'gradio')
     from mmfss.webui.page import Page
 
-    return Page(worker, limits, root)
+    return Page(worker, limits, root, models)
 
 
 def launch(page: Page, host: str, port: int, block: bool = True) -> str:
@@ -143,8 +146,9 @@ def _serve(args: WebuiArguments) -> None:
     limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
     choice = ModelChoice(args.config, args.weights, args.method)
     worker = ModelWorker.load(choice, args.device, args.prompt_weights)
+    models = Models(worker, methods_at_hand(), args.device)
     with tempfile.TemporaryDirectory(prefix='mmfss_webui_', ignore_cleanup_errors=True) as root:
-        page = make_page(worker, limits, Path(root))
+        page = make_page(worker, limits, Path(root), models)
         if args.host not in _LOOPBACKS:
             print(
                 f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
@@ -154,4 +158,4 @@ def _serve(args: WebuiArguments) -> None:
         try:
             launch(page, args.host, args.port)
         finally:
-            worker.close()  # nothing writes any more
+            models.close()  # nothing writes any more

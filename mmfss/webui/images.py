@@ -46,6 +46,7 @@ class MarkedShot:
         thumb_mask: bool (h, w).
         photo: what was marked; None where it came in a support file.
         negative: what is marked is not the class.
+        mask: PNG of the mask at the photo's own size, for other methods; None with ``photo``.
     """
 
     class_name: str
@@ -54,6 +55,7 @@ class MarkedShot:
     thumb_mask: np.ndarray
     photo: Photo | None = None
     negative: bool = False
+    mask: bytes | None = None
 
     @property
     def title(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 from mmfss.webui.marking import PREVIEW_SIDE
@@ -18,6 +20,7 @@ NOT_IT = (
     'What is marked looks like the class and is not; without a mark, nothing here is the class.'
 )
 TAKE = 'Masks of all labelled images, their scores, and the marked objects as one small file.'
+METHOD = 'Another one looks at the marked objects anew, and the images are to be labelled again.'
 THRESHOLD = 'A class that scores less in an image is not marked there. Decides anew at once.'
 
 HINTS = {
@@ -76,9 +79,10 @@ class Layout:
     Args:
         threshold: of the object score, to begin with.
         note: HTML that is to be known of the model; '' for nothing.
+        methods: names to pick from, the first to begin with.
     """
 
-    def __init__(self, threshold: float, note: str) -> None:
+    def __init__(self, threshold: float, note: str, methods: Sequence[str]) -> None:
         with gr.Blocks(
             title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
         ) as self.blocks:
@@ -88,14 +92,18 @@ class Layout:
                 gr.HTML(f'<p class="notice">{note}</p>', padding=False)
             with gr.Tabs():
                 with gr.Tab('1 Show'):
-                    self._show_tab()
+                    self._show_tab(methods)
                 with gr.Tab('2 Label') as self.label_tab:
                     self._label_tab(threshold)
                 with gr.Tab('3 Take away') as self.take_tab:
                     self._take_tab()
 
-    def _show_tab(self) -> None:
+    def _show_tab(self, methods: Sequence[str]) -> None:
         gr.Markdown(SHOW)
+        self.method = gr.Dropdown(
+            list(methods), value=methods[0], label='Method', info=METHOD, elem_id='method',
+            visible=len(methods) > 1,
+        )  # fmt: skip
         self.photo_files = gr.File(
             label='Images that show your classes, or a support.safetensors', height=130,
             file_count='multiple', elem_id='photo-files',
@@ -117,6 +125,8 @@ class Layout:
         with gr.Row(visible=False) as self.shot_buttons:
             self.drop_shot = gr.Button('Remove the chosen one', size='sm', elem_id='drop-shot')
             self.clear_shots = gr.Button('Remove all', size='sm', elem_id='clear-shots')
+            self.check = gr.Button('Self-check', size='sm', elem_id='check')
+        self.check_result = gr.HTML(elem_id='check-result', padding=False)
 
     def _marking(self) -> None:
         """The current image, and what is done with it."""

@@ -161,3 +161,16 @@ def draw_marks(
         cv2.circle(out, place, radius + 2, _WHITE, -1, cv2.LINE_AA)
         cv2.circle(out, place, radius, _COLOURS[click.kind], -1, cv2.LINE_AA)
     return out
+
+
+def mask_to_png(mask: np.ndarray) -> bytes:
+    """A bool mask (H, W) in some kilobytes."""
+    done, data = cv2.imencode('.png', mask.astype(np.uint8))
+    if not done:
+        raise ValueError('the mask cannot be kept')
+    return data.tobytes()
+
+
+def png_to_mask(data: bytes) -> np.ndarray:
+    """The bool mask (H, W) of :func:`mask_to_png`."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) > 0

@@ -20,7 +20,7 @@ from mmfss.webui.layout import BESIDE, BOX, BRUSH, POINT, Layout
 from mmfss.webui.limits import Limits
 from mmfss.webui.marking import Kind
 from mmfss.webui.session import Session
-from mmfss.webui.worker import ModelWorker
+from mmfss.webui.worker import Models, ModelWorker
 
 _KINDS: dict[str, Kind] = {BOX: 'corner', POINT: 'object', BESIDE: 'rest'}
 _WARNING_S = 15
@@ -61,11 +61,15 @@ class Page(Layout):
         worker: the shared model.
         limits: of each visitor.
         root: folder for the sessions' files.
+        models: to pick from; default: the one alone.
     """
 
-    def __init__(self, worker: ModelWorker, limits: Limits, root: Path) -> None:
+    def __init__(
+        self, worker: ModelWorker, limits: Limits, root: Path, models: Models | None = None
+    ) -> None:
         self.worker, self.limits, self.root = worker, limits, root
-        super().__init__(worker.threshold, worker.choice.note)
+        self.models = models or Models(worker)
+        super().__init__(worker.threshold, worker.choice.note, self.models.names)
         with self.blocks:
             self._wire()
 
@@ -104,6 +108,7 @@ class Page(Layout):
             ),
             self.chosen_shot: None,
             self.shot_buttons: gr.update(visible=there),
+            self.check_result: views.check_table(session),
         }
 
     def _show_results(self, session: Session) -> Updates:
@@ -196,6 +201,26 @@ class Page(Layout):
         return {**self._show_photos(session), **self._show_shots(session)}
 
     @steps
+    def choose_method(self, session: Session, tool: str, name: str) -> Updates:
+        try:
+            session.choose_method(self.models.get(name))
+        except ValueError as error:
+            _warn(str(error))
+        now = next(n for n in self.models.names if self.models.is_made(n, session.worker))
+        return {
+            self.method: now,
+            self.threshold: session.threshold,
+            **self._show_current(session, tool),
+            **self._show_shots(session),
+            **self._show_results(session),
+        }
+
+    @steps
+    def check_supports(self, session: Session) -> Updates:
+        session.check()
+        return self._show_shots(session)
+
+    @steps
     def add_queries(self, session: Session, files: list[str] | None) -> Updates:
         for message in session.add_queries(_uploads(files)):
             _warn(message)
@@ -234,7 +259,7 @@ class Page(Layout):
             hidden = gr.update(visible=False, value=None)
             return {self.take_note: note, self.files: hidden, self.command: hidden}
         files = [str(file) for file in export(session)]
-        line = command(self.worker.choice, session.threshold)
+        line = command(session.worker.choice, session.threshold)
         return {
             self.take_note: views.unlabelled_note(session),
             self.files: gr.update(value=files, visible=True),
@@ -246,7 +271,7 @@ class Page(Layout):
     def _wire(self) -> None:
         photos = [self.photo_files, self.photos, self.marking, self.title]
         current = [self.editor, self.clickable]
-        shots = [self.summary, self.shots, self.chosen_shot, self.shot_buttons]
+        shots = [self.summary, self.shots, self.chosen_shot, self.shot_buttons, self.check_result]
         results = [self.query_files, self.scores, self.results]
         self.blocks.load(self.start, None, [self.session, self.summary], api_name='start')
         self._on(
@@ -268,6 +293,11 @@ class Page(Layout):
         self._on(self.shots.select, self.choose_shot, [], [self.chosen_shot])
         self._on(self.drop_shot.click, self.remove_shot, [self.chosen_shot], photos + shots)
         self._on(self.clear_shots.click, self.remove_shots, [], photos + shots)
+        self._on(self.check.click, self.check_supports, [], shots)
+        self._on(
+            self.method.input, self.choose_method, [self.tool, self.method],
+            [self.method, self.threshold, *current, *shots, *results],
+        )  # fmt: skip
         added = self._on(self.query_files.upload, self.add_queries, [self.query_files], results)
         self._on(added.then, self.label_new, [], results)
         self._on(self.run.click, self.label, [], results)

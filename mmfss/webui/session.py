@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from mmfss.apis.check_result import SelfCheck
 from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.support import make_negative, make_shot
 from mmfss.methods.base import check_takes_negatives
@@ -50,6 +51,7 @@ class Session:
         self.supports = self._encoded
         self.queries: tuple[Query, ...] = ()
         self.threshold = worker.threshold
+        self._checked: tuple[Supports, SelfCheck] | None = None
 
     def close(self) -> None:
         """Remove the session's files."""
@@ -115,7 +117,8 @@ class Session:
         """Take the current image off the list; supports made of it stay."""
         with self.step():
             index = self._current_index()
-            self.photos[index].path.unlink(missing_ok=True)
+            if not self.supports.of_image(self.photos[index]):  # else another method may ask for it
+                self.photos[index].path.unlink(missing_ok=True)
             self.photos = self.photos[:index] + self.photos[index + 1 :]
             self._choose(min(index, len(self.photos) - 1) if self.photos else None)
 
@@ -211,7 +214,8 @@ class Session:
             make = make_negative if negative else make_shot
             shot = make((image, mask), size, photo.name, resize)
             small = marking.resize_mask(mask, photo.thumb.shape[:2])
-            marked = MarkedShot(name, shot, photo.thumb, small, photo, negative)
+            kept = marking.mask_to_png(mask)
+            marked = MarkedShot(name, shot, photo.thumb, small, photo, negative, kept)
             self.supports = self.supports.with_shots([marked], self.limits.max_shots)
             now = self._current_index()
             others = [*range(now + 1, len(self.photos)), *range(now)]
@@ -255,6 +259,62 @@ class Session:
             for query in self.queries:
                 query.forget()
             self.queries = ()
+
+    def choose_method(self, worker: ModelWorker) -> None:
+        """Go on with another model: supports are made of the photos anew, at its size, and results
+        are dropped.
+
+        Raises:
+            ValueError: A support came in a file, which has it at another size, or cannot be used;
+                all is then as it was.
+        """
+        with self.step():
+            if worker is self.worker:
+                return
+            supports = Supports(tuple(self._remade(one, worker) for one in self.supports.shots))
+            self.worker, self._inferencer = worker, worker.new_inferencer()
+            self._encoded, self.supports = Supports(), supports
+            self.queries = tuple(replace(query, prediction=None) for query in self.queries)
+            self.threshold = worker.threshold
+            self._choose(self.current)  # a mask that is proposed is of the model before
+
+    def _remade(self, marked: MarkedShot, worker: ModelWorker) -> MarkedShot:
+        size, resize = worker.image_size, worker.resize
+        if marked.negative:
+            check_takes_negatives(worker.new_inferencer().model)
+        if (size, resize) == (self.worker.image_size, self.worker.resize):
+            return marked
+        if marked.photo is None or marked.mask is None:
+            raise ValueError(
+                f'{marked.shot.source} came in a support file for models of '
+                f'{self.worker.image_size} pixels, this method takes {size}; remove it, or mark '
+                'its photo here'
+            )
+        image = read_upload(marked.photo.path, marked.photo.name, self.limits)
+        make = make_negative if marked.negative else make_shot
+        pair = (image, marking.png_to_mask(marked.mask))
+        return replace(marked, shot=make(pair, size, marked.photo.name, resize))
+
+    def check(self) -> None:
+        """Predict each support from the others; see :attr:`self_check`.
+
+        Raises:
+            ValueError: No supports.
+        """
+        with self.step():
+            support = self.supports.as_set(self.worker.image_size, self.worker.resize)
+            found = self.worker.run(self._inferencer.check, support)
+            if self._encoded is not self.supports:
+                self._encoded = self.supports
+                self.queries = tuple(replace(query, prediction=None) for query in self.queries)
+            self._checked = self.supports, found
+
+    @property
+    def self_check(self) -> SelfCheck | None:
+        """What :meth:`check` found of the supports as they are now."""
+        if self._checked is None or self._checked[0] is not self.supports:
+            return None
+        return self._checked[1]
 
     @property
     def unlabelled(self) -> int:

@@ -119,3 +119,18 @@ def score_table(session: Session) -> str:
         f'{note}<div class="scroll"><table class="scores"><thead><tr><th>image</th>{heads}</tr>'
         f'</thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def check_table(session: Session) -> str:
+    """What the self-check found, a row per class, and what is to be looked at; nothing before."""
+    found = session.self_check
+    if found is None:
+        return ''
+    head, *rows = found.rows()
+    cells = ''.join(f'<th>{escape(name)}</th>' for name in head)
+    body = ''.join(
+        '<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows
+    )
+    table = f'<table class="scores"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'
+    notes = ''.join(f'<p class="notice">{escape(note)}</p>' for note in found.notes())
+    return f'<div class="scroll">{table}</div>{notes}'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,3 +151,48 @@ class ModelWorker:
     def close(self) -> None:
         """Finish the job that runs, drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Models:
+    """The workers that visitors may pick from by the name of a method, each made when it is first
+    asked for and shared by all.
+
+    Args:
+        first: the one that every visitor begins with.
+        names: of other methods.
+        device: of those.
+    """
+
+    def __init__(
+        self, first: ModelWorker, names: Sequence[str] = (), device: str | None = None
+    ) -> None:
+        self.first = first.choice.method or first.choice.config or DEMO_CONFIG
+        self.names = (self.first, *(name for name in names if name != self.first))
+        self._made = {self.first: first}
+        self._device, self._lock = device, threading.Lock()
+
+    def get(self, name: str) -> ModelWorker:
+        """The worker of a method; loads its model the first time.
+
+        Raises:
+            ValueError: No such name, or the model cannot be had here.
+        """
+        if name not in self.names:
+            raise ValueError(f'there is no method {name!r}; there are {", ".join(self.names)}')
+        with self._lock:
+            if name not in self._made:
+                try:
+                    self._made[name] = ModelWorker.load(ModelChoice(method=name), self._device)
+                except (OSError, ImportError) as error:
+                    raise ValueError(f'{name} cannot be used here: {error}') from error
+            return self._made[name]
+
+    def is_made(self, name: str, worker: ModelWorker) -> bool:
+        """Whether a worker is that of a name."""
+        return self._made.get(name) is worker
+
+    def close(self) -> None:
+        """Close all workers, see :meth:`ModelWorker.close`."""
+        with self._lock:
+            for worker in self._made.values():
+                worker.close()

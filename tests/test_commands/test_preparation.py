@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from mmfss.checkpoints.official import WEIGHTS
 from mmfss.commands import preparation
 from mmfss.commands.preparation import (
     check_start,
@@ -39,6 +40,23 @@ def test_start_that_is_there_or_elsewhere_passes(tmp_path):
     (tmp_path / 'a.pth').touch()
     for path in (None, str(tmp_path / 'a.pth'), 'https://somewhere/a.pth'):
         check_start(Config(dict(load_from=path)), 'config.py')
+
+
+def test_official_weights_that_a_training_starts_from_are_asked_for_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMFSS_WEIGHTS', str(tmp_path))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    model = dict(
+        type='FSSAM',
+        sam2=dict(arch='sam2_small', checkpoint='official'),
+        prior_encoder=dict(type='DINOv2', arch='base', checkpoint='official'),
+    )
+    cfg = Config(dict(load_from=None, model=model))
+    with pytest.raises(FileNotFoundError, match='`mmfss weights fetch sam2_small dinov2_base`'):
+        check_start(cfg, 'config.py')
+    for name in ('sam2_small', 'dinov2_base'):
+        (tmp_path / WEIGHTS[name].file).touch()
+    check_start(cfg, 'config.py')
+    check_start(Config(dict(model=dict(type='FSSAM', sam2=dict(checkpoint=None)))), 'config.py')
 
 
 @pytest.mark.parametrize('load_from', [True, False])

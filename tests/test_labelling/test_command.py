@@ -189,6 +189,7 @@ def test_the_dataset_of_a_folder_with_quotes(case, tmp_path):
 def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     """Those of the command, none of a model that is built, and that a method has none."""
     info = json.loads((case.reference / 'run.json').read_text())['info']
+    assert info.pop('self_check')['method'] == 'FSSAM'
     assert info == dict(config=str(case.config), weights=str(case.weights))
     images = tmp_path / 'images'
     images.mkdir()

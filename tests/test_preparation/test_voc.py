@@ -18,7 +18,7 @@ SBD = [*NOVAL, 'v1', 'm1']  # m1 is in VOC's Main/val alone
 SHAPE = (60, 80)
 needs_scipy = pytest.mark.skipif(
     importlib.util.find_spec('scipy') is None,
-    reason='scipy is not installed: pip install -r requirements/tools.txt',
+    reason='scipy is not installed: pip install -r requirements/common.txt',
 )
 
 

@@ -44,3 +44,16 @@ def test_object_scores(shapes, capsys):
     assert 0 < found['threshold'] < 1
     said = capsys.readouterr().out
     assert '| classes | K | images with / without |' in said and '| novel classes | K |' in said
+
+
+def test_a_second_pass(shapes, capsys):
+    import second_pass
+
+    line = [str(tiny_runs.REPO / 'configs/fss.py'), *shapes, '--shots', '1', '--sets', '2']
+    found = second_pass.main([*line, '--joined', '1'])
+    assert set(found) == {'1 | first pass', '1 | 1 joined', '1 | 1 joined, true masks'}
+    assert found['1 | first pass']['gain'] == [0, 0]
+    for one in found.values():
+        fixed, best = one['miou']
+        assert 0 < fixed <= best < 100
+    assert '| 1 | 5 | 1 joined |' in capsys.readouterr().out

@@ -5,6 +5,7 @@ Architecture, sides and options are those of the index; resizing starts from the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -67,8 +68,8 @@ class GFSAM(Comparer):
             rest = self._background_max(model, encoded, state).unflatten(-1, sides)
         tokens = encoded['encoder'][-1].flatten(2).mT
         stages |= {
-            f'in.target_{side}': query[0] / 255,
-            f'in.support_masks_{sides[0]}': resize_mask(masks.float(), sides)[0],
+            'in.target': query[0] / 255,
+            'in.support_masks': resize_mask(masks.float(), sides)[0],
             'enc.target_in': model.encoder.prepared(query),
             'enc.support_in': model.encoder.prepared(supports),
             'enc.target_tokens': tokens,
@@ -79,7 +80,9 @@ class GFSAM(Comparer):
             'sam.features': encoded['sam1'][0],
             'pred': result.logits[0, 0] >= 0,
         }
-        return stages, []
+        # the reference's names of some stages end in a side: masks.nearest_37
+        named = {name: re.sub(r'_\d+$', '', name) for name in case['stages']}
+        return stages | {name: stages[stem] for name, stem in named.items() if stem in stages}, []
 
     @staticmethod
     def _background_max(model, encoded: dict, state) -> Tensor:
@@ -251,9 +254,9 @@ def trace_stages(trace, sides: tuple[int, int], side: int) -> dict[str, Tensor]:
         'sam.low_res': trace.low_res,
         'sam.iou': trace.ious,
         'masks.area': torch.cat(area),
-        f'masks.sum_{side}': total,
-        f'masks.nearest_{sides[0]}': masks.corners,
-        f'masks.bilinear_{sides[0]}': masks.soft(masks.taps).unflatten(-1, sides),
+        'masks.sum': total,
+        'masks.nearest': masks.corners,
+        'masks.bilinear': masks.soft(masks.taps).unflatten(-1, sides),
         'cluster.cover': masks.corners[:, y, x],
         'cluster.labels': trace.labels,
         'class.positive_region': (maps.agreement > 0)[None],

@@ -111,6 +111,8 @@ class INSID3(Comparer):
         found = model.segment(patches, state)
         trace, segments = found.trace[0], patches.segments[0]
         basis, free = model.basis(), state.objects.free[0]
+        if basis is None:
+            basis = torch.eye(free.shape[-1])
         stages = {
             'enc.target_in': model.encoder.normalise(query),
             'enc.support_in': model.encoder.normalise(support),

@@ -4,7 +4,7 @@ true masks of novel classes, against taking the box itself as the mask.
     python tools/analysis_tools/prompt_quality.py --objects 60
     python tools/analysis_tools/prompt_quality.py CONFIG WEIGHTS --checkpoint official
 
-Without arguments: the embedded default of fold 0 (`make demo`), on the validation images of its
+Without arguments: the model of `make demo`, fold 0, on the validation images of its
 novel classes. ``--checkpoint model`` measures the model's own heads, whatever lies beside its
 weights.
 """

@@ -1,4 +1,4 @@
-"""The results table of the embedded default: every variant on every fold of Shapes-5i.
+"""The results table of small networks: every variant on every fold of Shapes-5i.
 
     python tools/analysis_tools/shapes_results.py --out docs/results/shapes5i
 

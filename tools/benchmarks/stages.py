@@ -22,6 +22,10 @@ from mmfss import functional
 from mmfss.features import cache, fingerprint, images
 from mmfss.methods.base import FewShotModel
 from mmfss.methods.fssam.model import FSSAM
+from mmfss.methods.gf_sam import GFSAM
+from mmfss.methods.gf_sam import votes as gf_sam
+from mmfss.methods.insid3 import INSID3
+from mmfss.methods.insid3.matching import average_linkage, backward_votes
 from mmfss.methods.sam2_memory import SAM2Memory
 
 Rule = str | Mapping[str, str]
@@ -58,6 +62,15 @@ def rules_of(model: FewShotModel, dataset: Dataset | None = None) -> dict[CodeTy
             stages[step] = ENCODERS.get(name, name)
     if dataset is not None:
         stages[type(dataset).__getitem__] = READ
+    if isinstance(model, GFSAM):
+        stages.update({
+            model.encode_query: 'similarities',
+            model.maps: 'similarities',
+            model.masks: 'decoder',
+            gf_sam.union_logits: 'union',
+        })  # fmt: skip
+    if isinstance(model, INSID3):
+        stages.update({average_linkage: 'clustering', backward_votes: 'matching'})
     if isinstance(model, SAM2Memory):
         stages.update({
             model.sam2.encode_memory: 'support memory',

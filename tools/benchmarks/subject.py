@@ -161,7 +161,9 @@ class Subject:
         method_of(cfg)
         model = {k: copy.deepcopy(v) for k, v in cfg.model.to_dict().items() if k not in FAST_ONLY}
         sized = _sized(model)
-        if 'sam2' in model:
+        if model.get('prompts'):
+            model['prompts'] = None
+        if model.get('sam2'):
             model['sam2']['checkpoint'] = None
         elif self.channels_last is not None:
             raise ValueError(f'--channels-last is an option of SAM 2, and {model["type"]} has none')
@@ -169,7 +171,7 @@ class Subject:
             model['sam2']['channels_last'] = self.channels_last
         old = sized.setdefault('image_size', 512)
         sized['image_size'] = old if self.image_size is None else self.image_size
-        for name in ('prior_encoder', 'encoder'):
+        for name in ('prior_encoder', 'encoder', 'sam1'):
             encoder = model.get(name) or {}
             if 'checkpoint' in encoder:
                 encoder['checkpoint'] = None

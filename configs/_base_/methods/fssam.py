@@ -1,5 +1,5 @@
-# FSSAM as published: SAM 2.0 small at 512 px, DINOv2 ViT-B/14 at 560 px. The official weights
-# are fetched when training starts; give a path as `checkpoint` where there is no network.
+# FSSAM as published: SAM 2.0 small at 512 px, DINOv2 ViT-B/14 at 560 px. Training starts from the
+# official weights: `mmfss weights fetch fssam`, or give paths as `checkpoint`.
 # SAM2 in the environment takes another size: SAM2=sam2_large, see README.md for all.
 load_from = None  # training starts from the official weights
 

@@ -1,6 +1,6 @@
 """An example for labelling: a few marked images of three classes, a folder of others, the truth.
 
-Generated like Shapes-5i, from another seed, so no picture is one that the embedded default was
+Generated like Shapes-5i, from another seed, so no picture is one that the model of the demo was
 trained or tested on. The classes are three that fold 0 holds out of training. Writes::
 
     OUT/support/<class>/images/*.png, masks/*.png    2, 3 and 5 supports

@@ -136,7 +136,8 @@ def need_scipy() -> None:
     """ValueError with the command that installs scipy, where it is not."""
     if importlib.util.find_spec('scipy') is None:
         raise ValueError(
-            'scipy, which reads .mat files, is not installed; pip install -r requirements/tools.txt'
+            'scipy, which reads .mat files, is not installed; pip install -r '
+            'requirements/common.txt'
         )
 
 

@@ -86,12 +86,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Trace:
-    """What :meth:`GFSAM.segment` came through for a query; the last six are None without points.
+    """What :meth:`GFSAM.segment` came through for a query; None after ``pixels`` where n is 0.
 
     Attributes:
+        maps, points: where it looks like the supports, and where the segmenter is asked.
         pixels: (n, 2) x, y of the prompts in the segmenter's image.
         low_res, ious: (n, 1, T/4, T/4) logits and (n, 1) predicted IoUs of the masks.
-        unions: (A, P) of :func:`vote_consistency`, and ``union_maps`` the maps of these.
+        masks: what the votes read of them.
+        labels: (n,) clusters.
+        foreground, scores: (n,) of :func:`vote_foreground`.
+        consistency, union_maps: of :func:`vote_consistency`.
+        state: (n,) of :func:`states`.
     """
 
     maps: Maps

@@ -138,6 +138,14 @@ class INSID3(FewShotModel):
         self._bases = KeptTables()
         self._told = False
 
+    @property
+    def title(self) -> str:
+        """Its name in records: published is DINOv3 alone."""
+        kind, refined = type(self.encoder).__name__, 'sam2' in self.encoders
+        said = [] if kind == 'DINOv3' else [f'on {kind}']
+        said += ['masks by SAM 2'] if refined else []
+        return f'INSID3 ({", ".join(said)}: not as published)' if said else 'INSID3'
+
     # ---------------------------------------------------------------------------------- features
     def basis(self) -> Tensor | None:
         """(C, R) of :func:`without_position`, made once for the encoder's weights; None where

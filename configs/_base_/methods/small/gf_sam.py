@@ -2,8 +2,8 @@
 # of the small SAM 2. That one has no official weights: those of configs/pretrain_sam2_shapes.py
 # stand for them, and heads for points that are trained on the same base classes:
 #   FOLD=0 python tools/train.py configs/pretrain_sam2_shapes.py
-#   FOLD=0 python tools/train_prompts.py --config configs/pretrain_sam2_shapes.py \
-#       --weights work_dirs/pretrain_sam2_shapes/fold0/epoch_12.pth
+#   FOLD=0 python tools/train_prompts.py configs/pretrain_sam2_shapes.py \
+#       work_dirs/pretrain_sam2_shapes/fold0/epoch_12.pth
 # Without the latter (prompts=None) points mean nothing to the mask decoder: it knows the empty
 # prompt of tracking alone.
 _base_ = 'fssam.py'
