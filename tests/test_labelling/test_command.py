@@ -190,7 +190,7 @@ def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     """Those of the command, none of a model that is built, and that a method has none."""
     info = json.loads((case.reference / 'run.json').read_text())['info']
     assert info.pop('self_check')['method'] == 'FSSAM'
-    assert info == dict(config=str(case.config), weights=str(case.weights))
+    assert info == dict(config=str(case.config), weights=str(case.weights), method='FSSAM')
     images = tmp_path / 'images'
     images.mkdir()
     (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
@@ -200,4 +200,4 @@ def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     label_folder(inferencer, images, tmp_path / 'out', info=dict(why='a trial'))
     info = json.loads((tmp_path / 'out/run.json').read_text())['info']
     said = {} if trained else dict(trained='nothing trained')
-    assert info == dict(why='a trial', weights=None, **said)
+    assert info == dict(why='a trial', weights=None, method='FSSAM', **said)

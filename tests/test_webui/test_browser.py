@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmseg.registry import MODELS
 from PIL import Image
+from tiny_models import METHODS
 from webui_steps import BoxProposer, pixels
 
 from mmfss.apis import FewShotInferencer
 from mmfss.commands.webui import launch, make_page
 from mmfss.webui.limits import Limits
-from mmfss.webui.worker import ModelWorker
+from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 CHROMIUM, DRIVER = Path('/usr/bin/chromium'), Path('/usr/bin/chromedriver')
 _MISSING = [name for name in ('selenium', 'gradio') if find_spec(name) is None]
@@ -37,13 +39,19 @@ def address(tiny_model, proposals, tmp_path_factory) -> Iterator[str]:
     """The page of the tiny model, at a free port."""
     root = tmp_path_factory.mktemp('page')
     worker = ModelWorker(FewShotInferencer(tiny_model, threshold=0.3), proposals)
+    models = Models(worker, ('prototype',))
+    matcher = MODELS.build(dict(METHODS['PrototypeMatcher'], image_size=80)).eval()
+    choice = ModelChoice(method='prototype')
+    models._made['prototype'] = ModelWorker(
+        FewShotInferencer(matcher, threshold=0.4), proposals, choice
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('GRADIO_TEMP_DIR', '')
         patch.setenv('GRADIO_ANALYTICS_ENABLED', 'False')
-        page = make_page(worker, Limits(max_upload_mb=1), root)
+        page = make_page(worker, Limits(max_upload_mb=1), root, models)
         yield launch(page, '127.0.0.1', 0, block=False)
         page.blocks.close(verbose=False)
-        worker.close()
+        models.close()
 
 
 @pytest.fixture(scope='module')
@@ -268,3 +276,35 @@ def test_a_large_file_an_empty_mask_and_the_brush(visit, tmp_path):
 
     one.until(painted)
     one.until(lambda: len(one.all('#shots img')) == 1)
+
+
+def test_the_self_check_and_another_method(visit, tmp_path):
+    one = visit()
+    one.load('#photo-files', *(saved(tmp_path, f's{i}.png', i) for i in range(3)))
+    for i, name in enumerate(('cup', 'cup', 'pen')):
+        one.until(lambda i=i: f'Image {i + 1} of 3: s{i}.png' in one.text('#title'))
+        one.write('#class-name textarea, #class-name input', name)
+        one.click_image(30.5 / 96, 20.5 / 80)
+        one.click_image(59.5 / 96, 49.5 / 80)
+        one.press('#use')
+        one.until(lambda i=i: len(one.all('#shots img')) == i + 1)
+    one.press('#check')
+    one.until(lambda: len(one.all('#check-result tbody tr')) == 2)
+    assert 'cup 2' in one.text('#check-result') and 'Mark a second photo' in one.text(
+        '#check-result'
+    )
+    one.press('button[role=tab]', '2 Label')
+    one.load('#query-files', saved(tmp_path, 'q.png', 10))
+    one.until(lambda: len(one.all('#scores tbody tr')) == 1)
+    one.press('button[role=tab]', '1 Show')
+    one.press('#method input')
+    one.press('#method [role=option], [role=option]', 'prototype')
+    one.until(lambda: not one.all('#check-result tbody tr'))
+    one.press('#check')
+    one.until(lambda: len(one.all('#check-result tbody tr')) == 2)
+    one.press('button[role=tab]', '2 Label')
+    one.until(lambda: '1 of 1 not labelled yet' in one.text('#scores'))
+    one.press('#label')
+    one.until(lambda: len(one.all('#scores tbody tr')) == 1)
+    one.press('button[role=tab]', '3 Take away')
+    one.until(lambda: '--method prototype' in one.text('#command'))

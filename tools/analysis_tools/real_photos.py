@@ -155,6 +155,10 @@ def counts_of(models: dict[str, FewShotModel], dataset, seconds: dict[str, float
     return {name: metric.counts for name, metric in metrics.items()}
 
 
+def _ious(counts: tuple[EpisodeCounts, ...]) -> list[float]:
+    return list(few_shot_iou(sum_per_class(counts))[0].values())
+
+
 def row_of(name: str, folds: dict[int, list[tuple[EpisodeCounts, ...]]]) -> dict:
     """Figures of one row from the counts of each fold and seed."""
     per_fold = {
@@ -162,9 +166,8 @@ def row_of(name: str, folds: dict[int, list[tuple[EpisodeCounts, ...]]]) -> dict
         for fold, seeds in folds.items()
     }
     number = len(next(iter(folds.values())))
-    by_class = [
-        few_shot_iou(sum_per_class([one for seeds in folds.values() for one in seeds[i]]))[1]
-        for i in range(number)
+    by_class = [  # of each seed: all classes of all folds weigh the same
+        np.mean([iou for seeds in folds.values() for iou in _ious(seeds[i])]) for i in range(number)
     ]
     interval = bootstrap_interval(list(folds.values()))
     return dict(

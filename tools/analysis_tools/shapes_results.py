@@ -47,6 +47,7 @@ BASELINES = {
     'all foreground': 'all_foreground',
     'pseudo mask >= 0.5, no SAM 2': 'pseudo_mask',
     'prototype (PrototypeMatcher)': 'prototype',
+    'density (DensityMatcher)': 'density',
 }
 """Row -> METHOD of ``ANY_METHOD``."""
 VARIANTS = {

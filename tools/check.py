@@ -1,0 +1,14 @@
+"""Check marked images by themselves: ``python tools/check.py SUPPORT``.
+
+``python tools/check.py --help`` lists the options.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+
+from mmfss.commands.cli import run
+
+if __name__ == '__main__':
+    run('check')
