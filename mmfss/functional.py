@@ -96,6 +96,18 @@ def resize_mask(mask: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Te
     return F.interpolate(mask, size=tuple(size), mode='nearest')
 
 
+def share_of_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (B, K, H, W) soft on a grid of ``size``, as :func:`resize_mask` gives them; one that
+    falls between the positions of the grid, and would be empty there, is taken by its share of each
+    cell."""
+    inside = resize_mask(mask, size)
+    lost = (inside.sum((-2, -1)) == 0) & mask.flatten(2).any(-1)
+    if lost.any():
+        shares = F.adaptive_avg_pool2d(mask, tuple(size))
+        inside = torch.where(lost[..., None, None], shares, inside)
+    return inside
+
+
 def logits_to_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Decide foreground at the size of a label.
 

@@ -15,6 +15,7 @@ from mmfss.functional import (
     masked_average,
     minmax,
     resize_mask,
+    share_of_grid,
     up,
 )
 from mmfss.methods.losses import squared_dice_loss
@@ -204,3 +205,15 @@ def test_dice_differs_from_a_mean_over_the_joined_batch():
     joined = float(squared_dice_loss(logits.flatten()[None, None], target.flatten()[None, None]))
     assert float(squared_dice_loss(logits, target)) == pytest.approx(sum(each) / 2, abs=1e-6)
     assert abs(sum(each) / 2 - joined) > 1e-2
+
+
+def test_a_mask_that_falls_between_the_positions_counts_by_its_shares():
+    mask = torch.zeros(2, 2, 32, 32)
+    mask[0, 0, 5:8, 5:7] = 1  # between pixels 0 and 10.3, where a grid of 4 x 4 looks
+    mask[0, 1, 8:30, 3:20] = 1
+    grid = share_of_grid(mask, (4, 4))
+    assert not resize_mask(mask, (4, 4))[0, 0].any()
+    expected = torch.zeros(4, 4)
+    expected[0, 0] = 6 / 64
+    assert torch.equal(grid[0, 0], expected)
+    assert torch.equal(grid[0, 1], resize_mask(mask, (4, 4))[0, 1]) and not grid[1].any()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.batching import cat, repeat_all, repeat_each, take
-from mmfss.functional import cosine_map, masked_average, resize_mask, up
+from mmfss.functional import cosine_map, masked_average, share_of_grid, up
 from mmfss.methods.base import FewShotModel, Negatives, check_shots, check_takes_negatives
 
 ABSENT = -1.0
@@ -137,7 +137,7 @@ def encode_class(
         support = takes.encode_support(features, masks[None], negatives)
     compared = model.compared(features).float()
     # p_k = gap(F_s, m), per shot; m soft on the grid
-    inside = resize_mask((masks == 1).float()[None], compared.shape[-2:])[0]
+    inside = share_of_grid((masks == 1).float()[None], compared.shape[-2:])[0]
     count = 0 if negatives is None else negatives.masks.shape[1]
     return ClassState(support, masked_average(compared, inside), count)
 
@@ -329,7 +329,7 @@ def object_scores(features: Tensor, logits: Tensor, prototypes: Tensor) -> Tenso
         as 0; 0 for an empty mask.
     """
     # M = [logits >= 0], soft on the grid
-    inside = resize_mask((logits >= 0).float(), features.shape[-2:])
+    inside = share_of_grid((logits >= 0).float(), features.shape[-2:])
     return resemblance(features, inside, prototypes)
 
 

@@ -299,8 +299,8 @@ def _name_odd(
     """Note the oddness of all supports in ``found``, and say which are to be named: class, place
     in it, reason."""
     prototypes = torch.cat([state.prototypes for state in full.values()]).float().cpu()
-    unit = torch.nn.functional.normalize(prototypes, dim=1)
-    cosines, names = (unit @ unit.T).numpy(), tuple(full)
+    unit = torch.nn.functional.normalize(prototypes, dim=1).numpy()
+    cosines, names = unit @ unit.T, tuple(full)  # by numpy: autocast would give bfloat16
     counts = [len(state.prototypes) for state in full.values()]
     owners = np.repeat(np.arange(len(names)), counts)
     all_of: list[tuple[float, str, int, str]] = []

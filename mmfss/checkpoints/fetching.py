@@ -132,7 +132,7 @@ def fault_of_file(one: Official, path: Path, name: Path | None = None) -> str:
         path: the file.
         name: under which its digest is kept, by default ``path``.
     """
-    fault = fault_of(path)
+    fault = fault_of(path, one.bytes)
     size = path.stat().st_size
     if fault and one.bytes and size < one.bytes:
         return f'{fault} ({size} of {one.bytes} bytes)'

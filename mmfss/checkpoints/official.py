@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,34 @@ def official_file(kind: str, arch: str | dict) -> str:
     one = official(kind, arch)
     need([one])
     path = str(local_file(one))
-    fault = fault_of(path)
+    fault = fault_of(path, one.bytes)
     if fault:
         raise ValueError(f'{path}, which should hold {one.name}, {fault}. {remedy([one])}')
     return path
+
+
+@contextmanager
+def checkpoint_file(kind: str, arch: str | dict, checkpoint: str) -> Iterator[str]:
+    """Path that an encoder's weights are loaded from, around the loading.
+
+    Args:
+        kind, arch: see :func:`official`.
+        checkpoint: a path, or ``official``.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`official_file`; a ValueError of the loading says
+            of official weights what to do about the file.
+    """
+    if checkpoint != OFFICIAL:
+        yield checkpoint
+        return
+    path, one = official_file(kind, arch), official(kind, arch)
+    try:
+        yield path
+    except ValueError as error:
+        raise ValueError(
+            f'{error} {path} has the name of {one.name} and is not it: remove it. {remedy([one])}'
+        ) from error
 
 
 def need(wanted: Iterable[Official]) -> None:
@@ -192,14 +217,19 @@ def remedy(missing: Sequence[Official]) -> str:
     return '. '.join(said)
 
 
-def fault_of(path: str | os.PathLike[str]) -> str:
-    """What is wrong with a file of weights, as far as its two ends tell; '' for nothing."""
+def fault_of(path: str | os.PathLike[str], count: int | None = None) -> str:
+    """What is wrong with a file of weights, as far as its two ends tell; '' for nothing.
+
+    Args:
+        path: the file.
+        count: bytes that it should have, for a form whose end says nothing.
+    """
     with open(path, 'rb') as file:
         start = file.read(64)
     if start.startswith(b'PK'):
         return '' if zipfile.is_zipfile(path) else 'is cut off: its end is missing'
     if start.startswith(b'\x80'):  # a pickle, as torch wrote before 1.6
-        return ''
+        return 'is cut off' if os.path.getsize(path) < (count or 0) else ''
     if not start:
         return 'is empty'
     if start.lstrip().startswith(b'<'):

@@ -98,7 +98,7 @@ def listing(wanted: list[Official]) -> str:
         path = local_file(one)
         size = path.stat().st_size if path else one.bytes
         if path is not None:
-            where = f'{path} {fault_of(path)}'.strip()
+            where = f'{path} {fault_of(path, one.bytes)}'.strip()
         else:
             part = folders()[0] / (one.file + PART_SUFFIX)
             came = f', {part.stat().st_size / 1e6:.0f} MB of it came' if part.is_file() else ''

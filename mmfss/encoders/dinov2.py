@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmfss.checkpoints.official import OFFICIAL, official, official_file
+from mmfss.checkpoints.official import OFFICIAL, checkpoint_file, official
 from mmfss.checkpoints.weights import load_strict
 
 from .base import Encoder
@@ -301,9 +301,8 @@ class DINOv2(Encoder):
                 :func:`mmfss.checkpoints.weights.load_strict`.
         """
         if self.checkpoint is not None:
-            own = self.checkpoint != OFFICIAL
-            path = self.checkpoint if own else official_file('dinov2', self.arch)
-            load_strict(self.vit, path, what=f'DINOv2 ({self.arch})')
+            with checkpoint_file('dinov2', self.arch, self.checkpoint) as path:
+                load_strict(self.vit, path, what=f'DINOv2 ({self.arch})')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmfss.checkpoints.official import OFFICIAL, official, official_file
+from mmfss.checkpoints.official import OFFICIAL, checkpoint_file, official
 from mmfss.checkpoints.weights import load_state, read_state
 from mmfss.functional import up
 
@@ -224,12 +224,10 @@ class DINOv3(Encoder):
         """
         if self.checkpoint is None:
             return
-        own = self.checkpoint != OFFICIAL
-        path = self.checkpoint if own else official_file('dinov3', self.arch)
         what = f'DINOv3 ({self.arch})'
-        state = read_state(path, what)
-        state = official_names(state, self.vit.state_dict())
-        load_state(self.vit, state, f'{what} from {path}')
+        with checkpoint_file('dinov3', self.arch, self.checkpoint) as path:
+            state = official_names(read_state(path, what), self.vit.state_dict())
+            load_state(self.vit, state, f'{what} from {path}')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 16, image_size / 16)."""

@@ -24,7 +24,7 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
 from mmfss.arguments import integer
-from mmfss.checkpoints.official import OFFICIAL, official, official_file
+from mmfss.checkpoints.official import OFFICIAL, checkpoint_file, official
 from mmfss.checkpoints.weights import load_strict
 
 from .base import Encoder
@@ -148,9 +148,8 @@ class SAM1(Encoder):
     def load_pretrained(self) -> None:
         """Load the checkpoint strictly; does nothing where it is None."""
         if self.checkpoint is not None:
-            own = self.checkpoint != OFFICIAL
-            path = self.checkpoint if own else official_file('sam1', self.arch)
-            load_strict(self, path, what=f'SAM 1 ({self.arch})')
+            with checkpoint_file('sam1', self.arch, self.checkpoint) as path:
+                load_strict(self, path, what=f'SAM 1 ({self.arch})')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """(N, 3, H, W) RGB 0..255 -> (N, D, h, w); images of another side are resized to S x S."""

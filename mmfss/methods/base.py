@@ -14,6 +14,7 @@ inside; :mod:`mmfss.batching` joins, takes and repeats them.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
@@ -35,6 +37,12 @@ from mmfss.functional import RESIZES, logits_to_mask, resize_mask
 
 NOTHING_TRAINED = 'nothing trained'
 """What records and tables say where a checkpoint would be named, of a method that needs none."""
+
+SMALL = (
+    'a marked object covers less than half of any patch of the {} x {} grid: it is taken by its '
+    'share of them. A crop of the photo around it, or a larger image_size, shows more of it.'
+)
+"""What a method says of an object that vanishes on its grid and counts all the same."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         )
         self.trainable = trainable
         self._learning: list[nn.Module] = []
+        self._warned: set[str] = set()
         self._starts_from_encoders = True
 
     # ------------------------------------------------------------------ what a method implements
@@ -242,6 +251,14 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
     def takes_prompts(self) -> bool:
         """Whether there is a :meth:`prompter`."""
         return type(self).prompter is not FewShotModel.prompter
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning, the first time that this model has it to say."""
+        if text not in self._warned:
+            self._warned.add(text)
+            print_log(
+                f'{type(self).__name__}: {text} (Said once.)', 'current', level=logging.WARNING
+            )
 
     # ------------------------------------------------------------------ weights
 

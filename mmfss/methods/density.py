@@ -28,7 +28,7 @@ from torch import Tensor
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 
-from .base import FewShotModel, Negatives, Segmentation
+from .base import SMALL, FewShotModel, Negatives, Segmentation
 from .refine import build_refinement
 
 WIDTHS = (5.0, 10.0, 20.0, 40.0, 80.0)
@@ -112,6 +112,10 @@ class DensityMatcher(FewShotModel):
         """Kernels at the patches of B K images under masks (B, K, S, S). A patch at the border is
         object by its share, so an object smaller than a patch is not lost."""
         patches, inside, weight = self._kept(features, masks)
+        level = self.compared(features)
+        shares = share_of_patches(masks.flatten(0, 1), level.shape[-2:]).amax(1)
+        if ((shares > 0) & (shares < 0.5)).any():
+            self.warn_once(SMALL.format(*level.shape[-2:]))
         fg, bg = (inside * weight).log(), ((1 - inside) * weight).log()
         if negatives is not None:
             others, share, weight = self._kept(negatives.features, negatives.masks)
@@ -120,7 +124,6 @@ class DensityMatcher(FewShotModel):
             bg = torch.cat([bg, (share * weight).log()], 1)
         width = torch.full_like(fg[:, 0], self.widths[0])
         if len(self.widths) > 1:
-            level = self.compared(features)
             every = unit_patches(level).unflatten(0, masks.shape[:2])
             for place, (one, mask) in enumerate(zip(every, masks)):
                 width[place] = choose_width(
@@ -260,9 +263,10 @@ def choose_width(
     if not fg.any() or not bg.any():
         return widths[len(widths) // 2]
     vectors, apart = patches.flatten(0, 2)[rows], group[:, None] != group
-    cosines = (vectors @ vectors.T).masked_fill(~apart, -torch.inf)
-    # what is left of each density without a group, so that it still sums to 1
-    left = (apart.float() @ fg).log() - (apart.float() @ bg).log()
+    with torch.autocast(vectors.device.type, enabled=False):  # as in log_ratio
+        cosines = (vectors @ vectors.T).masked_fill(~apart, -torch.inf)
+        # what is left of each density without a group, so that it still sums to 1
+        left = (apart.float() @ fg).log() - (apart.float() @ bg).log()
     scores = []
     for width in widths:
         kernels = width * cosines

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
-from mmfss.functional import cosine_map, masked_average, resize_mask, up
+from mmfss.functional import cosine_map, masked_average, share_of_grid, up
 
-from .base import FewShotModel, Negatives, Segmentation
+from .base import SMALL, FewShotModel, Negatives, Segmentation
 from .refine import build_refinement
 
 
@@ -81,13 +81,15 @@ class PrototypeMatcher(FewShotModel):
         nothing."""
         level = self.compared(features).float().unflatten(0, masks.shape[:2])
         # the mask on the features' grid stays soft: a cell at the border counts by its share
-        inside = resize_mask((masks == 1).float(), level.shape[-2:])
+        inside = share_of_grid(marked := (masks == 1).float(), level.shape[-2:])
+        if (marked.flatten(2).any(-1) & (inside.amax((-2, -1)) < 0.5)).any():
+            self.warn_once(SMALL.format(*level.shape[-2:]))
         # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m), per shot
         fg, bg = masked_average(level, inside), masked_average(level, 1 - inside)
         if negatives is None:
             return Prototypes(fg, bg)
         level = self.compared(negatives.features).float().unflatten(0, negatives.masks.shape[:2])
-        inside = resize_mask((negatives.masks == 1).float(), level.shape[-2:])
+        inside = share_of_grid((negatives.masks == 1).float(), level.shape[-2:])
         return Prototypes(fg, torch.cat([bg, masked_average(level, inside)], 1))
 
     def segment(self, query: dict, state: Prototypes, truth: Tensor | None = None) -> Segmentation:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from mmseg.registry import MODELS
-from tiny_models import FULL, SIZE
+from tiny_models import FULL, METHODS, SIZE
 
 from mmfss.apis.nway import (
     class_logits,
     decide,
     encode_class,
+    object_score_of,
     resemblance,
     segment_classes,
 )
@@ -170,3 +171,19 @@ def test_decision_leaves_the_logits_as_they_are():
     before = logits.clone()
     decide(logits, scores, 0.5, (8, 8))
     assert torch.equal(logits, before)
+
+
+def test_an_object_between_the_positions_of_the_grid_has_a_score():
+    """It would have no prototype, and so never be there."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MODELS.build(METHODS['DensityMatcher']).eval()  # 5 x 5 positions
+    image = torch.randint(0, 255, (1, 3, SIZE, SIZE)).float()
+    mask = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+    mask[:, 3:9, 3:9] = 1
+    features = model.encode_image(image)
+    state = encode_class(model, features, mask)
+    inside = (mask == 1).float()[None] - 0.5
+    cell = model.compared(features)[0, :, 0, 0]
+    assert torch.cosine_similarity(state.prototypes[0], cell, dim=0) > 0.9999
+    assert object_score_of(model, features, inside[0], state) > 0.9999

@@ -330,6 +330,16 @@ def test_every_method_is_checked(name):
     np.testing.assert_array_equal(inferencer(image).scores, usual(image).scores)
 
 
+def test_under_autocast():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tiny = MODELS.build(copy.deepcopy(METHODS['DensityMatcher'])).eval()
+    full, half = (FewShotInferencer(tiny, amp=amp).check(clean(5)) for amp in (False, True))
+    for one, other in zip(full.classes, half.classes, strict=True):
+        for mine, its in zip(one.supports, other.supports, strict=True):
+            assert abs(mine.score - its.score) < 0.02 and abs(mine.oddness - its.oddness) < 0.5
+
+
 def test_a_method_that_is_given_the_truth_is_refused(model):
     model.needs_truth = True
     with pytest.raises(ValueError, match=r'ByColour is given the true masks.*says nothing of it'):

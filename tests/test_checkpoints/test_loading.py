@@ -166,7 +166,7 @@ def test_the_official_file_is_that_of_the_arch(monkeypatch):
         'mmfss.encoders.sam2.model.load_strict',
         lambda _, path, **options: asked.append((path, options)),
     )
-    monkeypatch.setattr('mmfss.encoders.sam2.model.official_file', lambda *of: '/'.join(of))
+    monkeypatch.setattr('mmfss.checkpoints.official.official_file', lambda *of: '/'.join(of))
     model = sam2_of(tiny_arch(), 'official')
     for model.arch in ARCHS:
         model.load_pretrained()

@@ -17,6 +17,7 @@ from mmfss.checkpoints.official import (
     official_file,
     official_in,
 )
+from mmfss.encoders.dinov2 import ARCHS, DINOv2
 
 DINO = WEIGHTS['dinov2_base']
 
@@ -134,3 +135,27 @@ def test_what_a_config_asks_for(repo_root, monkeypatch):
     listed = dict(encoders=[dict(type='DINOv3', arch='large', checkpoint='official')], other=None)
     assert [one.name for one in official_in(listed)] == ['dinov3_large']
     assert not list(official_in(dict(type='DINOv2', arch='base', checkpoint='a.pth')))
+
+
+def test_other_weights_under_an_official_name(places, monkeypatch):
+    """What is wrong, and which file is to go: a fetch would take it for what it is called."""
+    monkeypatch.setitem(ARCHS, 'base', dict(embed_dim=16, depth=1, num_heads=2))
+    path = put(places[0] / DINO.file)
+    with pytest.raises(ValueError) as caught:
+        DINOv2('base', 70).load_pretrained()
+    assert 'the weights do not fit the model' in str(caught.value)
+    assert (
+        f'{path} has the name of dinov2_base and is not it: remove it. Run `mmfss weights fet'
+        in (str(caught.value))
+    )
+    with pytest.raises(ValueError) as caught:
+        DINOv2('base', 70, checkpoint=path).load_pretrained()
+    assert 'remove it' not in str(caught.value)
+
+
+def test_half_of_a_file_of_the_older_form(places):
+    """Its end says nothing, its size does."""
+    path = Path(places[0] / DINO.file)
+    torch.save({'w': torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match='dinov2_base, is cut off. Run `mmfss weights fetch dino'):
+        official_file('dinov2', 'base')

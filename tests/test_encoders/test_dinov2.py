@@ -62,7 +62,7 @@ def test_keys_and_shapes_are_official(name):
 
 
 def test_official_weights_are_those_of_the_arch_and_asked_for_when_loaded(monkeypatch):
-    monkeypatch.setattr('mmfss.encoders.dinov2.official_file', lambda *of: '/'.join(of))
+    monkeypatch.setattr('mmfss.checkpoints.official.official_file', lambda *of: '/'.join(of))
     asked = []
     monkeypatch.setattr(
         'mmfss.encoders.dinov2.load_strict', lambda model, path, **options: asked.append(path)

@@ -15,6 +15,7 @@ from mmfss.encoders.base import Encoder
 from mmfss.methods.base import Negatives
 from mmfss.methods.density import (
     DOUBT,
+    _bounded,
     choose_width,
     log_ratio,
     sampled,
@@ -368,3 +369,37 @@ def test_refined_logits_are_those_of_grab_cut(kind):
     assert not torch.equal(was.logits >= 0, now.logits >= 0)
     for name, values in was.maps.items():
         assert torch.equal(values, now.maps[name])
+
+
+def test_the_width_is_chosen_in_float32_under_autocast(monkeypatch):
+    """Cosines in bfloat16 would be off by as much as neighbouring widths differ."""
+    seen = []
+    monkeypatch.setattr(
+        'mmfss.methods.density._bounded', lambda ratio: (seen.append(ratio), _bounded(ratio))[1]
+    )
+    patches = F.normalize(torch.randn(2, 4, 4, 8, generator=torch.Generator().manual_seed(0)), -1)
+    inside = torch.zeros(2, 16)
+    inside[:, :5] = 1
+    choose_width(patches, inside, (5.0, 40.0))
+    with torch.autocast('cpu', torch.bfloat16):
+        choose_width(patches, inside, (5.0, 40.0))
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+
+
+@pytest.mark.parametrize('kind', ['DensityMatcher', 'PrototypeMatcher'])
+def test_an_object_that_vanishes_on_the_grid_is_said_once(kind, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmfss.methods.base.print_log', lambda text, *_, **__: said.append(text))
+    cfg = dict(type=kind, image_size=SIZE, encoder=dict(type=Colours))
+    model = MODELS.build(cfg).eval()
+    features = model.encode_image(torch.rand(1, 3, SIZE, SIZE) * 255)
+    masks = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
+    masks[..., 8:20, 8:20] = 1
+    model.encode_support(features, masks)
+    assert not said
+    masks.zero_()[..., 11:14, 11:14] = 1
+    for _ in range(2):
+        state = model.encode_support(features, masks)
+    assert len(said) == 1 and '8 x 8 grid' in said[0] and 'crop of the photo' in said[0]
+    found = model.segment(features, state).logits
+    assert found.isfinite().all() and found[0, 0, 12, 12] >= 0

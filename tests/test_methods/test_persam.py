@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from tiny_models import METHODS, SIZE, episodes, inputs_of, randomised
 
-from mmfss.methods.persam import model as module
 from mmfss.methods.persam.guided import guided_attention, guided_decode
 from mmfss.methods.persam.model import Frame, box_of, tune
 
@@ -32,7 +31,7 @@ def build(kind: str = 'PerSAM', seed: int = 0, **changes):
 def said(monkeypatch):
     """What is said."""
     texts: list[str] = []
-    monkeypatch.setattr(module, 'print_log', lambda text, *_, **__: texts.append(text))
+    monkeypatch.setattr('mmfss.methods.base.print_log', lambda text, *_, **__: texts.append(text))
     return texts
 
 

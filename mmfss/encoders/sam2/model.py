@@ -20,7 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from mmfss.checkpoints.official import OFFICIAL, official_file
+from mmfss.checkpoints.official import checkpoint_file
 from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import KeptTables, keep_tables
@@ -125,9 +125,8 @@ class SAM2(SAM2Base, Encoder):
                 :func:`mmfss.checkpoints.official.official_file`.
         """
         if self.checkpoint is not None:
-            own = self.checkpoint != OFFICIAL
-            path = self.checkpoint if own else official_file('sam2', self.arch)
-            load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})', part='sam2.')
+            with checkpoint_file('sam2', self.arch, self.checkpoint) as path:
+                load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})', part='sam2.')
         elif self.same_place:
             start_at_same_place(self.memory_attention, self.same_place)
 

@@ -15,7 +15,6 @@ A clusters of them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,11 +227,10 @@ class GFSAM(FewShotModel):
         lost = inside.sum((-2, -1)) == 0
         lost = (lost.all(1, keepdim=True) if together else lost) & masks.flatten(2).any(-1)
         if lost.any():
-            warnings.warn(
+            self.warn_once(
                 f'the object of a support vanishes on the {level.shape[-2]} x {level.shape[-1]} '
-                'grid on which GF-SAM compares images: it is taken as large as the cells it lies '
-                'in. Crop the photo around the object',
-                stacklevel=2,
+                'grid on which images are compared: it is taken as large as the cells it lies in. '
+                'Crop the photo around the object.'
             )
             shares = F.adaptive_avg_pool2d(masks, level.shape[-2:])
             inside = torch.where(lost[..., None, None], shares, inside)

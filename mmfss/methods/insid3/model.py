@@ -14,14 +14,12 @@ channels of the encoder's last map, R = C - ``svd_components`` of them without p
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from scipy.ndimage import find_objects, label
 from torch import Tensor
@@ -136,7 +134,6 @@ class INSID3(FewShotModel):
         self.svd_components = integer('model.svd_components', svd_components, 0)
         self.tau, self.merge_threshold = tau, merge_threshold
         self._bases = KeptTables()
-        self._told = False
 
     @property
     def title(self) -> str:
@@ -184,14 +181,11 @@ class INSID3(FewShotModel):
     def _marked(self, features: dict, masks: Tensor) -> Marked:
         free = self.unit(features).unflatten(0, masks.shape[:2])
         grid, vanished = grid_masks((masks == 1).flatten(0, 1), tuple(free.shape[2:4]))
-        if vanished.any() and not self._told:
-            self._told = True
-            print_log(
-                'INSID3: a marked object is so small that its mask is empty on the grid of '
+        if vanished.any():
+            self.warn_once(
+                'a marked object is so small that its mask is empty on the grid of '
                 f'{grid.shape[1]} x {grid.shape[2]} patches; the patch that holds it is taken. '
-                'A larger image_size or a crop around it shows more of it. (Said once.)',
-                'current',
-                level=logging.WARNING,
+                'A larger image_size or a crop around it shows more of it.'
             )
         return Marked(free.flatten(2, 3), grid.unflatten(0, masks.shape[:2]))
 

@@ -14,13 +14,11 @@ their grid, (H, W) size of a photo, M masks of a call.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -164,19 +162,10 @@ class PerSAM(FewShotModel):
         self.mask_value = mask_value
         side = self.sam1.image_size
         self.frame = Frame((size, size), (side, side), side)
-        self._told: set[str] = set()
 
     def compared(self, features: dict) -> Tensor:
         """SAM's features (N, C, h, w)."""
         return features['sam1'][0]
-
-    def _say(self, what: str) -> None:
-        """Once."""
-        if what not in self._told:
-            self._told.add(what)
-            print_log(
-                f'{type(self).__name__}: {what} (Said once.)', 'current', level=logging.WARNING
-            )
 
     # --------------------------------------------------------------------------------- support
     @torch.no_grad()
@@ -194,12 +183,12 @@ class PerSAM(FewShotModel):
         cells = values[:, 0] > 0
         lost = ~cells.flatten(1).any(1)
         if (lost & marked).any():
-            self._say(
+            self.warn_once(
                 f'no cell of the {levels.shape[-2]} x {levels.shape[-1]} grid of features lies on '
                 "the support's object: those that it touches are taken. Crop the photo around it."
             )
         if not marked.all():
-            self._say('a support has nothing marked, so nothing is found by it.')
+            self.warn_once('a support has nothing marked, so nothing is found by it.')
         touched = F.adaptive_max_pool2d(inside, levels.shape[-2:])[:, 0] > 0
         cells = torch.where(lost[:, None, None], touched, cells)
         targets = [
@@ -268,7 +257,7 @@ class PerSAM(FewShotModel):
         for boxed in (weights is not None, True):
             box = box_of(frame.up(mask)[0, 0] > 0) if boxed else None
             if boxed and box is None:
-                self._say('the mask before the last step is empty, and so is the result.')
+                self.warn_once('the mask before the last step is empty, and so is the result.')
                 break
             corners = None if box is None else frame.prompt(box.view(2, 2)).view(1, 4)
             found = self.sam1.decode(features, coords, labels, corners, mask, multimask=True)
