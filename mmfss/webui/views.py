@@ -16,10 +16,10 @@ from mmfss.webui.session import Session
 
 CHECK = (
     '<p class="note">Each object is predicted from the others of its class. <b>Expected IoU</b>: '
-    'how well such masks fit, with an interval; <b>spread</b>: from image to image. <b>Threshold</b>: '
-    'half-way between the mean object scores of images with the class (<b>there</b>) and without '
-    'it (<b>absent</b>); <b>wrong side</b>: images with + without it that it gets wrong; '
-    '<b>separation</b>: how well the scores tell them apart, 1 is all.</p>'
+    'how well such masks fit, with an interval; <b>spread</b>: from image to image. '
+    '<b>Threshold</b>: half-way between the mean object scores of images with the class '
+    '(<b>there</b>) and without it (<b>absent</b>); <b>wrong side</b>: images with + without it '
+    'that it gets wrong; <b>separation</b>: how well the scores tell them apart, 1 is all.</p>'
 )
 """Below the table of the self-check."""
 Picture = tuple[np.ndarray, str]
