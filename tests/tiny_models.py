@@ -72,6 +72,7 @@ FULL = dict(
     memory_attention=dict(type='SupportCalibratedMemoryAttention'),
 )
 PRIOR = FULL['prior_encoder']
+SAM1 = dict(type='SAM1', arch=TINY_SAM1, checkpoint=None)
 #: every registered few-shot method, tiny: what tests/test_methods/test_contract.py asks of each
 METHODS = dict(
     AllForeground=dict(type='AllForeground', image_size=SIZE),
@@ -105,6 +106,8 @@ METHODS = dict(
         tau=0.9,
         merge_threshold=0.0,
     ),
+    PerSAM=dict(type='PerSAM', image_size=SIZE, resize='bilinear', sam1=SAM1),
+    PerSAMF=dict(type='PerSAMF', image_size=SIZE, resize='bilinear', sam1=SAM1, steps=5),
     PrototypeMatcher=dict(type='PrototypeMatcher', image_size=SIZE, encoder=PRIOR),
     PseudoMask=dict(
         type='PseudoMask',

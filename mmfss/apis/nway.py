@@ -22,7 +22,7 @@ from torch import Tensor
 from mmfss.arguments import integer
 from mmfss.batching import cat, repeat_all, repeat_each, take
 from mmfss.functional import cosine_map, masked_average, resize_mask, up
-from mmfss.methods.base import FewShotModel, Negatives, check_takes_negatives
+from mmfss.methods.base import FewShotModel, Negatives, check_shots, check_takes_negatives
 
 ABSENT = -1.0
 """Logit of a class that is not there. In one image any negative one would do. Sliding windows are
@@ -157,7 +157,8 @@ def encode_classes(
             beyond the last have none.
 
     Raises:
-        ValueError: there are negatives, and the method takes none.
+        ValueError: there are negatives, and the method takes none; or more supports of a class
+            than it takes.
     """
 
     def encoded(shots: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Any, Tensor]:
@@ -167,10 +168,11 @@ def encode_classes(
 
     states = []
     for shots, others in zip_longest(classes, negatives, fillvalue=()):
+        check_shots(model, len(shots))  # before anything is encoded
         if not others:
             states.append(encode_class(model, *encoded(shots)))
             continue
-        check_takes_negatives(model)  # before anything is encoded
+        check_takes_negatives(model)
         features, masks = encoded(others)
         given = Negatives(features, (masks == 1).to(torch.uint8)[None])
         states.append(encode_class(model, *encoded(shots), given))

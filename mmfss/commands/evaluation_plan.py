@@ -31,7 +31,7 @@ from mmfss.commands.train import check_folds, load_config
 from mmfss.commands.variables import options_in_environment
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.features.modules import code_behind
-from mmfss.methods.base import NOTHING_TRAINED, method_of
+from mmfss.methods.base import NOTHING_TRAINED, check_shots, method_of
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def read_configs(request: Request) -> dict[int, Config]:
 
     Raises:
         ValueError: the config does not fit the fold, or has no episodes or metric to test with;
-            ``fold`` and ``folds`` are both given.
+            ``fold`` and ``folds`` are both given; more supports than the method takes.
         FileNotFoundError: no such config.
     """
     if request.fold is not None and request.folds is not None:
@@ -202,6 +202,8 @@ def read_configs(request: Request) -> dict[int, Config]:
             )
         metric_entry(cfg.get('test_evaluator'))
         check_frozen(request, episodes[0])
+        for shots in request.shots or [int(episodes[0]['shots'])]:
+            check_shots(method_of(cfg), shots)
         for name in ('episodes', 'sampler'):
             if getattr(request, name) is not None:
                 episodes[0][ENTRIES[name]] = getattr(request, name)

@@ -217,6 +217,7 @@ def _image_encoder(cfg: Mapping[str, Any]) -> nn.Module:
         use_rel_pos=cfg['use_rel_pos'],
         output_channels=cfg['out_chans'],
         layer_norm_eps=1e-6,
+        initializer_range=0.02,  # its default of 1e-10 gives random weights without any features
     )
     # softmax(q k^T / sqrt(d) + r) v without the attention matrix of each head in memory
     config._attn_implementation = 'sdpa'
@@ -253,9 +254,18 @@ class SAM1Prompter:
     Args:
         sam: in eval mode.
         image_size: side in pixels of the images that the prompts are on.
+        checkpoint: of other heads, which are refused: SAM 1 has its own.
+
+    Raises:
+        ValueError: a checkpoint.
     """
 
-    def __init__(self, sam: SAM1, image_size: int) -> None:
+    def __init__(self, sam: SAM1, image_size: int, checkpoint: str | None = None) -> None:
+        if checkpoint is not None:
+            raise ValueError(
+                f'SAM 1 takes prompts with its own heads, not with those of {checkpoint}; leave it '
+                'out'
+            )
         self.sam, self.scale = sam, sam.image_size / image_size
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
 from .losses import SquaredDiceLoss
+from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .refine import GrabCut
 from .sam2_memory import SAM2Memory
@@ -21,6 +22,8 @@ __all__ = [
     'EpisodeDataPreprocessor',
     'FewShotModel',
     'GrabCut',
+    'PerSAM',
+    'PerSAMF',
     'PrototypeMatcher',
     'PseudoMask',
     'SAM2Memory',

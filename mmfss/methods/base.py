@@ -111,6 +111,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             and labelled with as it is built, on the encoders' own weights.
         needs_truth: whether :meth:`segment` wants the true masks of the queries.
         takes_negatives: whether :meth:`encode_support` takes what is marked as not the class.
+        max_shots: the largest K that it takes; None for any. :func:`check_shots` says so.
         builders: entries of the config without a type -> function that takes what they hold.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
 
@@ -122,6 +123,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
     needs_checkpoint = True
     needs_truth = False
     takes_negatives = False
+    max_shots: int | None = None
     builders: Mapping[str, Callable[..., Any]] = {}
 
     def __init__(
@@ -233,7 +235,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         """
         raise ValueError(
             f'{type(self).__name__} takes no boxes, points or scribbles: it has no prompt encoder. '
-            "Give masks, or take a method around SAM, which makes them, such as 'sam2_memory' or 'gf_sam'"
+            "Give masks, or take a method on SAM, which makes them, such as 'sam2_memory', 'gf_sam'"
         )
 
     @property
@@ -487,6 +489,23 @@ def check_takes_negatives(model: FewShotModel) -> None:
         raise ValueError(
             f'{type(model).__name__} takes no negatives (what is marked as not the class); '
             f'{", ".join(takers)} do. Use one of them, or leave the negatives out'
+        )
+
+
+def check_shots(method: FewShotModel | type[FewShotModel], shots: int) -> None:
+    """Make sure that a method takes K supports of a class; one with ``max_shots`` asks this in its
+    :meth:`~FewShotModel.encode_support`, others may ask before they encode anything.
+
+    Raises:
+        ValueError: it takes fewer.
+    """
+    most = method.max_shots
+    if most is not None and shots > most:
+        name = method.__name__ if isinstance(method, type) else type(method).__name__
+        supports = 'one support' if most == 1 else f'at most {most} supports'
+        raise ValueError(
+            f'{name} takes {supports} of a class, got {shots}: it has no way to use more. Leave '
+            'out the others, or take a method for any number of supports, such as PrototypeMatcher'
         )
 
 

@@ -49,7 +49,7 @@ def test_each_model_gets_its_own_figure(dataset):
     pseudo = pseudo_mask()
     models = {'all': MODELS.build(dict(type='AllForeground', **COMMON)).eval(), 'pseudo': pseudo}
     found = evaluate(models, dataset, batch=7)
-    assert found['all'] == pytest.approx(
+    assert found['all'][0] == pytest.approx(
         miou(dataset, [torch.ones(64, 64, dtype=torch.bool)] * len(dataset))
     )
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_each_model_gets_its_own_figure(dataset):
         for i in range(len(dataset)):
             inputs = pseudo.data_preprocessor(pseudo_collate([dataset[i]]))['inputs']
             masks.append(pseudo.run(inputs).maps['pseudo ae'][0, 0] >= 0.5)
-    assert found['pseudo'] == pytest.approx(miou(dataset, masks))
+    assert found['pseudo'][0] == pytest.approx(miou(dataset, masks))
 
 
 def test_the_pseudo_mask_is_cut_at_one_half_itself(dataset, monkeypatch):
@@ -74,7 +74,8 @@ def test_the_pseudo_mask_is_cut_at_one_half_itself(dataset, monkeypatch):
     monkeypatch.setattr(model, 'segment', segment)
     top = torch.zeros(64, 64, dtype=torch.bool)
     top[:8] = True
-    found = evaluate({'pseudo': model}, dataset)['pseudo']
+    found, seconds = evaluate({'pseudo': model}, dataset)['pseudo']
+    assert seconds > 0
     assert found == pytest.approx(miou(dataset, [top] * len(dataset)))
 
 
@@ -83,13 +84,16 @@ def test_table():
         '0': {'a': {'1': [10.0, 20.0]}, 'b': {'1': [1.0, 1.0]}},
         '2': {'a': {'1': [30.0, 50.0]}, 'b': {'1': [3.0, 3.0]}},
     }
+    for rows, times in zip(table.values(), ([0.01, 0.02], [0.03, 0.04])):
+        for row in rows.values():
+            row['1 seconds'] = times
     about = dict(episodes=5, seeds=[0, 1], command='python x', commit='c', machine='m')
     text = markdown(dict(about, shots=[1], folds=[0, 2], table=table))
     assert text.splitlines()[3:] == [
         '### 1-shot',
         '',
-        '|  | fold 0 | fold 2 | mean +- std over seeds |',
-        '|---|---|---|---|',
-        '| a | 15.0 | 40.0 | 27.5 +- 10.6 |',
-        '| b | 1.0 | 3.0 | 2.0 +- 0.0 |',
+        '|  | fold 0 | fold 2 | mean +- std over seeds | ms of an episode |',
+        '|---|---|---|---|---|',
+        '| a | 15.0 | 40.0 | 27.5 +- 10.6 | 25.0 |',
+        '| b | 1.0 | 3.0 | 2.0 +- 0.0 | 25.0 |',
     ]

@@ -89,6 +89,8 @@ def make(name: str, seed: int = 0, **changes: Any) -> FewShotModel:
 
 @pytest.fixture(scope='module', params=CONFIGS)
 def name(request: pytest.FixtureRequest) -> str:
+    if 'SAM1' in str(CONFIGS[request.param]):
+        pytest.importorskip('transformers', reason='mmfss[sam1] has it')
     return request.param
 
 
@@ -99,7 +101,8 @@ def model(name: str) -> FewShotModel:
 
 
 def some(model: FewShotModel, batch: int = 1, shots: int = 1, seed: int = 0) -> dict[str, Tensor]:
-    return episodes(batch, shots, seed, model.image_size)
+    """Episodes of as many shots, or of as many as the method takes."""
+    return episodes(batch, min(shots, model.max_shots or shots), seed, model.image_size)
 
 
 def run(model: FewShotModel, data: dict[str, Tensor]) -> Segmentation:
@@ -151,11 +154,28 @@ def test_k_is_read_from_the_shape(model, shots):
         assert values.min() >= 0 and values.max() <= 1, name
 
 
+@torch.no_grad()
+def test_more_supports_than_a_method_takes_are_refused(model, name):
+    if model.max_shots is None:
+        return
+    data = episodes(1, model.max_shots + 1, 0, model.image_size)
+    message = f'{name} takes .* of a class, got {model.max_shots + 1}: it has no way to use more'
+    with pytest.raises(ValueError, match=message):
+        run(model, data)
+    pairs = [
+        (np.zeros((model.image_size, model.image_size, 3), np.uint8), mask.numpy())
+        for mask in data['support_mask'][0]
+    ]
+    with pytest.raises(ValueError, match=message):
+        encode_classes(model, [pairs])
+
+
 def test_the_order_of_supports_does_not_matter(model):
     data = some(model, 2, 4)
     other = dict(data)
+    order = [place for place in (2, 0, 3, 1) if place < data['support'].shape[1]]
     for key in ('support', 'support_mask'):
-        other[key] = data[key][:, [2, 0, 3, 1]]
+        other[key] = data[key][:, order]
     one, two = run(model, data), run(model, other)
     assert_near(one.logits, two.logits)
     for name, values in one.maps.items():
@@ -236,7 +256,7 @@ def test_masks_of_supports_that_say_little(model, mask):
         masks[:, 0, 7, 9] = 1
     found = run(model, data)
     assert found.logits.isfinite().all()
-    masks[:, 1] = masks[:, 0]
+    masks[:, 1:] = masks[:, :1]
     found = run(model, data)
     assert found.logits.isfinite().all()
     for name, values in found.maps.items():
@@ -299,7 +319,7 @@ def test_classes_with_and_without_negatives_side_by_side(model, name):
         marked[8:40, 10:50] = 1
         return rng.integers(0, 255, (side, side, 3), np.uint8), marked
 
-    classes = [[pair()], [pair(), pair()], [pair()], [pair()]]
+    classes = [[pair()], [pair(), pair()][: model.max_shots], [pair()], [pair()]]
     negatives = [[], [pair()], [pair(), pair()], []]
     if not model.takes_negatives:
         with pytest.raises(ValueError, match=f'{name} takes no negatives .*PrototypeMatcher'):
@@ -324,7 +344,8 @@ def test_cached_is_computed_bit_for_bit(model, name, tmp_path):
     first = make(name, feature_cache=cache)
     assert_equal(run(first, data).logits, plain.logits)  # put there
     stats = first.encoding.cache.stats
-    per_image = (2, first.query_encoders), (4, first.support_encoders)
+    shots = data['support_mask'][:, :, 0, 0].numel()
+    per_image = (2, first.query_encoders), (shots, first.support_encoders)
     assert stats.misses == stats.written == sum(n * len(names) for n, names in per_image)
     assert_equal(run(first, data).logits, plain.logits)  # from memory
     assert stats.memory_hits == stats.misses
@@ -433,7 +454,7 @@ class Doors:
     Attributes:
         config: of the method on a tiny benchmark.
         weights: None for a method that needs no checkpoint.
-        support: of two classes, of 2 and 1 shots.
+        support: of two classes, of 2 and 1 shots, or of as many as the method takes.
         images: files of several sizes.
         folder: all of it is in.
         expected: labels of the inferencer for each image.
@@ -483,6 +504,7 @@ def doors(name, model, shapes, tmp_path_factory) -> Doors:
         content = dict(state_dict=model.state_dict(), meta=dict(epoch=1, iter=1, mmfss=meta))
         torch.save(content, weights)
     support = segmentor_cases.support(folder / 'support')
+    support = {one: shots[: model.max_shots] for one, shots in support.items()}
     images = segmentor_cases.images(folder, SIZES)
     found = Doors(str(config), weights, support, images, folder, [])
     inferencer = found.inferencer()
@@ -496,11 +518,14 @@ def test_door_test_and_picture(doors, name, model, tmp_path):
     """tools/test.py: a table, its record, and the picture of episodes with the method's maps."""
     out = tmp_path / 'table'
     given = [] if doors.weights is None else [doors.weights]
+    shots = range(1, 1 + min(2, model.max_shots or 2))
     report = testing.main(
-        [doors.config, *given, '--shots', '1', '2', '--out', str(out), '--work-dir',
+        [doors.config, *given, '--shots', *map(str, shots), '--out', str(out), '--work-dir',
          str(tmp_path / 'work')]
     )  # fmt: skip
-    assert len(report.runs) == 2 and all(0 <= r.metrics['mIoU'] <= 100 for r in report.runs)
+    assert len(report.runs) == len(shots) and all(
+        0 <= r.metrics['mIoU'] <= 100 for r in report.runs
+    )
     data = json.loads(out.with_suffix('.json').read_text())
     untrained = doors.weights is None
     for made in data['runs']:
@@ -512,11 +537,14 @@ def test_door_test_and_picture(doors, name, model, tmp_path):
     assert data['method'] == model.title
     assert f'- method: {model.title}\n' in out.with_suffix('.md').read_text()
     (picture,) = (tmp_path / 'work').glob('episodes.png')
-    panels = 2 + 5 + len(run(model, some(model)).maps) - 1  # of the last test, which is 2-shot
+    panels = shots[-1] + 5 + len(run(model, some(model)).maps) - 1  # of the last test
     assert cv2.imread(str(picture)).shape[1] == panels * (64 + GAP) + GAP
     if doors.weights is not None:
         with pytest.raises(ValueError, match=f'give at least one checkpoint: {name} has weights'):
             testing.main([doors.config, '--work-dir', str(tmp_path / 'none')])
+    if model.max_shots is not None:
+        with pytest.raises(ValueError, match=f'{name} takes .* of a class, got 9'):
+            testing.main([doors.config, '--shots', '9', '--work-dir', str(tmp_path / 'none')])
 
 
 def test_door_inferencer(doors, name):

@@ -39,6 +39,7 @@ from parity_fssam import FSSAM
 from parity_gf_sam import GFSAM
 from parity_insid3 import INSID3
 from parity_metric import check_metric
+from parity_persam import PerSAM
 from parity_reference import Comparer, Reference, Row, check_case
 from parity_sam2_baseline import SAM2Baseline
 
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Comparer]] = {
     'FSSAM': FSSAM,
     'GF-SAM': GFSAM,
     'INSID3': INSID3,
+    'PerSAM': PerSAM,
     'SAM2Memory': SAM2Baseline,
 }
 

@@ -4,9 +4,11 @@
 
 Trains what has no finished checkpoint (one training per fold and variant, from one pretrained
 small SAM 2 per fold, ``--jobs`` at a time), then tests each 1-shot and 5-shot with several episode
-seeds, and writes ``OUT.json`` and ``OUT.md``. The baselines need no training (``--baselines`` for
-these alone); "untrained" is FSSAM on random weights, "pretrained only" on those that the variants
-start from; the upper bound is the trained FSSAM prompted with the query's true mask.
+seeds, and writes ``OUT.json`` and ``OUT.md``, with the time of an episode. The baselines need no
+training (``--baselines`` for these alone), the training-free methods on SAM 2 the pretrained small
+one and its heads for points (``--training-free`` for these and the baselines); "untrained" is FSSAM
+on random weights, "pretrained only" on those that the variants start from; the upper bound is the
+trained FSSAM prompted with the query's true mask.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -48,8 +51,11 @@ BASELINES = {
     'pseudo mask >= 0.5, no SAM 2': 'pseudo_mask',
     'prototype (PrototypeMatcher)': 'prototype',
     'density (DensityMatcher)': 'density',
+    'INSID3': 'insid3',
 }
 """Row -> METHOD of ``ANY_METHOD``."""
+ON_SAM2 = {'SAM 2 memory': 'sam2_memory', 'GF-SAM, masks of SAM 2': 'gf_sam'}
+"""The same, of those that take ``PRETRAIN``'s SAM 2."""
 VARIANTS = {
     'support memory only': 'configs/ablations/support_memory_shapes_1shot.py',
     'pseudo prompts': 'configs/ablations/pseudo_prompts_shapes_1shot.py',
@@ -87,6 +93,14 @@ def train_missing(jobs: list[tuple[str, int]], at_a_time: int, threads: int) -> 
             running.result()
 
 
+def train_prompts(fold: int) -> None:
+    """Heads for points on the pretrained SAM 2 of a fold, where they are not there yet."""
+    weights = checkpoint_of(PRETRAIN, fold)
+    if not weights.with_name('prompts.pth').exists():
+        command = [sys.executable, 'tools/train_prompts.py', PRETRAIN, str(weights)]
+        subprocess.run(command, env=dict(os.environ, FOLD=str(fold)), check=True)
+
+
 def episodes(config: str, shots: int, seed: int, count: int):
     """Episodic dataset of the novel classes."""
     cfg = Config.fromfile(config).test_dataloader.dataset
@@ -95,9 +109,12 @@ def episodes(config: str, shots: int, seed: int, count: int):
 
 
 @torch.no_grad()
-def evaluate(models: dict[str, FewShotModel], dataset, batch: int = 10) -> dict[str, float]:
-    """mIoU in percent of each model over a dataset of episodes, each read once."""
-    metrics = {}
+def evaluate(
+    models: dict[str, FewShotModel], dataset, batch: int = 10
+) -> dict[str, tuple[float, float]]:
+    """mIoU in percent of each model over a dataset of episodes, each read once, and its seconds of
+    an episode: encoders are among them where an image comes for the first time."""
+    metrics, seconds = {}, dict.fromkeys(models, 0.0)
     for name in models:
         metrics[name] = METRICS.build(dict(type='FewShotIoUMetric'))
         metrics[name].dataset_meta = dataset.metainfo
@@ -106,13 +123,18 @@ def evaluate(models: dict[str, FewShotModel], dataset, batch: int = 10) -> dict[
         rows = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
         data = preprocess(pseudo_collate(rows))
         for name, model in models.items():
+            start_of = time.perf_counter()
             found = model.predict(data['inputs'], data['data_samples'])
+            seconds[name] += time.perf_counter() - start_of
             if isinstance(model, PseudoMask):  # the sigmoid of predict takes 0.49999994 for 0.5
                 for sample in found:
                     mask = (sample.seg_logits.data >= 0).to(torch.uint8)
                     sample.pred_sem_seg = PixelData(data=mask)
             metrics[name].process({}, [sample.to_dict() for sample in found])
-    return {name: metric.evaluate(len(dataset))['mIoU'] for name, metric in metrics.items()}
+    return {
+        name: (metric.evaluate(len(dataset))['mIoU'], seconds[name] / len(dataset))
+        for name, metric in metrics.items()
+    }
 
 
 def build(config: str, fold: int, weights: str | None = None) -> FewShotModel:
@@ -129,15 +151,15 @@ def build(config: str, fold: int, weights: str | None = None) -> FewShotModel:
 
 
 def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """``{row: {shots: [mIoU of each seed]}}`` of one fold."""
+    """``{row: {shots: [mIoU of each seed], shots + ' seconds': [of an episode]}}`` of one fold."""
     os.environ['FOLD'] = str(fold)
     torch.set_num_threads(args.threads)
     MMLogger.get_current_instance().setLevel('ERROR')
     fssam, models = VARIANTS['FSSAM'], {}
-    for name, method in BASELINES.items():
+    for name, method in {**BASELINES, **({} if args.baselines else ON_SAM2)}.items():
         with options_in_environment(dict(method=method, benchmark='shapes-5i')):
             models[name] = build(ANY_METHOD, fold)
-    if not args.baselines:
+    if not (args.baselines or args.training_free):
         models['FSSAM untrained'] = build(fssam, fold)
         models['FSSAM pretrained only'] = build(fssam, fold, PRETRAIN)
         models.update({name: build(config, fold, config) for name, config in VARIANTS.items()})
@@ -146,20 +168,21 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
     for shots in args.shots:
         for seed in args.seeds:
             dataset = episodes(fssam, shots, seed, args.episodes)
-            for name, value in evaluate(models, dataset).items():
+            for name, (value, seconds) in evaluate(models, dataset).items():
                 table[name].setdefault(str(shots), []).append(value)
+                table[name].setdefault(f'{shots} seconds', []).append(seconds)
                 print(f'fold {fold} {shots}-shot seed {seed} {name}: {value:.1f}', flush=True)
     return table
 
 
 def markdown(result: dict) -> str:
     """Mean over the episode seeds for each fold; their mean +- sample standard deviation over
-    seeds of the four-fold mean."""
+    seeds of the four-fold mean; the median time of an episode over folds and seeds."""
     lines = [
         f'Novel-class mIoU in percent on Shapes-5i, {result["episodes"]} episodes per fold and '
         f'seed, episode seeds {result["seeds"]}.',
         f'Made by `{result["command"]}`, tested at commit {result["commit"]}, on '
-        f'{result["machine"]}.',
+        f'{result["machine"]}. Times are of one thread, with encoders where an image is new.',
     ]
     for shots in result['shots']:
         rows = []
@@ -167,8 +190,11 @@ def markdown(result: dict) -> str:
             values = np.array([result['table'][str(f)][name][str(shots)] for f in result['folds']])
             mean, std = mean_std(values.mean(0))
             spread = '-' if std is None else f'{std:.1f}'
-            rows.append([name, *(f'{v:.1f}' for v in values.mean(1)), f'{mean:.1f} +- {spread}'])
+            times = [result['table'][str(f)][name][f'{shots} seconds'] for f in result['folds']]
+            cells = [*(f'{v:.1f}' for v in values.mean(1)), f'{mean:.1f} +- {spread}']
+            rows.append([name, *cells, f'{1000 * np.median(times):.1f}'])
         head = ['', *(f'fold {fold}' for fold in result['folds']), 'mean +- std over seeds']
+        head.append('ms of an episode')
         lines += ['', f'### {shots}-shot', '', *table_lines([head, *rows], in_markdown=True)]
     return '\n'.join(lines) + '\n'
 
@@ -183,15 +209,21 @@ def main() -> None:
     parser.add_argument(
         '--baselines', action='store_true', help='only the rows that need no training'
     )
+    parser.add_argument(
+        '--training-free', action='store_true', help='these, and methods on the pretrained SAM 2'
+    )
     parser.add_argument('--jobs', type=int, default=2, help='trainings and folds at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     args = parser.parse_args()
     found = commit()
     data = os.environ.setdefault('DATA_ROOT', 'data/shapes5i')
     write_shapes(data)
-    for configs in () if args.baselines else ([PRETRAIN], list(VARIANTS.values())):
+    trained = [] if args.training_free else list(VARIANTS.values())
+    for configs in () if args.baselines else ([PRETRAIN], trained):
         jobs = [(config, fold) for fold in args.folds for config in configs]
         train_missing(jobs, args.jobs, args.threads)
+    for fold in () if args.baselines else args.folds:
+        train_prompts(fold)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
         futures = {str(fold): pool.submit(rows_of_fold, fold, args) for fold in args.folds}
         table = {fold: future.result() for fold, future in futures.items()}

@@ -358,12 +358,7 @@ class GFSAM(FewShotModel):
         """
         if 'sam2' in self.encoders:
             return prompt_heads(self.sam2, checkpoint or self.prompts)
-        if checkpoint is not None:
-            raise ValueError(
-                f'SAM 1 takes prompts with its own heads, not with those of {checkpoint}; leave it '
-                'out'
-            )
-        return SAM1Prompter(self.sam1, self.image_size)
+        return SAM1Prompter(self.sam1, self.image_size, checkpoint)
 
 
 @contextmanager
