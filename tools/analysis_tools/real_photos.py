@@ -17,6 +17,7 @@ import json
 import platform
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def build(method: str, changes: dict, out: Path) -> FewShotModel:
     """The model of a row; encoders that several have in common run once for each photo."""
     path = find_config(method) if method.endswith('.py') else find_method(method)
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(dict(model=changes))
+    cfg.merge_from_dict(dict(model=deepcopy(changes)))  # it takes _delete_ out of what it is given
     if 'encoder' in cfg.model:
         cfg.model.feature_cache = dict(type='FeatureCache', directory=str(out / 'features'))
     model = MODELS.build(cfg.model).eval()

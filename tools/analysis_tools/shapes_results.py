@@ -35,7 +35,6 @@ from mmseg.registry import DATASETS, METRICS, MODELS
 
 from mmfss.checkpoints.provenance import commit
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.shapes import write_shapes
 from mmfss.evaluation.report_text import table_lines
 from mmfss.evaluation.statistics import mean_std
@@ -157,8 +156,8 @@ def rows_of_fold(fold: int, args: argparse.Namespace) -> dict[str, dict[str, lis
     MMLogger.get_current_instance().setLevel('ERROR')
     fssam, models = VARIANTS['FSSAM'], {}
     for name, method in {**BASELINES, **({} if args.baselines else ON_SAM2)}.items():
-        with options_in_environment(dict(method=method, benchmark='shapes-5i')):
-            models[name] = build(ANY_METHOD, fold)
+        os.environ.update(METHOD=method, BENCHMARK='shapes_5i')
+        models[name] = build(ANY_METHOD, fold)
     if not (args.baselines or args.training_free):
         models['FSSAM untrained'] = build(fssam, fold)
         models['FSSAM pretrained only'] = build(fssam, fold, PRETRAIN)
