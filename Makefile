@@ -44,10 +44,10 @@ define install
 endef
 
 $(VENV)/.ready: $(REQUIREMENTS)
-	$(call install,$(VENV),$(foreach f,runtime tests tools webui sam1,-r requirements/$(f).txt))
+	$(call install,$(VENV),$(foreach f,runtime tests webui sam1,-r requirements/$(f).txt))
 
 $(FORK)/.ready: $(REQUIREMENTS)
-	$(call install,$(FORK),$(foreach f,fork tests tools,-r requirements/$(f).txt))
+	$(call install,$(FORK),$(foreach f,fork tests,-r requirements/$(f).txt))
 
 # one thread: the operators are small, and so the figures are those of the README's table
 demo: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -75,3 +76,12 @@ def test_mmengine_may_be_imported_before_mmfss(in_tmp_path, repo_root):
     )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/methods.md'])
+def test_the_tables_of_methods_have_all_of_them(repo_root, page):
+    names = {path.stem for path in (repo_root / 'configs/_base_/methods').glob('*.py')}
+    rows = [line.split('|')[1] for line in (repo_root / page).read_text().splitlines()
+            if line.startswith('|') and line.count('|') > 2]  # fmt: skip
+    listed = set(re.findall('`([a-z0-9_]+)`', ' '.join(rows)))
+    assert not names - listed

@@ -79,7 +79,7 @@ def choose_config(
         path = find_method(EMBEDDED_METHOD)
         note += (
             f' {EMBEDDED_METHOD!r}, on a small network that needs no download: coarse (figures in '
-            'docs/weights.md). Better: `mmfss weights fetch default`, once'
+            'docs/methods.md). Better: `mmfss weights fetch default`, once'
         )
     if is_main_process():
         print(f'note: {note}', file=sys.stderr)

@@ -28,7 +28,7 @@ from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
 from mmfss.labelling.folder import FAILED, SCORES, known_check
-from mmfss.labelling.plan import PromptsNotAccepted, support_digest
+from mmfss.labelling.plan import PromptsNotAccepted, find_images, support_digest
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.run import Summary, label_folder
 
@@ -80,15 +80,17 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEMO_NOTE, file=sys.stderr)
     _check_out(args.support, args.out)
+    processes.first(lambda: find_images(args.images, args.out))  # before minutes of self-check
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
         lambda: read_support(args.support, inferencer, args.prompt_weights)
     )
     if args.prompt_weights and not prompted and processes.rank == 0:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
+    usual = thresholds_of((), inferencer.threshold, support.classes)
+    thresholds_of(args.threshold, usual, support.classes)  # wrong ones, too
     check = processes.first(lambda: _self_check(args, inferencer, support))
     found = {} if check is None else thresholds_in(check)
-    usual = thresholds_of((), inferencer.threshold, support.classes)
     inferencer.threshold = thresholds_of(args.threshold, {**usual, **found}, support.classes)
     if not inferencer.has_support:  # the process that checked them has encoded them
         inferencer.set_support(support)
@@ -124,6 +126,7 @@ def _self_check(
         return None
     record = None if args.overwrite else known_check(Path(args.out), support_digest(support))
     if record is None:
+        print('checking the supports by themselves (not with --no-self-check)', file=sys.stderr)
         record = inferencer.check(support).record()
     for one in record['classes']:
         print(one['line'], file=sys.stderr)

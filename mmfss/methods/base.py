@@ -244,7 +244,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         """
         raise ValueError(
             f'{type(self).__name__} takes no boxes, points or scribbles: it has no prompt encoder. '
-            'Give masks, or make them with a method on SAM 2 (FSSAM) and give these'
+            "Give masks, or take a method on SAM, which makes them, such as 'sam2_memory', 'gf_sam'"
         )
 
     @property

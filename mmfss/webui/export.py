@@ -69,7 +69,7 @@ def export(session: Session) -> list[Path]:
 
 def command(choice: ModelChoice, threshold: float) -> str:
     """The command line that labels a folder in the same way."""
-    words = ['python', 'tools/label.py', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
+    words = ['mmfss', 'label', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
     for name in ('method', 'config', 'weights'):
         value = getattr(choice, name)
         if value is not None:

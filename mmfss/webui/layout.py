@@ -59,7 +59,7 @@ CSS = """
 #files .label-clear-button {display: none}
 @media (max-width: 640px) {
   #clickable, #editor {height: 380px !important}
-  .scores td:first-child, .scores th {max-width: 9em}
+  .scores td:first-child, #scores th {max-width: 9em}
   #results .grid-container {grid-template-columns: 1fr !important}
 }
 """
@@ -68,9 +68,11 @@ CSS = """
 def theme() -> gr.themes.Base:
     """Fonts of the visitor's system: nothing is fetched from elsewhere."""
     fonts = ['system-ui', 'sans-serif']
-    return gr.themes.Default(
+    base = gr.themes.Default(
         primary_hue='blue', font=fonts, font_mono=['ui-monospace', 'monospace']
     )
+    # as pale as it is, what explains a field is hard to read
+    return base.set(block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300')
 
 
 class Layout:
@@ -80,9 +82,10 @@ class Layout:
         threshold: of the object score, to begin with.
         note: HTML that is to be known of the model; '' for nothing.
         methods: names to pick from, the first to begin with.
+        tool: objects are marked with to begin with.
     """
 
-    def __init__(self, threshold: float, note: str, methods: Sequence[str]) -> None:
+    def __init__(self, threshold: float, note: str, methods: Sequence[str], tool: str) -> None:
         with gr.Blocks(
             title='mmfss', analytics_enabled=False, delete_cache=(600, 3600)
         ) as self.blocks:
@@ -92,20 +95,20 @@ class Layout:
                 gr.HTML(f'<p class="notice">{note}</p>', padding=False)
             with gr.Tabs():
                 with gr.Tab('1 Show'):
-                    self._show_tab(methods)
+                    self._show_tab(methods, tool)
                 with gr.Tab('2 Label') as self.label_tab:
                     self._label_tab(threshold)
                 with gr.Tab('3 Take away') as self.take_tab:
                     self._take_tab()
 
-    def _show_tab(self, methods: Sequence[str]) -> None:
+    def _show_tab(self, methods: Sequence[str], tool: str) -> None:
         gr.Markdown(SHOW)
         self.method = gr.Dropdown(
             list(methods), value=methods[0], label='Method', info=METHOD, elem_id='method',
             visible=len(methods) > 1,
         )  # fmt: skip
         self.photo_files = gr.File(
-            label='Images that show your classes, or a support.safetensors', height=130,
+            label='Images to mark, or a support.safetensors', height=130,
             file_count='multiple', elem_id='photo-files',
         )  # fmt: skip
         self.photos = gr.Gallery(
@@ -114,7 +117,7 @@ class Layout:
             format='jpeg', elem_id='photos', buttons=[],
         )  # fmt: skip
         with gr.Column(visible=False) as self.marking:
-            self._marking()
+            self._marking(tool)
         self.summary = gr.HTML(elem_id='summary', padding=False)
         self.shots = gr.Gallery(
             label='Marked objects', columns=8, fit_columns=False, rows=1, height=170, visible=False,
@@ -128,7 +131,7 @@ class Layout:
             self.check = gr.Button('Self-check', size='sm', elem_id='check')
         self.check_result = gr.HTML(elem_id='check-result', padding=False)
 
-    def _marking(self) -> None:
+    def _marking(self, tool: str) -> None:
         """The current image, and what is done with it."""
         self.title = gr.HTML(elem_id='title', padding=False)
         with gr.Row():
@@ -137,11 +140,11 @@ class Layout:
                     label='Paint over the object', transforms=(), sources=(), layers=False,
                     brush=gr.Brush(default_size=24, colors=['#ff2d55'], color_mode='fixed'),
                     canvas_size=(PREVIEW_SIDE, PREVIEW_SIDE), height=520, elem_id='editor',
-                    buttons=[], visible=False,
+                    buttons=[], visible=tool == BRUSH,
                 )  # fmt: skip
                 self.clickable = gr.Image(
                     label='Click on the image', interactive=False, format='jpeg',
-                    height=520, elem_id='clickable', buttons=[],
+                    height=520, elem_id='clickable', buttons=[], visible=tool != BRUSH,
                 )  # fmt: skip
             with gr.Column(scale=1, min_width=240):
                 self.class_name = gr.Textbox(
@@ -149,15 +152,15 @@ class Layout:
                     elem_id='class-name',
                 )  # fmt: skip
                 self.tool = gr.Radio(
-                    [BOX, POINT, BESIDE, BRUSH], value=BOX, label='Mark with',
+                    [BOX, POINT, BESIDE, BRUSH], value=tool, label='Mark with',
                     elem_id='tool',
                 )  # fmt: skip
-                self.hint = gr.HTML(HINTS[BOX], elem_id='hint', padding=False)
+                self.hint = gr.HTML(HINTS[tool], elem_id='hint', padding=False)
                 self.negative = gr.Checkbox(
                     label='This is not it', info=NOT_IT, elem_id='negative',
                 )  # fmt: skip
                 self.use = gr.Button('Use this mask', variant='primary', elem_id='use')
-                with gr.Row() as self.click_buttons:
+                with gr.Row(visible=tool != BRUSH) as self.click_buttons:
                     self.undo = gr.Button('Undo click', size='sm', min_width=80)
                     self.clear = gr.Button('Clear clicks', size='sm', min_width=80)
                 self.drop_photo = gr.Button('Take this image off the list', size='sm')

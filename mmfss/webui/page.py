@@ -69,7 +69,8 @@ class Page(Layout):
     ) -> None:
         self.worker, self.limits, self.root = worker, limits, root
         self.models = models or Models(worker)
-        super().__init__(worker.threshold, worker.choice.note, self.models.names)
+        tool = BOX if worker.takes_prompts else BRUSH
+        super().__init__(worker.threshold, worker.choice.note, self.models.names, tool)
         with self.blocks:
             self._wire()
 
@@ -210,6 +211,8 @@ class Page(Layout):
         return {
             self.method: now,
             self.threshold: session.threshold,
+            # a change of the tool shows the image in the component of the new one
+            self.tool: tool if session.worker.takes_prompts else BRUSH,
             **self._show_current(session, tool),
             **self._show_shots(session),
             **self._show_results(session),
@@ -296,7 +299,7 @@ class Page(Layout):
         self._on(self.check.click, self.check_supports, [], shots)
         self._on(
             self.method.input, self.choose_method, [self.tool, self.method],
-            [self.method, self.threshold, *current, *shots, *results],
+            [self.method, self.threshold, self.tool, *current, *shots, *results],
         )  # fmt: skip
         added = self._on(self.query_files.upload, self.add_queries, [self.query_files], results)
         self._on(added.then, self.label_new, [], results)

@@ -14,6 +14,14 @@ from mmfss.visualization.overlays import overlay_labels
 from mmfss.webui.marking import OUTLINE_PART
 from mmfss.webui.session import Session
 
+CHECK = (
+    '<p class="note">Each object is predicted from the others of its class. <b>Expected IoU</b>: '
+    'how well such masks fit, with an interval; <b>spread</b>: from image to image. '
+    '<b>Threshold</b>: half-way between the mean object scores of images with the class '
+    '(<b>there</b>) and without it (<b>absent</b>); <b>wrong side</b>: images with + without it '
+    'that it gets wrong; <b>separation</b>: how well the scores tell them apart, 1 is all.</p>'
+)
+"""Below the table of the self-check."""
 Picture = tuple[np.ndarray, str]
 """An image uint8 (h, w, 3) RGB with its caption."""
 
@@ -133,4 +141,4 @@ def check_table(session: Session) -> str:
     )
     table = f'<table class="scores"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'
     notes = ''.join(f'<p class="notice">{escape(note)}</p>' for note in found.notes())
-    return f'<div class="scroll">{table}</div>{notes}'
+    return f'<div class="scroll">{table}</div>{CHECK}{notes}'

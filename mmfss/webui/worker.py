@@ -107,6 +107,11 @@ class ModelWorker:
         return cls(inferencer, asked, choice)
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether boxes and points become masks here."""
+        return self._proposer is not None
+
+    @property
     def image_size(self) -> int:
         """Side S of the square that images are brought to."""
         return self._inferencer.image_size

@@ -64,7 +64,7 @@ def test_the_choice_follows_what_is_there_and_is_one_line(folder, capsys):
     assert said.count('\n') == 1 and said.startswith(
         f'note: no method was named, so it is {EMBEDDED_METHOD!r}'
     )
-    assert 'coarse (figures in docs/weights.md). Better: `mmfss weights fetch default`' in said
+    assert 'coarse (figures in docs/methods.md). Better: `mmfss weights fetch default`' in said
     for one in NEEDED:
         torch.save({}, folder / one.file)
     assert choose_config() == find_method(DEFAULT_METHOD)

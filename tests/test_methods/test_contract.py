@@ -434,7 +434,7 @@ def test_arch_is_plain_and_names_the_method(model, name):
 def test_prompts_are_taken_or_refused(model, name):
     assert isinstance(model.takes_prompts, bool)
     if not model.takes_prompts:
-        message = f'{name} takes no boxes, points or scribbles: it has no .*Give masks, or make'
+        message = f'{name} takes no boxes, points or scribbles: it has no .*Give masks, or take'
         with pytest.raises(ValueError, match=message):
             model.prompter()
         return

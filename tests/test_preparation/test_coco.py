@@ -19,7 +19,7 @@ IDS = [i + i // 10 for i in range(1, 81)]  # with gaps, as the official ones
 SIZE = (9, 12)
 needs_coco = pytest.mark.skipif(
     importlib.util.find_spec('pycocotools') is None,
-    reason='pycocotools is not installed: pip install -r requirements/tools.txt',
+    reason='pycocotools is not installed: pip install -r requirements/common.txt',
 )
 
 
@@ -258,7 +258,7 @@ def test_missing_pycocotools(tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name: None if name == 'pycocotools' else find(name)
     )
-    assert 'pycocotools is not installed; pip install -r requirem' in fails('coco', tmp_path)
+    assert 'pycocotools is not installed; pip install pycocotools' in fails('coco', tmp_path)
 
 
 @needs_coco

@@ -13,7 +13,7 @@ from mmfss.datasets import get_split
 from mmfss.datasets.preparation.paco_part import clipped_box
 
 SHAPE = (30, 40)
-coder = pytest.importorskip('pycocotools.mask', reason='pip install -r requirements/tools.txt')
+coder = pytest.importorskip('pycocotools.mask', reason='pip install -r requirements/common.txt')
 
 
 def square(top: int, left: int, side: int = 5) -> list[list[float]]:

@@ -76,7 +76,7 @@ def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo
 
 def test_the_command_names_the_model_and_is_quoted():
     assert command(ModelChoice(), 0.7) == (
-        'python tools/label.py support.safetensors IMAGES OUT --threshold 0.7'
+        'mmfss label support.safetensors IMAGES OUT --threshold 0.7'
     )
     line = command(ModelChoice('my config.py', 'a b.pth'), 0.55)
     assert shlex.split(line)[5:] == [
@@ -113,7 +113,7 @@ def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
     archive, scores, support = export(session)
 
     words = shlex.split(command(choice, session.threshold))
-    assert words[:2] == ['python', 'tools/label.py']
+    assert words[:2] == ['mmfss', 'label']
     places = {
         'support.safetensors': str(support),
         'IMAGES': str(images),

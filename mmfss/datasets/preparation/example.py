@@ -76,7 +76,7 @@ def prepare(args: argparse.Namespace) -> str:
     return (
         f'{args.out}: {"made" if made else "complete already, left as it was"}\n'
         f'  supports: {shots}; {example.images} pictures to label\n'
-        f'  python tools/label.py {args.out}/support {args.out}/images {args.out}/labelled'
+        f'  mmfss label {args.out}/support {args.out}/images {args.out}/labelled'
         f' --config {DEMO_CONFIG}'
     )
 

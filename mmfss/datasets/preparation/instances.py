@@ -58,7 +58,7 @@ def find_annotations(folders: Sequence[Path], name: str) -> Path:
 def need_pycocotools() -> None:
     """ValueError with the command that installs pycocotools, where it is not."""
     if importlib.util.find_spec('pycocotools') is None:
-        raise ValueError('pycocotools is not installed; pip install -r requirements/tools.txt')
+        raise ValueError('pycocotools is not installed; pip install pycocotools')
 
 
 def read_instances(file: str | os.PathLike, remedy: str) -> Instances:
