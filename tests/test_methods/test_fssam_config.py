@@ -131,7 +131,7 @@ def test_no_pseudo_masks_in_the_prediction_without_a_generator():
         ),
         (parts(PSEUDO, prior_encoder=None), "needs a prior_encoder.*'DINOv2'.*'SAM2PriorEncoder'"),
         (dict(prior_encoder=dict(type='ResNet', depth=18)), "got 'ResNet'.*BackboneEncoder'"),
-        (dict(prior_encoder=dict(type='DINOv3')), r"one of \['BackboneEncoder', 'DINOv2', .*"),
+        (dict(prior_encoder=dict(type='DINOv4')), r"one of \['BackboneEncoder', 'DINOv2', .*"),
         (dict(sam2=dict(image_size=64)), r"must be one of \['sam2.1_base_plus', .*got None"),
         (dict(memory_refinement=dict(REFINE, version='v3')), r"one of \['v1', 'v2'\], got 'v3'"),
         (

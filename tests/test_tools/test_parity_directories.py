@@ -20,7 +20,7 @@ def family(synthetic, tmp_path):
     edit_index(
         parent / 'ours', lambda index: index.update(cases=dict(d_none=index['cases']['d_none']))
     )
-    for name, head in (('other', dict(method='GF-SAM')), ('third', dict(set='sansa'))):
+    for name, head in (('other', dict(method='Matcher')), ('third', dict(set='sansa'))):
         (parent / name).mkdir()
         save_index(parent / name, dict(head, cases={'a_1shot': {}}, tolerances={}))
     (parent / 'notes').mkdir()
@@ -30,7 +30,7 @@ def family(synthetic, tmp_path):
 def test_a_folder_of_directories(tool, family, capsys):
     assert run(tool, family, '--quiet') == 0
     out, err = capsys.readouterr()
-    assert f'{family}/other: no such method: GF-SAM; there is FSSAM' in out
+    assert f'{family}/other: no such method: Matcher; there is FSSAM' in out
     assert f'{family}/third: no such method: sansa; there is FSSAM' in out
     assert f'{family}/ours: FSSAM' in out and '55 of 55 stages within tolerance' in out
     assert f'{family}/notes: left out, it has no index.json' in out
@@ -76,16 +76,16 @@ def test_directories_that_cannot_be_used_do_not_stop_the_others(tool, family, ca
 def test_a_directory_is_known_by_name_or_form(tool, tmp_path):
     form = dict(sam2_base_config='', sam2_hydra_overrides=[], dino={})
     for head, known in (
-        (dict(method='FSSAM'), True),
-        (dict(set='golden'), True),
-        (dict(set='held out', **form), True),
-        ({}, True),  # the first of these directories may name nothing
-        (dict(method='PerSAM and PerSAM-F'), False),
-        (dict(method='other', **form), False),
-        (dict(set='fs_sam2', sam2_overrides=[]), False),
+        (dict(method='FSSAM'), 'FSSAM'),
+        (dict(set='golden'), 'FSSAM'),
+        (dict(set='held out', **form), 'FSSAM'),
+        ({}, 'FSSAM'),  # the first of these directories may name nothing
+        (dict(method='PerSAM and PerSAM-F'), 'PerSAM'),
+        (dict(method='other', **form), None),
+        (dict(set='fs_sam2', sam2_overrides=[]), None),
     ):
         save_index(tmp_path, dict(head, cases={}))
-        assert tool.method_of(tool.Reference(tmp_path)) == ('FSSAM' if known else None), head
+        assert tool.method_of(tool.Reference(tmp_path)) == known, head
 
 
 # ---------------------------------------------------------------- damaged directories
