@@ -103,7 +103,7 @@ def share_of_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
     inside = resize_mask(mask, size)
     lost = (inside.sum((-2, -1)) == 0) & mask.flatten(2).any(-1)
     if lost.any():
-        shares = F.adaptive_avg_pool2d(mask, tuple(size))
+        shares = F.adaptive_avg_pool2d(mask, (size[0], size[1]))
         inside = torch.where(lost[..., None, None], shares, inside)
     return inside
 

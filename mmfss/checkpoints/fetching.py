@@ -37,7 +37,7 @@ TIMEOUT = 60.0
 """Seconds of silence after which a connection counts as ended."""
 BLOCK = 2**20
 DIGEST_SUFFIX = '.sha256'
-_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 _SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -167,6 +167,14 @@ def test_negatives_of_no_class(tmp_path, inferencer):
         read_support(root, inferencer)
 
 
+def test_negatives_alone(tmp_path, inferencer):
+    photo(tmp_path / 'cup/not/a.jpg')
+    with pytest.raises(
+        ValueError, match=r"only images of what .* \(1, in folders 'not'\); mark at"
+    ):
+        read_support(tmp_path, inferencer)
+
+
 def test_class_values(tmp_path, inferencer):
     """Each class of an image gets a shot; the other one is background; order of classes.txt."""
     photo(tmp_path / 'images/a.jpg')

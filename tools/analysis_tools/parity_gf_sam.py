@@ -234,13 +234,7 @@ def sam1_arch(sam: Mapping) -> dict:
 def trace_stages(trace, sides: tuple[int, int], side: int) -> dict[str, Tensor]:
     """What :meth:`mmfss.methods.gf_sam.GFSAM.segment` came through, by the reference's names."""
     maps, points, masks = trace.maps, trace.points, trace.masks
-    area, total = [], torch.zeros(side, side)
-    for some in trace.low_res.split(8):
-        full = F.interpolate(some, (side, side), mode='bilinear', align_corners=False)[:, 0] > 0
-        area.append(full.sum((1, 2)))
-        total += full.sum(0)
-    x, y = points.grid.T
-    return {
+    early = {
         'sim.pos_mean': maps.mean[None],
         'sim.pos_max': maps.max[None],
         'sim.neg_mean': maps.background[None],
@@ -251,6 +245,16 @@ def trace_stages(trace, sides: tuple[int, int], side: int) -> dict[str, Tensor]:
         'points.hot': points.hot,
         'points.grid': points.grid,
         'points.sam': trace.pixels,
+    }
+    if trace.masks is None:  # no point at all
+        return early
+    area, total = [], torch.zeros(side, side)
+    for some in trace.low_res.split(8):
+        full = F.interpolate(some, (side, side), mode='bilinear', align_corners=False)[:, 0] > 0
+        area.append(full.sum((1, 2)))
+        total += full.sum(0)
+    x, y = points.grid.T
+    return early | {
         'sam.low_res': trace.low_res,
         'sam.iou': trace.ious,
         'masks.area': torch.cat(area),

@@ -27,6 +27,15 @@ from mmfss.functional import RESIZES
 
 VERSIONS = {'2.0': 'sam2', '2.1': 'sam2.1'}
 _FRAMES, _MASKS = 'in.frames', 'in.support_masks'
+#: stages (beginnings of their names) -> their side times this is that of the frames
+_SIDES = {
+    _FRAMES: 1,
+    _MASKS: 1,
+    'support.mask_logits_for_memory': 1,
+    'support.mask_logits_low': 4,
+    'query.mask_logits_low': 4,
+    'support.memory': 16,
+}
 
 
 class SAM2Baseline(Comparer):
@@ -112,7 +121,7 @@ class SAM2Baseline(Comparer):
         newer = version == '2.1'
         arch = self.architecture(files[0]).sam2_arch()
         arch['base'] = f'{VERSIONS[version]}_{arch["base"].split("_", 1)[1]}'
-        side = case['stages'][_FRAMES]['full_shape'][-1]
+        side = side_of(case['stages'])
         # the layout of weights in which sam2 runs: less of the rounding that bfloat16 enlarges
         sam2 = dict(arch=arch, checkpoint=None, channels_last=False)
         model = MODELS.build(dict(type='SAM2Memory', sam2=sam2, image_size=side)).eval()
@@ -143,6 +152,19 @@ class SAM2Baseline(Comparer):
         """What reads the architecture: of this index, or of the one beside the weights."""
         own = 'sam2_hydra_overrides' in self.ref.index
         return FSSAM(self.ref if own else Reference(weights.parent))
+
+
+def side_of(stages: Entry) -> int:
+    """Side of the frames of a case, by whichever of its stages tells it.
+
+    Raises:
+        ValueError: none does.
+    """
+    for name, meta in stages.items():
+        for stage, times in _SIDES.items():
+            if name.startswith(stage):
+                return times * meta['full_shape'][-1]
+    raise ValueError(f'{stages.where} lists none of {list(_SIDES)}, which tell the side of frames')
 
 
 def _frame(photo: np.ndarray, side: int) -> Tensor:

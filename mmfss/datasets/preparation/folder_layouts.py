@@ -112,6 +112,11 @@ def find_source(
         source = _find_coco(src, images, annotations)
     else:
         source = _find_classes(src, prompts) if layout == 'classes' else _find_values(src)
+    if not source.samples and source.negatives:
+        raise ValueError(
+            f'{src} has only images of what classes are not ({len(source.negatives)}, in folders '
+            f'{NOT!r}); mark at least one image of each class beside them'
+        )
     if not source.samples:
         raise ValueError(f'{src} has no images (layout {layout}); {_FORMS}')
     _check_names(source)

@@ -235,7 +235,9 @@ class INSID3(FewShotModel):
             for i, one in enumerate(kept[:, 0]):
                 levels = (level[i : i + 1] for level in patches.sam2)
                 soft[i, 0] = self._refined(self.sam2.features(*levels), one)
-        weight = F.interpolate(torch.where(kept > 0, score, 1), size, mode='bilinear')
+        # with a threshold below 0 a score that is kept may be so, too
+        weight = torch.where(kept > 0, score.clamp(min=1e-6), 1)
+        weight = F.interpolate(weight, size, mode='bilinear')
         # M = [up(m) > 1/2]; z = (2 up(m) - 1) up(score), where 1/2 itself must not give 0
         logits = (2 * soft - 1) * weight
         logits = torch.where(soft > 0.5, logits, logits.clamp(max=-1e-6))
