@@ -29,7 +29,7 @@ from mmfss.apis.check_result import ClassCheck, SelfCheck, SupportCheck
 from mmfss.apis.nway import ClassState, ClassStates, as_input, encode_class, segment_classes
 from mmfss.apis.support import Shot, SupportSet
 from mmfss.batching import cat
-from mmfss.methods.base import FewShotModel, Negatives, check_takes_negatives
+from mmfss.methods.base import FewShotModel, Negatives, check_shots, check_takes_negatives
 
 MAX_ABSENT = 24
 """Images of other classes in which a class is looked for."""
@@ -99,14 +99,16 @@ def check_support(model: FewShotModel, support: SupportSet) -> tuple[SelfCheck, 
         makes them.
 
     Raises:
-        ValueError: the method is given the truth, so that its predictions say nothing; or there are
-            negatives, and it takes none.
+        ValueError: the method is given the truth, so that its predictions say nothing; it takes
+            fewer supports; or there are negatives, and it takes none.
     """
     if model.needs_truth:
         raise ValueError(
             f'{type(model).__name__} is given the true masks (needs_truth), so predicting its '
             'supports says nothing of it; check a method that is not'
         )
+    for shots in support.shots.values():
+        check_shots(model, len(shots))  # before anything is encoded
     if support.negatives:
         check_takes_negatives(model)
     encoded = {

@@ -310,7 +310,7 @@ def test_every_method_is_checked(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tiny = tiny_models.randomised(MODELS.build(copy.deepcopy(METHODS[name]))).eval()
-    pairs = clean(3)
+    pairs = clean(tiny.max_shots or 3)
     pairs['blue'] = pairs['blue'][:1]
     inferencer = FewShotInferencer(tiny)
     found = inferencer.check(pairs)
@@ -343,6 +343,12 @@ def test_under_autocast():
 def test_a_method_that_is_given_the_truth_is_refused(model):
     model.needs_truth = True
     with pytest.raises(ValueError, match=r'ByColour is given the true masks.*says nothing of it'):
+        check_support(model, SupportSet.build(clean(2), SIZE))
+
+
+def test_more_supports_than_a_method_takes_are_refused_before_anything_is_encoded(model):
+    model.max_shots, model.encode_image = 1, None
+    with pytest.raises(ValueError, match='ByColour takes one support of a class, got 2'):
         check_support(model, SupportSet.build(clean(2), SIZE))
 
 
