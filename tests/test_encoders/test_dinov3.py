@@ -22,6 +22,11 @@ OFFICIAL = {
 TINY = dict(embed_dim=24, depth=2, num_heads=3)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers():
+    torch.manual_seed(0)
+
+
 def expected_shapes(dim: int, depth: int, heads: int) -> dict:
     """The state dict of a ViT/16 with four storage tokens, written down from the architecture."""
     shapes = {

@@ -35,6 +35,11 @@ from mmfss.methods.gf_sam.votes import (
 )
 
 
+@pytest.fixture(autouse=True)
+def same_numbers():
+    torch.manual_seed(0)
+
+
 def build(seed: int = 0, **changes):
     config = copy.deepcopy({**METHODS['GFSAM'], **changes})
     with torch.random.fork_rng():

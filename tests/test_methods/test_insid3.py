@@ -36,6 +36,11 @@ from mmfss.methods.insid3.matching import (
 )
 
 
+@pytest.fixture(autouse=True)
+def same_numbers():
+    torch.manual_seed(0)
+
+
 def rows(*shape: int, seed: int = 0, shift: float = 0.0) -> Tensor:
     """Unit rows, the more alike the larger ``shift``."""
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + shift
