@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 _INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ('purelib', 'platlib', 'stdlib')]
+_PACKAGES = frozenset(('site-packages', 'dist-packages'))
+"""Folders of installed packages, wherever they lie: a person's own, the system's, a borrowed one."""
 _MET: dict[str, tuple[Any, str | None, tuple[str, ...]]] = {}
 """Spec of a module, which is another one when it is loaded again; digest of its file; imports."""
 
@@ -76,7 +78,9 @@ def _is_given(name: str) -> bool:
 def _is_installed(name: str) -> bool:
     """Whether a module belongs to an installed package, or has no source."""
     file = _file_of(name)
-    return file is None or any(place in file.parents for place in _INSTALLED)
+    if file is None or not _PACKAGES.isdisjoint(file.parts):
+        return True
+    return any(place in file.parents for place in _INSTALLED)
 
 
 def _file_of(name: str) -> Path | None:

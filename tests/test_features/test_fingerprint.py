@@ -207,6 +207,22 @@ def test_code_that_counts():
     assert not any(name.split('.')[0] in ('torch', 'typing', 'mmfss.features') for name in names)
 
 
+def test_packages_are_not_followed_wherever_they_lie(tmp_path, monkeypatch):
+    """A person's own folder of them, the system's, one that an environment borrows: a version."""
+    for place in ('site-packages', 'dist-packages'):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / f'{place[:4]}_lib.py').write_text(f'import {place[:4]}_inner\n')
+        (folder / f'{place[:4]}_inner.py').write_text('')
+        monkeypatch.syspath_prepend(folder)
+    (tmp_path / 'my_part.py').write_text('import site_lib, dist_lib, my_helper\n')
+    (tmp_path / 'my_helper.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert modules.code_behind(['my_part']).keys() == {
+        'package my_part', 'my_part', 'package my_helper', 'my_helper'
+    }  # fmt: skip
+
+
 def test_a_class_without_a_file():
     scope: dict = {'__name__': 'typed_in'}
     exec('from torch import nn\nclass Typed(nn.Linear): pass', scope)
