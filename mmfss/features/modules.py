@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 _INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ('purelib', 'platlib', 'stdlib')]
 _PACKAGES = frozenset(('site-packages', 'dist-packages'))
-"""Folders of installed packages, wherever they lie: a person's own, the system's, a borrowed one."""
+"""Folders of installed packages wherever they lie: one's own, the system's, a borrowed one."""
 _MET: dict[str, tuple[Any, str | None, tuple[str, ...]]] = {}
 """Spec of a module, which is another one when it is loaded again; digest of its file; imports."""
 
