@@ -8,13 +8,15 @@ Shapes: N images, T = 1 + R + h w tokens (class, R registers, patches), C channe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmfss.checkpoints.official import OFFICIAL, checkpoint_file, official
-from mmfss.checkpoints.weights import load_strict
+from mmfss.checkpoints.weights import load_state, read_state
 
 from .base import Encoder
 from .kept_tables import KeptTables
@@ -239,6 +241,76 @@ class DINOv2ViT(nn.Module):
         return patches.transpose(1, 2).unflatten(-1, (height, width))
 
 
+class DINO(Encoder):
+    """What DINOv2 and DINOv3 have in common: a transformer by arch, a side, official weights.
+
+    Args:
+        arch: a name of ``archs``, or a dict of arguments of ``network``.
+        image_size: side in pixels to which images are resized; a multiple of the patch size.
+        checkpoint: ``official`` (see :mod:`mmfss.checkpoints.official`), a path or URL, or None.
+        final_norm: give the patches after the final norm, or as the last block leaves them.
+
+    Attributes:
+        kind: of :func:`mmfss.checkpoints.official.official`.
+        archs: name -> arguments of ``network``.
+        network: the transformer.
+
+    Raises:
+        ValueError: unknown arch, an arch without the official weights that are asked for, or a side
+            that is not a multiple of the patch size.
+    """
+
+    kind: str
+    archs: Mapping[str, dict]
+    network: type[nn.Module]
+
+    def __init__(
+        self, arch: str | dict, image_size: int, checkpoint: str | None, final_norm: bool
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if isinstance(arch, str) and arch not in self.archs:
+            raise ValueError(
+                f'{name}.arch must be one of {list(self.archs)}, or a dict with '
+                f'embed_dim, depth and num_heads, got {arch!r}'
+            )
+        if checkpoint == OFFICIAL:
+            official(self.kind, arch)
+        self.arch, self.checkpoint = arch, checkpoint
+        self.vit = self.network(**(self.archs[arch] if isinstance(arch, str) else arch))
+        if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
+            raise ValueError(
+                f'{name}.image_size must be a multiple of the patch size '
+                f'{self.vit.patch_size}, got {image_size!r}'
+            )
+        self.image_size, self.final_norm = image_size, final_norm
+
+    def load_pretrained(self) -> None:
+        """Load the checkpoint strictly; does nothing where it is None.
+
+        Raises:
+            FileNotFoundError, ValueError: see :func:`mmfss.checkpoints.official.official_file` and
+                :func:`mmfss.checkpoints.weights.load_strict`.
+        """
+        if self.checkpoint is None:
+            return
+        with checkpoint_file(self.kind, self.arch, self.checkpoint) as path:
+            what = f'{type(self).__name__} ({self.arch})'
+            load_state(self.vit, self.named(read_state(path, what)), f'{what} from {path}')
+
+    def named(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of a file under the official names; by default it has them."""
+        return state
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """(N, 3, S, S) RGB 0..255 -> (N, C, h, w), a position for each patch of ``image_size``."""
+        return (self.vit(self.prepared(images), self.final_norm),)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """RGB 0..255 as the transformer takes it."""
+        raise NotImplementedError
+
+
 #: how images are resized -> arguments of torch's ``interpolate``
 _RESIZES = {
     'corners': dict(align_corners=True),
@@ -248,23 +320,22 @@ _RESIZES = {
 
 
 @MODELS.register_module()
-class DINOv2(Encoder):
-    """DINOv2: patch features of the last block.
+class DINOv2(DINO):
+    """DINOv2: patch features of the last block, (N, C, image_size / 14, image_size / 14).
 
     Args:
         arch: ``small``, ``base``, ``large``, ``giant``, or a dict of arguments of
             :class:`DINOv2ViT`.
-        image_size: side in pixels to which images are resized; a multiple of the patch size.
-        checkpoint: ``official`` (see :mod:`mmfss.checkpoints.official`), a path or URL, or None.
-        final_norm: give the patches after the final norm, or as the last block leaves them.
+        image_size, checkpoint, final_norm: see :class:`DINO`.
         resize: how images are resized to it, bilinear: ``corners`` puts the middles of the corner
             pixels on each other (FSSAM), ``centres`` the images' borders (GF-SAM), ``antialias``
             also looks at all pixels where it shrinks.
 
     Raises:
-        ValueError: unknown arch or way of resizing, an arch without the official weights that are
-            asked for, or a side that is not a multiple of the patch size.
+        ValueError: unknown way of resizing, or see :class:`DINO`.
     """
+
+    kind, archs, network = 'dinov2', ARCHS, DINOv2ViT
 
     def __init__(
         self,
@@ -274,39 +345,10 @@ class DINOv2(Encoder):
         final_norm: bool = True,
         resize: str = 'corners',
     ) -> None:
-        super().__init__()
         if resize not in _RESIZES:
             raise ValueError(f'DINOv2.resize must be one of {list(_RESIZES)}, got {resize!r}')
-        if isinstance(arch, str) and arch not in ARCHS:
-            raise ValueError(
-                f'DINOv2.arch must be one of {list(ARCHS)}, or a dict with '
-                f'embed_dim, depth and num_heads, got {arch!r}'
-            )
-        if checkpoint == OFFICIAL:
-            official('dinov2', arch)
-        self.arch, self.checkpoint = arch, checkpoint
-        self.vit = DINOv2ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
-        if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
-            raise ValueError(
-                f'DINOv2.image_size must be a multiple of the patch size '
-                f'{self.vit.patch_size}, got {image_size!r}'
-            )
-        self.image_size, self.final_norm, self.resize = image_size, final_norm, resize
-
-    def load_pretrained(self) -> None:
-        """Load the checkpoint strictly; does nothing where it is None.
-
-        Raises:
-            FileNotFoundError, ValueError: see :func:`mmfss.checkpoints.official.official_file` and
-                :func:`mmfss.checkpoints.weights.load_strict`.
-        """
-        if self.checkpoint is not None:
-            with checkpoint_file('dinov2', self.arch, self.checkpoint) as path:
-                load_strict(self.vit, path, what=f'DINOv2 ({self.arch})')
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 14, image_size / 14)."""
-        return (self.vit(self.prepared(images), self.final_norm),)
+        super().__init__(arch, image_size, checkpoint, final_norm)
+        self.resize = resize
 
     def prepared(self, images: Tensor) -> Tensor:
         """RGB 0..255 as the transformer takes it: resized at 0..255 and normalised after it, in the

@@ -18,13 +18,10 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmfss.checkpoints.official import OFFICIAL, checkpoint_file, official
-from mmfss.checkpoints.weights import load_state, read_state
 from mmfss.functional import up
 
-from .base import Encoder
 from .dinov2 import ARCHS as DINOV2_ARCHS
-from .dinov2 import Block, Mlp, PatchEmbed, SelfAttention
+from .dinov2 import DINO, Block, Mlp, PatchEmbed, SelfAttention
 from .kept_tables import KeptTables
 
 ARCHS = {name: DINOV2_ARCHS[name] for name in ('small', 'base', 'large')}
@@ -176,20 +173,21 @@ class DINOv3ViT(nn.Module):
 
 
 @MODELS.register_module()
-class DINOv3(Encoder):
-    """DINOv3: patch features of the last block.
+class DINOv3(DINO):
+    """DINOv3: patch features of the last block, (N, C, image_size / 16, image_size / 16).
 
     Args:
         arch: ``small``, ``base``, ``large``, or a dict of arguments of :class:`DINOv3ViT`.
-        image_size: side in pixels to which images are resized; any multiple of the patch size.
+        image_size, final_norm: see :class:`~mmfss.encoders.dinov2.DINO`.
         checkpoint: path of a file: the official one, or a copy under the names of timm or of
             transformers, ``.safetensors`` too. None for random weights; ``official`` for the file
             that a person put among the official weights, :mod:`mmfss.checkpoints.official`.
-        final_norm: give the patches after the final norm, or as the last block leaves them.
 
     Raises:
-        ValueError: unknown arch, or a side that is not a multiple of the patch size.
+        ValueError: see :class:`~mmfss.encoders.dinov2.DINO`.
     """
+
+    kind, archs, network = 'dinov3', ARCHS, DINOv3ViT
 
     def __init__(
         self,
@@ -198,42 +196,16 @@ class DINOv3(Encoder):
         checkpoint: str | None = 'official',
         final_norm: bool = True,
     ) -> None:
-        super().__init__()
-        if isinstance(arch, str) and arch not in ARCHS:
-            raise ValueError(
-                f'DINOv3.arch must be one of {list(ARCHS)}, or a dict with '
-                f'embed_dim, depth and num_heads, got {arch!r}'
-            )
-        if checkpoint == OFFICIAL:
-            official('dinov3', arch)
-        self.arch, self.checkpoint = arch, checkpoint
-        self.vit = DINOv3ViT(**(ARCHS[arch] if isinstance(arch, str) else arch))
-        if image_size < self.vit.patch_size or image_size % self.vit.patch_size:
-            raise ValueError(
-                f'DINOv3.image_size must be a multiple of the patch size '
-                f'{self.vit.patch_size}, got {image_size!r}'
-            )
-        self.image_size, self.final_norm = image_size, final_norm
+        super().__init__(arch, image_size, checkpoint, final_norm)
 
-    def load_pretrained(self) -> None:
-        """Load the checkpoint strictly; does nothing where it is None.
+    def named(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under the official names, see :func:`official_names`."""
+        return official_names(state, self.vit.state_dict())
 
-        Raises:
-            FileNotFoundError: none was given, or it is not there.
-            ValueError: keys missing, unexpected or of another shape; a file of DINOv2.
-        """
-        if self.checkpoint is None:
-            return
-        what = f'DINOv3 ({self.arch})'
-        with checkpoint_file('dinov3', self.arch, self.checkpoint) as path:
-            state = official_names(read_state(path, what), self.vit.state_dict())
-            load_state(self.vit, state, f'{what} from {path}')
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """(N, 3, S, S) RGB 0..255 -> (N, C, image_size / 16, image_size / 16)."""
+    def prepared(self, images: Tensor) -> Tensor:
+        """RGB 0..255 as the transformer takes it."""
         size = (self.image_size, self.image_size)
-        small = images if tuple(images.shape[-2:]) == size else up(images, size)
-        return (self.vit(self.normalise(small), self.final_norm),)
+        return self.normalise(images if tuple(images.shape[-2:]) == size else up(images, size))
 
 
 #: of timm and transformers: pattern -> official name
