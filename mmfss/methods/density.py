@@ -111,38 +111,39 @@ class DensityMatcher(FewShotModel):
     ) -> Densities:
         """Kernels at the patches of B K images under masks (B, K, S, S). A patch at the border is
         object by its share, so an object smaller than a patch is not lost."""
-        patches, inside, weight = self._kept(features, masks)
-        level = self.compared(features)
-        shares = share_of_patches(masks.flatten(0, 1), level.shape[-2:]).amax(1)
-        if ((shares > 0) & (shares < 0.5)).any():
-            self.warn_once(SMALL.format(*level.shape[-2:]))
+        every, shares = self._patches(features, masks)
+        largest = shares.amax(-1)
+        if ((largest > 0) & (largest < 0.5)).any():
+            self.warn_once(SMALL.format(*every.shape[2:4]))
+        patches, inside, weight = self._kept(every, shares)
         fg, bg = (inside * weight).log(), ((1 - inside) * weight).log()
         if negatives is not None:
-            others, share, weight = self._kept(negatives.features, negatives.masks)
+            beside = self._patches(negatives.features, negatives.masks)
+            others, share, weight = self._kept(*beside)
             patches = torch.cat([patches, others], 1)
             fg = torch.cat([fg, torch.full_like(share, -torch.inf)], 1)
             bg = torch.cat([bg, (share * weight).log()], 1)
         width = torch.full_like(fg[:, 0], self.widths[0])
         if len(self.widths) > 1:
-            every = unit_patches(level).unflatten(0, masks.shape[:2])
-            for place, (one, mask) in enumerate(zip(every, masks)):
-                width[place] = choose_width(
-                    one.unflatten(1, level.shape[-2:]),
-                    share_of_patches(mask, level.shape[-2:]),
-                    self.widths,
-                    self.max_patches,
-                )
+            for place, (one, inside) in enumerate(zip(every, shares)):
+                width[place] = choose_width(one, inside, self.widths, self.max_patches)
         return Densities(patches, _to_one(fg), _to_one(bg), width)
 
-    def _kept(self, features: dict, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches (B, P, C) that are kept of B K images, how much of each is marked (B, P), and
-        how many each stands for (B, P)."""
+    def _patches(self, features: dict, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """All patches (B, K, h, w, C) of B K images, of length 1, and how much of each is marked
+        (B, K, h w)."""
         level = self.compared(features)
-        every, kept = unit_patches(level).unflatten(0, masks.shape[:2]), []
-        for one, mask in zip(every, masks):
-            inside = share_of_patches(mask, level.shape[-2:]).flatten()
-            rows, weight = sampled(inside > 0, self.max_patches)
-            kept.append((one.flatten(0, 1)[rows], inside[rows], weight))
+        shares = share_of_patches(masks.flatten(0, 1), level.shape[-2:])
+        every = unit_patches(level).unflatten(1, level.shape[-2:])
+        return every.unflatten(0, masks.shape[:2]), shares.unflatten(0, masks.shape[:2])
+
+    def _kept(self, every: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of :meth:`_patches` those (B, P, C) that are kept, how much of each is marked (B, P), and
+        how many each stands for (B, P)."""
+        kept = []
+        for one, share in zip(every.flatten(1, 3), shares.flatten(1)):
+            rows, weight = sampled(share > 0, self.max_patches)
+            kept.append((one[rows], share[rows], weight))
         patches, inside, weight = (torch.stack(parts) for parts in zip(*kept))
         return patches, inside, weight
 

@@ -15,8 +15,6 @@ A clusters of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,7 +240,8 @@ class GFSAM(FewShotModel):
         if isinstance(features, Query):
             return features
         level = self.compared(features)
-        with exact(level):
+        # float32 in the place of what autocast would do: similarities decide about whole masks
+        with torch.autocast(level.device.type, enabled=False):
             cosines = [similarities(one.flatten(1).T, one.flatten(1).T) for one in level]
         segmenter = features['sam2' if 'sam2' in self.encoders else 'sam1']
         return Query(level, torch.stack(cosines), tuple(segmenter))
@@ -274,7 +273,7 @@ class GFSAM(FewShotModel):
         """Logits (T, T) of one query."""
         features, size = query.features[0].flatten(1).T, query.features.shape[-2:]
         side = self.segmenter_size
-        with exact(features):
+        with torch.autocast(features.device.type, enabled=False):
             maps = self.maps(features, state, size)
             points = choose_points(maps, self.max_points)
         # the patch's upper left corner, as published: (floor(x T / w), floor(y T / h))
@@ -283,7 +282,7 @@ class GFSAM(FewShotModel):
             empty = torch.full((side, side), NO_POINT, device=features.device)
             return empty, Trace(maps, points, pixels)
         low_res, ious = self.masks(query.segmenter, pixels)
-        with exact(features):
+        with torch.autocast(features.device.type, enabled=False):
             masks = GridMasks.read(low_res[:, 0], side, size)
             x, y = points.grid.T
             labels = clusters(masks.corners[:, y, x])
@@ -357,10 +356,3 @@ class GFSAM(FewShotModel):
         if 'sam2' in self.encoders:
             return prompt_heads(self.sam2, checkpoint or self.prompts)
         return SAM1Prompter(self.sam1, self.image_size, checkpoint)
-
-
-@contextmanager
-def exact(like: Tensor) -> Iterator[None]:
-    """Float32 in the place of what autocast would do: similarities decide about whole masks."""
-    with torch.autocast(like.device.type, enabled=False):
-        yield
