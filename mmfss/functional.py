@@ -96,12 +96,13 @@ def resize_mask(mask: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Te
     return F.interpolate(mask, size=tuple(size), mode='nearest')
 
 
-def share_of_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
+def share_of_grid(mask: Tensor, size: Sequence[int], together: bool = False) -> Tensor:
     """Masks (B, K, H, W) soft on a grid of ``size``, as :func:`resize_mask` gives them; one that
     falls between the positions of the grid, and would be empty there, is taken by its share of each
-    cell."""
+    cell: each for itself, or ``together`` where all K of an episode do."""
     inside = resize_mask(mask, size)
-    lost = (inside.sum((-2, -1)) == 0) & mask.flatten(2).any(-1)
+    lost = inside.sum((-2, -1)) == 0
+    lost = (lost.all(1, keepdim=True) if together else lost) & mask.flatten(2).any(-1)
     if lost.any():
         shares = F.adaptive_avg_pool2d(mask, (size[0], size[1]))
         inside = torch.where(lost[..., None, None], shares, inside)

@@ -116,7 +116,10 @@ class ClassMasks:
 
 @torch.no_grad()
 def encode_class(
-    model: FewShotModel, features: Any, masks: Tensor, negatives: Negatives | None = None
+    model: FewShotModel,
+    features: Any,
+    masks: Tensor,
+    negatives: tuple[Any, Tensor] | None = None,
 ) -> ClassState:
     """Encode the supports of one class.
 
@@ -124,7 +127,7 @@ def encode_class(
         model: in eval mode.
         features: of its K images.
         masks: (K, S, S) in {0, 1, 255}; 255 counts as 0.
-        negatives: of one episode (1, M, S, S).
+        negatives: the same of M images of what is not the class, where it is marked with 1.
 
     Raises:
         ValueError: the method takes no negatives.
@@ -134,11 +137,12 @@ def encode_class(
     else:
         check_takes_negatives(model)
         takes: Any = model  # the argument is that of methods that take it
-        support = takes.encode_support(features, masks[None], negatives)
+        given = Negatives(negatives[0], (negatives[1] == 1).to(torch.uint8)[None])
+        support = takes.encode_support(features, masks[None], given)
     compared = model.compared(features).float()
     # p_k = gap(F_s, m), per shot; m soft on the grid
     inside = share_of_grid((masks == 1).float()[None], compared.shape[-2:])[0]
-    count = 0 if negatives is None else negatives.masks.shape[1]
+    count = 0 if negatives is None else len(negatives[1])
     return ClassState(support, masked_average(compared, inside), count)
 
 
@@ -169,13 +173,10 @@ def encode_classes(
     states = []
     for shots, others in zip_longest(classes, negatives, fillvalue=()):
         check_shots(model, len(shots))  # before anything is encoded
-        if not others:
-            states.append(encode_class(model, *encoded(shots)))
-            continue
-        check_takes_negatives(model)
-        features, masks = encoded(others)
-        given = Negatives(features, (masks == 1).to(torch.uint8)[None])
-        states.append(encode_class(model, *encoded(shots), given))
+        if others:
+            check_takes_negatives(model)
+        negative = encoded(others) if others else None
+        states.append(encode_class(model, *encoded(shots), negative))
     return ClassStates.stack(states)
 
 

@@ -29,7 +29,7 @@ from mmfss.apis.check_result import ClassCheck, SelfCheck, SupportCheck
 from mmfss.apis.nway import ClassState, ClassStates, as_input, encode_class, segment_classes
 from mmfss.apis.support import Shot, SupportSet
 from mmfss.batching import cat
-from mmfss.methods.base import FewShotModel, Negatives, check_shots, check_takes_negatives
+from mmfss.methods.base import FewShotModel, check_shots, check_takes_negatives
 
 MAX_ABSENT = 24
 """Images of other classes in which a class is looked for."""
@@ -72,18 +72,15 @@ class EncodedClass:
 
     def state(self, model: FewShotModel, left_out: Collection[str] = ()) -> ClassState:
         """The state of the class, without what is of some photos."""
+
+        def joined(some: Sequence[EncodedShot]) -> tuple[Any, Tensor]:
+            return cat([shot.support for shot in some]), torch.stack([shot.mask for shot in some])
+
         shots, others = (
             [shot for shot in some if shot.photo not in left_out]
             for some in (self.shots, self.negatives)
         )
-        masks = torch.stack([shot.mask for shot in shots])
-        features = cat([shot.support for shot in shots])
-        if not others:
-            return encode_class(model, features, masks)
-        beside = torch.stack([shot.mask for shot in others])
-        features_beside = cat([shot.support for shot in others])
-        negatives = Negatives(features_beside, (beside == 1).to(torch.uint8)[None])
-        return encode_class(model, features, masks, negatives)
+        return encode_class(model, *joined(shots), joined(others) if others else None)
 
 
 @torch.no_grad()

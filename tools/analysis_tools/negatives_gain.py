@@ -37,7 +37,7 @@ from mmfss.datasets.folds import get_split
 from mmfss.evaluation.presence import roc_auc
 from mmfss.evaluation.report_text import table_lines
 from mmfss.files import write_text
-from mmfss.methods.base import Negatives, check_takes_negatives
+from mmfss.methods.base import check_takes_negatives
 
 COLUMNS = ('IoU', 'precision', 'recall', 'IoU at the best threshold', 'ROC AUC')
 
@@ -116,8 +116,8 @@ def compare(
         tested = [i for i in tested if images.areas[i][label] or images.areas[i][other]]
     if not wrong or not any(images.areas[i][label] for i in tested):
         return None
-    masks = torch.from_numpy(np.stack(list(wrong.values())).astype(np.uint8))[None]
-    negatives = Negatives(cat([images.supports[i] for i in wrong]), masks)
+    masks = torch.from_numpy(np.stack(list(wrong.values())).astype(np.uint8))
+    negatives = cat([images.supports[i] for i in wrong]), masks
     own = torch.stack([(images.small[i] == label).to(torch.uint8) for i in chosen])
     features = cat([images.supports[i] for i in chosen])
     told = encode_class(images.inferencer.model, features, own, negatives)

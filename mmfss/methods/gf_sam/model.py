@@ -29,7 +29,7 @@ from mmfss.encoders.base import build_encoder, build_part
 from mmfss.encoders.sam1 import SAM1, SAM1Prompter
 from mmfss.encoders.sam2.model import build_sam2
 from mmfss.encoders.sam2.prompts import OBJECT, PromptHeads, masks_of_prompts, prompt_heads
-from mmfss.functional import resize_mask
+from mmfss.functional import resize_mask, share_of_grid
 from mmfss.methods.base import FewShotModel, Negatives, Prompter, Segmentation
 
 from .matching import Maps, Points, choose_points, max_map, mean_map, similarities
@@ -221,17 +221,13 @@ class GFSAM(FewShotModel):
         """(B, K, P, C) and (B, K, P); masks that vanish, all K of an episode or each for itself,
         are averaged over the cells of the grid."""
         level = self.compared(features).unflatten(0, masks.shape[:2])
-        inside = resize_mask(masks, level.shape[-2:])
-        lost = inside.sum((-2, -1)) == 0
-        lost = (lost.all(1, keepdim=True) if together else lost) & masks.flatten(2).any(-1)
-        if lost.any():
+        inside = share_of_grid(masks, level.shape[-2:], together)
+        if not torch.equal(inside, resize_mask(masks, level.shape[-2:])):
             self.warn_once(
                 f'the object of a support vanishes on the {level.shape[-2]} x {level.shape[-1]} '
                 'grid on which images are compared: it is taken as large as the cells it lies in. '
                 'Crop the photo around the object.'
             )
-            shares = F.adaptive_avg_pool2d(masks, level.shape[-2:])
-            inside = torch.where(lost[..., None, None], shares, inside)
         return level.flatten(3).transpose(2, 3), inside.flatten(2)
 
     @torch.no_grad()
