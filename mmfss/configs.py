@@ -51,6 +51,11 @@ def find_config(config: str | os.PathLike) -> Path:
     )
 
 
+def method_names() -> list[str]:
+    """Names of the methods that come with mmfss, sorted."""
+    return sorted(path.stem for path in (CONFIGS / NAMED['METHOD']).glob('*.py'))
+
+
 def find_method(name: str) -> Path:
     """The file of a method, which is a config of nothing but its model.
 
@@ -60,14 +65,13 @@ def find_method(name: str) -> Path:
     Raises:
         ValueError: there is none of that name; the message lists them.
     """
-    folder = CONFIGS / NAMED['METHOD']
-    known = sorted(path.stem for path in folder.glob('*.py'))
-    if name.replace('-', '_') not in known:
+    known, file = method_names(), name.replace('-', '_')
+    if file not in known:
         raise ValueError(
             f'method must be one of {known} (- is taken for _), got {name!r}; a method of your own '
             'is given by its config'
         )
-    return folder / f'{name.replace("-", "_")}.py'
+    return CONFIGS / NAMED['METHOD'] / f'{file}.py'
 
 
 def check_names(config: str | os.PathLike) -> None:

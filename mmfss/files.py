@@ -79,9 +79,9 @@ def check_writable(path: str | os.PathLike, what: str) -> Path:
     return path
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
+def digest_of(path: str | os.PathLike[str], kind: str = 'sha256') -> str:
+    """Hexadecimal digest of a file, of a kind that hashlib knows; for telling files apart."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, 'rb') as file:
         while block := file.read(2**20):
             digest.update(block)

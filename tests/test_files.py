@@ -14,9 +14,9 @@ import pytest
 from mmfss.files import (
     atomic,
     check_writable,
+    digest_of,
     explained,
     remove_parts,
-    sha256_of,
     write_text,
 )
 
@@ -76,7 +76,7 @@ def test_places_that_cannot_be_written_to(tmp_path):
 def test_checksum(tmp_path):
     content = os.urandom(3 * 2**20 + 7)
     (tmp_path / 'x').write_bytes(content)
-    assert sha256_of(tmp_path / 'x') == hashlib.sha256(content).hexdigest()
+    assert digest_of(tmp_path / 'x') == hashlib.sha256(content).hexdigest()
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):

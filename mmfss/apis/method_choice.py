@@ -11,7 +11,7 @@ from mmfss.apis.check_result import Comparison, SelfCheck
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.support import SupportSet
 from mmfss.checkpoints.official import local_file, official_in
-from mmfss.configs import CONFIGS, NAMED, find_method
+from mmfss.configs import find_method, method_names
 from mmfss.methods.base import method_of
 
 BASELINES = 'all_foreground', 'pseudo_mask'
@@ -22,11 +22,11 @@ def methods_at_hand() -> tuple[str, ...]:
     """Names of the methods that run on photos as they are: nothing of them is trained, and the
     official weights of their encoders are there."""
     found = []
-    for path in sorted((CONFIGS / NAMED['METHOD']).glob('*.py')):
-        cfg = Config.fromfile(path)
+    for name in method_names():
+        cfg = Config.fromfile(find_method(name))
         there = all(local_file(one) for one in official_in(cfg.model))
-        if path.stem not in BASELINES and there and not method_of(cfg).needs_checkpoint:
-            found.append(path.stem)
+        if name not in BASELINES and there and not method_of(cfg).needs_checkpoint:
+            found.append(name)
     return tuple(found)
 
 

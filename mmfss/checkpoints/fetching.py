@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import http.client
 import os
 import re
@@ -27,7 +26,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from mmfss.checkpoints.official import VARIABLE, Official, fault_of, folders, local_file, remedy
-from mmfss.files import PART_SUFFIX, atomic
+from mmfss.files import PART_SUFFIX, atomic, digest_of
 
 ATTEMPTS = 5
 """How often a connection may end early in a row before a fetch gives up."""
@@ -147,7 +146,7 @@ def fault_of_file(one: Official, path: Path, name: Path | None = None) -> str:
         if broken:
             return f'is damaged (at {broken})'
     for kind, wanted, whose in _digests(one, name or path):
-        found = _digest(path, kind)
+        found = digest_of(path, kind)
         if not found.startswith(wanted):
             return (
                 f'has the {kind.upper()} {found[: max(8, len(wanted))]}..., not {wanted} as {whose}'
@@ -172,18 +171,10 @@ def _checked(one: Official, path: Path) -> str:
     kept = path.with_name(path.name + DIGEST_SUFFIX)
     if not kept.is_file():
         with suppress(OSError), atomic(kept) as file:  # in a folder that is read alone: not kept
-            file.write_text(f'{_digest(path, "sha256")}  {path.name}\n', encoding='utf-8')
+            file.write_text(f'{digest_of(path)}  {path.name}\n', encoding='utf-8')
     if known:
         return f'its checksum is as {" and as ".join(known)}'
     return f'its authors publish no checksum, so {kept.name} keeps this one for later'
-
-
-def _digest(path: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with open(path, 'rb') as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # -------------------------------------------------------------------------------------- network

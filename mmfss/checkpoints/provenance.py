@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from mmfss import compat
 from mmfss._versions import installed_version
 from mmfss.checkpoints.record import META_KEY, plain
-from mmfss.files import sha256_of
+from mmfss.files import digest_of
 
 _PACKAGES = (
     'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv',
@@ -106,7 +106,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
     ours = ours if isinstance(ours, Mapping) else {}
     info = dict(
         path=path,
-        sha256=None if '://' in path else sha256_of(os.path.expanduser(path)),
+        sha256=None if '://' in path else digest_of(os.path.expanduser(path)),
         epoch=meta.get('epoch'),
         iter=meta.get('iter'),
         trained_on={k: ours.get(k) for k in ('benchmark', 'fold', 'shots')} if ours else None,

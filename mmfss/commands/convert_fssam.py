@@ -20,7 +20,7 @@ from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.commands.command_lines import ConvertArguments, RunArguments, parse
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import get_split
-from mmfss.files import sha256_of
+from mmfss.files import digest_of
 
 
 def training_data(cfg: Config) -> dict:
@@ -74,7 +74,7 @@ def origin(args: ConvertArguments) -> dict:
     """Where the weights come from, for the meta of DST."""
     files = dict(file=args.src, prior_encoder=args.prior_encoder)
     return {
-        key: dict(name=Path(path).name, sha256=sha256_of(path))
+        key: dict(name=Path(path).name, sha256=digest_of(path))
         for key, path in files.items()
         if path is not None
     }

@@ -17,7 +17,7 @@ from mmfss.checkpoints.official import (
     official_in,
 )
 from mmfss.commands.command_lines import WeightsArguments
-from mmfss.configs import CONFIGS, DEFAULT_METHOD, NAMED, find_method
+from mmfss.configs import DEFAULT_METHOD, find_method, method_names
 from mmfss.evaluation.report_text import table_lines
 from mmfss.files import PART_SUFFIX
 
@@ -91,8 +91,7 @@ def needed_by(method: str) -> list[Official]:
 
 def listing(wanted: list[Official]) -> str:
     """A table: what there is, how large, under which licence, for which methods, and where."""
-    methods = sorted(path.stem for path in (CONFIGS / NAMED['METHOD']).glob('*.py'))
-    needs = {method: needed_by(method) for method in methods}
+    needs = {method: needed_by(method) for method in method_names()}
     rows = [('name', 'MB', 'licence', 'methods', 'file')]
     for one in wanted:
         path = local_file(one)
@@ -103,7 +102,7 @@ def listing(wanted: list[Official]) -> str:
             part = folders()[0] / (one.file + PART_SUFFIX)
             came = f', {part.stat().st_size / 1e6:.0f} MB of it came' if part.is_file() else ''
             where = f'not there{came}' if one.url else f'not there; gated: {one.page}'
-        users = ', '.join(method for method in methods if one in needs[method])
+        users = ', '.join(method for method, needed in needs.items() if one in needed)
         megabytes = '' if size is None else f'{size / 1e6:.0f}'
         rows.append((one.name, megabytes, one.licence, users or '-', where))
     looked = ', then '.join(map(str, folders()))

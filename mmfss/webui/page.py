@@ -207,9 +207,8 @@ class Page(Layout):
             session.choose_method(self.models.get(name))
         except ValueError as error:
             _warn(str(error))
-        now = next(n for n in self.models.names if self.models.is_made(n, session.worker))
         return {
-            self.method: now,
+            self.method: self.models.name_of(session.worker),
             self.threshold: session.threshold,
             # a change of the tool shows the image in the component of the new one
             self.tool: tool if session.worker.takes_prompts else BRUSH,

@@ -271,8 +271,11 @@ class Session:
         with self.step():
             if worker is self.worker:
                 return
+            inferencer = worker.new_inferencer()
+            if any(one.negative for one in self.supports.shots):
+                check_takes_negatives(inferencer.model)
             supports = Supports(tuple(self._remade(one, worker) for one in self.supports.shots))
-            self.worker, self._inferencer = worker, worker.new_inferencer()
+            self.worker, self._inferencer = worker, inferencer
             self._encoded, self.supports = Supports(), supports
             self.queries = tuple(replace(query, prediction=None) for query in self.queries)
             self.threshold = worker.threshold
@@ -280,8 +283,6 @@ class Session:
 
     def _remade(self, marked: MarkedShot, worker: ModelWorker) -> MarkedShot:
         size, resize = worker.image_size, worker.resize
-        if marked.negative:
-            check_takes_negatives(worker.new_inferencer().model)
         if (size, resize) == (self.worker.image_size, self.worker.resize):
             return marked
         if marked.photo is None or marked.mask is None:

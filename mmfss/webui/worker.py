@@ -192,9 +192,9 @@ class Models:
                     raise ValueError(f'{name} cannot be used here: {error}') from error
             return self._made[name]
 
-    def is_made(self, name: str, worker: ModelWorker) -> bool:
-        """Whether a worker is that of a name."""
-        return self._made.get(name) is worker
+    def name_of(self, worker: ModelWorker) -> str:
+        """The name of one of them."""
+        return next(name for name, made in self._made.items() if made is worker)
 
     def close(self) -> None:
         """Close all workers, see :meth:`ModelWorker.close`."""

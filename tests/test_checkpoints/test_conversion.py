@@ -11,7 +11,7 @@ from mmfss.checkpoints import conversion
 from mmfss.encoders.dinov2 import ARCHS as DINOV2_ARCHS
 from mmfss.encoders.dinov2 import DINOv2ViT
 from mmfss.encoders.sam2.model import build_sam2
-from mmfss.files import sha256_of
+from mmfss.files import digest_of
 
 SOURCE = 'checkpoint best.pth'
 
@@ -277,4 +277,4 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
 def test_hash_of_a_file(tmp_path):
     (tmp_path / 'abc').write_bytes(b'abc')
     known = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
-    assert sha256_of(tmp_path / 'abc') == known
+    assert digest_of(tmp_path / 'abc') == known

@@ -97,7 +97,7 @@ def test_models_are_made_once_and_refused_with_a_reason(worker, other):
     models._made['prototype'] = other
     assert models.names[1:] == ('prototype', 'no_such')
     assert models.get('prototype') is other and models.get(models.first) is worker
-    assert models.is_made('prototype', other) and not models.is_made('prototype', worker)
+    assert models.name_of(other) == 'prototype' != models.name_of(worker)
     with pytest.raises(ValueError, match="there is no method 'fssam'; there are"):
         models.get('fssam')
     with pytest.raises(ValueError, match='method must be one of'):

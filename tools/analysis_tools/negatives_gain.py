@@ -26,14 +26,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmseg.registry import DATASETS
 from object_scores import Images
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.nway import ClassState, encode_class, segment_classes
 from mmfss.batching import cat
 from mmfss.configs import find_config
-from mmfss.datasets.folds import get_split
 from mmfss.evaluation.presence import roc_auc
 from mmfss.evaluation.report_text import table_lines
 from mmfss.files import write_text
@@ -148,9 +146,7 @@ def main(argv: list[str] | None = None) -> dict:
     cfg.merge_from_dict(args.cfg_options)
     inferencer = FewShotInferencer(cfg, args.weights, device='cpu', threshold=0.0)
     check_takes_negatives(inferencer.model)
-    episodes = cfg.test_dataloader.dataset
-    split, data = get_split(episodes.benchmark, episodes.fold), DATASETS.build(episodes.dataset)
-    images = Images(inferencer, [data.get_data_info(i) for i in range(len(data))])
+    split, images = Images.of_test(cfg, inferencer)
     labels = [
         label for role in ('novel', 'base')[: 1 + args.all_classes] for label in split.ids(role)
     ]

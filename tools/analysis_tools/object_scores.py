@@ -32,7 +32,7 @@ from mmfss.apis.nway import as_input, encode_class, object_score_of
 from mmfss.apis.prediction import Prediction
 from mmfss.batching import cat
 from mmfss.configs import find_config
-from mmfss.datasets.folds import get_split
+from mmfss.datasets.folds import FoldSplit, get_split
 from mmfss.datasets.io import read_mask
 from mmfss.evaluation.label_maps import label_ious
 from mmfss.evaluation.presence import best_threshold, precision_recall, roc_auc
@@ -58,12 +58,23 @@ class Images:
         side = inferencer.image_size
         self.labels = [read_mask(entry['seg_map_path']) for entry in data_list]
         self.small = [torch.from_numpy(mask_to_model_size(x, side)) for x in self.labels]
-        pixels = [to_model_size(as_bgr(entry['img_path']), side) for entry in data_list]
+        how = inferencer.resize
+        pixels = [to_model_size(as_bgr(entry['img_path']), side, how) for entry in data_list]
         self.features = self.supports = [inferencer.encode(image) for image in pixels]
         model = inferencer.model
         if model.support_encoders != model.query_encoders:
             self.supports = [encode_as_support(model, image) for image in pixels]
         self.areas = [np.bincount(x.ravel(), minlength=256) for x in self.labels]
+
+    @classmethod
+    def of_test(
+        cls, cfg: Config, inferencer: FewShotInferencer, most: int | None = None
+    ) -> tuple[FoldSplit, Images]:
+        """The classes of a config's fold, and the (first) images of its test data."""
+        episodes = cfg.test_dataloader.dataset
+        split, data = get_split(episodes.benchmark, episodes.fold), DATASETS.build(episodes.dataset)
+        infos = [data.get_data_info(i) for i in range(len(data))]
+        return split, cls(inferencer, infos[:most])
 
     def showing(self, label: int, at_least: int) -> list[int]:
         """Images with that many pixels of a class."""
@@ -244,11 +255,8 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
     args = parser.parse_args(argv)
     cfg = Config.fromfile(find_config(args.config))
-    episodes = cfg.test_dataloader.dataset
-    split = get_split(episodes.benchmark, episodes.fold)
-    data = DATASETS.build(episodes.dataset)
     inferencer = FewShotInferencer(cfg, args.weights, device='cpu', threshold=0.0)
-    images = Images(inferencer, [data.get_data_info(i) for i in range(len(data))][: args.images])
+    split, images = Images.of_test(cfg, inferencer, args.images)
     labels = {role: dict(zip(split.names(role), split.ids(role))) for role in ('base', 'novel')}
     results = {
         (role, shots, seed): run_set(images, labels[role], shots, seed, args.min_area)

@@ -20,14 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmseg.registry import DATASETS
 from object_scores import Images
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.nway import ClassState, decide, encode_class, segment_classes
 from mmfss.batching import cat
 from mmfss.configs import find_config
-from mmfss.datasets.folds import get_split
 from mmfss.evaluation.report_text import table_lines
 from mmfss.files import write_text
 
@@ -149,9 +147,7 @@ def main(argv: list[str] | None = None) -> dict:
     cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options)
     inferencer = FewShotInferencer(cfg, args.weights, device='cpu')
-    episodes = cfg.test_dataloader.dataset
-    split, data = get_split(episodes.benchmark, episodes.fold), DATASETS.build(episodes.dataset)
-    images = Images(inferencer, [data.get_data_info(i) for i in range(len(data))])
+    split, images = Images.of_test(cfg, inferencer)
     roles = ('novel', 'base')[: 1 + args.all_classes]
     labels = [label for role in roles for label in split.ids(role)]
     rows, found = [], {}
