@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from parity_reference import Comparer, Entry, Row, compare_stage
+from parity_reference import Comparer, Row, compare_stage
 from PIL import Image
 from torch import Tensor
 
@@ -92,20 +92,16 @@ class GFSAM(Comparer):
         maps = [max_map(similarities(one, query), 1 - inside) for one, inside in shots]
         return torch.stack(maps).mean(0, keepdim=True)
 
-    @cached_property
-    def inputs(self) -> Entry:
-        return self.ref.npz('inputs.npz')
-
     def photo(self, number: int) -> Tensor:
         """(1, 3, S, S) RGB 0..255: squeezed with PIL's bilinear filter."""
         side = self.model.image_size
-        image = Image.fromarray(self.inputs[f'image{number}']).convert('RGB')
+        image = Image.fromarray(self.ref.inputs[f'image{number}']).convert('RGB')
         pixels = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
 
     def mask(self, number: int) -> Tensor:
         """(1, S, S) uint8 in {0, 1}, resized by torch's nearest."""
-        mask = torch.from_numpy(self.inputs[f'mask{number}'] == 1).float()
+        mask = torch.from_numpy(self.ref.inputs[f'mask{number}'] == 1).float()
         side = self.model.image_size
         return F.interpolate(mask[None, None], (side, side))[0].to(torch.uint8)
 
@@ -133,23 +129,15 @@ class GFSAM(Comparer):
                     type='DINOv2',
                     arch=dino,
                     image_size=dino['img_size'],
-                    checkpoint=self.weights('dinov2'),
+                    checkpoint=self.ref.one_file('dinov2*.pth'),
                     final_norm=False,
                     resize='centres',
                 ),
-                sam1=dict(type='SAM1', arch=sam, checkpoint=self.weights('sam')),
+                sam1=dict(type='SAM1', arch=sam, checkpoint=self.ref.one_file('sam*.pth')),
             )
         )
         model.init_weights()
         return model.eval()
-
-    def weights(self, kind: str) -> str:
-        """Path of the weight file whose name begins with ``kind``."""
-        found = sorted(self.ref.root.glob(f'{kind}*.pth'))
-        if len(found) != 1:
-            names = [path.name for path in found]
-            raise ValueError(f'{self.ref.root}: expected one file {kind}*.pth, got {names}')
-        return str(found[0])
 
     # ---------------------------------------------------------------------------------- units
     def _unit(self, name: str) -> Callable[[], list[Row]]:

@@ -56,12 +56,8 @@ class INSID3(Comparer):
         arch.update(
             mlp_ratio=arch.pop('ffn_ratio', 4), num_storage_tokens=arch.pop('storage_tokens', 4)
         )
-        files = [p for p in sorted(self.ref.root.iterdir()) if p.suffix in ('.pth', '.pt')]
-        if len(files) != 1:
-            names = [file.name for file in files]
-            raise ValueError(f'{self.ref.root}: expected one file of weights, got {names}')
-        side = options['image_size']
-        encoder = dict(type='DINOv3', arch=arch, image_size=side, checkpoint=str(files[0]))
+        side, weights = options['image_size'], self.ref.one_file('*.pt*')
+        encoder = dict(type='DINOv3', arch=arch, image_size=side, checkpoint=weights)
         known = ('svd_components', 'tau', 'merge_threshold')
         given = {key: options[key] for key in known if key in options}
         model = MODELS.build(dict(type='INSID3', encoder=encoder, image_size=side, **given))
@@ -70,7 +66,7 @@ class INSID3(Comparer):
 
     def photo(self, number: int) -> np.ndarray:
         """uint8 (h, w, 3) RGB."""
-        return self.ref.npz('inputs.npz')[f'image{number}']
+        return self.ref.inputs[f'image{number}']
 
     def images(self, model: Model, numbers: Sequence[int]) -> Tensor:
         """(N, 3, S, S) RGB 0..255, resized as the method wants it."""
@@ -93,7 +89,7 @@ class INSID3(Comparer):
                     f'{len(numbers)} of {side} x {side}'
                 )
             return torch.from_numpy(bits).reshape(1, len(numbers), side, side)
-        inputs = self.ref.npz('inputs.npz')
+        inputs = self.ref.inputs
         masks = [torch.from_numpy(inputs[f'mask{i}'] == 1)[None, None].float() for i in numbers]
         small = [F.interpolate(mask, (side, side), mode='nearest') > 0.5 for mask in masks]
         return torch.cat(small, 1).to(torch.uint8)

@@ -39,9 +39,9 @@ class PerSAM(Comparer):
         case = self.ref.case(name)
         tuned, steps = variant_of(case)
         model = self.model(tuned)
-        query, frame = self.photo(self.inputs[f'image{case["query"]}'])
-        support, its_frame = self.photo(self.inputs[f'image{case["support"]}'])
-        marked = self.inputs[f'mask{case["support"]}'] == 1
+        query, frame = self.photo(self.ref.inputs[f'image{case["query"]}'])
+        support, its_frame = self.photo(self.ref.inputs[f'image{case["support"]}'])
+        marked = self.ref.inputs[f'mask{case["support"]}'] == 1
         drawn = np.repeat(marked[..., None] * np.uint8(case['mask_value']), 3, -1)
         with torch.no_grad():
             level, known = model.sam1.image_encoder(query), model.sam1.image_encoder(support)
@@ -91,10 +91,6 @@ class PerSAM(Comparer):
                 stages[f'call{number}.box'] = call.box[None]
         return stages, []
 
-    @cached_property
-    def inputs(self) -> Entry:
-        return self.ref.npz('inputs.npz')
-
     def photo(self, pixels: np.ndarray) -> tuple[Tensor, Frame]:
         """uint8 (H, W, 3) RGB as SAM takes it, (1, 3, T, T), and where it lies in that."""
         side, (height, width) = self.side, pixels.shape[:2]
@@ -119,14 +115,11 @@ class PerSAM(Comparer):
                     raise ValueError(
                         f'{sam.where}: {key} is {sam[key]!r}, and mmfss has {value!r} alone'
                     )
-            files = sorted(self.ref.root.glob('sam*.pth'))
-            if len(files) != 1:
-                names = [path.name for path in files]
-                raise ValueError(f'{self.ref.root}: expected one file sam*.pth, got {names}')
+            weights = self.ref.one_file('sam*.pth')
             model = MODELS.build(
                 dict(
                     type='PerSAMF' if tuned else 'PerSAM',
-                    sam1=dict(type='SAM1', arch=sam1_arch(sam), checkpoint=str(files[0])),
+                    sam1=dict(type='SAM1', arch=sam1_arch(sam), checkpoint=weights),
                     image_size=self.side,
                 )
             )

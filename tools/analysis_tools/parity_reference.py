@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,23 @@ class Reference:
                 return Entry(content, str(path))
         except (*_READING, AttributeError, TypeError) as error:  # the last two: a .npy file
             raise ValueError(f'{path} is damaged or no .npz file: {error}') from error
+
+    @cached_property
+    def inputs(self) -> Entry:
+        """Photos and masks by number, read once."""
+        return self.npz('inputs.npz')
+
+    def one_file(self, pattern: str) -> str:
+        """Path of the one file whose name fits.
+
+        Raises:
+            ValueError: there is none, or there are more.
+        """
+        found = sorted(self.root.glob(pattern))
+        if len(found) != 1:
+            names = [path.name for path in found]
+            raise ValueError(f'{self.root}: expected one file {pattern}, got {names}')
+        return str(found[0])
 
     def arrays(self, name: str) -> Entry:
         """Arrays of a case."""

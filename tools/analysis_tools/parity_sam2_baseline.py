@@ -93,19 +93,16 @@ class SAM2Baseline(Comparer):
     # ------------------------------------------------------------------------------- inputs
     def photo(self, number: int) -> np.ndarray:
         """uint8 (h, w, 3) RGB."""
-        return self._inputs()[f'image{number}']
+        return self.ref.inputs[f'image{number}']
 
     def mask(self, number: int, side: int, case: Entry) -> Tensor:
         """Bool (S, S): 1 is the object, bilinear with antialias, >= 0.5."""
-        mask = torch.from_numpy(self._inputs()[f'mask{number}'] == 1).float()[None, None]
+        mask = torch.from_numpy(self.ref.inputs[f'mask{number}'] == 1).float()[None, None]
         if case.get('empty_support_mask'):
             mask = torch.zeros_like(mask)
         if mask.shape[-2:] != (side, side):
             mask = F.interpolate(mask, (side, side), mode='bilinear', antialias=True)
         return mask[0, 0] >= 0.5
-
-    def _inputs(self) -> Entry:
-        return self.ref.npz('inputs.npz')
 
     # -------------------------------------------------------------------------------- model
     def build(self, case: Entry, load: bool = True):
