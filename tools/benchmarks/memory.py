@@ -52,13 +52,13 @@ def held_by_stage(
         stack.pop()
 
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
-    tracemalloc.start()
-    try:
-        with profile(activities=activities, profile_memory=True) as profiler:
+    with profile(activities=activities, profile_memory=True) as profiler:
+        tracemalloc.start()
+        try:
             run(Stages(rules, time.perf_counter, enter, leave))
-        take()
-    finally:
-        tracemalloc.stop()
+            take()
+        finally:
+            tracemalloc.stop()
     with tempfile.TemporaryDirectory(prefix='mmfss-benchmark-') as folder:
         trace = Path(folder) / 'trace.json'
         profiler.export_chrome_trace(str(trace))
