@@ -20,8 +20,9 @@ import numpy as np
 
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
-from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
+from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
 from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.mask_files import IGNORED, check_palettes, object_value
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
 from mmfss.files import PART_SUFFIX
@@ -63,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--object-value',
         type=int,
-        choices=[1, IGNORED],
+        choices=[0, 1, IGNORED],
         help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
-        'if any mask has it, else 255)',
+        'if any mask has it, else 255); 0: black is the object',
     )
     parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
     parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
@@ -82,12 +83,22 @@ def prepare(args: argparse.Namespace) -> str:
     _check_options(args)
     source = find_source(args.src, args.layout, args.images, args.annotations)
     benchmark = _benchmark(args, source)
-    rules = Rules(source.images, args.out, len(source.classes), source.labels)
+    rules = Rules(
+        source.images,
+        args.out,
+        len(source.classes),
+        source.labels,
+        args.object_value,
+        meaning=source.meaning,
+        blank=source.blank,
+    )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
+    masks = [mask for found in checked for mask in found.masks]
+    check_palettes(masks)
     overlap = any(found.overlap for found in checked)
     rules = replace(
         rules,
-        object_value=_object_value(args.object_value, source, checked),
+        object_value=object_value(args.object_value, masks, source.classes) if masks else None,
         kind='class_masks' if overlap or len(source.classes) > MAX_LABELS else 'label_maps',
     )
     begin(args.out, dict(command='folder'))
@@ -100,7 +111,7 @@ def prepare(args: argparse.Namespace) -> str:
             f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
             f'episode needs two; add images, or lower --min-area.{hint}'
         )
-    splits = _splits(areas, args.test_fraction, args.seed)
+    splits = _splits(areas, args.test_fraction, args.seed, source.splits)
     by_class = rules.kind == 'class_masks'
     entries = {
         split: [Entry(image, tuple(sorted(areas[image])) if by_class else ()) for image in images]
@@ -150,33 +161,23 @@ def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
     return Benchmark(name, source.classes, args.folds, novel, args.min_area)
 
 
-def _object_value(asked: int | None, source: Source, checked: list[Found]) -> int | None:
-    """The value of the object in masks of two values; None for other masks."""
-    if source.layout != 'classes':
-        return None
-    pairs = [(s.mask, found.values) for s, found in zip(source.samples, checked)]
-    ones = [mask for mask, values in pairs if 1 in values]
-    others = [mask for mask, values in pairs if 1 not in values]
-    value = asked or (1 if ones else IGNORED)
-    wrong = others if value == 1 else ones
-    if wrong:
-        raise ValueError(
-            f'the object is {value} in some masks, but {len(wrong)} masks '
-            f'{"have no 1" if value == 1 else "have a 1"}: {listed(wrong)}; in all masks the '
-            'object is 255, or in all it is 1 and 255 is ignored: change these masks (or '
-            '--object-value)'
-        )
-    return value
-
-
 def _counts(areas: Iterable[Areas], benchmark: Benchmark) -> Counter[int]:
     """Images in which a class qualifies."""
     return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
 
 
-def _splits(areas: Mapping[str, Areas], fraction: float, seed: int) -> dict[str, list[str]]:
-    """'all' images, and 'train' and 'test': the fraction of the images of each class, by the rarest
-    class of an image."""
+def _splits(
+    areas: Mapping[str, Areas], fraction: float, seed: int, own: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """'all' images, and the parts that the folder has; or 'train' and 'test': the fraction of the
+    images of each class, by the rarest class of an image."""
+    if len(own) > 1 and fraction:
+        raise ValueError(
+            f'the folder has the parts {", ".join(own)}, which become the splits; leave out '
+            '--test-fraction'
+        )
+    if len(own) > 1:
+        return {'all': list(areas), **own}
     if not fraction:
         return {'all': list(areas)}
     number_of = Counter(c for found in areas.values() for c in found)
@@ -224,7 +225,7 @@ def _summary(
 ) -> list[str]:
     """Images of splits, classes and folds, and what is to be known of them."""
     parts = {name: [areas[image] for image in images] for name, images in splits.items()}
-    tested = 'test' if 'test' in parts else 'all'
+    tested = next((name for name in ('test', 'val') if name in parts), 'all')
     counts, tests = _counts(parts['all'], benchmark), _counts(parts[tested], benchmark)
     per_class = [f'{name} {counts[c]}' for c, name in enumerate(source.classes, 1)]
     few = [name for c, name in enumerate(source.classes, 1) if tests[c] < 2]

@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmfss.datasets.class_index import class_areas, label_counts
-from mmfss.datasets.io import read_image, read_mask, save_png
-from mmfss.datasets.preparation.folder_layouts import Sample
+from mmfss.datasets.class_index import class_areas
+from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning, Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
 from mmfss.datasets.preparation.jobs import Done, read_complete
+from mmfss.datasets.preparation.mask_files import (
+    IGNORED,
+    MaskContent,
+    content_of,
+    read_labels,
+    read_values,
+)
 from mmfss.datasets.preparation.sources import image_size
 from mmfss.datasets.prepared import mask_path
 
-IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -32,8 +38,11 @@ class Rules:
         out: The prepared folder.
         num_classes: C.
         labels: ``{category id: class id}`` of COCO.
-        object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
+        object_value: Value of the object in masks of two values: 0, 1 or 255; None: not known yet,
+            or there are no such masks.
         kind: 'label_maps' or 'class_masks'.
+        meaning: Of masks of class values.
+        blank: Masks without an object are right.
     """
 
     images: Path
@@ -42,19 +51,21 @@ class Rules:
     labels: Mapping[int, int]
     object_value: int | None = None
     kind: str = 'label_maps'
+    meaning: Meaning | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a mask holds.
+    """What the masks of an image hold.
 
     Args:
-        values: The values of a mask file, ascending.
-        overlap: Whether classes overlap (COCO).
+        masks: Of mask files.
+        overlap: Whether classes overlap.
         empty: Annotations that cover no pixel (COCO).
     """
 
-    values: tuple[int, ...] = ()
+    masks: tuple[MaskContent, ...] = ()
     overlap: bool = False
     empty: int = 0
 
@@ -72,27 +83,32 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     image = rules.images / sample.image
     image_size(image)  # its message is the better one where this is no image at all
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
-    if sample.mask is None:
+    if not sample.masks:
         return Done(result=_inspect_annotations(sample, rules))
-    mask = _read(sample.mask, image)
-    values = tuple(label_counts(mask))
-    allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
-    wrong = [v for v in values if v not in allowed]
-    if wrong:
-        said = (
-            '0 and 255 (or 0, 1 and 255 = ignored)'
-            if sample.class_id
-            else f'0..{rules.num_classes} (the lines of classes.txt) and 255 = ignored'
-        )
-        raise ValueError(
-            f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are {said}; '
-            'smoothed edges and JPEG leave values in between: save it as PNG without smoothing'
-        )
-    if sample.class_id and values == (0,):
-        raise _empty(sample.mask)
-    if sample.class_id:
-        check_palette(sample.mask, values)
-    return Done(result=Found(values))
+    found, covered, overlap = [], None, False
+    for class_id, file in sample.masks.items():
+        values = _read(file, image, class_id, rules)
+        content = content_of(file, class_id, values, rules.meaning)
+        found.append(content)
+        if class_id == VALUES:
+            continue
+        wrong = [v for v in content.values if v not in (0, 1, IGNORED)]
+        if wrong:
+            raise ValueError(
+                f'mask {file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
+                '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: '
+                'save it as PNG without smoothing'
+            )
+        if content.values == (0,) and not rules.blank and rules.object_value != 0:
+            raise _empty(file)
+        if rules.object_value is None:
+            check_palette(file, content.values)
+        if len(sample.masks) > 1:
+            value = rules.object_value
+            inside = values == ((1 if 1 in content.values else IGNORED) if value is None else value)
+            overlap |= covered is not None and bool((covered & inside).any())
+            covered = inside if covered is None else covered | inside
+    return Done(result=Found(tuple(found), overlap))
 
 
 def write(sample: Sample, rules: Rules) -> Done:
@@ -120,21 +136,32 @@ def write(sample: Sample, rules: Rules) -> Done:
 
 def _masks(sample: Sample, rules: Rules) -> Masks:
     """The masks of an image in the form in which they are written."""
-    if sample.mask is None:
+    if not sample.masks:
         if rules.kind == 'label_maps':
             return {None: paint(sample.annotations, rules.labels, *sample.shape)[0]}
         return dict(annotated_masks(sample, rules.labels).items())
-    values = _read(sample.mask, rules.images / sample.image)
-    if not sample.class_id:
-        return {None: values}
-    inside = values == rules.object_value
-    if not inside.any():
-        raise _empty(sample.mask)
-    single = rules.kind == 'class_masks'
-    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
-    if rules.object_value != IGNORED:
-        mask[values == IGNORED] = IGNORED
-    return {sample.class_id if single else None: mask}
+    image = rules.images / sample.image
+    masks: Masks = {}
+    for class_id, file in sample.masks.items():
+        values = _read(file, image, class_id, rules)
+        if class_id == VALUES:
+            if rules.object_value in (0, IGNORED):  # of one class, in masks of two values
+                values = (values == rules.object_value).astype(np.uint8)
+            return {None: values}
+        inside = values == rules.object_value
+        if not inside.any() and not rules.blank:
+            raise _empty(file)
+        unknown = (values == IGNORED) & (rules.object_value == 1)
+        if rules.kind == 'class_masks':
+            if inside.any():
+                mask = inside.astype(np.uint8)
+                mask[unknown] = IGNORED
+                masks[class_id] = mask
+            continue
+        label_map = masks.setdefault(None, np.zeros(values.shape, np.uint8))
+        label_map[unknown & (label_map == 0)] = IGNORED
+        label_map[inside] = class_id
+    return masks
 
 
 def _empty(mask_file: Path) -> ValueError:
@@ -143,9 +170,13 @@ def _empty(mask_file: Path) -> ValueError:
     )
 
 
-def _read(mask_file: Path, image: Path) -> np.ndarray:
+def _read(mask_file: Path, image: Path, class_id: int, rules: Rules) -> np.ndarray:
     """The mask of an image, checked against the image."""
-    (height, width), mask = image_size(image), read_mask(mask_file)
+    if class_id == VALUES and rules.meaning is not None:
+        mask = read_labels(mask_file, rules.meaning)
+    else:
+        mask = read_values(mask_file, two=class_id != VALUES)
+    height, width = image_size(image)
     _check_fit(
         image,
         (height, width),
