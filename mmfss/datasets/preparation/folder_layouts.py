@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mmfss.datasets.preparation.instances import need_pycocotools, read_instances
+from mmfss.datasets.account import Account
+from mmfss.datasets.preparation.instances import need_pycocotools
+from mmfss.datasets.preparation.own_coco import read_own_coco
 from mmfss.datasets.preparation.sources import read_names
 from mmfss.words import listed
 
@@ -67,6 +69,7 @@ class Source:
         remarks: What was left out and why, in words.
         negatives: Images of what their class is not, of layout 'classes'; all of an image where
             there is no mask or prompt.
+        account: What was left out, or read otherwise than it says.
     """
 
     layout: str
@@ -76,6 +79,7 @@ class Source:
     labels: dict[int, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     negatives: tuple[Sample, ...] = ()
+    account: Account = field(default_factory=Account)
 
 
 def find_source(
@@ -84,6 +88,7 @@ def find_source(
     images: Path | None = None,
     annotations: Path | None = None,
     prompts: bool = False,
+    crowd: str = 'object',
 ) -> Source:
     """List what is in a folder; only COCO's annotations are read.
 
@@ -92,6 +97,7 @@ def find_source(
         layout: One of :data:`LAYOUTS`, or 'auto'.
         images, annotations: For COCO, where they are if not SRC/images and SRC/annotations.json.
         prompts: In the layout 'classes' a file x.json may be in the place of a missing mask.
+        crowd: What COCO's ``iscrowd: 1`` is; see :func:`.own_coco.read_own_coco`.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -109,7 +115,7 @@ def find_source(
     if layout != 'coco' and not (images is None and annotations is None):
         raise ValueError(f'--images and --annotations are of layout coco, this is {layout!r}')
     if layout == 'coco':
-        source = _find_coco(src, images, annotations)
+        source = _find_coco(src, images, annotations, crowd)
     else:
         source = _find_classes(src, prompts) if layout == 'classes' else _find_values(src)
     if not source.samples and source.negatives:
@@ -241,39 +247,35 @@ def _is_background(name: str) -> bool:
     return name.strip('_').lower() == 'background'  # labelme writes _background_
 
 
-def _find_coco(src: Path, images: Path | None, annotations: Path | None) -> Source:
+def _find_coco(src: Path, images: Path | None, annotations: Path | None, crowd: str) -> Source:
     need_pycocotools()
     file = src / 'annotations.json' if annotations is None else annotations
     if images is None:
         images = src / 'images' if (src / 'images').is_dir() else src
-    found = read_instances(file, 'export it again')
-    used = {a['category_id'] for part in found.annotations.values() for a in part}
-    names = {category: name for category, name in found.categories.items() if category in used}
-    if not names:
-        raise ValueError(f'{file} has no annotations; export it again')
-    records = sorted(found.images.items(), key=lambda item: str(item[1]['file_name']))
+    found = read_own_coco(file, crowd)
+    records = sorted(found.images.items(), key=lambda item: item[1]['file_name'])
     samples = [
         Sample(
-            str(record['file_name']),
+            record['file_name'],
             annotations=found.annotations.get(image_id, []),
-            shape=(int(record['height']), int(record['width'])),
+            shape=(record['height'], record['width']),
         )
         for image_id, record in records
     ]
-    unused = [name for category, name in found.categories.items() if category not in used]
     photos = {p.relative_to(images).as_posix() for p in _files(images, IMAGES)}
     unlisted = sorted(photos - {sample.image for sample in samples})
     remarks = [
-        (unused, 'categories without annotations left out'),
+        (found.unused, 'categories without annotations left out'),
         (unlisted, f'images that are not in {file.name} left out'),
     ]
     return Source(
         'coco',
         images,
-        tuple(names.values()),
+        found.classes,
         samples,
-        {category: class_id for class_id, category in enumerate(names, 1)},
+        found.labels,
         tuple(f'{len(what)} {text}: {listed(what)}' for what, text in remarks if what),
+        account=found.account,
     )
 
 
