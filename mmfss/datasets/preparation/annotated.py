@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from mmfss.datasets.preparation.frames import (
     Shape,
     exif_hint,
     note_frame,
-    read_frame,
     size_of,
     turned,
 )
@@ -77,15 +75,14 @@ class Marked:
     orientation: int = 1
 
 
-def look(sample: Sample, images: Path, reading: Reading) -> Seen:
-    """Check a photo and its annotations; nothing is painted.
+def look(sample: Sample, photo: Photo, reading: Reading) -> Seen:
+    """Check the annotations of a photo; nothing is painted.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such photo; an annotation is malformed.
+        ValueError: An annotation is malformed.
     """
     from pycocotools import mask as coder
 
-    photo = read_frame(images / sample.image)
     said = sample.shape if all(sample.shape) else None
     known = said in (None, photo.upright, photo.stored)
     frame = reading.exif if reading.exif and known else photo.frame(said, None)

@@ -272,7 +272,7 @@ def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
         ('reach more than 2 pixels beyond their image', fits.beyond, fits.outlines),
         ('do not fit their bbox', fits.apart, fits.boxes),
     ):
-        if 2 <= len(misfits) and len(misfits) * 2 >= number:
+        if len(misfits) >= 2 and len(misfits) * 2 >= number:
             places = listed([misfit.place for misfit in misfits], 5)
             raise ValueError(
                 f'{len(misfits)} of {number} outlines {what}: {_reason(misfits)}; {places}'
@@ -296,7 +296,7 @@ def _check_units(fits: Fits, shapes: list[Shape]) -> None:
         return
     if farthest <= 1.01 and sides.min() > 2:
         unit, said = 'relative', 'parts of the sides (0 to 1)'
-    elif 50 < min(fits.reach) and farthest <= 100.01:
+    elif min(fits.reach) > 50 and farthest <= 100.01:
         chance = np.log(np.minimum(100 / sides, 1)).sum()
         if chance > np.log(_CHANCE):
             return

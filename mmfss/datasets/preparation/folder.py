@@ -18,16 +18,26 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
+from mmfss.datasets.preparation.annotated import Reading, settle
+from mmfss.datasets.preparation.fits import UNITS
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
 from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
+from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.own_coco import CROWDS
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
 from mmfss.files import PART_SUFFIX
 from mmfss.words import listed
 
 MIN_AREA = 256
+SMALL = Reason('fewer pixels of a class in an image than --min-area: not counted', 'lower it')
+ALL_IGNORED = Reason(
+    'mask with no value but 255, which is ignored in masks of class values: left out',
+    'draw the objects with the value of their class',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +77,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
         'if any mask has it, else 255)',
     )
+    parser.add_argument(
+        '--exif',
+        choices=EXIF,
+        help='which pixels of photos that EXIF turns are annotated: those that a viewer shows '
+        '(default, where sizes do not say other) or those that are stored',
+    )
+    parser.add_argument(
+        '--crowd',
+        choices=CROWDS,
+        default=CROWDS[0],
+        help='COCO: annotations of iscrowd 1 are objects (default) or ignored',
+    )
+    parser.add_argument(
+        '--units', choices=UNITS, help='COCO: what coordinates are counted in (default: pixels)'
+    )
     parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
     parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
 
@@ -80,11 +105,17 @@ def prepare(args: argparse.Namespace) -> str:
             fit; of those, all are named.
     """
     _check_options(args)
-    source = find_source(args.src, args.layout, args.images, args.annotations)
-    benchmark = _benchmark(args, source)
-    rules = Rules(source.images, args.out, len(source.classes), source.labels)
+    source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
+    benchmark, account = _benchmark(args, source), source.account
+    reading = Reading(source.classes, source.labels, args.exif, args.units)
+    rules = Rules(source.images, args.out, reading)
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
-    overlap = any(found.overlap for found in checked)
+    samples, overlap = source.samples, False
+    if source.labels:  # annotations
+        samples = settle(source.samples, checked, reading, account)
+        overlap = any(seen.overlap for seen in checked)
+    for found in checked if not source.labels else ():
+        account.merge(found.account)
     rules = replace(
         rules,
         object_value=_object_value(args.object_value, source, checked),
@@ -92,13 +123,15 @@ def prepare(args: argparse.Namespace) -> str:
     )
     begin(args.out, dict(command='folder'))
     (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
-    tally = run(partial(write, rules=rules), source.samples, 'writing', args.workers)
-    areas = {sample.image: found for sample, found in zip(source.samples, tally.results)}
+    tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
+    areas = {sample.image: found for sample, found in zip(samples, tally.results)}
+    _note_areas(account, source, areas, checked, benchmark.min_area)
+    account.write(args.out)
     if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
-        hint = ' In masks of class values 255 is ignored' if source.layout == 'values' else ''
+        because = account.because()
         raise ValueError(
             f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
-            f'episode needs two; add images, or lower --min-area.{hint}'
+            f'episode needs two; add images{f"; {because}" if because else ""}'
         )
     splits = _splits(areas, args.test_fraction, args.seed)
     by_class = rules.kind == 'class_masks'
@@ -113,13 +146,30 @@ def prepare(args: argparse.Namespace) -> str:
         test_fraction=args.test_fraction,
         seed=args.seed,
     )
-    write_description(args.out, benchmark, rules.kind, source.images, entries, made_from)
+    images = source.images
+    write_description(args.out, benchmark, rules.kind, images, entries, made_from, upright=True)
     head = (
         f'{benchmark.name}: {len(areas)} images (layout {source.layout}), '
         f'{rules.kind.replace("_", " ")} in {args.out}: {tally}'
     )
-    empty = sum(found.empty for found in checked)
-    return '\n'.join([head, *_summary(source, benchmark, areas, splits, empty)])
+    lines = [head, *_summary(source, benchmark, areas, splits)]
+    if account:
+        table = (f'    {line}' for line in account.table())
+        lines += [f'  left out, or read otherwise (each in {args.out / FILE}):', *table]
+    return '\n'.join(lines)
+
+
+def _note_areas(
+    account: Account, source: Source, areas: Mapping[str, Areas], checked: list, min_area: int
+) -> None:
+    """Note what is there and does not count: too small, or ignored."""
+    for image, found in areas.items():
+        for class_id, pixels in found.items():
+            if pixels < min_area:
+                account.add(SMALL, source.classes[class_id - 1], f'{pixels} pixels', image)
+    for sample, one in zip(source.samples, checked):
+        if source.layout == 'values' and IGNORED in one.values and set(one.values) <= {0, IGNORED}:
+            account.add(ALL_IGNORED, '', '', sample.image)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -220,7 +270,6 @@ def _summary(
     benchmark: Benchmark,
     areas: Mapping[str, Areas],
     splits: Mapping[str, list[str]],
-    empty: int,
 ) -> list[str]:
     """Images of splits, classes and folds, and what is to be known of them."""
     parts = {name: [areas[image] for image in images] for name, images in splits.items()}
@@ -236,7 +285,6 @@ def _summary(
             f"{listed(few)}; add images, or leave them out with scarce_classes='drop'",
         ),
         (without, f'{without} images show no class'),
-        (empty, f'{empty} annotations cover no pixel'),
         *((remark, remark) for remark in source.remarks),
         (
             source.negatives,

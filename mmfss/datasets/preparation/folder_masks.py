@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.account import Account
 from mmfss.datasets.class_index import class_areas, label_counts
 from mmfss.datasets.io import read_image, read_mask, save_png
+from mmfss.datasets.preparation.annotated import (
+    Marked,
+    Reading,
+    annotated_masks,
+    label_map,
+    look,
+)
 from mmfss.datasets.preparation.folder_layouts import Sample
-from mmfss.datasets.preparation.instances import CROWD, decode, paint
+from mmfss.datasets.preparation.frames import Photo, note_frame, read_frame, upright_mask
 from mmfss.datasets.preparation.jobs import Done, read_complete
-from mmfss.datasets.preparation.sources import image_size
 from mmfss.datasets.prepared import mask_path
 
 IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
 @dataclass(frozen=True)
@@ -30,59 +35,58 @@ class Rules:
     Args:
         images: The image folder.
         out: The prepared folder.
-        num_classes: C.
-        labels: ``{category id: class id}`` of COCO.
+        reading: How annotations are read; also names the classes and the frame of masks.
         object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
         kind: 'label_maps' or 'class_masks'.
     """
 
     images: Path
     out: Path
-    num_classes: int
-    labels: Mapping[int, int]
+    reading: Reading
     object_value: int | None = None
     kind: str = 'label_maps'
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a mask holds.
+    """What a mask file holds.
 
     Args:
-        values: The values of a mask file, ascending.
-        overlap: Whether classes overlap (COCO).
-        empty: Annotations that cover no pixel (COCO).
+        values: Its values, ascending.
+        account: What is to be said of it.
     """
 
     values: tuple[int, ...] = ()
-    overlap: bool = False
-    empty: int = 0
+    account: Account = field(default_factory=Account)
 
 
 def inspect(sample: Sample, rules: Rules) -> Done:
     """Check an image and its mask.
 
     Returns:
-        With :class:`Found` as its result.
+        With :class:`Found` as its result, or :class:`.annotated.Seen` for annotations.
 
     Raises:
         FileNotFoundError, ValueError: The image or mask is missing, damaged or of another form,
             they differ in size, the mask has a value that is no class, an annotation is wrong.
     """
     image = rules.images / sample.image
-    image_size(image)  # its message is the better one where this is no image at all
+    photo = read_frame(image)  # its message is the better one where this is no image at all
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
     if sample.mask is None:
-        return Done(result=_inspect_annotations(sample, rules))
-    mask = _read(sample.mask, image)
+        return Done(result=look(sample, photo, rules.reading))
+    account, name = Account(), sample.class_id and rules.reading.classes[sample.class_id - 1]
+    mask = _read(sample.mask, photo, rules.reading.exif, account, name or '', sample.image)
     values = tuple(label_counts(mask))
-    allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
+    allowed = (
+        {0, 1, IGNORED} if sample.class_id else {*range(len(rules.reading.classes) + 1), IGNORED}
+    )
     wrong = [v for v in values if v not in allowed]
     if wrong:
         said = (
             '0 and 255 (or 0, 1 and 255 = ignored)'
             if sample.class_id
-            else f'0..{rules.num_classes} (the lines of classes.txt) and 255 = ignored'
+            else f'0..{len(rules.reading.classes)} (the lines of classes.txt) and 255 = ignored'
         )
         raise ValueError(
             f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are {said}; '
@@ -92,10 +96,10 @@ def inspect(sample: Sample, rules: Rules) -> Done:
         raise _empty(sample.mask)
     if sample.class_id:
         check_palette(sample.mask, values)
-    return Done(result=Found(values))
+    return Done(result=Found(values, account))
 
 
-def write(sample: Sample, rules: Rules) -> Done:
+def write(sample: Sample | Marked, rules: Rules) -> Done:
     """Write the mask, or masks, of an image; files that hold just this are left.
 
     Returns:
@@ -118,13 +122,15 @@ def write(sample: Sample, rules: Rules) -> Done:
     return Done(written, len(masks) - written, areas)
 
 
-def _masks(sample: Sample, rules: Rules) -> Masks:
+def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
     """The masks of an image in the form in which they are written."""
-    if sample.mask is None:
+    if isinstance(sample, Marked):
         if rules.kind == 'label_maps':
-            return {None: paint(sample.annotations, rules.labels, *sample.shape)[0]}
-        return dict(annotated_masks(sample, rules.labels).items())
-    values = _read(sample.mask, rules.images / sample.image)
+            return {None: label_map(sample, rules.reading.labels)}
+        return dict(annotated_masks(sample, rules.reading.labels).items())
+    assert sample.mask is not None
+    photo = read_frame(rules.images / sample.image)
+    values = _read(sample.mask, photo, rules.reading.exif)
     if not sample.class_id:
         return {None: values}
     inside = values == rules.object_value
@@ -143,45 +149,22 @@ def _empty(mask_file: Path) -> ValueError:
     )
 
 
-def _read(mask_file: Path, image: Path) -> np.ndarray:
-    """The mask of an image, checked against the image."""
-    (height, width), mask = image_size(image), read_mask(mask_file)
-    _check_fit(
-        image,
-        (height, width),
-        mask.shape,
-        f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its '
-        f'image {image} is {width} x {height}; they must be equal',
-    )
-    return mask
-
-
-def _check_fit(
-    image: Path, shape: tuple[int, ...], marked: tuple[int, ...], differs: str, shown: bool = True
-) -> None:
-    """Check that what is marked belongs to the pixels of a photo as they are stored.
-
-    Args:
-        image, shape: The photo, and its (height, width) as stored.
-        marked: (height, width) of the marks.
-        differs: What is said where these differ.
-        shown: Whether there is any mark.
-
-    Raises:
-        ValueError: They differ, or programs show the photo turned and the size does not tell
-            which of the two was marked.
-    """
-    with Image.open(image) as opened:
-        turned = int(opened.getexif().get(_ORIENTATION, 1))
-    remedy = (
-        f'; the image has EXIF orientation {turned}, and programs that turn it show another '
-        'picture than its pixels: save it upright and without the tag'
-    ) * (turned > 1)
-    if shape != marked:
-        raise ValueError(f'{differs}{remedy}')
-    sideways = turned > 4  # the lower ones are mirrored or upside down
-    if shown and remedy and not (sideways and shape[0] != shape[1]):
-        raise ValueError(f'what image {image} shows may be annotated upright or as stored{remedy}')
+def _read(
+    mask_file: Path,
+    photo: Photo,
+    exif: str | None,
+    account: Account | None = None,
+    class_name: str = '',
+    image: str = '',
+) -> np.ndarray:
+    """The mask of an image, checked against the image and upright as it; the account is told of
+    frames that are not plain."""
+    mask = read_mask(mask_file)
+    upright = upright_mask(mask, photo, exif, f'mask {mask_file}')
+    if account is not None:
+        frame = photo.frame(mask.shape, exif) or 'upright'
+        note_frame(account, photo, frame, exif, class_name, image)
+    return upright
 
 
 def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
@@ -201,49 +184,3 @@ def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
                 'than the object: a program may have swapped both to save space; save it as 8-bit '
                 'grey with the object white'
             )
-
-
-def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
-    image, shape = rules.images / sample.image, image_size(rules.images / sample.image)
-    _check_fit(
-        image,
-        shape,
-        sample.shape,
-        f'image {image} is {shape[1]} x {shape[0]} pixels (width x height), its annotations are '
-        f'for {sample.shape[1]} x {sample.shape[0]}; restore the image that was annotated, or '
-        'annotate it again',
-        shown=bool(sample.annotations),
-    )
-    covered, overlap, empty = np.zeros(shape, np.uint8), False, 0
-    classes: dict[int, np.ndarray] = {}
-    for annotation in sample.annotations:
-        area = decode(annotation, *shape)
-        empty += not area.any()
-        if not annotation.get('iscrowd', 0):
-            class_id = rules.labels[annotation['category_id']]
-            classes[class_id] = classes.get(class_id, False) | area
-    for area in classes.values():
-        overlap |= bool((covered & area).any())
-        covered |= area
-    return Found(overlap=overlap, empty=empty)
-
-
-def annotated_masks(sample: Sample, labels: Mapping[int, int]) -> dict[int, np.ndarray]:
-    """The masks of an image with annotations: ``{class id: uint8 (H, W) of 0, 1, 255 = crowd}``,
-    ascending, of the classes that it shows.
-
-    Args:
-        sample: Of COCO's layout; H, W are its ``shape``.
-        labels: ``{category id: class id}``.
-
-    Raises:
-        ValueError: A malformed annotation.
-    """
-    masks: dict[int, np.ndarray] = {}
-    for crowd in (True, False):
-        for annotation in sample.annotations:
-            class_id = labels[annotation['category_id']]
-            if bool(annotation.get('iscrowd', 0)) is crowd:
-                mask = masks.setdefault(class_id, np.zeros(sample.shape, np.uint8))
-                mask[decode(annotation, *sample.shape)] = CROWD if crowd else 1
-    return {class_id: masks[class_id] for class_id in sorted(masks) if (masks[class_id] == 1).any()}

@@ -140,9 +140,9 @@ def exif_hint(photo: Photo) -> str:
     if photo.orientation == 1:
         return ''
     return (
-        f'; the image has EXIF orientation {photo.orientation}: it is stored {size_of(photo.stored)} '
-        f'and shown {size_of(photo.upright)}; annotations are of the photo as shown, or of the '
-        'stored pixels with --exif stored'
+        f'; the image has EXIF orientation {photo.orientation}: it is stored '
+        f'{size_of(photo.stored)} and shown {size_of(photo.upright)}; annotations are of the photo '
+        'as shown, or of the stored pixels with --exif stored'
     )
 
 
