@@ -52,7 +52,9 @@ def remove_parts(folder: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
-def walk(folder: str | os.PathLike, _above: tuple[str, ...] = ()) -> Iterator[os.DirEntry]:
+def walk(
+    folder: str | os.PathLike[str], _above: tuple[str, ...] = ()
+) -> Iterator[os.DirEntry[str]]:
     """All below a folder but what is hidden: folders, files, and broken links, which are to be
     reported. Links to folders are followed, but for those that lead back. The one walk of all
     tools, so that none sees what another does not.
@@ -61,7 +63,7 @@ def walk(folder: str | os.PathLike, _above: tuple[str, ...] = ()) -> Iterator[os
         OSError: A folder cannot be read.
     """
     above = (*_above, os.path.realpath(folder))
-    for entry in os.scandir(folder):
+    for entry in os.scandir(os.fspath(folder)):
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
         if entry.is_dir():

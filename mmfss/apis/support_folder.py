@@ -6,8 +6,8 @@
     values    DIR/images/x.jpg + DIR/masks/x.png of class values + DIR/classes.txt
     coco      DIR/images/x.jpg + DIR/annotations.json
 
-These and all other layouts of ``tools/prepare.py folder`` (docs/datasets/folder.md) are read, by its
-reader, with prompts added.
+These and all other layouts of ``tools/prepare.py folder`` (docs/datasets/folder.md) are read, by
+its reader, with prompts added.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.classes import label_palette
+from mmfss.datasets.preparation.annotated import Reading, annotated_masks, look, settle
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
     VALUES,
@@ -37,7 +38,8 @@ from mmfss.datasets.preparation.folder_layouts import (
     Source,
     find_source,
 )
-from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
+from mmfss.datasets.preparation.folder_masks import check_palette
+from mmfss.datasets.preparation.frames import note_frame, read_frame, upright_mask
 from mmfss.datasets.preparation.mask_files import (
     MaskContent,
     check_palettes,
@@ -59,26 +61,32 @@ UNMARKED = Reason(
 
 
 @dataclass(frozen=True)
-class Reading:
+class FolderOptions:
     """How a folder of supports is read: the options of ``tools/prepare.py folder``.
 
     Args:
         layout: One of its layouts, or 'auto'.
         images, annotations: Where these are, if not to be found in the folder.
         object_value: Of masks of two values: 0, 1 or 255; None: as the masks say.
+        exif: What of photos that EXIF turns is marked, 'upright' or 'stored'; None: as sizes say.
+        crowd: What COCO's ``iscrowd: 1`` is, 'object' or 'ignored'.
+        units: Of annotations: 'pixels', 'percent' or 'relative'; None: pixels.
     """
 
     layout: str = 'auto'
     images: Path | None = None
     annotations: Path | None = None
     object_value: int | None = None
+    exif: str | None = None
+    crowd: str = 'object'
+    units: str | None = None
 
 
 def read_support(
     path: str | os.PathLike,
     inferencer: FewShotInferencer,
     checkpoint: str | None = None,
-    reading: Reading = Reading(),
+    options: FolderOptions | None = None,
 ) -> tuple[SupportSet, list[str]]:
     """Read a support set from a folder or a support file.
 
@@ -95,7 +103,7 @@ def read_support(
         inferencer: For whose model it is; not changed.
         checkpoint: Whose prompt encoder and mask decoder turn prompts into masks; see
             :class:`mmfss.apis.prompts.Proposer`.
-        reading: How a folder is read.
+        options: How a folder is read, if not as its files say.
 
     Returns:
         The support set, and the images whose mask came from a prompt.
@@ -107,12 +115,13 @@ def read_support(
     """
     if not os.path.isdir(path):
         return SupportSet.load(path), []
+    options = options or FolderOptions()
     source = find_source(
-        Path(path), reading.layout, reading.images, reading.annotations, prompts=True
+        Path(path), options.layout, options.images, options.annotations, True, options.crowd
     )
-    masks_of = _read_masks(source, reading.object_value)
     account = Account()
     account.merge(source.account)
+    masks_of = (_annotated if source.labels else _mask_files)(source, options, account)
     names = check_classes(list(source.classes))
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
@@ -140,10 +149,8 @@ def read_support(
             except ValueError as error:
                 raise ValueError(f'prompt {file} of {image}: {error}') from error
             prompted.append(str(image))
-        elif file is not None:
-            masks = masks_of(sample)
         else:
-            masks = annotated_masks(sample, source.labels)
+            masks = masks_of(sample)
         if not masks:
             account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
@@ -168,9 +175,21 @@ def read_support(
     return SupportSet(ordered, inferencer.image_size, inferencer.resize, others), prompted
 
 
-def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
-    """What reads the masks of a sample, as ``{class id: uint8 (H, W) as as_mask reads it}``, once
-    all mask files are known to agree.
+MasksOf = Callable[[Sample], dict[int, np.ndarray]]
+"""``{class id: uint8 (H, W) of the upright photo, as as_mask reads it}`` of a sample."""
+
+
+def _annotated(source: Source, options: FolderOptions, account: Account) -> MasksOf:
+    """Of annotations, once all are known to fit their photos."""
+    reading = Reading(source.classes, source.labels, options.exif, options.units)
+    samples = source.samples
+    seen = [look(s, read_frame(source.images / s.image), reading) for s in samples]
+    marked = {one.image: one for one in settle(samples, seen, reading, account)}
+    return lambda sample: annotated_masks(marked[sample.image], source.labels)
+
+
+def _mask_files(source: Source, options: FolderOptions, account: Account) -> MasksOf:
+    """Of mask files, once all are known to agree.
 
     In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some have
     both, one with 255 alone would be read as object and may mean unknown.
@@ -181,46 +200,49 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
             return read_labels(file, source.meaning)
         return read_values(file, two=True)
 
-    found: list[MaskContent] = []
-    for sample in (*source.samples, *source.negatives):
-        for class_id, file in sample.masks.items():
-            if file.suffix.lower() != PROMPT:
+    found: dict[bool, list[MaskContent]] = {False: [], True: []}
+    for negative, samples in ((False, source.samples), (True, source.negatives)):
+        for sample in samples:
+            for class_id, file in sample.masks.items():
+                if file.suffix.lower() == PROMPT:
+                    continue
                 content = content_of(file, class_id, read(class_id, file), source.meaning)
-                if class_id != VALUES and asked is None:
+                if class_id != VALUES and options.object_value is None:
                     check_palette(file, content.values)
-                found.append(content)
-    check_palettes(found)
-    shown = found if source.blank else [m for m in found if m.file not in _negative_files(source)]
-    value = object_value(asked, shown, source.classes, mixed=True) if shown else None
-    if any({1, UNKNOWN} <= {*mask.values} for mask in found if mask.class_id != VALUES):
-        odd = [m.file for m in found if UNKNOWN in m.values and 1 not in m.values]
-        if odd:
-            raise ValueError(
-                f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have '
-                f'255 and no 1: {listed(odd)}; mark their object with 1'
-            )
+                found[negative].append(content)
+    positive, every = found[False], found[False] + found[True]
+    check_palettes(every)
+    value = object_value(options.object_value, positive, source.classes, mixed=True)
+    two = [mask for mask in every if mask.class_id != VALUES]
+    odd = [mask.file for mask in two if UNKNOWN in mask.values and 1 not in mask.values]
+    if odd and any({1, UNKNOWN} <= {*mask.values} for mask in two):
+        raise ValueError(
+            f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have 255 '
+            f'and no 1: {listed(odd)}; mark their object with 1'
+        )
 
     def masks(sample: Sample) -> dict[int, np.ndarray]:
         marked = {}
+        photo = read_frame(source.images / sample.image)
         for class_id, file in sample.masks.items():
-            values = read(class_id, file)
+            stored = read(class_id, file)
+            values = upright_mask(stored, photo, options.exif, f'mask {file}')
+            name = source.classes[class_id - 1] if class_id != VALUES else ''
+            frame = photo.frame(stored.shape, options.exif) or 'upright'
+            note_frame(account, photo, frame, options.exif, name, sample.image)
             if value == 0 or (class_id == VALUES and value == UNKNOWN):
                 values = (values == value).astype(np.uint8)
+            present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}
             if class_id != VALUES:
-                if not source.blank or (values % UNKNOWN == 1).any() or (values == UNKNOWN).any():
+                if not source.blank or present & {1, UNKNOWN}:
                     marked[class_id] = values
                 continue
             unknown = np.where(values == UNKNOWN, UNKNOWN, 0).astype(np.uint8)
-            for v in np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist():
-                if 0 < v < UNKNOWN:
-                    marked[v] = np.where(values == v, 1, unknown).astype(np.uint8)
+            for v in sorted(present - {0, UNKNOWN}):
+                marked[v] = np.where(values == v, 1, unknown).astype(np.uint8)
         return marked
 
     return masks
-
-
-def _negative_files(source: Source) -> set[Path]:
-    return {file for sample in source.negatives for file in sample.masks.values()}
 
 
 # ---------------------------------------------------------------------------------- the picture

@@ -22,7 +22,7 @@ FILE = 'left_out.csv'
 _COLUMNS = ('reason', 'left_out', 'class', 'what', 'file', 'remedy')
 _TABLE_LINES = 10
 _CLASSES, _EXAMPLES = 4, 2  # that a line of the table names
-_WIDTHS = dict(reason=60, classes=44, examples=60)
+_WIDTHS = dict(reason=90, classes=40, examples=60)
 
 
 @dataclass(frozen=True)

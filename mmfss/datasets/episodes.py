@@ -29,6 +29,7 @@ from mmfss.datasets.sampling import (
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
+from mmfss.datasets.transforms import LoadImage
 from mmfss.distributed import first
 from mmfss.features.images import DeferredImage
 
@@ -218,6 +219,10 @@ class EpisodicDataset(Dataset):
                     f'is {self.num_episodes}; lower it, or freeze more'
                 )
             self._draw, self.num_episodes = frozen, self.num_episodes or len(frozen)
+        if getattr(dataset, 'upright', False):
+            for load_image in (t for p in self._pipelines for t in p.transforms):
+                if isinstance(load_image, LoadImage):
+                    load_image.exif_orientation = True
         load = *self._pipelines, self.seed, self.label_size, self.defer_images
         self._load = EpisodeLoader(files, self.split, *load)
         self.index, self._source = index, dataset

@@ -171,6 +171,13 @@ def read_labels(file: Path, meaning: Meaning) -> np.ndarray:
     return table[values]
 
 
+def object_in(values: np.ndarray, value: int | None) -> np.ndarray:
+    """bool (H, W): where a mask of two values has the object; None: 1 if it is there, else 255."""
+    if value is None:
+        value = 1 if (values == 1).any() else IGNORED
+    return values == value
+
+
 def allowed(meaning: Meaning) -> str:
     """Which values of masks have a meaning, in words."""
     if meaning.guessed:

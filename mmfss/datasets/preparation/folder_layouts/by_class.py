@@ -22,6 +22,8 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
 PROMPT = '.json'
 NOT = 'not'
 """Name of the folders of negatives, below that of their class."""
+Place = tuple[tuple[str, ...], tuple[str, ...]]
+"""Folders of the images and masks of a class."""
 UNMARKED = Reason(
     'image without a mask of any class, left out',
     'add an empty (black) mask of a class if it shows none, or remove it',
@@ -55,7 +57,7 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
     found: dict[bool, list[Sample]] = {False: [], True: []}
     used = {item.path for item in tree.items if prompts and item.suffix == PROMPT}
     for class_id, name in enumerate(classes, 1):
-        places = [((name,), (name,))]
+        places: list[Place] = [((name,), (name,))]
         if by_kind:
             places = [((IMAGE_FOLDER, name), (MASK_FOLDER, name))]
         elif {IMAGE_FOLDER, MASK_FOLDER} <= {*tree.names(name)}:
@@ -82,7 +84,7 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
 
 
 def _class_pairs(
-    tree: Tree, place: tuple[tuple[str, ...], tuple[str, ...]], prompts: bool, negative: bool
+    tree: Tree, place: Place, prompts: bool, negative: bool
 ) -> Iterable[tuple[Item, Path | None]]:
     """Images with masks in two folders of a class, or in one: what lies in a folder ``not``, or
     all else."""
