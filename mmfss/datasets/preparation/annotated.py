@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mmfss.datasets.preparation.frames import (
     Shape,
     exif_hint,
     note_frame,
+    read_frame,
     size_of,
     turned,
 )
@@ -135,6 +137,18 @@ def in_pixels(row: dict, shape: Shape, units: str | None) -> dict:
     return {**row, 'segmentation': segmentation, 'bbox': bbox}
 
 
+def look_at_all(
+    samples: Sequence[Sample], images: Path, reading: Reading, account: Account
+) -> list[Marked]:
+    """:func:`look` and :func:`settle` of some photos below a folder, in this process.
+
+    Raises:
+        FileNotFoundError, ValueError: As these, and :func:`.frames.read_frame`.
+    """
+    seen = [look(sample, read_frame(images / sample.image), reading) for sample in samples]
+    return settle(samples, seen, reading, account)
+
+
 # ---------------------------------------------------------------------------------- together
 def settle(
     samples: Sequence[Sample], seen: Sequence[Seen], reading: Reading, account: Account
@@ -232,3 +246,19 @@ def annotated_masks(photo: Marked, labels: Mapping[int, int]) -> dict[int, np.nd
 def _rows(annotations: Iterable[dict], crowd: bool) -> list[dict]:
     """Those that are, or are not, of unknown pixels."""
     return [row for row in annotations if bool(row['iscrowd']) is crowd]
+
+
+def boxes_of(photo: Marked, labels: Mapping[int, int]) -> dict[int, list[tuple[int, ...]]]:
+    """``{class id: boxes}`` of the classes that a photo shows by boxes without an outline alone:
+    (x1, y1, x2, y2) in whole pixels of the upright photo, within it."""
+    outlined = {labels[row['category_id']] for row in photo.annotations if not row['iscrowd']}
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for row in photo.annotations:
+        class_id = labels[row['category_id']]
+        if row['box'] and class_id not in outlined:
+            inside = turned(decode(row, *photo.shape), photo.orientation)
+            ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+            if len(xs):
+                box = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+                found.setdefault(class_id, []).append(box)
+    return found

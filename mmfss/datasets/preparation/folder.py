@@ -300,5 +300,42 @@ def _summary(
             parts.get('train', parts['all']) if benchmark.num_folds > 1 else None,
             parts[tested],
         ),
+        *_training_lines(benchmark, parts),
         *(f'  {text}' for there, text in remarks if there),
     ]
+
+
+def _training_lines(benchmark: Benchmark, parts: Mapping[str, list[Areas]]) -> list[str]:
+    """What is missing to train on the folds, and how to get it."""
+    if benchmark.num_folds == 1:
+        more = (
+            f'--folds (2 to {len(benchmark.classes)}) and --test-fraction'
+            if len(benchmark.classes) > 1
+            else 'further classes: training needs other classes than those that are tested'
+        )
+        return [f'  one fold: all classes are novel, to test a trained model; to train, add {more}']
+    lines = []
+    if 'train' not in parts:
+        lines.append(
+            "  no splits 'train' and 'test': to train and to test on other images, add "
+            '--test-fraction, e.g. 0.3'
+        )
+    together = []
+    for split in map(benchmark.split, range(benchmark.num_folds)):
+        base, novel = set(split.base), set(split.novel)
+        enough = [
+            areas
+            for areas in parts.get('train', parts['all'])
+            if any(areas.get(c, 0) >= benchmark.min_area for c in base)
+        ]
+        if enough and not any(novel.isdisjoint(areas) for areas in enough):
+            together.append(str(split.fold))
+    if together:
+        lines.append(
+            f'  warning: no training image in fold {listed(together)}: all images of its base '
+            'classes show a novel class, too, which training must not see. Give classes that '
+            'occur together fewer --folds, add images that show base classes alone, or train with '
+            'train_dataloader.dataset.exclude_novel_images=False, where novel objects count as '
+            'background'
+        )
+    return lines
