@@ -52,6 +52,26 @@ def remove_parts(folder: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
+def walk(folder: str | os.PathLike, _above: tuple[str, ...] = ()) -> Iterator[os.DirEntry]:
+    """All below a folder but what is hidden: folders, files, and broken links, which are to be
+    reported. Links to folders are followed, but for those that lead back. The one walk of all
+    tools, so that none sees what another does not.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    above = (*_above, os.path.realpath(folder))
+    for entry in os.scandir(folder):
+        if entry.name.startswith('.') or entry.name == '__MACOSX':
+            continue
+        if entry.is_dir():
+            if os.path.realpath(entry.path) not in above:
+                yield entry
+                yield from walk(entry.path, above)
+        elif entry.is_file() or entry.is_symlink():
+            yield entry
+
+
 def check_writable(path: str | os.PathLike, what: str) -> Path:
     """Make sure that a file can be written, before the work that it is to hold is done.
 

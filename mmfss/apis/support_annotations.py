@@ -12,7 +12,7 @@ from mmfss.apis.prompts import Proposer
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.preparation.annotated import (
     Marked,
-    Reading,
+    Terms,
     annotated_masks,
     boxes_of,
     look_at_all,
@@ -32,7 +32,7 @@ class AnnotatedSupports:
 
     Args:
         source: Of a layout with annotations.
-        exif, units: See :class:`.annotated.Reading`.
+        exif, units: See :class:`.annotated.Terms`.
         account: What is left out, or read otherwise, is added to it; it has that of the source.
         proposer: Makes what turns boxes into masks; it may raise where a method takes none.
 
@@ -48,8 +48,8 @@ class AnnotatedSupports:
         account: Account,
         proposer: Callable[[], Proposer],
     ) -> None:
-        reading = Reading(source.classes, source.labels, exif, units)
-        photos = look_at_all(source.samples, source.images, reading, account)
+        terms = Terms(source.classes, source.labels, exif, units)
+        photos = look_at_all(source.samples, source.images, terms, account)
         self._source, self._account, self._proposer = source, account, proposer
         self._photos: dict[str, Marked] = {photo.image: photo for photo in photos}
         self.no_prompts = ''

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ import numpy as np
 
 from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
-from mmfss.datasets.preparation.annotated import Reading, settle
+from mmfss.datasets.preparation.annotated import Terms, settle
 from mmfss.datasets.preparation.fits import UNITS
-from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
-from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
+from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
+from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
 from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.mask_files import IGNORED, MaskContent, check_palettes, object_value
 from mmfss.datasets.preparation.own_coco import CROWDS
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
@@ -73,9 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--object-value',
         type=int,
-        choices=[1, IGNORED],
+        choices=[0, 1, IGNORED],
         help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
-        'if any mask has it, else 255)',
+        'if any mask has it, else 255); 0: black is the object',
     )
     parser.add_argument(
         '--exif',
@@ -107,25 +108,36 @@ def prepare(args: argparse.Namespace) -> str:
     _check_options(args)
     source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
     benchmark, account = _benchmark(args, source), source.account
-    reading = Reading(source.classes, source.labels, args.exif, args.units)
-    rules = Rules(source.images, args.out, reading)
+    terms = Terms(source.classes, source.labels, args.exif, args.units)
+    rules = Rules(
+        source.images,
+        args.out,
+        terms,
+        args.object_value,
+        meaning=source.meaning,
+        blank=source.blank,
+    )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
-    samples, overlap = source.samples, False
+    samples: Sequence = source.samples
+    masks: list[MaskContent] = []
     if source.labels:  # annotations
-        samples = settle(source.samples, checked, reading, account)
-        overlap = any(seen.overlap for seen in checked)
-    for found in checked if not source.labels else ():
-        account.merge(found.account)
+        samples = settle(source.samples, checked, terms, account)
+    else:
+        for found in checked:
+            account.merge(found.account)
+            masks += found.masks
+        check_palettes(masks)
+    overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,
-        object_value=_object_value(args.object_value, source, checked),
+        object_value=object_value(args.object_value, masks, source.classes) if masks else None,
         kind='class_masks' if overlap or len(source.classes) > MAX_LABELS else 'label_maps',
     )
     begin(args.out, dict(command='folder'))
     (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
     tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
     areas = {sample.image: found for sample, found in zip(samples, tally.results)}
-    _note_areas(account, source, areas, checked, benchmark.min_area)
+    _note_areas(account, source, areas, masks, benchmark.min_area)
     account.write(args.out)
     if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
         because = account.because()
@@ -133,7 +145,7 @@ def prepare(args: argparse.Namespace) -> str:
             f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
             f'episode needs two; add images{f"; {because}" if because else ""}'
         )
-    splits = _splits(areas, args.test_fraction, args.seed)
+    splits = _splits(areas, args.test_fraction, args.seed, source.splits)
     by_class = rules.kind == 'class_masks'
     entries = {
         split: [Entry(image, tuple(sorted(areas[image])) if by_class else ()) for image in images]
@@ -160,16 +172,20 @@ def prepare(args: argparse.Namespace) -> str:
 
 
 def _note_areas(
-    account: Account, source: Source, areas: Mapping[str, Areas], checked: list, min_area: int
+    account: Account,
+    source: Source,
+    areas: Mapping[str, Areas],
+    masks: Sequence[MaskContent],
+    min_area: int,
 ) -> None:
     """Note what is there and does not count: too small, or ignored."""
     for image, found in areas.items():
         for class_id, pixels in found.items():
             if pixels < min_area:
                 account.add(SMALL, source.classes[class_id - 1], f'{pixels} pixels', image)
-    for sample, one in zip(source.samples, checked):
-        if source.layout == 'values' and IGNORED in one.values and set(one.values) <= {0, IGNORED}:
-            account.add(ALL_IGNORED, '', '', sample.image)
+    for mask in masks:
+        if mask.class_id == VALUES and IGNORED in mask.values and {*mask.values} <= {0, IGNORED}:
+            account.add(ALL_IGNORED, '', '', mask.file)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -200,33 +216,23 @@ def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
     return Benchmark(name, source.classes, args.folds, novel, args.min_area)
 
 
-def _object_value(asked: int | None, source: Source, checked: list[Found]) -> int | None:
-    """The value of the object in masks of two values; None for other masks."""
-    if source.layout != 'classes':
-        return None
-    pairs = [(s.mask, found.values) for s, found in zip(source.samples, checked)]
-    ones = [mask for mask, values in pairs if 1 in values]
-    others = [mask for mask, values in pairs if 1 not in values]
-    value = asked or (1 if ones else IGNORED)
-    wrong = others if value == 1 else ones
-    if wrong:
-        raise ValueError(
-            f'the object is {value} in some masks, but {len(wrong)} masks '
-            f'{"have no 1" if value == 1 else "have a 1"}: {listed(wrong)}; in all masks the '
-            'object is 255, or in all it is 1 and 255 is ignored: change these masks (or '
-            '--object-value)'
-        )
-    return value
-
-
 def _counts(areas: Iterable[Areas], benchmark: Benchmark) -> Counter[int]:
     """Images in which a class qualifies."""
     return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
 
 
-def _splits(areas: Mapping[str, Areas], fraction: float, seed: int) -> dict[str, list[str]]:
-    """'all' images, and 'train' and 'test': the fraction of the images of each class, by the rarest
-    class of an image."""
+def _splits(
+    areas: Mapping[str, Areas], fraction: float, seed: int, own: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """'all' images, and the parts that the folder has; or 'train' and 'test': the fraction of the
+    images of each class, by the rarest class of an image."""
+    if len(own) > 1 and fraction:
+        raise ValueError(
+            f'the folder has the parts {", ".join(own)}, which become the splits; leave out '
+            '--test-fraction'
+        )
+    if len(own) > 1:
+        return {'all': list(areas), **own}
     if not fraction:
         return {'all': list(areas)}
     number_of = Counter(c for found in areas.values() for c in found)
@@ -273,7 +279,7 @@ def _summary(
 ) -> list[str]:
     """Images of splits, classes and folds, and what is to be known of them."""
     parts = {name: [areas[image] for image in images] for name, images in splits.items()}
-    tested = 'test' if 'test' in parts else 'all'
+    tested = next((name for name in ('test', 'val') if name in parts), 'all')
     counts, tests = _counts(parts['all'], benchmark), _counts(parts[tested], benchmark)
     per_class = [f'{name} {counts[c]}' for c, name in enumerate(source.classes, 1)]
     few = [name for c, name in enumerate(source.classes, 1) if tests[c] < 2]

@@ -9,21 +9,27 @@ import numpy as np
 from PIL import Image
 
 from mmfss.datasets.account import Account
-from mmfss.datasets.class_index import class_areas, label_counts
-from mmfss.datasets.io import read_image, read_mask, save_png
+from mmfss.datasets.class_index import class_areas
+from mmfss.datasets.io import read_image, save_png
 from mmfss.datasets.preparation.annotated import (
     Marked,
-    Reading,
+    Terms,
     annotated_masks,
     label_map,
     look,
 )
-from mmfss.datasets.preparation.folder_layouts import Sample
+from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning, Sample
 from mmfss.datasets.preparation.frames import Photo, note_frame, read_frame, upright_mask
 from mmfss.datasets.preparation.jobs import Done, read_complete
+from mmfss.datasets.preparation.mask_files import (
+    IGNORED,
+    MaskContent,
+    content_of,
+    read_labels,
+    read_values,
+)
 from mmfss.datasets.prepared import mask_path
 
-IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
 
@@ -35,28 +41,35 @@ class Rules:
     Args:
         images: The image folder.
         out: The prepared folder.
-        reading: How annotations are read; also names the classes and the frame of masks.
-        object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
+        terms: How annotations are read; also names the classes and the frame of masks.
+        object_value: Value of the object in masks of two values: 0, 1 or 255; None: not known yet,
+            or there are no such masks.
         kind: 'label_maps' or 'class_masks'.
+        meaning: Of masks of class values.
+        blank: Masks without an object are right.
     """
 
     images: Path
     out: Path
-    reading: Reading
+    terms: Terms
     object_value: int | None = None
     kind: str = 'label_maps'
+    meaning: Meaning | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a mask file holds.
+    """What the masks of an image hold.
 
     Args:
-        values: Its values, ascending.
+        masks: Of mask files.
+        overlap: Whether classes overlap.
         account: What is to be said of it.
     """
 
-    values: tuple[int, ...] = ()
+    masks: tuple[MaskContent, ...] = ()
+    overlap: bool = False
     account: Account = field(default_factory=Account)
 
 
@@ -73,30 +86,32 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     image = rules.images / sample.image
     photo = read_frame(image)  # its message is the better one where this is no image at all
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
-    if sample.mask is None:
-        return Done(result=look(sample, photo, rules.reading))
-    account, name = Account(), sample.class_id and rules.reading.classes[sample.class_id - 1]
-    mask = _read(sample.mask, photo, rules.reading.exif, account, name or '', sample.image)
-    values = tuple(label_counts(mask))
-    allowed = (
-        {0, 1, IGNORED} if sample.class_id else {*range(len(rules.reading.classes) + 1), IGNORED}
-    )
-    wrong = [v for v in values if v not in allowed]
-    if wrong:
-        said = (
-            '0 and 255 (or 0, 1 and 255 = ignored)'
-            if sample.class_id
-            else f'0..{len(rules.reading.classes)} (the lines of classes.txt) and 255 = ignored'
-        )
-        raise ValueError(
-            f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are {said}; '
-            'smoothed edges and JPEG leave values in between: save it as PNG without smoothing'
-        )
-    if sample.class_id and values == (0,):
-        raise _empty(sample.mask)
-    if sample.class_id:
-        check_palette(sample.mask, values)
-    return Done(result=Found(values, account))
+    if not sample.masks:
+        return Done(result=look(sample, photo, rules.terms))
+    found, covered, overlap, account = [], None, False, Account()
+    for class_id, file in sample.masks.items():
+        values = _read(file, photo, class_id, rules, account)
+        content = content_of(file, class_id, values, rules.meaning)
+        found.append(content)
+        if class_id == VALUES:
+            continue
+        wrong = [v for v in content.values if v not in (0, 1, IGNORED)]
+        if wrong:
+            raise ValueError(
+                f'mask {file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
+                '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: '
+                'save it as PNG without smoothing'
+            )
+        if content.values == (0,) and not rules.blank and rules.object_value != 0:
+            raise _empty(file)
+        if rules.object_value is None:
+            check_palette(file, content.values)
+        if len(sample.masks) > 1:
+            value = rules.object_value
+            inside = values == ((1 if 1 in content.values else IGNORED) if value is None else value)
+            overlap |= covered is not None and bool((covered & inside).any())
+            covered = inside if covered is None else covered | inside
+    return Done(result=Found(tuple(found), overlap, account))
 
 
 def write(sample: Sample | Marked, rules: Rules) -> Done:
@@ -126,21 +141,30 @@ def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
     """The masks of an image in the form in which they are written."""
     if isinstance(sample, Marked):
         if rules.kind == 'label_maps':
-            return {None: label_map(sample, rules.reading.labels)}
-        return dict(annotated_masks(sample, rules.reading.labels).items())
-    assert sample.mask is not None
+            return {None: label_map(sample, rules.terms.labels)}
+        return dict(annotated_masks(sample, rules.terms.labels).items())
     photo = read_frame(rules.images / sample.image)
-    values = _read(sample.mask, photo, rules.reading.exif)
-    if not sample.class_id:
-        return {None: values}
-    inside = values == rules.object_value
-    if not inside.any():
-        raise _empty(sample.mask)
-    single = rules.kind == 'class_masks'
-    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
-    if rules.object_value != IGNORED:
-        mask[values == IGNORED] = IGNORED
-    return {sample.class_id if single else None: mask}
+    masks: Masks = {}
+    for class_id, file in sample.masks.items():
+        values = _read(file, photo, class_id, rules)
+        if class_id == VALUES:
+            if rules.object_value in (0, IGNORED):  # of one class, in masks of two values
+                values = (values == rules.object_value).astype(np.uint8)
+            return {None: values}
+        inside = values == rules.object_value
+        if not inside.any() and not rules.blank:
+            raise _empty(file)
+        unknown = (values == IGNORED) & (rules.object_value == 1)
+        if rules.kind == 'class_masks':
+            if inside.any():
+                mask = inside.astype(np.uint8)
+                mask[unknown] = IGNORED
+                masks[class_id] = mask
+            continue
+        labels = masks.setdefault(None, np.zeros(values.shape, np.uint8))
+        labels[unknown & (labels == 0)] = IGNORED
+        labels[inside] = class_id
+    return masks
 
 
 def _empty(mask_file: Path) -> ValueError:
@@ -150,20 +174,20 @@ def _empty(mask_file: Path) -> ValueError:
 
 
 def _read(
-    mask_file: Path,
-    photo: Photo,
-    exif: str | None,
-    account: Account | None = None,
-    class_name: str = '',
-    image: str = '',
+    mask_file: Path, photo: Photo, class_id: int, rules: Rules, account: Account | None = None
 ) -> np.ndarray:
     """The mask of an image, checked against the image and upright as it; the account is told of
     frames that are not plain."""
-    mask = read_mask(mask_file)
+    if class_id == VALUES and rules.meaning is not None:
+        mask = read_labels(mask_file, rules.meaning)
+    else:
+        mask = read_values(mask_file, two=class_id != VALUES)
+    exif = rules.terms.exif
     upright = upright_mask(mask, photo, exif, f'mask {mask_file}')
     if account is not None:
         frame = photo.frame(mask.shape, exif) or 'upright'
-        note_frame(account, photo, frame, exif, class_name, image)
+        name = rules.terms.classes[class_id - 1] if class_id != VALUES else ''
+        note_frame(account, photo, frame, exif, name, photo.path)
     return upright
 
 
