@@ -17,6 +17,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
+from mmfss.apis.support_annotations import AnnotatedSupports
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.classes import label_palette
-from mmfss.datasets.preparation.annotated import Reading, annotated_masks, look, settle
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
     VALUES,
@@ -61,15 +62,16 @@ UNMARKED = Reason(
 
 
 @dataclass(frozen=True)
-class FolderOptions:
+class Reading:
     """How a folder of supports is read: the options of ``tools/prepare.py folder``.
 
     Args:
         layout: One of its layouts, or 'auto'.
         images, annotations: Where these are, if not to be found in the folder.
         object_value: Of masks of two values: 0, 1 or 255; None: as the masks say.
-        exif: What of photos that EXIF turns is marked, 'upright' or 'stored'; None: as sizes say.
-        crowd: What COCO's ``iscrowd: 1`` is, 'object' or 'ignored'.
+        exif: Which pixels of photos that EXIF turns are marked: 'upright' or 'stored'; None: as
+            sizes say, else upright.
+        crowd: COCO's annotations of iscrowd 1 are: 'object' or 'ignored'.
         units: Of annotations: 'pixels', 'percent' or 'relative'; None: pixels.
     """
 
@@ -86,7 +88,7 @@ def read_support(
     path: str | os.PathLike,
     inferencer: FewShotInferencer,
     checkpoint: str | None = None,
-    options: FolderOptions | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[SupportSet, list[str]]:
     """Read a support set from a folder or a support file.
 
@@ -103,7 +105,7 @@ def read_support(
         inferencer: For whose model it is; not changed.
         checkpoint: Whose prompt encoder and mask decoder turn prompts into masks; see
             :class:`mmfss.apis.prompts.Proposer`.
-        options: How a folder is read, if not as its files say.
+        reading: How a folder is read.
 
     Returns:
         The support set, and the images whose mask came from a prompt.
@@ -115,18 +117,26 @@ def read_support(
     """
     if not os.path.isdir(path):
         return SupportSet.load(path), []
-    options = options or FolderOptions()
     source = find_source(
-        Path(path), options.layout, options.images, options.annotations, True, options.crowd
+        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
     )
+    masks_of = _read_masks(source, reading.object_value)
     account = Account()
     account.merge(source.account)
-    masks_of = (_annotated if source.labels else _mask_files)(source, options, account)
     names = check_classes(list(source.classes))
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []
-    proposer: Proposer | None = None
+
+    @lru_cache(1)
+    def proposer() -> Proposer:
+        return Proposer(inferencer, checkpoint)
+
+    annotated = (
+        AnnotatedSupports(source, reading.exif, reading.units, account, proposer)
+        if source.labels
+        else None
+    )
     for sample, negative in [
         *((sample, False) for sample in source.samples),
         *((sample, True) for sample in source.negatives),
@@ -142,15 +152,24 @@ def read_support(
                 )
             masks: dict[int, Any] = {sample.class_id: None}
         elif file is not None and file.suffix.lower() == PROMPT:
-            proposer = proposer or Proposer(inferencer, checkpoint)
             prompt = read_prompt(file)
+            made = proposer()
             try:
-                masks = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
+                masks = {sample.class_id: made.propose(as_bgr(image), prompt)}
             except ValueError as error:
                 raise ValueError(f'prompt {file} of {image}: {error}') from error
             prompted.append(str(image))
+        elif annotated is not None:
+            masks, proposed = annotated.masks(sample.image)
+            if proposed:
+                prompted.append(str(image))
         else:
-            masks = masks_of(sample)
+            photo, masks = read_frame(image), {}
+            for class_id, mask in masks_of(sample).items():
+                name = f'the mask of {image}'
+                masks[class_id] = upright_mask(mask, photo, reading.exif, name)
+                frame = photo.frame(mask.shape, reading.exif) or 'upright'
+                note_frame(account, photo, frame, reading.exif, names[class_id - 1], sample.image)
         if not masks:
             account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
@@ -165,31 +184,22 @@ def read_support(
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
         lost = account.of(empty).because()
+        unprompted = '' if annotated is None else annotated.no_prompts
         raise ValueError(
             f'{len(empty)} classes of {path} have no image: {listed(empty)}; add a marked image of '
             f'each{" (those in its folder not are none)" if negatives else ""}, or remove the class'
             f'{f". Left out: {lost}" if lost else ""}'
+            f'{f". Boxes are no prompts here: {unprompted}" if unprompted else ""}'
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
     others = {name: tuple(negatives[c]) for c, name in enumerate(names, 1) if c in negatives}
-    return SupportSet(ordered, inferencer.image_size, inferencer.resize, others), prompted
+    size, resize = inferencer.image_size, inferencer.resize
+    return SupportSet(ordered, size, resize, others, account), prompted
 
 
-MasksOf = Callable[[Sample], dict[int, np.ndarray]]
-"""``{class id: uint8 (H, W) of the upright photo, as as_mask reads it}`` of a sample."""
-
-
-def _annotated(source: Source, options: FolderOptions, account: Account) -> MasksOf:
-    """Of annotations, once all are known to fit their photos."""
-    reading = Reading(source.classes, source.labels, options.exif, options.units)
-    samples = source.samples
-    seen = [look(s, read_frame(source.images / s.image), reading) for s in samples]
-    marked = {one.image: one for one in settle(samples, seen, reading, account)}
-    return lambda sample: annotated_masks(marked[sample.image], source.labels)
-
-
-def _mask_files(source: Source, options: FolderOptions, account: Account) -> MasksOf:
-    """Of mask files, once all are known to agree.
+def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
+    """What reads the masks of a sample, as ``{class id: uint8 (H, W) as as_mask reads it}``, once
+    all mask files are known to agree.
 
     In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some have
     both, one with 255 alone would be read as object and may mean unknown.
@@ -207,12 +217,12 @@ def _mask_files(source: Source, options: FolderOptions, account: Account) -> Mas
                 if file.suffix.lower() == PROMPT:
                     continue
                 content = content_of(file, class_id, read(class_id, file), source.meaning)
-                if class_id != VALUES and options.object_value is None:
+                if class_id != VALUES and asked is None:
                     check_palette(file, content.values)
                 found[negative].append(content)
-    positive, every = found[False], found[False] + found[True]
+    every = found[False] + found[True]
     check_palettes(every)
-    value = object_value(options.object_value, positive, source.classes, mixed=True)
+    value = object_value(asked, found[False], source.classes, mixed=True)
     two = [mask for mask in every if mask.class_id != VALUES]
     odd = [mask.file for mask in two if UNKNOWN in mask.values and 1 not in mask.values]
     if odd and any({1, UNKNOWN} <= {*mask.values} for mask in two):
@@ -223,13 +233,8 @@ def _mask_files(source: Source, options: FolderOptions, account: Account) -> Mas
 
     def masks(sample: Sample) -> dict[int, np.ndarray]:
         marked = {}
-        photo = read_frame(source.images / sample.image)
         for class_id, file in sample.masks.items():
-            stored = read(class_id, file)
-            values = upright_mask(stored, photo, options.exif, f'mask {file}')
-            name = source.classes[class_id - 1] if class_id != VALUES else ''
-            frame = photo.frame(stored.shape, options.exif) or 'upright'
-            note_frame(account, photo, frame, options.exif, name, sample.image)
+            values = read(class_id, file)
             if value == 0 or (class_id == VALUES and value == UNKNOWN):
                 values = (values == value).astype(np.uint8)
             present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}

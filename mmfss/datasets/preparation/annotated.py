@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mmfss.datasets.preparation.frames import (
     Shape,
     exif_hint,
     note_frame,
+    read_frame,
     size_of,
     turned,
 )
@@ -23,7 +25,7 @@ from mmfss.words import listed
 
 
 @dataclass(frozen=True)
-class Reading:
+class Terms:
     """How annotations are read.
 
     Args:
@@ -75,7 +77,7 @@ class Marked:
     orientation: int = 1
 
 
-def look(sample: Sample, photo: Photo, reading: Reading) -> Seen:
+def look(sample: Sample, photo: Photo, terms: Terms) -> Seen:
     """Check the annotations of a photo; nothing is painted.
 
     Raises:
@@ -85,15 +87,15 @@ def look(sample: Sample, photo: Photo, reading: Reading) -> Seen:
 
     said = sample.shape if all(sample.shape) else None
     known = said in (None, photo.upright, photo.stored)
-    frame = reading.exif if reading.exif and known else photo.frame(said, None)
+    frame = terms.exif if terms.exif and known else photo.frame(said, None)
     if frame is None:
         return Seen(photo, None)
     shape, fits = photo.shape(frame), Fits()
     of_class: dict[int, list[dict]] = {}
     outlined = False
     for row in sample.annotations:
-        row = in_pixels(row, shape, reading.units)
-        class_id = reading.labels[row['category_id']]
+        row = in_pixels(row, shape, terms.units)
+        class_id = terms.labels[row['category_id']]
         place = f'{row["name"]} in {sample.image}'
         if isinstance(row['segmentation'], list):
             outlined = True
@@ -101,11 +103,11 @@ def look(sample: Sample, photo: Photo, reading: Reading) -> Seen:
             (fits.swapped if size == shape[::-1] else fits.sized).append(place)
             continue
         code = encode(row, *shape)
-        compare(fits, row, code, photo, shape, reading.classes[class_id - 1], sample.image)
+        compare(fits, row, code, photo, shape, terms.classes[class_id - 1], sample.image)
         if code is not None and not row['iscrowd']:
             of_class.setdefault(class_id, []).append(code)
-    class_name = reading.classes[0] if len(reading.classes) == 1 else ''
-    note_frame(fits.account, photo, frame, reading.exif, class_name, sample.image)
+    class_name = terms.classes[0] if len(terms.classes) == 1 else ''
+    note_frame(fits.account, photo, frame, terms.exif, class_name, sample.image)
     # areas of codes tell whether classes overlap: nothing is decoded for it
     areas = [coder.merge(codes) for codes in of_class.values()]
     overlap = sum(map(int, map(coder.area, areas))) > int(coder.area(coder.merge(areas)))
@@ -135,16 +137,28 @@ def in_pixels(row: dict, shape: Shape, units: str | None) -> dict:
     return {**row, 'segmentation': segmentation, 'bbox': bbox}
 
 
+def look_at_all(
+    samples: Sequence[Sample], images: Path, terms: Terms, account: Account
+) -> list[Marked]:
+    """:func:`look` and :func:`settle` of some photos below a folder, in this process.
+
+    Raises:
+        FileNotFoundError, ValueError: As these, and :func:`.frames.read_frame`.
+    """
+    seen = [look(sample, read_frame(images / sample.image), terms) for sample in samples]
+    return settle(samples, seen, terms, account)
+
+
 # ---------------------------------------------------------------------------------- together
 def settle(
-    samples: Sequence[Sample], seen: Sequence[Seen], reading: Reading, account: Account
+    samples: Sequence[Sample], seen: Sequence[Seen], terms: Terms, account: Account
 ) -> list[Marked]:
     """Decide what only all photos together tell.
 
     Args:
         samples: The photos.
         seen: What :func:`look` gave of each.
-        reading: How they were read.
+        terms: How they were read.
         account: What is to be said is added to it.
 
     Raises:
@@ -157,13 +171,13 @@ def settle(
     for one in seen:
         fits.merge(one.fits)
     shapes = [s.photo.shape(s.frame) for s in seen if s.outlined and s.frame is not None]
-    check(fits, shapes, reading.units)
+    check(fits, shapes, terms.units)
     doubtful = [
         sample.image
         for sample, one in zip(samples, seen)
         if one.frame == 'stored' and one.outlined and one.photo.orientation > 1
     ]
-    if doubtful and reading.exif is None and not fits.own_frame:
+    if doubtful and terms.exif is None and not fits.own_frame:
         raise ValueError(
             f'sizes of {len(doubtful)} photos that EXIF turns are those of their stored pixels, '
             f'but their outlines fit both as shown and as stored: {listed(doubtful, 5)}; say '
@@ -174,7 +188,7 @@ def settle(
     for sample, one in zip(samples, seen):
         frame = one.frame or 'upright'
         shape = one.photo.shape(frame)
-        rows = [in_pixels(row, shape, reading.units) for row in sample.annotations]
+        rows = [in_pixels(row, shape, terms.units) for row in sample.annotations]
         orientation = one.photo.orientation if frame == 'stored' else 1
         settled.append(Marked(sample.image, rows, shape, orientation))
     return settled
@@ -232,3 +246,19 @@ def annotated_masks(photo: Marked, labels: Mapping[int, int]) -> dict[int, np.nd
 def _rows(annotations: Iterable[dict], crowd: bool) -> list[dict]:
     """Those that are, or are not, of unknown pixels."""
     return [row for row in annotations if bool(row['iscrowd']) is crowd]
+
+
+def boxes_of(photo: Marked, labels: Mapping[int, int]) -> dict[int, list[tuple[int, ...]]]:
+    """``{class id: boxes}`` of the classes that a photo shows by boxes without an outline alone:
+    (x1, y1, x2, y2) in whole pixels of the upright photo, within it."""
+    outlined = {labels[row['category_id']] for row in photo.annotations if not row['iscrowd']}
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for row in photo.annotations:
+        class_id = labels[row['category_id']]
+        if row['box'] and class_id not in outlined:
+            inside = turned(decode(row, *photo.shape), photo.orientation)
+            ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+            if len(xs):
+                box = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+                found.setdefault(class_id, []).append(box)
+    return found

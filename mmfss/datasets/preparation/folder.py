@@ -21,24 +21,13 @@ import numpy as np
 
 from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
-from mmfss.datasets.preparation.annotated import Marked, Reading, settle
+from mmfss.datasets.preparation.annotated import Terms, settle
 from mmfss.datasets.preparation.fits import UNITS
-from mmfss.datasets.preparation.folder_layouts import (
-    LAYOUTS,
-    VALUES,
-    Sample,
-    Source,
-    find_source,
-)
+from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
 from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
 from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
-from mmfss.datasets.preparation.mask_files import (
-    IGNORED,
-    MaskContent,
-    check_palettes,
-    object_value,
-)
+from mmfss.datasets.preparation.mask_files import IGNORED, MaskContent, check_palettes, object_value
 from mmfss.datasets.preparation.own_coco import CROWDS
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
@@ -127,26 +116,26 @@ def prepare(args: argparse.Namespace) -> str:
     _check_options(args)
     source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
     benchmark, account = _benchmark(args, source), source.account
-    reading = Reading(source.classes, source.labels, args.exif, args.units)
+    terms = Terms(source.classes, source.labels, args.exif, args.units)
     rules = Rules(
         source.images,
         args.out,
-        reading,
+        terms,
         args.object_value,
         meaning=source.meaning,
         blank=source.blank,
     )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
-    samples: Sequence[Sample | Marked] = source.samples
-    masks: tuple[MaskContent, ...] = ()
+    samples: Sequence = source.samples
+    masks: list[MaskContent] = []
     if source.labels:  # annotations
-        samples = settle(source.samples, checked, reading, account)
+        samples = settle(source.samples, checked, terms, account)
     else:
-        masks = tuple(mask for found in checked for mask in found.masks)
-        check_palettes(masks)
         for found in checked:
             account.merge(found.account)
-    overlap = any(found.overlap for found in checked)
+            masks += found.masks
+        check_palettes(masks)
+    overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,
         object_value=object_value(args.object_value, masks, source.classes) if masks else None,

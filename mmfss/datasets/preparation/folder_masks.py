@@ -13,7 +13,7 @@ from mmfss.datasets.class_index import class_areas
 from mmfss.datasets.io import read_image, save_png
 from mmfss.datasets.preparation.annotated import (
     Marked,
-    Reading,
+    Terms,
     annotated_masks,
     label_map,
     look,
@@ -42,7 +42,7 @@ class Rules:
     Args:
         images: The image folder.
         out: The prepared folder.
-        reading: How annotations are read; also names the classes and the frame of masks.
+        terms: How annotations are read; also names the classes and the frame of masks.
         object_value: Value of the object in masks of two values: 0, 1 or 255; None: not known yet,
             or there are no such masks.
         kind: 'label_maps' or 'class_masks'.
@@ -52,7 +52,7 @@ class Rules:
 
     images: Path
     out: Path
-    reading: Reading
+    terms: Terms
     object_value: int | None = None
     kind: str = 'label_maps'
     meaning: Meaning | None = None
@@ -61,12 +61,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Found:
-    """What the mask files of an image hold.
+    """What the masks of an image hold.
 
     Args:
-        masks: Of each.
-        overlap: Whether their classes overlap.
-        account: What is to be said of them.
+        masks: Of mask files.
+        overlap: Whether classes overlap.
+        account: What is to be said of it.
     """
 
     masks: tuple[MaskContent, ...] = ()
@@ -88,12 +88,11 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     photo = read_frame(image)  # its message is the better one where this is no image at all
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
     if not sample.masks:
-        return Done(result=look(sample, photo, rules.reading))
+        return Done(result=look(sample, photo, rules.terms))
     account, found = Account(), []
     covered, overlap = np.zeros((), bool), False
     for class_id, file in sample.masks.items():
-        name = rules.reading.classes[class_id - 1] if class_id != VALUES else ''
-        values = _read(file, photo, class_id, rules, account, name, sample.image)
+        values = _read(file, photo, class_id, rules, account)
         content = content_of(file, class_id, values, rules.meaning)
         found.append(content)
         if class_id != VALUES:
@@ -146,8 +145,8 @@ def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
     """The masks of an image in the form in which they are written."""
     if isinstance(sample, Marked):
         if rules.kind == 'label_maps':
-            return {None: label_map(sample, rules.reading.labels)}
-        return dict(annotated_masks(sample, rules.reading.labels).items())
+            return {None: label_map(sample, rules.terms.labels)}
+        return dict(annotated_masks(sample, rules.terms.labels).items())
     photo = read_frame(rules.images / sample.image)
     masks: Masks = {}
     for class_id, file in sample.masks.items():
@@ -161,9 +160,9 @@ def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
             raise _empty(file)
         unknown = (values == IGNORED) & (rules.object_value == 1)
         if rules.kind == 'label_maps':
-            label_map_ = masks.setdefault(None, np.zeros(values.shape, np.uint8))
-            label_map_[unknown & (label_map_ == 0)] = IGNORED
-            label_map_[inside] = class_id
+            labels = masks.setdefault(None, np.zeros(values.shape, np.uint8))
+            labels[unknown & (labels == 0)] = IGNORED
+            labels[inside] = class_id
         elif inside.any():
             masks[class_id] = np.where(unknown, IGNORED, inside).astype(np.uint8)
     return masks
@@ -176,25 +175,20 @@ def _empty(mask_file: Path) -> ValueError:
 
 
 def _read(
-    mask_file: Path,
-    photo: Photo,
-    class_id: int,
-    rules: Rules,
-    account: Account | None = None,
-    class_name: str = '',
-    image: str = '',
+    mask_file: Path, photo: Photo, class_id: int, rules: Rules, account: Account | None = None
 ) -> np.ndarray:
     """The mask of an image, checked against the image and upright as it; the account is told of
     frames that are not plain."""
-    exif = rules.reading.exif
     if class_id == VALUES and rules.meaning is not None:
         mask = read_labels(mask_file, rules.meaning)
     else:
         mask = read_values(mask_file, two=True)
+    exif = rules.terms.exif
     upright = upright_mask(mask, photo, exif, f'mask {mask_file}')
     if account is not None:
         frame = photo.frame(mask.shape, exif) or 'upright'
-        note_frame(account, photo, frame, exif, class_name, image)
+        name = rules.terms.classes[class_id - 1] if class_id != VALUES else ''
+        note_frame(account, photo, frame, exif, name, photo.path)
     return upright
 
 

@@ -66,7 +66,7 @@ class OwnCoco:
 
     file: Path
     classes: tuple[str, ...]
-    labels: dict[int, int]
+    labels: dict[Any, int]
     unused: tuple[str, ...]
     images: dict[Any, dict]
     annotations: Mapping[Any, list[dict]]
