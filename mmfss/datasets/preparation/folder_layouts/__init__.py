@@ -111,6 +111,8 @@ def find_source(
             a list cannot hold, negatives of no class.
     """
     tree = Tree(src, _FORMS)
+    if layout not in ('auto', *LAYOUTS):
+        raise ValueError(f'layout must be auto or one of {", ".join(LAYOUTS)}, got {layout!r}')
     if annotations is not None and not annotations.is_file():
         raise FileNotFoundError(f'annotations not found: {annotations}; export it again')
     forms = forms_of(tree) if annotations is None else {_form(annotations): [annotations]}
