@@ -95,7 +95,7 @@ def other_files_below(folder: str | os.PathLike) -> list[Path]:
 
 
 def _files(folder: str | os.PathLike) -> Iterator[Path]:
-    return (Path(entry.path) for entry in walk(folder) if not entry.is_dir())
+    return (path for path, is_folder in walk(folder) if not is_folder)
 
 
 def read_ahead(

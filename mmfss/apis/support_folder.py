@@ -40,7 +40,7 @@ from mmfss.datasets.preparation.folder_layouts import (
     find_source,
 )
 from mmfss.datasets.preparation.folder_masks import check_palette
-from mmfss.datasets.preparation.frames import read_frame, upright_mask
+from mmfss.datasets.preparation.frames import note_frame, read_frame, upright_mask
 from mmfss.datasets.preparation.mask_files import (
     MaskContent,
     check_palettes,
@@ -164,11 +164,12 @@ def read_support(
             if proposed:
                 prompted.append(str(image))
         else:
-            photo = read_frame(image)
-            masks = {
-                class_id: upright_mask(mask, photo, reading.exif, f'the mask of {image}')
-                for class_id, mask in masks_of(sample).items()
-            }
+            photo, masks = read_frame(image), {}
+            for class_id, mask in masks_of(sample).items():
+                name = f'the mask of {image}'
+                masks[class_id] = upright_mask(mask, photo, reading.exif, name)
+                frame = photo.frame(mask.shape, reading.exif) or 'upright'
+                note_frame(account, photo, frame, reading.exif, names[class_id - 1], sample.image)
         if not masks:
             account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
@@ -209,24 +210,26 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
             return read_labels(file, source.meaning)
         return read_values(file, two=True)
 
-    found: list[MaskContent] = []
-    for sample in (*source.samples, *source.negatives):
-        for class_id, file in sample.masks.items():
-            if file.suffix.lower() != PROMPT:
+    found: dict[bool, list[MaskContent]] = {False: [], True: []}
+    for negative, samples in ((False, source.samples), (True, source.negatives)):
+        for sample in samples:
+            for class_id, file in sample.masks.items():
+                if file.suffix.lower() == PROMPT:
+                    continue
                 content = content_of(file, class_id, read(class_id, file), source.meaning)
                 if class_id != VALUES and asked is None:
                     check_palette(file, content.values)
-                found.append(content)
-    check_palettes(found)
-    shown = found if source.blank else [m for m in found if m.file not in _negative_files(source)]
-    value = object_value(asked, shown, source.classes, mixed=True) if shown else None
-    if any({1, UNKNOWN} <= {*mask.values} for mask in found if mask.class_id != VALUES):
-        odd = [m.file for m in found if UNKNOWN in m.values and 1 not in m.values]
-        if odd:
-            raise ValueError(
-                f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have '
-                f'255 and no 1: {listed(odd)}; mark their object with 1'
-            )
+                found[negative].append(content)
+    every = found[False] + found[True]
+    check_palettes(every)
+    value = object_value(asked, found[False], source.classes, mixed=True)
+    two = [mask for mask in every if mask.class_id != VALUES]
+    odd = [mask.file for mask in two if UNKNOWN in mask.values and 1 not in mask.values]
+    if odd and any({1, UNKNOWN} <= {*mask.values} for mask in two):
+        raise ValueError(
+            f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have 255 '
+            f'and no 1: {listed(odd)}; mark their object with 1'
+        )
 
     def masks(sample: Sample) -> dict[int, np.ndarray]:
         marked = {}
@@ -234,21 +237,17 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
             values = read(class_id, file)
             if value == 0 or (class_id == VALUES and value == UNKNOWN):
                 values = (values == value).astype(np.uint8)
+            present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}
             if class_id != VALUES:
-                if not source.blank or (values % UNKNOWN == 1).any() or (values == UNKNOWN).any():
+                if not source.blank or present & {1, UNKNOWN}:
                     marked[class_id] = values
                 continue
             unknown = np.where(values == UNKNOWN, UNKNOWN, 0).astype(np.uint8)
-            for v in np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist():
-                if 0 < v < UNKNOWN:
-                    marked[v] = np.where(values == v, 1, unknown).astype(np.uint8)
+            for v in sorted(present - {0, UNKNOWN}):
+                marked[v] = np.where(values == v, 1, unknown).astype(np.uint8)
         return marked
 
     return masks
-
-
-def _negative_files(source: Source) -> set[Path]:
-    return {file for sample in source.negatives for file in sample.masks.values()}
 
 
 # ---------------------------------------------------------------------------------- the picture

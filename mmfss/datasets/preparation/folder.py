@@ -1,8 +1,9 @@
 """Your own folder of images and masks, as an episodic dataset.
 
-Reads one of three layouts: a folder per class with masks of two values (SRC/<class>/x.jpg and
-x.png), SRC/images with SRC/masks of class values and SRC/classes.txt, or SRC/images with
-SRC/annotations.json in COCO format. Writes masks, lists and dataset.json to OUT; images stay
+Reads a folder per class with masks of two values (SRC/<class>/x.jpg and x.png), SRC/images with
+SRC/masks of class values and SRC/classes.txt, SRC/images with SRC/annotations.json in COCO format,
+and what LabelMe, VIA, CVAT, Roboflow and mmseg lay out. Folders called train, val, test and the
+like are parts, which become the splits. Writes masks, lists and dataset.json to OUT; images stay
 where they are. Everything is checked before anything is written. See docs/datasets/folder.md.
 """
 
@@ -93,8 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--units', choices=UNITS, help='COCO: what coordinates are counted in (default: pixels)'
     )
-    parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
-    parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
+    parser.add_argument(
+        '--images', type=Path, metavar='DIR', help='where the images are, if not below SRC'
+    )
+    parser.add_argument(
+        '--annotations',
+        type=Path,
+        metavar='FILE',
+        help='of COCO, VIA or CVAT, if not found in SRC',
+    )
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -137,7 +145,7 @@ def prepare(args: argparse.Namespace) -> str:
     (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
     tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
     areas = {sample.image: found for sample, found in zip(samples, tally.results)}
-    _note_areas(account, source, areas, masks, benchmark.min_area)
+    _note_areas(account, source, areas, masks, rules, benchmark.min_area)
     account.write(args.out)
     if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
         because = account.because()
@@ -176,6 +184,7 @@ def _note_areas(
     source: Source,
     areas: Mapping[str, Areas],
     masks: Sequence[MaskContent],
+    rules: Rules,
     min_area: int,
 ) -> None:
     """Note what is there and does not count: too small, or ignored."""
@@ -184,8 +193,10 @@ def _note_areas(
             if pixels < min_area:
                 account.add(SMALL, source.classes[class_id - 1], f'{pixels} pixels', image)
     for mask in masks:
-        if mask.class_id == VALUES and IGNORED in mask.values and {*mask.values} <= {0, IGNORED}:
-            account.add(ALL_IGNORED, '', '', mask.file)
+        values = {*mask.values}
+        by_value = mask.class_id == VALUES and rules.object_value is None
+        if by_value and IGNORED in values and values <= {0, IGNORED}:
+            account.add(ALL_IGNORED, file=mask.file)
 
 
 def _check_options(args: argparse.Namespace) -> None:

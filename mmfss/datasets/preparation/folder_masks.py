@@ -25,6 +25,7 @@ from mmfss.datasets.preparation.mask_files import (
     IGNORED,
     MaskContent,
     content_of,
+    object_in,
     read_labels,
     read_values,
 )
@@ -88,30 +89,33 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
     if not sample.masks:
         return Done(result=look(sample, photo, rules.terms))
-    found, covered, overlap, account = [], None, False, Account()
+    account, found = Account(), []
+    covered, overlap = np.zeros((), bool), False
     for class_id, file in sample.masks.items():
         values = _read(file, photo, class_id, rules, account)
         content = content_of(file, class_id, values, rules.meaning)
         found.append(content)
-        if class_id == VALUES:
-            continue
-        wrong = [v for v in content.values if v not in (0, 1, IGNORED)]
-        if wrong:
-            raise ValueError(
-                f'mask {file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
-                '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: '
-                'save it as PNG without smoothing'
-            )
-        if content.values == (0,) and not rules.blank and rules.object_value != 0:
-            raise _empty(file)
-        if rules.object_value is None:
-            check_palette(file, content.values)
-        if len(sample.masks) > 1:
-            value = rules.object_value
-            inside = values == ((1 if 1 in content.values else IGNORED) if value is None else value)
-            overlap |= covered is not None and bool((covered & inside).any())
-            covered = inside if covered is None else covered | inside
+        if class_id != VALUES:
+            _check_two(content, rules)
+            inside = object_in(values, rules.object_value)
+            overlap |= bool((covered & inside).any())
+            covered = covered | inside
     return Done(result=Found(tuple(found), overlap, account))
+
+
+def _check_two(mask: MaskContent, rules: Rules) -> None:
+    """ValueError for what cannot be a mask of two values, or marks nothing where it must."""
+    wrong = [v for v in mask.values if v not in (0, 1, IGNORED)]
+    if wrong:
+        raise ValueError(
+            f'mask {mask.file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
+            '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: save it '
+            'as PNG without smoothing'
+        )
+    if mask.values == (0,) and not rules.blank and rules.object_value != 0:
+        raise _empty(mask.file)
+    if rules.object_value is None:
+        check_palette(mask.file, mask.values)
 
 
 def write(sample: Sample | Marked, rules: Rules) -> Done:
@@ -149,21 +153,18 @@ def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
         values = _read(file, photo, class_id, rules)
         if class_id == VALUES:
             if rules.object_value in (0, IGNORED):  # of one class, in masks of two values
-                values = (values == rules.object_value).astype(np.uint8)
+                values = object_in(values, rules.object_value).astype(np.uint8)
             return {None: values}
         inside = values == rules.object_value
         if not inside.any() and not rules.blank:
             raise _empty(file)
         unknown = (values == IGNORED) & (rules.object_value == 1)
-        if rules.kind == 'class_masks':
-            if inside.any():
-                mask = inside.astype(np.uint8)
-                mask[unknown] = IGNORED
-                masks[class_id] = mask
-            continue
-        labels = masks.setdefault(None, np.zeros(values.shape, np.uint8))
-        labels[unknown & (labels == 0)] = IGNORED
-        labels[inside] = class_id
+        if rules.kind == 'label_maps':
+            labels = masks.setdefault(None, np.zeros(values.shape, np.uint8))
+            labels[unknown & (labels == 0)] = IGNORED
+            labels[inside] = class_id
+        elif inside.any():
+            masks[class_id] = np.where(unknown, IGNORED, inside).astype(np.uint8)
     return masks
 
 
@@ -181,7 +182,7 @@ def _read(
     if class_id == VALUES and rules.meaning is not None:
         mask = read_labels(mask_file, rules.meaning)
     else:
-        mask = read_values(mask_file, two=class_id != VALUES)
+        mask = read_values(mask_file, two=True)
     exif = rules.terms.exif
     upright = upright_mask(mask, photo, exif, f'mask {mask_file}')
     if account is not None:

@@ -18,10 +18,6 @@ from mmfss.words import listed
 IGNORED = 255
 _WHITE_16_BIT = 65535
 _BORDER, _AREA = 0.9, 0.5  # parts of the border and of the image from which on a mask is odd
-INVERTED = (
-    'white covers most of the image and nearly all of its border, so black may be the object; '
-    '--object-value 0 says that it is, --object-value 255 (or 1, which masks have it) that white is'
-)
 
 
 def read_values(path: Path, two: bool) -> np.ndarray:
@@ -160,8 +156,13 @@ def read_labels(file: Path, meaning: Meaning) -> np.ndarray:
     present = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     wrong = [value for value in present if value not in meaning.labels]
     if wrong:
+        hint = (
+            '; or say in SRC/labelmap.txt what the colours of its palette mean, a line '
+            '"name:red,green,blue::" for each class'
+        )
         raise ValueError(
             f'mask {file} has {len(wrong)} unknown values: {wrong[:5]}; {allowed(meaning)}'
+            f'{hint if palette_of(file, present) else ""}'
         )
     if meaning.by_value:
         return values
@@ -169,6 +170,13 @@ def read_labels(file: Path, meaning: Meaning) -> np.ndarray:
     for value, label in meaning.labels.items():
         table[value] = label
     return table[values]
+
+
+def object_in(values: np.ndarray, value: int | None) -> np.ndarray:
+    """bool (H, W): where a mask of two values has the object; None: 1 if it is there, else 255."""
+    if value is None:
+        value = 1 if (values == 1).any() else IGNORED
+    return values == value
 
 
 def allowed(meaning: Meaning) -> str:
@@ -269,6 +277,9 @@ def _check_not_inverted(masks: Sequence[MaskContent], names: Sequence[str]) -> N
         odd = [mask.file for mask in some if mask.inverted]
         if 2 * len(odd) > len(some):
             name = names[max(class_id, 1) - 1]
+            white = 1 if any(1 in mask.values for mask in some) else IGNORED
             raise ValueError(
-                f'in {len(odd)} of {len(some)} masks of {name} {INVERTED}: {listed(odd, 3)}'
+                f'in {len(odd)} of {len(some)} masks of {name} {white} covers most of the image '
+                f'and nearly all of its border: {listed(odd, 3)}; is the object what is 0 (black)? '
+                f'--object-value 0 says that it is, --object-value {white} that it is not'
             )

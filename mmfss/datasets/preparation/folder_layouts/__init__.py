@@ -111,6 +111,8 @@ def find_source(
             a list cannot hold, negatives of no class.
     """
     tree = Tree(src, _FORMS)
+    if layout not in ('auto', *LAYOUTS):
+        raise ValueError(f'layout must be auto or one of {", ".join(LAYOUTS)}, got {layout!r}')
     if annotations is not None and not annotations.is_file():
         raise FileNotFoundError(f'annotations not found: {annotations}; export it again')
     forms = forms_of(tree) if annotations is None else {_form(annotations): [annotations]}
@@ -158,7 +160,7 @@ def _layout(tree: Tree, forms: dict[str, list[Path]], named: bool) -> str:
         beside_masks = form == LABELME and _with_masks(tree, files)
         if files and (sure or not masked) and not beside_masks:
             return form
-    if named:
+    if named or (forms.get(NO_COCO_YET) and not masked):
         return COCO
     if _mask_items(tree) or {'masks', 'SegmentationClass'} & {*tree.names()}:
         return 'classes' if _by_class(tree) else 'values'
@@ -218,10 +220,11 @@ def _read(
     elif layout == CVAT:
         found = read_cvat(files)
     else:
-        found = [read_own_coco(file, crowd) for file in files or [tree.root / 'annotations.json']]
+        files = files or forms.get(NO_COCO_YET) or [tree.root / 'annotations.json']
+        found = [read_own_coco(file, crowd) for file in files]
     if not found:
         raise FileNotFoundError(f'{tree.root} has no file of {layout}; {_FORMS}')
     source = annotated_source(layout, tree, found, images)
-    blank = forms.get(NO_COCO_YET, []) if layout == COCO else []
+    blank = [file for file in forms.get(NO_COCO_YET, []) if file not in files]
     said = f'{len(blank)} files without annotations left out: {listed(blank)}'
     return replace(source, remarks=(*source.remarks, said)) if blank else source

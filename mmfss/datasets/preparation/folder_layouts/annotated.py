@@ -49,21 +49,21 @@ def annotated_source(
         ValueError: No annotations, a name that fits several images, an image of two records.
     """
     account = Account()
-    for found in files:
-        account.merge(found.account)
     photos = [i for i in (tree if images is None else Tree(images)).items if i.suffix in IMAGES]
     parts = [_part(found.file, tree) for found in files]
     names = dict.fromkeys(name for found in files for name in found.classes)
     class_of = {name: class_id for class_id, name in enumerate(names, 1)}
     split_of_photo = {photo.path: photo.split for photo in photos}
     chosen: dict[Path, Sample] = {}
+    named: list[dict[str, Path]] = []
     for found, part in zip(files, parts):
         inside = [i.path for i in photos if not part or i.split == part] or [*split_of_photo]
         roots = [tree.root / IMAGE_FOLDER, found.file.parent, tree.root]
         known = ImageNames([images] if images else roots, inside)
         everywhere = ImageNames([], split_of_photo) if len(inside) < len(photos) else None
         labels = {c: class_of[found.classes[i - 1]] for c, i in found.labels.items()}
-        absent = []
+        absent: list[str] = []
+        meant: dict[str, Path] = {}
         for image_id, record in found.images.items():
             name = str(record['file_name'])
             file = known.find(name) or (everywhere and everywhere.find(name))
@@ -75,6 +75,7 @@ def annotated_source(
                     f'image {file} is named twice, by {name!r} in {found.file} and in '
                     f'{chosen[file].file}; keep one of the two, or give --images'
                 )
+            meant[name] = file
             if not any(file == root / name for root in known.roots):
                 account.add(OTHERWISE_NAMED, what=name, file=file)
             rows = [
@@ -86,12 +87,18 @@ def annotated_source(
             chosen[file] = Sample('', {}, rows, size, split, record.get('file', found.file))
         if absent:
             raise FileNotFoundError(_not_there(found, absent, photos, images or tree.root))
+        named.append(meant)
     used = [photo for photo in photos if photo.path in chosen]
     root = images or tree.images_root(used)
     samples = [
         replace(sample, image=file.relative_to(root).as_posix())
         for file, sample in sorted(chosen.items())
     ]
+    for found, meant in zip(files, named):  # all call an image what its sample calls it
+        for reason, row in found.account:
+            file = meant.get(row.file)
+            place = row.file if file is None else file.relative_to(root).as_posix()
+            account.add(reason, row.class_name, row.what, place)
     for photo in photos:
         if photo.path not in chosen and (root in photo.path.parents):
             account.add(UNLISTED, file=photo.path)

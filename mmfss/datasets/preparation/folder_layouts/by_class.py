@@ -22,6 +22,8 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
 PROMPT = '.json'
 NOT = 'not'
 """Name of the folders of negatives, below that of their class."""
+Place = tuple[tuple[str, ...], tuple[str, ...]]
+"""Folders of the images and masks of a class."""
 UNMARKED = Reason(
     'image without a mask of any class, left out',
     'add an empty (black) mask of a class if it shows none, or remove it',
@@ -55,7 +57,7 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
     found: dict[bool, list[Sample]] = {False: [], True: []}
     used = {item.path for item in tree.items if prompts and item.suffix == PROMPT}
     for class_id, name in enumerate(classes, 1):
-        places = [((name,), (name,))]
+        places: list[Place] = [((name,), (name,))]
         if by_kind:
             places = [((IMAGE_FOLDER, name), (MASK_FOLDER, name))]
         elif {IMAGE_FOLDER, MASK_FOLDER} <= {*tree.names(name)}:
@@ -67,10 +69,11 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
         for place in places:
             for negative, there in found.items():
                 for photo, mask in _class_pairs(tree, place, prompts, negative):
-                    used |= {photo.path, *([mask] if mask else [])}
+                    used |= {one.path for one in (photo, mask) if one}
                     image = photo.path.relative_to(images).as_posix()
-                    masks = {} if mask is None else {class_id: mask}
-                    there.append(Sample(image, masks, split=photo.split, class_id=class_id))
+                    masks = {class_id: mask.path} if mask else {}
+                    split = photo.split or (mask.split if mask else '')
+                    there.append(Sample(image, masks, split=split, class_id=class_id))
     return Source(
         'classes',
         images,
@@ -82,17 +85,17 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
 
 
 def _class_pairs(
-    tree: Tree, place: tuple[tuple[str, ...], tuple[str, ...]], prompts: bool, negative: bool
-) -> Iterable[tuple[Item, Path | None]]:
+    tree: Tree, place: Place, prompts: bool, negative: bool
+) -> Iterable[tuple[Item, Item | None]]:
     """Images with masks in two folders of a class, or in one: what lies in a folder ``not``, or
     all else."""
 
-    def of_kind(items: Iterable[Item], depth: int) -> list[Item]:
+    def of_kind(items: Iterable[Item]) -> list[Item]:
         inside = ((item, map(str.casefold, item.folders[1:])) for item in items)
         return [item for item, folders in inside if (NOT in folders) == negative]
 
     first, second = place
-    files = of_kind(tree.under(*second), len(second))
+    files = of_kind(tree.under(*second))
     asked = [item for item in files if prompts and item.suffix == PROMPT]
     if first == second:
         photos, drawn = beside([item for item in files if item.suffix in IMAGES])
@@ -103,7 +106,7 @@ def _class_pairs(
         photos = photos + [item for item in drawn if item.key(0) in alone]
         drawn = [item for item in drawn if item.key(0) not in alone]
     else:
-        photos = [i for i in of_kind(tree.under(*first), len(first)) if i.suffix in IMAGES]
+        photos = [i for i in of_kind(tree.under(*first)) if i.suffix in IMAGES]
         drawn = [item for item in files if item.suffix in MASKS]
     depths = len(first), len(second)
     there = {item.key(depths[1]) for item in drawn}
@@ -131,7 +134,7 @@ def find_masks_by_class(tree: Tree) -> Source:
             (root, tree.place(MASK_FOLDER) / name), photos, drawn, (1, 2), alone=True
         ):
             if mask is not None:
-                masks[photo.path][class_id] = mask
+                masks[photo.path][class_id] = mask.path
     used = {path for found in masks.values() for path in found.values()} | {*masks}
     samples = []
     for photo in photos:

@@ -55,7 +55,7 @@ def find_values(tree: Tree, images: Path | None = None) -> Source:
     folders, photos, drawn, depths = _places(tree, images)
     photos, drawn = _listed_ones(tree, photos, drawn, account)
     masked = {item.split for item in drawn}
-    if masked:
+    if not masked.isdisjoint(item.split for item in photos):
         for item in photos:
             if item.split not in masked:
                 account.add(UNMASKED, file=item.path)
@@ -65,12 +65,14 @@ def find_values(tree: Tree, images: Path | None = None) -> Source:
     samples = [
         Sample(
             photo.path.relative_to(root).as_posix(),
-            {} if mask is None else {VALUES: mask},
-            split=photo.split,
+            {VALUES: mask.path},
+            split=photo.split or mask.split,
         )
         for photo, mask in paired(folders, photos, drawn, depths)
+        if mask is not None
     ]
-    used = {item.path for item in (*photos, *drawn, *tree.named(*NAME_FILES))}
+    known = (*photos, *drawn, *tree.named(*NAME_FILES), *_lists(tree))
+    used = {item.path for item in known}
     remarks = [left_out(tree, used)]
     if meaning.guessed:
         remarks.append(
@@ -104,10 +106,11 @@ def _places(
     tops = tree.names()
     masks = next((name for name in (MASK_FOLDER, 'SegmentationClass') if name in tops), None)
     if masks is None:
-        photos, drawn = beside(tree.under(suffixes=IMAGES))
+        named = find_names(tree) is not None
+        photos, drawn = beside([i for i in tree.under(suffixes=IMAGES) if named or not i.folders])
         if photos and drawn and images is None:
             return (tree.root, tree.root), photos, drawn, (0, 0)
-        if find_names(tree) is None:
+        if not named:
             raise FileNotFoundError(f'{tree.root}/{NO_NAMES}')
         raise FileNotFoundError(
             f'{tree.root} has no masks: neither a folder masks (ann_dir, SegmentationClass) beside '
@@ -144,9 +147,8 @@ def _listed_ones(
 ) -> tuple[list[Item], list[Item]]:
     """Of a folder with VOC's lists, ImageSets/Segmentation/<part>.txt, what they name, of the part
     that they say: there may be many more images than masks."""
-    lists = [i for i in tree.under('ImageSets', suffixes=('.txt',)) if i.folders[1:2] != ('Main',)]
     part: dict[str, str] = {}
-    for item in sorted(lists, key=lambda item: split_of(item.path.stem) == 'trainval'):
+    for item in sorted(_lists(tree), key=lambda item: split_of(item.path.stem) == 'trainval'):
         for line in item.path.read_text(encoding='utf-8-sig').splitlines():
             name = PurePosixPath(line.strip()).as_posix()
             if line.strip() and not part.get(name):
@@ -161,6 +163,12 @@ def _listed_ones(
             if name not in part:
                 account.add(UNLISTED, file=item.path)
     return found[0], found[1]
+
+
+def _lists(tree: Tree) -> list[Item]:
+    """VOC's lists of images with masks."""
+    found = tree.under('ImageSets', suffixes=('.txt',))
+    return [item for item in found if item.folders[1:2] != ('Main',)]
 
 
 def left_out(tree: Tree, used: set[Path]) -> str:

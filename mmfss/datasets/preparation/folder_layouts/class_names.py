@@ -80,7 +80,7 @@ def read_meaning(file: Path) -> Named:
         labels = {i: i for i in range(len(classes) + 1)}
         return classes, Meaning(f'the lines of {file.name}', {**labels, IGNORED: IGNORED})
     rows = _colour_rows(file) if name in COLOURS else _number_rows(file)
-    twice = repeated(row for row, _ in rows) or repeated(code for _, code in rows)
+    twice = [*repeated(n for n, _ in rows), *repeated(f'{code}' for _, code in rows)]
     if twice or not rows:
         what = f'has {listed(twice, 5)} more than once' if twice else 'names no class'
         raise ValueError(f'{file} {what}; each name and each code must be there once')

@@ -159,7 +159,10 @@ class Gathered:
         used = {row['category_id'] for row in rows}
         classes = [name for name in self._order if name in used]
         classes += sorted(used - {*classes})
-        labels = {name: class_id for class_id, name in enumerate(classes, 1)}
+        class_of = {name: class_id for class_id, name in enumerate(classes, 1)}
+        for row in rows:
+            row['category_id'] = class_of[row['category_id']]
+        labels = {class_id: class_id for class_id in class_of.values()}
         unused = tuple(name for name in self._order if name not in used)
         return OwnCoco(
             self.file, tuple(classes), labels, unused, self._images, self._rows, self.account

@@ -100,9 +100,8 @@ class Tree:
         files: list[Path] = []
         self.inside: dict[Path, list[str]] = {root: []}
         """Folder -> names of the folders in it."""
-        for entry in sorted(walk(root), key=lambda entry: Path(entry.path)):
-            path = Path(entry.path)
-            if entry.is_dir():
+        for path, is_folder in sorted(walk(root)):
+            if is_folder:
                 self.inside[path] = []
                 self.inside[path.parent].append(path.name)
             else:
@@ -190,9 +189,9 @@ def paired(
     depths: tuple[int, int],
     prompts: bool = False,
     alone: bool = False,
-) -> Iterator[tuple[Item, Path | None]]:
+) -> Iterator[tuple[Item, Item | None]]:
     """Images and masks of equal place and name but for the suffix, or for the tail of a mask
-    (``x_mask.png``).
+    (``x_mask.png``), or for the split where only one of the two says it.
 
     Args:
         folders: Where images and masks are, for messages.
@@ -217,10 +216,11 @@ def paired(
             )
         by_key.append({key: group[0] for key, group in keys.items()})
     images, masks = by_key
-    for key in [key for key in masks if key not in images]:
-        tailless = _without_tail(key, images)
-        if tailless is not None and tailless not in masks:
-            masks[tailless] = masks.pop(key)
+    for other in (_without_tail, _without_split):
+        for key in [key for key in masks if key not in images]:
+            found = other(key, images)
+            if found is not None and found not in masks:
+                masks[found] = masks.pop(key)
     lone_images = [i.path for key, i in images.items() if key not in masks and not alone]
     lone_masks = [i.path for key, i in masks.items() if key not in images]
     if lone_images or lone_masks:
@@ -231,7 +231,7 @@ def paired(
             f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images'
             f'{"; a prompt x.json may replace one" if prompts else ""}'
         )
-    return ((image, masks[key].path if key in masks else None) for key, image in images.items())
+    return ((image, masks.get(key)) for key, image in images.items())
 
 
 _MASK_TAIL = re.compile(r'[_\-. ]+(masks?|seg|segmentation|labels?|gt|annotation)$', re.IGNORECASE)
@@ -251,3 +251,12 @@ def _without_tail(
     stem = without_mask_tail(key[-1])
     keys = [(*key[:-1], f'{stem}{tail}') for tail in _IMAGE_TAILS if stem]
     return next((one for one in keys if one in images), None)
+
+
+def _without_split(
+    key: tuple[str, ...], images: dict[tuple[str, ...], Item]
+) -> tuple[str, ...] | None:
+    """The key of the image of a mask, where only one of them lies in the folder of a split."""
+    splits = ('',) if key[0] else ('', *_SPLITS)
+    found = [(split, *key[1:]) for split in splits if (split, *key[1:]) in images]
+    return found[0] if len(found) == 1 else None

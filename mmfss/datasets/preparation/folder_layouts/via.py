@@ -85,7 +85,7 @@ def _attribute(file: Path, regions: Regions) -> str | None:
     counts = Counter(key for _, attributes in regions for key in attributes)
     named = [key for name in _NAMES for key in counts if key.casefold() == name]
     if named or len(counts) < 2:
-        return (named or list(counts) or [None])[0]
+        return next(iter(named or counts), None)
     raise ValueError(
         f'{file}: regions have the attributes {listed(sorted(counts), 6)}; which is the class? '
         'Rename it to "label" and export again'
