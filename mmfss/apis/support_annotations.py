@@ -73,12 +73,13 @@ class AnnotatedSupports:
             except (ValueError, FileNotFoundError) as error:
                 self.no_prompts = f'{error}'
                 break
-            path, mask = self._source.images / image, None
-            for x1, y1, x2, y2 in boxes:
-                one = proposer.propose(path, Prompt(box=(x1, y1, x2, y2))).mask
-                mask = one if mask is None else mask | one
-            masks[class_id] = mask.astype(np.uint8)  # type: ignore[union-attr]
-            self._note(self._source.classes[class_id - 1], image)
+            path, name = self._source.images / image, self._source.classes[class_id - 1]
+            try:
+                found = [proposer.propose(path, Prompt(box=box)).mask for box in boxes]
+            except ValueError as error:
+                raise ValueError(f'a box of {name} in {path}: {error}') from error
+            masks[class_id] = np.logical_or.reduce(found).astype(np.uint8)
+            self._note(name, image)
             proposed = True
         return dict(sorted(masks.items())), proposed
 

@@ -176,8 +176,10 @@ def _cells(reason: Reason, rows: list[Row]) -> tuple[str, str, str, str]:
     classes = Counter(row.class_name for row in rows if row.class_name)
     names = [f'{name} {number}' for name, number in classes.most_common()]
     places = [' in '.join(filter(None, (row.what, row.file))) for row in rows]
+    if len(', '.join(places[:_EXAMPLES])) > _WIDTHS['examples']:
+        places = places[:1]
     texts = dict(
-        reason=reason.text, classes=listed(names, _CLASSES), examples=listed(places[:_EXAMPLES])
+        reason=reason.text, classes=listed(names, _CLASSES), examples=', '.join(places[:_EXAMPLES])
     )
     cut = [_cut(text, _WIDTHS[name]) for name, text in texts.items()]
     return str(len(rows)), cut[0], cut[1], cut[2]

@@ -248,11 +248,13 @@ def _rows(annotations: Iterable[dict], crowd: bool) -> list[dict]:
     return [row for row in annotations if bool(row['iscrowd']) is crowd]
 
 
-def boxes_of(photo: Marked, labels: Mapping[int, int]) -> dict[int, list[tuple[int, ...]]]:
+def boxes_of(
+    photo: Marked, labels: Mapping[int, int]
+) -> dict[int, list[tuple[int, int, int, int]]]:
     """``{class id: boxes}`` of the classes that a photo shows by boxes without an outline alone:
     (x1, y1, x2, y2) in whole pixels of the upright photo, within it."""
     outlined = {labels[row['category_id']] for row in photo.annotations if not row['iscrowd']}
-    found: dict[int, list[tuple[int, ...]]] = {}
+    found: dict[int, list[tuple[int, int, int, int]]] = {}
     for row in photo.annotations:
         class_id = labels[row['category_id']]
         if row['box'] and class_id not in outlined:

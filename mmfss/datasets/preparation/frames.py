@@ -95,7 +95,10 @@ def read_frame(path: str | os.PathLike) -> Photo:
     except Image.DecompressionBombError as error:
         raise ValueError(f'image {path} is too large to be read: {error}; shrink it') from error
     except (UnidentifiedImageError, *BROKEN) as error:
-        raise ValueError(f'cannot read image {path}: {error}; restore it') from error
+        raise ValueError(
+            f'cannot read image file {path}: it is truncated, damaged or not an image ({error}); '
+            'restore the file, or take it away'
+        ) from error
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
