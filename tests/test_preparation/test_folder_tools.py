@@ -519,6 +519,17 @@ def test_tools_that_are_not_read_are_named(tmp_path, name, content, said, folder
     assert files(src) == before and not (tmp_path / 'out').exists()
 
 
+def test_a_file_of_annotations_that_is_named(tmp_path, capsys):
+    src = tmp_path / 'src'
+    coco(src, ['a.jpg', 'b.jpg'], file='../export/some.json')
+    options = ['folder', src, tmp_path / 'out', '--annotations', tmp_path / 'export/some.json']
+    assert '2 images (layout coco)' in prepare(capsys, *options)
+    dump(tmp_path / 'export/some.json', [dict(id=1, data={}, annotations=[])])
+    assert re.search(r'some\.json is no file of .*, but from Label Studio; export', fails(*options))
+    (tmp_path / 'export/some.json').unlink()
+    assert re.search(r'annotations not found: .*some\.json', fails(*options))
+
+
 def test_an_archive(tmp_path):
     dump(tmp_path / 'src/export.zip', 'PK')
     said = fails('folder', tmp_path / 'src', tmp_path / 'out')

@@ -11,7 +11,7 @@ from typing import Any
 from mmfss.datasets.preparation.folder_layouts.tree import IMAGES, MASKS, Item, Tree
 
 COCO, NO_COCO_YET, LABELME, VIA, CVAT = 'coco', 'coco without annotations', 'labelme', 'via', 'cvat'
-PROMPT = 'prompt'
+PROMPT_FORM = 'prompt'
 _MANY = 20  # JSON files of a folder from which on there is one for each image
 
 _FROM_LABEL_STUDIO = 'Label Studio; export "COCO" (polygons) or "Brush labels to PNG" (brush) there'
@@ -103,7 +103,9 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     ),
     'coco results': _first_has('image_id', 'category_id'),
     'createml': _first_has('image', 'annotations'),
-    PROMPT: lambda c: isinstance(c, dict) and bool(c) and {*c} <= {'box', 'points', 'scribbles'},
+    PROMPT_FORM: lambda c: (
+        isinstance(c, dict) and bool(c) and {*c} <= {'box', 'points', 'scribbles'}
+    ),
 }
 
 
@@ -140,6 +142,14 @@ def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
         if items and needs(tree, items):
             return f'{items[0].path} is from {_FOREIGN[form]}'
     return ''
+
+
+def tool_of(file: Path) -> str:
+    """The tool that a JSON file is from, with what to export there, if it is one that is not read,
+    or 'LabelMe' and the like; '' if nothing tells."""
+    form = form_of(file)
+    known = {LABELME: 'LabelMe', COCO: 'a tool that writes COCO format', VIA: 'VIA'}
+    return _FOREIGN.get(form) or known.get(form, '')
 
 
 def _text_for_images(tree: Tree, items: Sequence[Item]) -> bool:
