@@ -99,8 +99,12 @@ def look(sample: Sample, photo: Photo, terms: Terms) -> Seen:
         place = f'{row["name"]} in {sample.image}'
         if isinstance(row['segmentation'], list):
             outlined = True
-        elif (size := _size(row['segmentation'])) not in (None, shape):
-            (fits.swapped if size == shape[::-1] else fits.sized).append(place)
+        elif (size := _size(row['segmentation'])) == shape:
+            fits.own_frame += photo.size_tells
+        elif size is not None:
+            turned_code = photo.size_tells and size == shape[::-1] and terms.exif is None
+            swapped = fits.other_frame if turned_code else fits.swapped
+            (swapped if size == shape[::-1] else fits.sized).append(place)
             continue
         code = encode(row, *shape)
         compare(fits, row, code, photo, shape, terms.classes[class_id - 1], sample.image)

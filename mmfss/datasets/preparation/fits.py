@@ -173,7 +173,8 @@ def compare(
         fits.boxes += 1
         inside = _cut(bbox, frame)
         if _iou(inside, decoded) < _APART and _iou(bbox, outline) < _APART:
-            form = next((f for f, box in _forms(bbox, frame) if _iou(box, decoded) > _SAME), None)
+            forms = (f for f, box in _forms(bbox, frame) if _iou(box, decoded) > _SAME)
+            form = 'the whole image' if _is_whole(bbox, frame) else next(forms, None)
             if form:
                 fits.account.add(OTHER_FORM, class_name, f'{row["name"]} ({form})', image)
                 return
@@ -229,6 +230,11 @@ def _forms(box: Box, frame: Shape) -> list[tuple[str, Box]]:
     ]
 
 
+def _is_whole(box: Box, frame: Shape) -> bool:
+    """Whether a box is that of the image, as converters write it that have none."""
+    return max(abs(a - b) for a, b in zip(box, (0, 0, frame[1], frame[0]))) <= _SLACK
+
+
 def _along_rows(code: dict) -> Box | None:
     """Bounds of a run-length code whose runs are taken to be along the rows."""
     from pycocotools import mask as coder
@@ -268,14 +274,18 @@ def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
             'annotations are of: --exif upright (as viewers and most tools show photos; Label '
             'Studio writes these beside the sizes of the stored pixels) or --exif stored'
         )
-    for what, misfits, number in (
-        ('reach more than 2 pixels beyond their image', fits.beyond, fits.outlines),
-        ('do not fit their bbox', fits.apart, fits.boxes),
+    # objects that a border of a tile cuts reach beyond all four sides, those of other sizes do not
+    beyond = [m for m in fits.beyond if min(m.outline[:2]) >= -_SLACK]
+    beyond = beyond if len(beyond) >= _MOST * len(fits.beyond) else []
+    delete = '; if the outlines are right, take the bbox entries out of the file'
+    for what, misfits, number, remedy in (
+        ('reach more than 2 pixels beyond their image', beyond, fits.outlines, ''),
+        ('do not fit their bbox', fits.apart, fits.boxes, delete),
     ):
         if len(misfits) >= 2 and len(misfits) * 2 >= number:
             places = listed([misfit.place for misfit in misfits], 5)
             raise ValueError(
-                f'{len(misfits)} of {number} outlines {what}: {_reason(misfits)}; {places}'
+                f'{len(misfits)} of {number} outlines {what}: {_reason(misfits)}{remedy}; {places}'
             )
     ratios = np.array([misfit.ratio for misfit in fits.areas])
     if len(ratios) >= 2 and len(ratios) * 2 >= fits.outlines and not fits.boxes:
