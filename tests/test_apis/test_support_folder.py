@@ -200,8 +200,11 @@ def test_class_values(tmp_path, inferencer):
         read_support(tmp_path, inferencer)
     (tmp_path / 'classes.txt').write_text('zebra\nant\n')
     mask(tmp_path / 'masks/b.png', value=0)
-    with pytest.raises(ValueError, match=r'no class is marked in .*b\.jpg; mark one'):
-        read_support(tmp_path, inferencer)
+    support, _ = read_support(tmp_path, inferencer)
+    assert [len(some) for some in support.shots.values()] == [1, 1]
+    assert [(reason.text, row.file) for reason, row in support.account] == [
+        ('image in which no class is marked: left out', str(tmp_path / 'images/b.jpg'))
+    ]
 
 
 def test_coco(tmp_path, inferencer):

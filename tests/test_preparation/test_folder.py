@@ -90,7 +90,8 @@ def test_coco_annotations(tmp_path, capsys, overlap):
     picture(src / 'images/new.jpg', SHAPE)
     said = prepare(capsys, 'folder', src, out)
     assert '1 categories without annotations left out: x' in said
-    assert '1 images that are not in annotations.json left out: new.jpg' in said
+    assert '1  image that no annotation file names, left out' in said
+    assert 'images/new.jpg' in (out / 'left_out.csv').read_text()
     assert get_benchmark(str(out)).classes == NAMES
     first, second = np.zeros((2, *SHAPE), np.uint8)
     first[5:25, :20] = 1

@@ -125,20 +125,24 @@ def find_source(
         )
     try:
         source = _read(tree, layout, forms, images, prompts, crowd)
+        _check_images(source, src)
     except (ValueError, FileNotFoundError) as error:
         told = foreign(tree, forms)
         if told and layout not in forms:
             raise ValueError(f'{told}. As layout {layout}: {error}') from error
         raise
+    check_names(source)
+    return source
+
+
+def _check_images(source: Source, src: Path) -> None:
     if not source.samples and source.negatives:
         raise ValueError(
             f'{src} has only images of what classes are not ({len(source.negatives)}, in folders '
             f'{NOT!r}); mark at least one image of each class beside them'
         )
     if not source.samples:
-        raise ValueError(f'{src} has no images (layout {layout}); {_FORMS}')
-    check_names(source)
-    return source
+        raise ValueError(f'{src} has no images (layout {source.layout}); {_FORMS}')
 
 
 def _form(annotations: Path) -> str:
