@@ -197,6 +197,40 @@ def test_two_pixels_beyond_are_rounding(tmp_path, capsys):
     assert 'left out' not in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
 
 
+def test_objects_that_borders_of_tiles_cut_are_cut_and_named(tmp_path, capsys):
+    """They reach beyond all sides, in all of these photos."""
+    content, masks = coco_folder(tmp_path / 'src')
+    for number, annotation in enumerate(content['annotations']):
+        x, y = [(-20, 10), (60, 10), (30, -20), (30, 40)][number]
+        outline = [x, y, x + 50, y, x + 50, y + 40, x, y + 40]
+        annotation.update(segmentation=[outline], bbox=[x, y, 50, 40], area=2000)
+        mask = masks[f'{number}.png']
+        mask[:] = 0
+        mask[max(y, 0) : y + 40, max(x, 0) : x + 50] = 1
+    write(tmp_path / 'src', content)
+    prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    for image, mask in masks.items():
+        np.testing.assert_array_equal(read(tmp_path / 'out/masks' / image), mask)
+    assert [row.what for row in Account.read(tmp_path / 'out').rows[BEYOND]] == [
+        'annotation 0 (20 pixels)',
+        'annotation 1 (20 pixels)',
+        'annotation 2 (20 pixels)',
+        'annotation 3 (20 pixels)',
+    ]
+
+
+def test_boxes_of_the_whole_image_stand_for_none(tmp_path, capsys):
+    content, masks = coco_folder(tmp_path / 'src', shape=LARGE)
+    for annotation in content['annotations']:
+        mask = np.zeros(LARGE, bool)
+        mask[20:60, 30:90] = True
+        outline = [30, 20, 90, 20, 90, 60, 30, 60]
+        annotation.update(segmentation=[outline], bbox=[0, 0, 320, 240], area=2400)
+    write(tmp_path / 'src', content)
+    prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out', '--units', 'pixels')
+    assert Account.read(tmp_path / 'out').count(OTHER_FORM) == 4
+
+
 def test_a_box_is_compared_with_what_is_drawn_not_with_its_hull(tmp_path, capsys):
     """Two parts, far from each other, are one object."""
     content, _ = coco_folder(tmp_path / 'src')

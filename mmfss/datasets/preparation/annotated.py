@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.account import Account
-from mmfss.datasets.preparation.fits import Fits, check, compare
+from mmfss.datasets.preparation.fits import Fits, compare
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.frames import (
     Photo,
@@ -21,6 +21,7 @@ from mmfss.datasets.preparation.frames import (
     turned,
 )
 from mmfss.datasets.preparation.instances import CROWD, decode, encode, paint
+from mmfss.datasets.preparation.misfits import check
 from mmfss.words import listed
 
 
@@ -32,7 +33,7 @@ class Terms:
         classes: Names of the classes 1..C.
         labels: ``{category id: class id}``.
         exif: One of :data:`.frames.EXIF`, or None where sizes are to tell.
-        units: One of :data:`.fits.UNITS`, or None where nothing is said: pixels.
+        units: One of :data:`.misfits.UNITS`, or None where nothing is said: pixels.
     """
 
     classes: tuple[str, ...]
@@ -99,8 +100,12 @@ def look(sample: Sample, photo: Photo, terms: Terms) -> Seen:
         place = f'{row["name"]} in {sample.image}'
         if isinstance(row['segmentation'], list):
             outlined = True
-        elif (size := _size(row['segmentation'])) not in (None, shape):
-            (fits.swapped if size == shape[::-1] else fits.sized).append(place)
+        elif (size := _size(row['segmentation'])) == shape:
+            fits.own_frame += photo.size_tells
+        elif size is not None:
+            turned_code = photo.size_tells and size == shape[::-1] and terms.exif is None
+            swapped = fits.other_frame if turned_code else fits.swapped
+            (swapped if size == shape[::-1] else fits.sized).append(place)
             continue
         code = encode(row, *shape)
         compare(fits, row, code, photo, shape, terms.classes[class_id - 1], sample.image)
@@ -163,8 +168,8 @@ def settle(
 
     Raises:
         ValueError: Photos are of another size than their annotations say; annotations do not fit
-            systematically (see :func:`.fits.check`); sizes are those of stored pixels and nothing
-            tells whether the outlines are.
+            systematically (see :func:`.misfits.check`); sizes are those of stored pixels, and
+            nothing tells whether the outlines are.
     """
     _check_sizes(samples, seen)
     fits = Fits()

@@ -22,12 +22,12 @@ import numpy as np
 from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
 from mmfss.datasets.preparation.annotated import Terms, settle
-from mmfss.datasets.preparation.fits import UNITS
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
 from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
 from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
 from mmfss.datasets.preparation.mask_files import IGNORED, MaskContent, check_palettes, object_value
+from mmfss.datasets.preparation.misfits import UNITS
 from mmfss.datasets.preparation.own_coco import CROWDS
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description

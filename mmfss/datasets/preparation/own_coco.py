@@ -38,6 +38,7 @@ CROWD_OBJECT = Reason(
 CROWD_IGNORED = Reason(
     'iscrowd 1: its pixels are unknown (255)', 'leave out --crowd ignored, if these are objects'
 )
+NO_BOX = Reason('bbox that is not x, y, width, height: not used', lost=False)
 SAME_NAME = Reason('category of the name of another: taken as one class', lost=False)
 TWICE = Reason('image listed twice with the same annotations: taken once', lost=False)
 _FORM = (
@@ -246,9 +247,12 @@ def _shaped(
         account.add(reason, class_name, row['name'], photo)
 
     try:
-        is_crowd, bbox, area = _flag(row.get('iscrowd')), _box(row.get('bbox')), row.get('area')
+        is_crowd = _flag(row.get('iscrowd'))
     except ValueError as error:
         raise ValueError(f'{row["name"]} of {photo}: {error}') from error
+    bbox, area = _box(row.get('bbox')), row.get('area')
+    if row.get('bbox') and bbox is None:
+        note(NO_BOX)
     shape, parts, flat = _outline(row.get('segmentation'))
     box = shape is None
     if flat and not box:
@@ -288,13 +292,11 @@ def _flag(value: Any) -> bool:
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:
-    """x, y, width, height; None where there is none."""
-    if not value:
-        return None
+    """x, y, width, height; None where there is none, or something else."""
     try:
         x, y, width, height = (float(number) for number in value)
     except (TypeError, ValueError):
-        raise ValueError(f'bbox must be x, y, width, height, got {value!r:.60}') from None
+        return None
     return (x, y, width, height) if all(map(isfinite, (x, y, width, height))) else None
 
 
