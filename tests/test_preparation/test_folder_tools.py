@@ -341,6 +341,32 @@ def test_lists_of_voc_are_parts(tmp_path, capsys):
     said = prepare(capsys, 'folder', src, out)
     assert 'splits: all 4, train 2, val 2' in said and len(wanted) == 4
     assert '1  image that no list in ImageSets names, left out' in said
+    for file in (src / 'ImageSets/Segmentation').iterdir():
+        file.write_text('other\n')
+    assert 'ImageSets name none of the images, but other' in fails('folder', src, out)
+
+
+def test_lists_of_parts_in_folders(tmp_path, capsys):
+    """CVAT and Datumaro: a folder of each part, whose name is in the lists, or is not."""
+    src, out = tmp_path / 'src', tmp_path / 'mine'
+    for s in ('train', 'val'):
+        for i in range(2):
+            picture(src / f'JPEGImages/{s}/{i}.jpg', SHAPE, i)
+            save(src / f'SegmentationClass/{s}/{i}.png', blob(i, 1))
+        lines = '0\n1.jpg\n' if s == 'val' else 'train/0\ntrain/1\n'
+        dump(src / f'ImageSets/Segmentation/{s}.txt', lines)
+    dump(src / 'classes.txt', 'nut\n')
+    assert 'splits: all 4, train 2, val 2' in prepare(capsys, 'folder', src, out)
+
+
+def test_labelme_with_images_in_another_folder(tmp_path, capsys):
+    src = tmp_path / 'src'
+    for i in range(2):
+        labelme(src / f'annotations/{i}.json', [polygon('nut', blob(i, 1))], f'../images/{i}.jpg')
+        (src / 'images').mkdir(exist_ok=True)
+        (src / f'annotations/{i}.jpg').rename(src / f'images/{i}.jpg')
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert '2 images (layout labelme)' in said and 'end of its name' not in said
 
 
 def test_masks_exported_without_images(tmp_path, capsys):

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
             photo = next(
                 (
                     path
-                    for path in (file.parent / name, photos.get((file.parent, file.stem)))
+                    for path in (_joined(file.parent, name), photos.get((file.parent, file.stem)))
                     if path in there
                 ),
                 None,
@@ -69,6 +70,11 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
                 f'{file} is cut off or no file of LabelMe ({error!r}); save it in LabelMe again'
             ) from error
     return [gathered.done()]
+
+
+def _joined(folder: Path, name: str) -> Path:
+    """Of ``../images/x.jpg``, too."""
+    return Path(os.path.normpath(folder / name))
 
 
 def _add(
