@@ -226,6 +226,19 @@ def test_a_photo_without_annotations_is_left_out(tmp_path, inferencer):
     assert [row.file for _, row in support.account] == [str(tmp_path / 'images/1.jpg')]
 
 
+def test_rectangles_alone_are_prompts(tmp_path, inferencer):
+    """As boxes alone are in COCO format."""
+    photos = labelme(tmp_path / 'in')
+    for i, path in enumerate(photos):
+        points = outline(box(i))[::2]
+        shape = dict(label='cup', points=points, shape_type='rectangle')
+        content = dict(shapes=[shape], imagePath=path.name, imageHeight=40, imageWidth=60)
+        path.with_suffix('.json').write_text(json.dumps(content))
+    support, prompted = read_support(tmp_path / 'in', inferencer)
+    assert prompted == list(map(str, photos)) and len(support.shots['cup']) == 2
+    assert [row.what for _, row in support.account] == ['shape 1 of 0.json', 'shape 1 of 1.json']
+
+
 @pytest.mark.parametrize(
     'content, tool',
     [

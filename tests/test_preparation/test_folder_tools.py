@@ -307,8 +307,17 @@ def test_voc_of_cvat(tmp_path, capsys):
         found = masks(out, image)
         np.testing.assert_array_equal(found['nut'], labels == 1)
         np.testing.assert_array_equal(found['bolt'], labels == 2)
-    save(src / 'SegmentationClass/n1.png', np.full((*SHAPE, 3), 9, np.uint8))
-    assert 'has 1 colours outside the class table: [(9, 9, 9)]' in fails('folder', src, out)
+    bordered = read(src / 'SegmentationClass/n1.png')
+    bordered[0] = 9
+    save(src / 'SegmentationClass/n1.png', bordered)
+    said = fails('folder', src, out)
+    assert 'has 1 colours outside the class table: [(9, 9, 9)]' in said
+    assert 'add them to the list (as "ignored" if they are borders)' in said
+    with open(src / 'labelmap.txt', 'a') as file:
+        file.write('ignored:9,9,9::\n')
+    prepare(capsys, 'folder', src, out)
+    found = read(out / 'masks/n1.png')
+    assert (found[0] == 255).all() and (found[1:] != 255).all()
 
 
 @pytest.mark.parametrize(
@@ -531,6 +540,8 @@ def test_cvat_for_images(tmp_path, capsys):
         ('labels/0.txt', '0 0.1 0.1 0.2 0.2 0.3 0.3', r'YOLO \(labels/x\.txt, data\.yaml\)'),
         ('data.yaml', 'names: [a]', r'YOLO'),
         ('task.json', '{}', 'a CVAT backup; export'),
+        ('masks.npy', '', 'NumPy or MATLAB, which are no images; save'),
+        ('labels/0.nii.gz', '', 'medical imaging .volumes.; save slices'),
     ],
 )
 @pytest.mark.parametrize('folder', ['images', '.'])

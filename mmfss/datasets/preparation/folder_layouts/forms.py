@@ -32,6 +32,9 @@ _FOREIGN: dict[str, str] = {
     'boxes as prompts to mmfss label',
     'yolo': 'YOLO (labels/x.txt, data.yaml); export "COCO" where they were made',
     'cvat backup': 'a CVAT backup; export "COCO 1.0" or "Segmentation mask 1.1" there',
+    'arrays': 'NumPy or MATLAB, which are no images; save the masks as 8-bit PNG',
+    'records': 'TensorFlow (TFRecord); export "COCO" where they were made',
+    'volumes': 'medical imaging (volumes); save slices as PNG, images and masks alike',
     'archive': 'an archive that is not unpacked; unpack it and give its folder',
 }
 
@@ -161,7 +164,10 @@ def _text_for_images(tree: Tree, items: Sequence[Item]) -> bool:
 
 
 _BY_NAME: tuple[tuple[str, str, Callable[[Tree, Sequence[Item]], bool]], ...] = (
-    ('cvat backup', r'task\.json|manifest\.jsonl', lambda tree, items: len(items) > 0),
+    ('cvat backup', r'task\.json|manifest\.jsonl', lambda tree, items: True),
     ('yolo', r'data\.ya?ml|dataset\.ya?ml|.*\.txt', _text_for_images),
+    ('arrays', r'.*\.(npy|npz|mat)', lambda tree, items: True),
+    ('records', r'.*\.tfrecords?', lambda tree, items: True),
+    ('volumes', r'.*\.(nii|nii\.gz|nrrd|mha|dcm)', lambda tree, items: True),
     ('archive', r'.*\.(zip|tar|tgz|gz|7z|rar)', lambda tree, items: len(items) == len(tree.items)),
 )

@@ -65,7 +65,13 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
             image = gathered.image(said, *(size if all(size) else (0, 0)), file)
             for number, shape in enumerate(content['shapes'], 1):
                 _add(gathered, image, shape, f'shape {number} of {file.name}', size)
-        except (*BROKEN, TypeError, AttributeError, RecursionError) as error:
+        except (
+            *BROKEN,
+            Image.DecompressionBombError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ValueError(
                 f'{file} is cut off or no file of LabelMe ({error!r}); save it in LabelMe again'
             ) from error
@@ -95,6 +101,8 @@ def _add(
         radius = math.dist((x, y), rim)
         return gathered.add(image, label, what, ellipse((x, y), (radius, radius)))
     if kind == 'mask':
+        if not all(size):
+            raise ValueError('a painted mask needs imageHeight and imageWidth')
         with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as opened:
             painted = np.array(opened.convert('L')) > 0
         (left, top), _ = points
