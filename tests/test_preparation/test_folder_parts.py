@@ -47,6 +47,8 @@ FORMS = [
     'images/{s}/{s}{i}.jpg masks/{s}{i}.png',
     'images/{s}{i}.jpg masks/{s}/{s}{i}.png',
     'images/{s}/{i}_rgb.jpg labels/{s}/{i}_label.png',
+    'Images/{s}/{i}.jpg Images/{s}/{i}_mask.png',
+    '{s}/images/{i}.jpg {s}/images/{i}.png',
 ]
 
 
@@ -71,7 +73,7 @@ def test_masks_of_one_class_in_parts(tmp_path, capsys, form, splits, inside):
     one_folder = '/a/' in form  # a folder of a class
     assert classes == (('a',) if one_folder else ('object',)), said
     assert one_folder or "nothing names the class, so it is called 'object': write" in said
-    root = os.path.commonpath(wanted) if form.startswith(('images', 'img_dir')) else ''
+    root = os.path.commonpath(wanted) if form.startswith(('images', 'Images', 'img_dir')) else ''
     root = root.split('/')[0]
     names = {image.removeprefix(f'{root}/') if root else image for image in wanted}
     assert {k: len(v) for k, v in lists(out).items()} == {'all': 5, split_of(splits[0]): 3,
@@ -109,6 +111,17 @@ def test_classes_in_parts(tmp_path, capsys, form):
     assert all('valid' in name for name in lists(out)['val'])
     said = fails('folder', src, tmp_path / 'other', '--test-fraction', '0.5')
     assert 'the folder has the parts train, val, test, which become the splits; leave out' in said
+
+
+def test_trainval_is_to_train(tmp_path, capsys):
+    src = tmp_path / 'src'
+    for s in ('trainval', 'test'):
+        by_class(src / s, number=2)
+    assert 'splits: all 12, train 6, test 6' in prepare(capsys, 'folder', src, tmp_path / 'a')
+    by_class(src / 'train', number=1)
+    by_class(src / 'val', number=1)
+    said = prepare(capsys, 'folder', src, tmp_path / 'b')
+    assert 'splits: all 18, train 3, val 3, trainval 6, test 6' in said
 
 
 def test_one_part_is_no_split(tmp_path, capsys):

@@ -307,8 +307,17 @@ def test_voc_of_cvat(tmp_path, capsys):
         found = masks(out, image)
         np.testing.assert_array_equal(found['nut'], labels == 1)
         np.testing.assert_array_equal(found['bolt'], labels == 2)
-    save(src / 'SegmentationClass/n1.png', np.full((*SHAPE, 3), 9, np.uint8))
-    assert 'has 1 colours outside the class table: [(9, 9, 9)]' in fails('folder', src, out)
+    bordered = read(src / 'SegmentationClass/n1.png')
+    bordered[0] = 9
+    save(src / 'SegmentationClass/n1.png', bordered)
+    said = fails('folder', src, out)
+    assert 'has 1 colours outside the class table: [(9, 9, 9)]' in said
+    assert 'add them to the list (as "ignored" if they are borders)' in said
+    with open(src / 'labelmap.txt', 'a') as file:
+        file.write('ignored:9,9,9::\n')
+    prepare(capsys, 'folder', src, out)
+    found = read(out / 'masks/n1.png')
+    assert (found[0] == 255).all() and (found[1:] != 255).all()
 
 
 @pytest.mark.parametrize(
@@ -341,6 +350,32 @@ def test_lists_of_voc_are_parts(tmp_path, capsys):
     said = prepare(capsys, 'folder', src, out)
     assert 'splits: all 4, train 2, val 2' in said and len(wanted) == 4
     assert '1  image that no list in ImageSets names, left out' in said
+    for file in (src / 'ImageSets/Segmentation').iterdir():
+        file.write_text('other\n')
+    assert 'ImageSets name none of the images, but other' in fails('folder', src, out)
+
+
+def test_lists_of_parts_in_folders(tmp_path, capsys):
+    """CVAT and Datumaro: a folder of each part, whose name is in the lists, or is not."""
+    src, out = tmp_path / 'src', tmp_path / 'mine'
+    for s in ('train', 'val'):
+        for i in range(2):
+            picture(src / f'JPEGImages/{s}/{i}.jpg', SHAPE, i)
+            save(src / f'SegmentationClass/{s}/{i}.png', blob(i, 1))
+        lines = '0\n1.jpg\n' if s == 'val' else 'train/0\ntrain/1\n'
+        dump(src / f'ImageSets/Segmentation/{s}.txt', lines)
+    dump(src / 'classes.txt', 'nut\n')
+    assert 'splits: all 4, train 2, val 2' in prepare(capsys, 'folder', src, out)
+
+
+def test_labelme_with_images_in_another_folder(tmp_path, capsys):
+    src = tmp_path / 'src'
+    for i in range(2):
+        labelme(src / f'annotations/{i}.json', [polygon('nut', blob(i, 1))], f'../images/{i}.jpg')
+        (src / 'images').mkdir(exist_ok=True)
+        (src / f'annotations/{i}.jpg').rename(src / f'images/{i}.jpg')
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert '2 images (layout labelme)' in said and 'end of its name' not in said
 
 
 def test_masks_exported_without_images(tmp_path, capsys):
@@ -505,6 +540,8 @@ def test_cvat_for_images(tmp_path, capsys):
         ('labels/0.txt', '0 0.1 0.1 0.2 0.2 0.3 0.3', r'YOLO \(labels/x\.txt, data\.yaml\)'),
         ('data.yaml', 'names: [a]', r'YOLO'),
         ('task.json', '{}', 'a CVAT backup; export'),
+        ('masks.npy', '', 'NumPy or MATLAB, which are no images; save'),
+        ('labels/0.nii.gz', '', 'medical imaging .volumes.; save slices'),
     ],
 )
 @pytest.mark.parametrize('folder', ['images', '.'])
@@ -517,6 +554,17 @@ def test_tools_that_are_not_read_are_named(tmp_path, name, content, said, folder
     before = files(src)
     assert re.search(f'is from .*{said}', fails('folder', src, tmp_path / 'out'))
     assert files(src) == before and not (tmp_path / 'out').exists()
+
+
+def test_a_file_of_annotations_that_is_named(tmp_path, capsys):
+    src = tmp_path / 'src'
+    coco(src, ['a.jpg', 'b.jpg'], file='../export/some.json')
+    options = ['folder', src, tmp_path / 'out', '--annotations', tmp_path / 'export/some.json']
+    assert '2 images (layout coco)' in prepare(capsys, *options)
+    dump(tmp_path / 'export/some.json', [dict(id=1, data={}, annotations=[])])
+    assert re.search(r'some\.json is no file of .*, but from Label Studio; export', fails(*options))
+    (tmp_path / 'export/some.json').unlink()
+    assert re.search(r'annotations not found: .*some\.json', fails(*options))
 
 
 def test_an_archive(tmp_path):

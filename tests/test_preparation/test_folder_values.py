@@ -99,6 +99,17 @@ def test_palettes_that_only_repeat_values_say_nothing(tmp_path, capsys):
     assert 'cat 4, dog 4' in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
 
 
+def test_colours_of_what_is_ignored_do_not_matter(tmp_path, capsys):
+    def write(path, i, labels):
+        labels[0] = 255
+        image = Image.fromarray(labels)
+        image.putpalette([*COLOURS.ravel().tolist(), *([0] * 756), i, 255, i])
+        image.save(path)
+
+    values_folder(tmp_path / 'src', write)
+    assert 'cat 4, dog 4' in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+
+
 def test_colours_of_values_that_do_not_occur_do_not_matter(tmp_path, capsys):
     def write(path, i, labels):
         image = Image.fromarray(labels)

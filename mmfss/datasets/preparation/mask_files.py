@@ -151,7 +151,11 @@ def read_labels(file: Path, meaning: Meaning) -> np.ndarray:
     if meaning.colours is not None:
         with Image.open(file) as opened:
             shape = opened.height, opened.width
-        return coded_mask(file, meaning.colours, shape)
+        remedy = (
+            'add them to the list (as "ignored" if they are borders), or save the mask without '
+            'smoothing'
+        )
+        return coded_mask(file, meaning.colours, shape, remedy=remedy)
     values = read_values(file, two=len(meaning.labels) == 3)
     present = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     wrong = [value for value in present if value not in meaning.labels]
@@ -211,7 +215,7 @@ def check_palettes(masks: Sequence[MaskContent]) -> None:
         'colours mean, a line "name:red,green,blue::" for each class, and masks are read by colour'
     )
     for value in sorted(seen):
-        if len(seen[value]) > 1:
+        if len(seen[value]) > 1 and value != IGNORED:
             ways = sorted(seen[value].items(), key=lambda way: -len(way[1]))
             said = listed([f'{c} in {len(files)} masks ({files[0]})' for c, files in ways], 3)
             raise ValueError(

@@ -38,10 +38,12 @@ from mmfss.datasets.preparation.folder_layouts.forms import (
     CVAT,
     LABELME,
     NO_COCO_YET,
+    PROMPT_FORM,
     VIA,
     foreign,
     form_of,
     forms_of,
+    tool_of,
 )
 from mmfss.datasets.preparation.folder_layouts.labelme import read_labelme
 from mmfss.datasets.preparation.folder_layouts.source import (
@@ -58,6 +60,7 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
     MASKS,
     Item,
     Tree,
+    without_mask_tail,
 )
 from mmfss.datasets.preparation.folder_layouts.via import read_via
 from mmfss.datasets.preparation.instances import need_pycocotools
@@ -74,7 +77,7 @@ __all__ = [
     'Sample',
     'Source',
     'find_source',
-    'form_of',
+    'tool_of',
 ]
 ANNOTATED = (COCO, LABELME, VIA, CVAT)
 LAYOUTS = ('classes', 'values', *ANNOTATED)
@@ -115,9 +118,14 @@ def find_source(
         raise ValueError(f'layout must be auto or one of {", ".join(LAYOUTS)}, got {layout!r}')
     if annotations is not None and not annotations.is_file():
         raise FileNotFoundError(f'annotations not found: {annotations}; export it again')
-    forms = forms_of(tree) if annotations is None else {_form(annotations): [annotations]}
+    forms = forms_of(tree) if annotations is None else _form(annotations)
     if layout == 'auto':
         layout = _layout(tree, forms, annotations is not None)
+    if prompts and layout == LABELME and forms.get(PROMPT_FORM):
+        raise ValueError(
+            f'{forms[PROMPT_FORM][0]} is a prompt and {forms[LABELME][0]} is of LabelMe; a folder '
+            'is of one of them: put them into two, or outline all in LabelMe'
+        )
     if (images is not None and layout == 'classes') or (annotations and layout not in ANNOTATED):
         raise ValueError(
             f'--images and --annotations are of layout {", ".join(ANNOTATED)} (--images of values, '
@@ -128,6 +136,8 @@ def find_source(
         _check_images(source, src)
     except (ValueError, FileNotFoundError) as error:
         told = foreign(tree, forms)
+        if not told and LABELME in forms:
+            told = f'{forms[LABELME][0]} is from LabelMe, and there are masks, which count'
         if told and layout not in forms:
             raise ValueError(f'{told}. As layout {layout}: {error}') from error
         raise
@@ -145,10 +155,16 @@ def _check_images(source: Source, src: Path) -> None:
         raise ValueError(f'{src} has no images (layout {source.layout}); {_FORMS}')
 
 
-def _form(annotations: Path) -> str:
-    """That of a file which a person names: COCO's where it is none of the others."""
+def _form(annotations: Path) -> dict[str, list[Path]]:
+    """``{form: files}`` of a file that a person names: COCO's where it is of no known form."""
     form = form_of(annotations)
-    return COCO if form in ('', NO_COCO_YET) else form
+    form = COCO if form in ('', NO_COCO_YET) else form
+    if form not in ANNOTATED:
+        raise ValueError(
+            f'{annotations} is no file of annotations in COCO format, of VIA or of CVAT'
+            f'{f", but from {tool}" if (tool := tool_of(annotations)) else ""}'
+        )
+    return {form: [annotations]}
 
 
 def _layout(tree: Tree, forms: dict[str, list[Path]], named: bool) -> str:
@@ -157,12 +173,11 @@ def _layout(tree: Tree, forms: dict[str, list[Path]], named: bool) -> str:
     Annotation files count where there are no masks, or a person names one, or its name says it.
     """
     usual = {'annotations.json', '_annotations.coco.json'}
-    masked = any(item.suffix in MASKS for item in _mask_items(tree))
+    masked = bool(_mask_items(tree)) or _masks_beside(tree)
     for form in ANNOTATED:
         files = forms.get(form, [])
         sure = named or any(file.name.casefold() in usual for file in files)
-        beside_masks = form == LABELME and _with_masks(tree, files)
-        if files and (sure or not masked) and not beside_masks:
+        if files and (sure or not masked):
             return form
     if named or (forms.get(NO_COCO_YET) and not masked):
         return COCO
@@ -180,14 +195,12 @@ def _mask_items(tree: Tree) -> list[Item]:
     return tree.under(MASK_FOLDER, suffixes=MASKS) if kinds else []
 
 
-def _with_masks(tree: Tree, files: list[Path]) -> bool:
-    """Whether photos with a file beside them have masks there, too: then these count."""
-    stems = {(file.parent, file.stem) for file in files}
+def _masks_beside(tree: Tree) -> bool:
+    """Whether any image has a mask beside it."""
     photos, drawn = beside([item for item in tree.items if item.suffix in IMAGES])
-    marked = {(i.path.parent, i.path.stem) for i in drawn} & {
-        (i.path.parent, i.path.stem) for i in photos
-    }
-    return bool(marked & stems)
+    known = {item.key(0) for item in photos}
+    tails = {(*item.key(0)[:-1], without_mask_tail(item.path.stem)) for item in drawn}
+    return not known.isdisjoint({item.key(0) for item in drawn} | tails)
 
 
 def _by_class(tree: Tree) -> bool:

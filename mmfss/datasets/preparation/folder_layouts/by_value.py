@@ -150,18 +150,25 @@ def _listed_ones(
     part: dict[str, str] = {}
     for item in sorted(_lists(tree), key=lambda item: split_of(item.path.stem) == 'trainval'):
         for line in item.path.read_text(encoding='utf-8-sig').splitlines():
-            name = PurePosixPath(line.strip()).as_posix()
-            if line.strip() and not part.get(name):
-                part[name] = split_of(item.path.stem)
+            path = PurePosixPath(line.strip())
+            path = path.with_suffix('') if path.suffix.lower() in IMAGES else path
+            name = '/'.join(folder for folder in path.parts if not split_of(folder))
+            if name and not part.get(name):
+                part[name] = split_of(item.path.stem).replace('default', '')
     if not part:
         return photos, drawn
     found: list[list[Item]] = []
     for items in (photos, drawn):
         named = [(item, '/'.join((*item.folders[1:], item.path.stem))) for item in items]
-        found.append([replace(i, split=part[n] or i.split) for i, n in named if n in part])
+        found.append([replace(i, split=i.split or part[n]) for i, n in named if n in part])
         for item, name in named if items is photos else ():
             if name not in part:
                 account.add(UNLISTED, file=item.path)
+    if not found[0]:
+        raise ValueError(
+            f'the lists in {tree.root / "ImageSets"} name none of the images, but '
+            f'{listed(list(part), 3)}; write names without suffix, or take the lists away'
+        )
     return found[0], found[1]
 
 

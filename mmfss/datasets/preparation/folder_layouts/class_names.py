@@ -20,9 +20,9 @@ from mmfss.datasets.preparation.folder_layouts.tree import Tree
 from mmfss.datasets.preparation.sources import read_names
 from mmfss.words import listed, repeated
 
-LISTS = ('classes.txt', 'class_names.txt', 'labels.txt', 'label_names.txt')
-COLOURS = ('labelmap.txt', 'label_map.txt', 'class_dict.csv', '_class_dict.csv')
-NUMBERS = ('_classes.csv', 'classes.csv')
+LISTS = ('classes.txt', 'class_names.txt', 'labels.txt')
+COLOURS = ('labelmap.txt', 'class_dict.csv')
+NUMBERS = ('_classes.csv',)
 NAME_FILES = (*LISTS, *COLOURS, *NUMBERS)
 IGNORED = 255
 UNNAMED = 'object'

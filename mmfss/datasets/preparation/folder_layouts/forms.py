@@ -11,7 +11,7 @@ from typing import Any
 from mmfss.datasets.preparation.folder_layouts.tree import IMAGES, MASKS, Item, Tree
 
 COCO, NO_COCO_YET, LABELME, VIA, CVAT = 'coco', 'coco without annotations', 'labelme', 'via', 'cvat'
-PROMPT = 'prompt'
+PROMPT_FORM = 'prompt'
 _MANY = 20  # JSON files of a folder from which on there is one for each image
 
 _FROM_LABEL_STUDIO = 'Label Studio; export "COCO" (polygons) or "Brush labels to PNG" (brush) there'
@@ -32,6 +32,9 @@ _FOREIGN: dict[str, str] = {
     'boxes as prompts to mmfss label',
     'yolo': 'YOLO (labels/x.txt, data.yaml); export "COCO" where they were made',
     'cvat backup': 'a CVAT backup; export "COCO 1.0" or "Segmentation mask 1.1" there',
+    'arrays': 'NumPy or MATLAB, which are no images; save the masks as 8-bit PNG',
+    'records': 'TensorFlow (TFRecord); export "COCO" where they were made',
+    'volumes': 'medical imaging (volumes); save slices as PNG, images and masks alike',
     'archive': 'an archive that is not unpacked; unpack it and give its folder',
 }
 
@@ -103,7 +106,9 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     ),
     'coco results': _first_has('image_id', 'category_id'),
     'createml': _first_has('image', 'annotations'),
-    PROMPT: lambda c: isinstance(c, dict) and bool(c) and {*c} <= {'box', 'points', 'scribbles'},
+    PROMPT_FORM: lambda c: (
+        isinstance(c, dict) and bool(c) and {*c} <= {'box', 'points', 'scribbles'}
+    ),
 }
 
 
@@ -142,6 +147,14 @@ def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
     return ''
 
 
+def tool_of(file: Path) -> str:
+    """The tool that a JSON file is from, with what to export there, if it is one that is not read,
+    or 'LabelMe' and the like; '' if nothing tells."""
+    form = form_of(file)
+    known = {LABELME: 'LabelMe', COCO: 'a tool that writes COCO format', VIA: 'VIA'}
+    return _FOREIGN.get(form) or known.get(form, '')
+
+
 def _text_for_images(tree: Tree, items: Sequence[Item]) -> bool:
     """Whether text files are named after images."""
     stems = {item.path.stem for item in tree.items if item.suffix in (*IMAGES, *MASKS)}
@@ -151,7 +164,10 @@ def _text_for_images(tree: Tree, items: Sequence[Item]) -> bool:
 
 
 _BY_NAME: tuple[tuple[str, str, Callable[[Tree, Sequence[Item]], bool]], ...] = (
-    ('cvat backup', r'task\.json|manifest\.jsonl', lambda tree, items: len(items) > 0),
+    ('cvat backup', r'task\.json|manifest\.jsonl', lambda tree, items: True),
     ('yolo', r'data\.ya?ml|dataset\.ya?ml|.*\.txt', _text_for_images),
+    ('arrays', r'.*\.(npy|npz|mat)', lambda tree, items: True),
+    ('records', r'.*\.tfrecords?', lambda tree, items: True),
+    ('volumes', r'.*\.(nii|nii\.gz|nrrd|mha|dcm)', lambda tree, items: True),
     ('archive', r'.*\.(zip|tar|tgz|gz|7z|rar)', lambda tree, items: len(items) == len(tree.items)),
 )

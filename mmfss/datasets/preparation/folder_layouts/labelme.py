@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
             photo = next(
                 (
                     path
-                    for path in (file.parent / name, photos.get((file.parent, file.stem)))
+                    for path in (_joined(file.parent, name), photos.get((file.parent, file.stem)))
                     if path in there
                 ),
                 None,
@@ -64,11 +65,22 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
             image = gathered.image(said, *(size if all(size) else (0, 0)), file)
             for number, shape in enumerate(content['shapes'], 1):
                 _add(gathered, image, shape, f'shape {number} of {file.name}', size)
-        except (*BROKEN, TypeError, AttributeError, RecursionError) as error:
+        except (
+            *BROKEN,
+            Image.DecompressionBombError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ValueError(
                 f'{file} is cut off or no file of LabelMe ({error!r}); save it in LabelMe again'
             ) from error
     return [gathered.done()]
+
+
+def _joined(folder: Path, name: str) -> Path:
+    """Of ``../images/x.jpg``, too."""
+    return Path(os.path.normpath(folder / name))
 
 
 def _add(
@@ -89,6 +101,8 @@ def _add(
         radius = math.dist((x, y), rim)
         return gathered.add(image, label, what, ellipse((x, y), (radius, radius)))
     if kind == 'mask':
+        if not all(size):
+            raise ValueError('a painted mask needs imageHeight and imageWidth')
         with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as opened:
             painted = np.array(opened.convert('L')) > 0
         (left, top), _ = points

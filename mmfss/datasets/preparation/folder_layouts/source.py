@@ -93,13 +93,15 @@ class Source:
 
     @property
     def splits(self) -> dict[str, list[str]]:
-        """``{part: its images}`` of the user's own parts, training first; empty where all is one
-        part, or none."""
+        """``{part: its images}`` of the user's own parts, training first; 'trainval' is 'train'
+        where there is no other. Empty where there are none."""
         parts: dict[str, list[str]] = {}
         for name in ('train', 'val', 'trainval', 'test'):
             found = [sample.image for sample in self.samples if sample.split == name]
             if found:
                 parts[name] = found
+        if 'train' not in parts and 'trainval' in parts:
+            parts = {'train': parts.pop('trainval'), **parts}
         return parts
 
 

@@ -61,6 +61,29 @@ def _meaning(name: str) -> tuple[str, str]:
     return (splits or [''])[0], (kinds or [''])[0]
 
 
+def _holds_both(names: Iterable[str]) -> bool:
+    """Whether folders of images and of masks stand beside each other."""
+    return {IMAGE_FOLDER, MASK_FOLDER} <= {_meaning(name)[1] for name in names}
+
+
+def _role(name: str, both: bool, known: bool, masked: bool) -> tuple[tuple[str, ...], str]:
+    """What a folder is among those beside it: its name as readers know it (none for one of a split,
+    or of images where masks have no folder) and its split.
+
+    Args:
+        name: Of the folder.
+        both: Whether folders of images and of masks are there.
+        known: Whether all folders there are of images, of masks or of splits.
+        masked: Whether masks have a folder of their own anywhere.
+    """
+    split, kind = _meaning(name)
+    if kind and both:
+        return (kind,), split
+    if kind == IMAGE_FOLDER and known:
+        return ((kind,) if masked else ()), split
+    return ((), split) if split and not kind else ((name,), '')
+
+
 @dataclass(frozen=True)
 class Item:
     """A file.
@@ -106,17 +129,13 @@ class Tree:
                 self.inside[path.parent].append(path.name)
             else:
                 files.append(path)
+        masked = any(map(_holds_both, self.inside.values()))
         self._places: dict[Path, tuple[tuple[str, ...], str]] = {root: ((), '')}
         for folder, names in self.inside.items():
             above, split = self._places[folder]
-            kinds = {_meaning(name)[1] for name in names}
+            both, known = _holds_both(names), all(any(_meaning(name)) for name in names)
             for name in names:
-                part, kind = _meaning(name)
-                kind = kind if {IMAGE_FOLDER, MASK_FOLDER} <= kinds else ''
-                if not kind and split_of(name):
-                    here: tuple[str, ...] = ()
-                else:
-                    here, part = (kind or name,), part if kind else ''
+                here, part = _role(name, both, known, masked)
                 self._places[folder / name] = ((*above, *here), split or part)
         self.items = []
         for path in files:
