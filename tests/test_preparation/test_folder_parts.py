@@ -26,8 +26,22 @@ def lists(out) -> dict[str, list[str]]:
         *((name, 'train') for name in ('train', 'Training', 'TRAIN', 'train2017', 'train_set')),
         *((name, 'val') for name in ('val', 'valid', 'Validation', 'dev', 'val-2014')),
         *((name, 'test') for name in ('test', 'Testing', 'test-dev', 'test_set', 'holdout')),
+        *((name, 'train') for name in ('TrainDataset', 'training-data', 'Train Set')),
         *((name, 'trainval') for name in ('trainval', 'train-val', 'train_val')),
-        *((name, '') for name in ('trainer', 'test1', 'validity', 'train cat', 'cat', 'contest')),
+        *(
+            (name, '')
+            for name in (
+                'trainer',
+                'test1',
+                'validity',
+                'train cat',
+                'cat',
+                'contest',
+                'TestTube',
+                'data',
+                'images',
+            )
+        ),
     ],
 )
 def test_names_of_splits(name, split):
@@ -49,6 +63,9 @@ FORMS = [
     'images/{s}/{i}_rgb.jpg labels/{s}/{i}_label.png',
     'Images/{s}/{i}.jpg Images/{s}/{i}_mask.png',
     '{s}/images/{i}.jpg {s}/images/{i}.png',
+    'CXR_png/{s}/{i}.jpg masks/{s}/{i}_mask.png',
+    '{s}/scans/{i}.jpg {s}/Ground_Truth/{i}.png',
+    '{s}Dataset/images/{i}.jpg {s}Dataset/masks/{i}.png',
 ]
 
 
@@ -73,7 +90,11 @@ def test_masks_of_one_class_in_parts(tmp_path, capsys, form, splits, inside):
     one_folder = '/a/' in form  # a folder of a class
     assert classes == (('a',) if one_folder else ('object',)), said
     assert one_folder or "nothing names the class, so it is called 'object': write" in said
-    root = os.path.commonpath(wanted) if form.startswith(('images', 'Images', 'img_dir')) else ''
+    root = (
+        os.path.commonpath(wanted)
+        if form.startswith(('images', 'Images', 'img_dir', 'CXR'))
+        else ''
+    )
     root = root.split('/')[0]
     names = {image.removeprefix(f'{root}/') if root else image for image in wanted}
     assert {k: len(v) for k, v in lists(out).items()} == {'all': 5, split_of(splits[0]): 3,

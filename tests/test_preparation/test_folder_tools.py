@@ -83,6 +83,8 @@ def coco(src, names, stored=None, file='annotations.json', categories=(('cup', 1
         ('a_{i}.jpg', 'a_{i}.jpg', False),
         ('ä ö_{i}.jpg', 'images/ä ö_{i}.jpg', False),
         ('%C3%A4_{i}.jpg', 'images/ä_{i}.jpg', True),
+        ('a\u0308_{i}.jpg', 'images/ä_{i}.jpg', True),
+        ('https://host/b/a_{i}.jpg?sig=a%2Fb.jpg', 'images/b/a_{i}.jpg', True),
     ],
 )
 def test_names_of_images_in_coco(tmp_path, capsys, name, stored, said):
@@ -366,6 +368,16 @@ def test_lists_of_parts_in_folders(tmp_path, capsys):
         dump(src / f'ImageSets/Segmentation/{s}.txt', lines)
     dump(src / 'classes.txt', 'nut\n')
     assert 'splits: all 4, train 2, val 2' in prepare(capsys, 'folder', src, out)
+
+
+def test_labelme_with_photos_inside_its_files(tmp_path, capsys):
+    src = tmp_path / 'src'
+    for i in range(2):
+        labelme(src / f'{i}.json', [polygon('nut', blob(i, 1))], imageData='aGVsbG8=')
+    assert '2 images' in prepare(capsys, 'folder', src, tmp_path / 'out')
+    (src / '1.jpg').unlink()
+    said = fails('folder', src, tmp_path / 'other')
+    assert re.search("1.json .*its photo '1.jpg' is not there but in the file alone", said)
 
 
 def test_labelme_with_images_in_another_folder(tmp_path, capsys):

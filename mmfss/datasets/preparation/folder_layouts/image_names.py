@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class ImageNames:
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_bare: dict[str, list[Path]] = defaultdict(list)
         for file in sorted(self._files):
-            name = file.name.casefold()
+            name = _key(file.name)
             self._by_name[name].append(file)
             self._by_bare[_UPLOAD.sub('', name)].append(file)
 
@@ -49,7 +50,7 @@ class ImageNames:
             parts = [part for part in text.split('/') if part not in ('', '.', '..')]
             if not parts:
                 continue
-            last = parts[-1].casefold()
+            last = _key(parts[-1])
             bare = _UPLOAD.sub('', last)
             for found in (self._by_name.get(last), self._by_bare.get(bare)):
                 if found:
@@ -60,10 +61,10 @@ class ImageNames:
         """Of files of one name the one whose folders are those of the name, too."""
 
         def shared(file: Path) -> int:
-            own = [part.casefold() for part in file.parts[:-1]]
+            own = [_key(part) for part in file.parts[:-1]]
             number = 0
             for a, b in zip(reversed(own), reversed(parts[:-1])):
-                if a != b.casefold():
+                if a != _key(b):
                     break
                 number += 1
             return number
@@ -78,6 +79,11 @@ class ImageNames:
                 f'{listed(best, 4)}; write their folders into its name, or give --images'
             )
         return best[0]
+
+
+def _key(name: str) -> str:
+    """The same for a name in any case, and with accents composed (Linux) or apart (macOS)."""
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _readings(name: str) -> Iterable[str]:

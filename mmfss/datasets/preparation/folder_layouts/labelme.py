@@ -48,6 +48,7 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
     gathered.order(order)
     photos = {(i.path.parent, i.path.stem): i.path for i in tree.items if i.suffix in IMAGES}
     there = {*photos.values()}
+    names = {path.name for path in there}
     for file in files:
         try:
             content = json.loads(file.read_bytes())
@@ -61,6 +62,11 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
                 ),
                 None,
             )
+            if photo is None and content.get('imageData') and _last(name) not in names:
+                raise ValueError(
+                    f'its photo {name!r} is not there but in the file alone, as '
+                    'imageData; write it beside it (labelme_export_json)'
+                )
             said = photo.relative_to(tree.root).as_posix() if photo else name or file.stem
             image = gathered.image(said, *(size if all(size) else (0, 0)), file)
             for number, shape in enumerate(content['shapes'], 1):
@@ -76,6 +82,10 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
                 f'{file} is cut off or no file of LabelMe ({error!r}); save it in LabelMe again'
             ) from error
     return [gathered.done()]
+
+
+def _last(name: str) -> str:
+    return name.rpartition('/')[2]
 
 
 def _joined(folder: Path, name: str) -> Path:

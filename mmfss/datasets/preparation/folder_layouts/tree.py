@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from mmfss.files import walk
@@ -31,12 +31,12 @@ _SPLITS = {
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.split()}
 _KINDS = {
-    IMAGE_FOLDER: 'images image imgs img photos photo jpegimages',
-    MASK_FOLDER: 'masks mask ann anns annotations annotation labels label gt groundtruth seg segs '
-    'segmentation segmentations segmentationclass',
+    IMAGE_FOLDER: 'images image imgs img photos photo jpegimages input inputs rgb originals',
+    MASK_FOLDER: 'masks mask ann anns annot annots annotations annotation labels label gt '
+    'groundtruth groundtruths target targets seg segs segmentation segmentations segmentationclass',
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-_FILLERS = {'dir', 'folder', 'set', 'data', 'png', 'jpg'}
+_FILLERS = {'dir', 'folder', 'set', 'data', 'dataset', 'png', 'jpg'}
 _YEAR = re.compile(r'(?:19|20)\d\d$')
 
 
@@ -47,41 +47,38 @@ def split_of(name: str) -> str:
     return '' if kind else split
 
 
+@lru_cache(10000)
 def _meaning(name: str) -> tuple[str, str]:
     """The split and kind of files that a folder's name says; '' what it does not say, and both
     where it says something else too."""
-    words = [_YEAR.sub('', word) for word in re.split(r'[\W_]+', name.casefold())]
+    apart = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', ' ', name)  # TrainDataset
+    words = [_YEAR.sub('', word) for word in re.split(r'[\W_]+', apart.casefold())]
     words = [word for word in words if word]
-    both = {''.join(words): ''} if ''.join(words) in _SPLIT_OF else dict.fromkeys(words, '')
+    joined = ''.join(words)
+    both = {joined} if joined in _SPLIT_OF or joined in _KIND_OF else {*words}
     splits = [_SPLIT_OF[word] for word in both if word in _SPLIT_OF]
     kinds = [_KIND_OF[word] for word in both if word in _KIND_OF]
-    known = len(splits) + len(kinds) + sum(word in _FILLERS for word in both) == len(both)
+    known = all(word in _FILLERS or word in _SPLIT_OF or word in _KIND_OF for word in both)
     if not known or len(set(splits)) > 1 or len(set(kinds)) > 1:
         return '', ''
     return (splits or [''])[0], (kinds or [''])[0]
 
 
-def _holds_both(names: Iterable[str]) -> bool:
-    """Whether folders of images and of masks stand beside each other."""
-    return {IMAGE_FOLDER, MASK_FOLDER} <= {_meaning(name)[1] for name in names}
-
-
-def _role(name: str, both: bool, known: bool, masked: bool) -> tuple[tuple[str, ...], str]:
-    """What a folder is among those beside it: its name as readers know it (none for one of a split,
-    or of images where masks have no folder) and its split.
-
-    Args:
-        name: Of the folder.
-        both: Whether folders of images and of masks are there.
-        known: Whether all folders there are of images, of masks or of splits.
-        masked: Whether masks have a folder of their own anywhere.
-    """
-    split, kind = _meaning(name)
-    if kind and both:
-        return (kind,), split
-    if kind == IMAGE_FOLDER and known:
-        return ((kind,) if masked else ()), split
-    return ((), split) if split and not kind else ((name,), '')
+def _kinds(folder: Path, names: Iterable[str], below: Mapping[Path, set[str]]) -> dict[str, str]:
+    """``{name: IMAGE_FOLDER or MASK_FOLDER}`` of the folders in a folder, where both stand beside
+    each other; one of images may have any name if it is the only other one."""
+    kinds = {name: kind for name in names if (kind := _meaning(name)[1])}
+    if IMAGE_FOLDER not in kinds.values():
+        other = [n for n in names if not any(_meaning(n)) and below[folder / n] & {*IMAGES}]
+        drawn = [below[folder / name] for name in kinds]
+        photos = {*PHOTOS} - {*MASKS}
+        if (
+            len(other) == 1
+            and any(s & {*MASKS} for s in drawn)
+            and not any(s & photos for s in drawn)
+        ):
+            kinds[other[0]] = IMAGE_FOLDER
+    return kinds if {*kinds.values()} == {IMAGE_FOLDER, MASK_FOLDER} else {}
 
 
 @dataclass(frozen=True)
@@ -129,13 +126,27 @@ class Tree:
                 self.inside[path.parent].append(path.name)
             else:
                 files.append(path)
-        masked = any(map(_holds_both, self.inside.values()))
+        below: dict[Path, set[str]] = defaultdict(set)  # suffixes
+        for path in files:
+            for folder in path.parents:
+                below[folder].add(path.suffix.lower())
+                if folder == root:
+                    break
+        kinds = {folder: _kinds(folder, names, below) for folder, names in self.inside.items()}
+        masked = any(MASK_FOLDER in some.values() for some in kinds.values())
         self._places: dict[Path, tuple[tuple[str, ...], str]] = {root: ((), '')}
         for folder, names in self.inside.items():
             above, split = self._places[folder]
-            both, known = _holds_both(names), all(any(_meaning(name)) for name in names)
+            known = all(any(_meaning(name)) for name in names)
             for name in names:
-                here, part = _role(name, both, known, masked)
+                part, kind = _meaning(name)
+                here: tuple[str, ...] = (kinds[folder].get(name, name),)
+                if kind == IMAGE_FOLDER and known and not kinds[folder]:
+                    here = (IMAGE_FOLDER,) if masked else ()  # images alone are no class
+                elif part and not kind:
+                    here = ()
+                elif name not in kinds[folder]:
+                    part = ''
                 self._places[folder / name] = ((*above, *here), split or part)
         self.items = []
         for path in files:
@@ -194,7 +205,8 @@ class Tree:
         first = {item.path.relative_to(self.root).parts[0] for item in photos}
         top = first.pop() if len(first) == 1 else ''
         folder = self.root / top
-        return folder if folder.is_dir() and _meaning(top)[1] == IMAGE_FOLDER else self.root
+        known = self._places.get(folder, ((), ''))[0] == (IMAGE_FOLDER,)
+        return folder if known or _meaning(top)[1] == IMAGE_FOLDER else self.root
 
     def said(self, items: Iterable[Item]) -> list[str]:
         """Their paths below the root, sorted."""
