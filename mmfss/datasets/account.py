@@ -178,8 +178,11 @@ def _cells(reason: Reason, rows: list[Row]) -> tuple[str, str, str, str]:
     places = [' in '.join(filter(None, (row.what, row.file))) for row in rows]
     if len(', '.join(places[:_EXAMPLES])) > _WIDTHS['examples']:
         places = places[:1]
+    shown = _CLASSES
+    while shown > 1 and len(listed(names, shown)) > _WIDTHS['classes']:
+        shown -= 1
     texts = dict(
-        reason=reason.text, classes=listed(names, _CLASSES), examples=', '.join(places[:_EXAMPLES])
+        reason=reason.text, classes=listed(names, shown), examples=', '.join(places[:_EXAMPLES])
     )
     cut = [_cut(text, _WIDTHS[name]) for name, text in texts.items()]
     return str(len(rows)), cut[0], cut[1], cut[2]

@@ -28,8 +28,9 @@ AREA = Reason(
 )
 SLACK = 2.0
 """Pixels that an outline may reach beyond its image."""
-SAME, _APART = 0.8, 0.5
-"""Intersection over union of boxes that are the same; that disagree."""
+SAME, _LOOSE, _APART = 0.8, 0.85, 0.5
+"""Intersection over union of boxes that are the same; below which they differ; disagree."""
+_SURE = 100  # pixels from which on the form of an outline hardly matters to its area
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Misfit:
         outline: Bounds of its outline.
         bbox: As the file says; None where it is not compared.
         rows: Bounds of its run-length code, taken to run along the rows.
-        ratio: Area as the file says by that of the outline.
     """
 
     name: str
@@ -54,7 +54,6 @@ class Misfit:
     outline: Box
     bbox: Box | None = None
     rows: Box | None = None
-    ratio: float = 1.0
 
     @property
     def place(self) -> str:
@@ -70,6 +69,8 @@ class Fits:
         outlines: How many outlines were compared with their image.
         boxes: How many boxes, and areas, were compared with their outline.
         beyond, apart, areas: Those that did not fit.
+        loose: Those whose box differs from the outline, but not by much.
+        ratios: Areas as the file says by those of the outlines.
         swapped: Run-length codes whose height and width are exchanged.
         sized: Run-length codes of another size.
         forms: Boxes that fit in another form, by it.
@@ -85,6 +86,8 @@ class Fits:
     beyond: list[Misfit] = field(default_factory=list)
     apart: list[Misfit] = field(default_factory=list)
     areas: list[Misfit] = field(default_factory=list)
+    loose: list[Misfit] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
     swapped: list[str] = field(default_factory=list)
     sized: list[str] = field(default_factory=list)
     other_frame: list[str] = field(default_factory=list)
@@ -161,8 +164,8 @@ def compare(
     stated = bbox is not None and max(bbox[2:]) > 1  # 0, 0, 1, 1 stands for nothing
     if stated:
         fits.boxes += 1
-        inside = _cut(bbox, frame)
-        if iou(inside, decoded) < _APART and iou(bbox, outline) < _APART:
+        overlap = max(iou(_cut(bbox, frame), decoded), iou(bbox, outline))
+        if overlap < _APART:
             forms = (f for f, box in _forms(bbox, frame) if iou(box, decoded) > SAME)
             form = 'the whole image' if _is_whole(bbox, frame) else next(forms, None)
             if form:
@@ -172,11 +175,17 @@ def compare(
             fits.apart.append(Misfit(reach=reach, bbox=bbox, rows=rows, **misfit))
             fits.account.add(APART, class_name, row['name'], image)
             return
+        if overlap < _LOOSE:
+            fits.loose.append(Misfit(reach=reach, bbox=bbox, **misfit))
     said = row['area']
     if said is not None and said > 1:
         of_box = stated and abs(said - bbox[2] * bbox[3]) <= 0.05 * said
-        if not of_box and not 0.5 <= said / area <= 2 and reach <= SLACK:
-            fits.areas.append(Misfit(reach=reach, ratio=said / area, **misfit))
+        if of_box or reach > SLACK:
+            return
+        if area >= _SURE:
+            fits.ratios.append(said / area)
+        if not 0.5 <= said / area <= 2:
+            fits.areas.append(Misfit(reach=reach, **misfit))
             fits.account.add(AREA, class_name, f'{row["name"]} ({said:g}, drawn {area})', image)
 
 

@@ -36,6 +36,10 @@ from mmfss.words import listed
 
 MIN_AREA = 256
 SMALL = Reason('fewer pixels of a class in an image than --min-area: not counted', 'lower it')
+SCARCE = Reason(
+    'class with fewer than two images: no episode is of it',
+    "add images; or leave it out with scarce_classes='drop'",
+)
 ALL_IGNORED = Reason(
     'mask with no value but 255, which is ignored in masks of class values: left out',
     'draw the objects with the value of their class',
@@ -146,13 +150,18 @@ def prepare(args: argparse.Namespace) -> str:
     tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
     areas = {sample.image: found for sample, found in zip(samples, tally.results)}
     _note_areas(account, source, areas, masks, rules, benchmark.min_area)
-    account.write(args.out)
-    if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
+    counts = _counts(areas.values(), benchmark)
+    if not any(number > 1 for number in counts.values()):
+        account.write(args.out)
         because = account.because()
         raise ValueError(
             f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
-            f'episode needs two; add images{f"; {because}" if because else ""}'
+            f'episode needs two; add images{f". Not counted: {because}" if because else ""}'
         )
+    for class_id, name in enumerate(source.classes, 1):
+        if counts[class_id] < 2:
+            account.add(SCARCE, name, f'{counts[class_id]} images of {name}')
+    account.write(args.out)
     splits = _splits(areas, args.test_fraction, args.seed, source.splits)
     by_class = rules.kind == 'class_masks'
     entries = {

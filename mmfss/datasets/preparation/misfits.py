@@ -13,6 +13,7 @@ from mmfss.words import listed
 UNITS = ('pixels', 'percent', 'relative')
 """What coordinates of outlines and boxes may be counted in."""
 _MOST = 0.8  # of the misfits that a reason must explain
+_EXACT = 0.93  # intersection over union of boxes that are the same, where others are close
 _CHANCE = 1e-3  # of outlines to lie where they do, below which they are of another unit
 
 
@@ -47,25 +48,45 @@ def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
     # objects that a border of a tile cuts reach beyond all four sides, those of other sizes do not
     beyond = [m for m in fits.beyond if min(m.outline[:2]) >= -SLACK]
     beyond = beyond if len(beyond) >= _MOST * len(fits.beyond) else []
-    delete = '; if the outlines are right, take the bbox entries out of the file'
+    delete = '; if the outlines are right, take the {} entries out of the file'
     for what, misfits, number, remedy in (
         ('reach more than 2 pixels beyond their image', beyond, fits.outlines, ''),
-        ('do not fit their bbox', fits.apart, fits.boxes, delete),
+        ('do not fit their bbox', fits.apart, fits.boxes, delete.format('bbox')),
     ):
         if len(misfits) >= 2 and len(misfits) * 2 >= number:
-            places = listed([misfit.place for misfit in misfits], 5)
-            raise ValueError(
-                f'{len(misfits)} of {number} outlines {what}: {_reason(misfits)}{remedy}; {places}'
+            reason = _reason(misfits, SAME) or (
+                'for no single reason; check that these annotations are of these images'
             )
-    ratios = np.array([misfit.ratio for misfit in fits.areas])
-    if len(ratios) >= 2 and len(ratios) * 2 >= fits.outlines and not fits.boxes:
-        ratio = float(np.median(ratios))
-        if (np.abs(ratios - ratio) < 0.05 * ratio).mean() >= _MOST:
             raise ValueError(
-                f'{len(ratios)} of {fits.outlines} areas are {ratio:.2g} times those of the '
-                'outlines: one of both is of images of another size; export them again from the '
-                f'images that are here; {listed([misfit.place for misfit in fits.areas], 5)}'
+                f'{len(misfits)} of {number} outlines {what}: {reason}{remedy}; {_places(misfits)}'
             )
+    near = fits.apart + fits.loose
+    if len(near) >= 2 and len(near) * 2 >= fits.boxes:  # one reason, or boxes that are only loose
+        reason = _reason(near, _EXACT)
+        if reason:
+            raise ValueError(
+                f'{len(near)} of {fits.boxes} outlines do not fit their bbox: {reason}'
+                f'{delete.format("bbox")}; {_places(near)}'
+            )
+    _check_areas(fits, delete.format('area'))
+
+
+def _check_areas(fits: Fits, remedy: str) -> None:
+    """Areas that are off by one factor."""
+    if len(fits.ratios) < 2 or len(fits.ratios) * 2 < fits.outlines:
+        return
+    ratio = float(np.median(fits.ratios))
+    alike = (np.abs(np.array(fits.ratios) - ratio) < 0.04 * ratio).mean() >= _MOST
+    if alike and not 0.9 < ratio < 1.1:
+        raise ValueError(
+            f'{len(fits.ratios)} of {fits.outlines} areas are {ratio:.2g} times those of the '
+            'outlines: one of both is of images of another size, or in another unit; export them '
+            f'again from the images that are here{remedy}'
+        )
+
+
+def _places(misfits: Sequence[Misfit]) -> str:
+    return listed([misfit.place for misfit in misfits], 5)
 
 
 def _check_units(fits: Fits, shapes: list[Shape]) -> None:
@@ -91,8 +112,13 @@ def _check_units(fits: Fits, shapes: list[Shape]) -> None:
     )
 
 
-def _reason(misfits: Sequence[Misfit]) -> str:
-    """What is wrong with most of them, in a sentence."""
+def _reason(misfits: Sequence[Misfit], same_from: float) -> str | None:
+    """What is wrong with most of them, in a sentence; None for no single reason.
+
+    Args:
+        misfits: The annotations.
+        same_from: Intersection over union from which on a box and what it would be are the same.
+    """
     boxes = [(m.bbox, m.outline, m) for m in misfits if m.bbox is not None]
     kx, ky = _scales([(box, outline) for box, outline, _ in boxes])
 
@@ -102,7 +128,8 @@ def _reason(misfits: Sequence[Misfit]) -> str:
     def same(make: Callable[[Misfit], Box | None]) -> float:
         pairs = ((make(m), m.bbox) for m in misfits)
         return sum(
-            made is not None and box is not None and iou(made, box) > SAME for made, box in pairs
+            made is not None and box is not None and iou(made, box) > same_from
+            for made, box in pairs
         ) / len(misfits)
 
     def scaled(m: Misfit) -> Box:
@@ -121,7 +148,7 @@ def _reason(misfits: Sequence[Misfit]) -> str:
             'they fit images of which height and width are exchanged; export them again',
         ),
         (
-            same(scaled) * (max(abs(kx - 1), abs(ky - 1)) > 0.1),
+            same(scaled) * (max(abs(kx - 1), abs(ky - 1)) > 0.03),
             f'the boxes are {_times(kx, ky)} the outlines, so one of both is of images of another '
             'size; export them again from the images that are here',
         ),
@@ -140,8 +167,7 @@ def _reason(misfits: Sequence[Misfit]) -> str:
             'export them again from the images that are here',
         ),
     ]
-    found = next((text for part, text in tests if part >= _MOST), None)
-    return found or 'for no single reason; check that these annotations are of these images'
+    return next((text for part, text in tests if part >= _MOST), None)
 
 
 def _scales(pairs: Sequence[tuple[Box, Box]]) -> tuple[float, float]:
