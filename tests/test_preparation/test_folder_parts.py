@@ -164,6 +164,17 @@ def test_a_class_of_the_name_of_a_split(tmp_path):
     assert 'rename a folder that is a class (e.g. train to train_object)' in said
 
 
+def test_masks_may_be_a_class(tmp_path, capsys):
+    """Of what people wear."""
+    src = tmp_path / 'src'
+    for name in ('gloves', 'helmet', 'masks'):
+        for i in range(2):
+            picture(src / name / f'{i}.jpg', SHAPE, i)
+            save(src / name / f'{i}.png', blob(i))
+    prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert get_benchmark(str(tmp_path / 'out')).classes == ('gloves', 'helmet', 'masks')
+
+
 def test_a_part_without_masks_is_left_out(tmp_path, capsys):
     """Photos to predict beside those to train with."""
     src, out = tmp_path / 'src', tmp_path / 'mine'

@@ -403,6 +403,16 @@ def test_masks_exported_without_images(tmp_path, capsys):
         np.testing.assert_array_equal(read(out / f'masks/{image[:-4]}.png'), labels)
 
 
+@pytest.mark.parametrize('folder', ['ann_dir/train', 'masks', 'labels'])
+def test_masks_alone_with_images_elsewhere(tmp_path, capsys, folder):
+    for i in range(2):
+        picture(tmp_path / f'photos/{i}.jpg', SHAPE, i)
+        save(tmp_path / f'src/{folder}/{i}.png', blob(i, 1))
+    options = ['folder', tmp_path / 'src', tmp_path / 'out']
+    assert 'and no images (JPEGImages): export again with images' in fails(*options)
+    assert '2 images (layout values)' in prepare(capsys, *options, '--images', tmp_path / 'photos')
+
+
 def test_semantic_masks_of_roboflow(tmp_path, capsys):
     """Values as _classes.csv says, in every part."""
     src, out = tmp_path / 'src', tmp_path / 'mine'

@@ -173,7 +173,7 @@ def _layout(tree: Tree, forms: dict[str, list[Path]], named: bool) -> str:
     Annotation files count where there are no masks, or a person names one, or its name says it.
     """
     usual = {'annotations.json', '_annotations.coco.json'}
-    masked = bool(_mask_items(tree)) or _masks_beside(tree)
+    masked = tree.lone_masks() != '' or _has_masks(tree)
     for form in ANNOTATED:
         files = forms.get(form, [])
         sure = named or any(file.name.casefold() in usual for file in files)
@@ -181,7 +181,9 @@ def _layout(tree: Tree, forms: dict[str, list[Path]], named: bool) -> str:
             return form
     if named or (forms.get(NO_COCO_YET) and not masked):
         return COCO
-    if _mask_items(tree) or {'masks', 'SegmentationClass'} & {*tree.names()}:
+    if tree.lone_masks():
+        return 'values'
+    if _mask_items(tree):
         return 'classes' if _by_class(tree) else 'values'
     names = find_names(tree)
     top = beside([item for item in tree.items if item.folders == () and item.suffix in IMAGES])
@@ -195,8 +197,10 @@ def _mask_items(tree: Tree) -> list[Item]:
     return tree.under(MASK_FOLDER, suffixes=MASKS) if kinds else []
 
 
-def _masks_beside(tree: Tree) -> bool:
-    """Whether any image has a mask beside it."""
+def _has_masks(tree: Tree) -> bool:
+    """Whether there are masks in folders of their own, or beside an image."""
+    if any(MASK_FOLDER in item.folders[:2] and item.suffix in MASKS for item in tree.items):
+        return True
     photos, drawn = beside([item for item in tree.items if item.suffix in IMAGES])
     known = {item.key(0) for item in photos}
     tails = {(*item.key(0)[:-1], without_mask_tail(item.path.stem)) for item in drawn}

@@ -104,8 +104,8 @@ def _places(
 ) -> tuple[tuple[Path, Path], list[Item], list[Item], tuple[int, int]]:
     """Folders of images and masks, the files in them, and the depth at which names begin."""
     tops = tree.names()
-    masks = next((name for name in (MASK_FOLDER, 'SegmentationClass') if name in tops), None)
-    if masks is None:
+    masks = MASK_FOLDER if IMAGE_FOLDER in tops and MASK_FOLDER in tops else tree.lone_masks()
+    if not masks:
         named = find_names(tree) is not None
         photos, drawn = beside([i for i in tree.under(suffixes=IMAGES) if named or not i.folders])
         if photos and drawn and images is None:

@@ -115,7 +115,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
 def forms_of(tree: Tree) -> dict[str, list[Path]]:
     """``{form: files}`` of the annotation files of a folder, those of a file for each image, too.
 
-    Of many JSON files in one folder the first tells for all.
+    Of many files in one folder some tell for all.
     """
     found: dict[str, list[Path]] = {}
     folders: dict[tuple[Path, str], list[Item]] = {}
@@ -124,9 +124,10 @@ def forms_of(tree: Tree) -> dict[str, list[Path]]:
             folders.setdefault((item.path.parent, item.suffix), []).append(item)
     for items in folders.values():
         many = len(items) > _MANY
-        first = form_of(items[0].path) if many else ''
+        some = (items[0], items[len(items) // 2], items[-1]) if many else ()
+        of_all = next(filter(None, (form_of(item.path) for item in some)), '')
         for item in items:
-            form = first if many else form_of(item.path)
+            form = of_all if many else form_of(item.path)
             if not form and item.path.name.casefold() == 'annotations.json':
                 form = COCO  # its reader says what is wrong with it
             if form:

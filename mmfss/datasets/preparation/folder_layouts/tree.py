@@ -172,6 +172,14 @@ class Tree:
         depth = len(start)
         return sorted({f[depth] for f in places if f[:depth] == start and len(f) > depth})
 
+    def lone_masks(self) -> str:
+        """Name of the folder at the top that has masks without images beside it, by its name
+        alone; '' if there is none."""
+        full = {item.folders[0] for item in self.items if item.folders and item.suffix in IMAGES}
+        named = [name for name in full if _meaning(name)[1] == MASK_FOLDER]
+        sure = [name for name in named if name.casefold() == 'segmentationclass' or len(full) == 1]
+        return sure[0] if sure and IMAGE_FOLDER not in full else ''
+
     def place(self, name: str) -> Path:
         """The folder at the top that :meth:`names` calls so, the root if there are several."""
         found = [path for path, (folders, _) in self._places.items() if folders == (name,)]
