@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -221,11 +222,8 @@ class EpisodicDataset(Dataset):
                 )
             self._draw, self.num_episodes = frozen, self.num_episodes or len(frozen)
         if getattr(dataset, 'upright', False):
-            for pipeline in self._pipelines:  # with loaders of their own: theirs may be shared
-                pipeline.transforms = [
-                    LoadImage(True, step.reduce_to) if type(step) is LoadImage else step
-                    for step in pipeline.transforms
-                ]
+            for pipeline in self._pipelines:
+                pipeline.transforms = [_upright(step) for step in pipeline.transforms]
         load = *self._pipelines, self.seed, self.label_size, self.defer_images
         self._load = EpisodeLoader(files, self.split, *load)
         self.index, self._source = index, dataset
@@ -331,3 +329,12 @@ class EpisodicDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""
         return self._load(self.episode(index))
+
+
+def _upright(transform: Callable) -> Callable:
+    """The same, but a loader of images turns them as their EXIF tag says; a copy, as the transforms
+    of a config may be shared."""
+    if type(transform) is LoadImage:
+        transform = copy(transform)
+        transform.exif_orientation = True
+    return transform

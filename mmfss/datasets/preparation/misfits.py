@@ -62,10 +62,10 @@ def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
             )
     near = fits.apart + fits.loose
     if len(near) >= 2 and len(near) * 2 >= fits.boxes:  # one reason, or boxes that are only loose
-        reason = _reason(near, _EXACT)
-        if reason:
+        exact = _reason(near, _EXACT)
+        if exact:
             raise ValueError(
-                f'{len(near)} of {fits.boxes} outlines do not fit their bbox: {reason}'
+                f'{len(near)} of {fits.boxes} outlines do not fit their bbox: {exact}'
                 f'{delete.format("bbox")}; {_places(near)}'
             )
     _check_areas(fits, delete.format('area'))
