@@ -16,7 +16,7 @@ from textwrap import indent
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from mmfss import labelling
@@ -237,6 +237,33 @@ class FreezeArguments(ConfigArguments):
 
 
 @dataclass(frozen=True)
+class SupportOptions:
+    """How SUPPORT is read where its files do not say it: the options of tools/prepare.py folder.
+
+    Args:
+        layout: Layout of SUPPORT (default: as its files say).
+        annotations: Its file of annotations, of COCO, VIA or CVAT, if not found in SUPPORT.
+        support_images: Where its images are, if not below SUPPORT.
+        object_value: Value of the object in masks of two values (default: 1 if any has it, else
+            255); 0: black is the object.
+        exif: Which pixels of photos that EXIF turns are marked (default: those shown, where sizes
+            do not say other).
+        crowd: What COCO's annotations of iscrowd 1 are (default: objects).
+        units: What coordinates of annotations are counted in (default: pixels).
+    """
+
+    layout: Annotated[str | None, _unset('LAYOUT')] = None
+    annotations: Annotated[Path | None, _unset('FILE')] = None
+    support_images: Annotated[Path | None, _unset('DIR')] = None
+    object_value: Annotated[Literal[0, 1, 255] | None, _unset('{0,1,255}')] = None
+    exif: Annotated[Literal['upright', 'stored'] | None, _unset('{upright,stored}')] = None
+    crowd: Annotated[Literal['object', 'ignored'] | None, _unset('{object,ignored}')] = None
+    units: Annotated[
+        Literal['pixels', 'percent', 'relative'] | None, _unset('{pixels,percent,relative}')
+    ] = None
+
+
+@dataclass(frozen=True)
 class LabelArguments:
     """Label a folder of images, given a few marked ones.
 
@@ -274,6 +301,7 @@ class LabelArguments:
             tools/train_prompts.py (default: prompts.pth beside the weights, else the model's own).
         launcher: Several processes share the images.
         local_rank: Set by launchers.
+        reading: How SUPPORT is read.
     """
 
     #: the tables of what is written, indented so that their lines stay
@@ -306,6 +334,7 @@ class LabelArguments:
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     launcher: Launcher = 'none'
     local_rank: int = 0
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
 
 
 @dataclass(frozen=True)
@@ -348,6 +377,7 @@ class CheckArguments:
         device: E.g. 'cpu' (default: the first GPU, else the CPU).
         amp: bfloat16 autocast.
         prompt_weights: As for mmfss label.
+        reading: How SUPPORT is read.
     """
 
     support: Positional[str]
@@ -358,6 +388,7 @@ class CheckArguments:
     device: Annotated[str | None, _unset('DEVICE')] = None
     amp: bool = False
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
 
 
 @dataclass(frozen=True)
