@@ -33,7 +33,7 @@ _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION = (
     270,
     274,
 )
-_SAMPLES, _PLANAR, _EXTRA, _FORMAT = 277, 284, 338, 339
+_SAMPLES, _PLANAR, _EXTRA, _FORMAT, _DEPTH = 277, 284, 338, 339, 32997
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _ALPHA = ((1,), (2,))
 _NONE, _LZW, _PACKBITS = 1, 5, 32773
@@ -95,8 +95,8 @@ def is_plain(image: Image.Image) -> bool:
         return True
     tags = image.tag_v2
     bits, colour = tags.get(_BITS, (1,)), tags.get(_PHOTOMETRIC)
-    if f'{tags.get(_DESCRIPTION, "")}'.startswith('ImageJ='):  # may hold more than its directory
-        return False
+    if f'{tags.get(_DESCRIPTION, "")}'.startswith('ImageJ=') or tags.get(_DEPTH, 1) != 1:
+        return False  # may hold more than one picture
     if colour == _CMYK and max(bits) == 16 and tags.get(_PLANAR, 1) == 1:
         return True
     if max(bits) > 8 or any(kind not in (1, 4) for kind in tags.get(_FORMAT, (1,))):
@@ -141,7 +141,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
         assert isinstance(page, TiffPage)
         colours, remark = _check_kind(page, name)
         _check_size(page)
-        alpha = tuple(page.extrasamples) in _ALPHA and page.planarconfig == 1
+        alpha = tuple(page.extrasamples) in _ALPHA
         values = _decoded(file, page, found[0], colours + alpha, name)
         if alpha and values.ndim == 3 and values.shape[2] == colours + 1:
             if not is_alpha(values[..., -1]):
