@@ -40,7 +40,8 @@ def as_bgr(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: No image, an animation, floats without a range, or an array of another shape or dtype.
+        ValueError: No image, an animation, floats without a range, or an array of another shape or
+            dtype.
     """
     known = () if grey_values is None else (grey_values,)
     if isinstance(image, (str, os.PathLike)):

@@ -192,6 +192,15 @@ class GreyValues:
         self._say(text)
 
 
+def options_of(record: Mapping[str, Any] | None) -> list[str]:
+    """The words of a command line that give the range of :meth:`GreyValues.record`."""
+    words: list[str] = []
+    for name, value in (record or {}).items():
+        option = '--value-range' if name == 'limits' else f'--{name.replace("_", "-")}'
+        words += [option, *(f'{v:.17g}' for v in np.atleast_1d(value))]
+    return words
+
+
 def few_left(grey: np.ndarray) -> bool:
     """Whether a photo, uint8 (H, W) or (H, W, C), shows so few grey values that others may have
     been lost."""
