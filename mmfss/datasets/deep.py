@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -68,6 +67,8 @@ def depth_of(image: Image.Image, rawmode: object) -> int:
 def colour_pixels(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray | None:
     """The values of a file of (H, W) as OpenCV gives them: uint16 (H, W) or (H, W, 3) RGB; None
     where it gives others."""
+    import cv2  # takes long, and most photos need it not
+
     values = cv2.imread(os.fspath(path), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != shape:
         return None

@@ -17,12 +17,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
-from tifffile import TIFF, TiffFile, TiffPage
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
 
 _MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION = (
@@ -137,8 +138,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
                 f'image {name} has {len(file.pages)} frames or pages, allowed are still images; '
                 'save the one that you mean'
             )
-        page = file.pages[found[0]]
-        assert isinstance(page, TiffPage)
+        page = cast('TiffPage', file.pages[found[0]])
         colours, remark = _check_kind(page, name)
         _check_size(page)
         alpha = tuple(page.extrasamples) in _ALPHA
@@ -182,8 +182,7 @@ def shape_of(path: str | os.PathLike) -> tuple[int, int]:
         ValueError: It is truncated or damaged.
     """
     with _opened(path) as file:
-        page = file.pages[_full_pages(file)[0]]
-        assert isinstance(page, TiffPage)
+        page = cast('TiffPage', file.pages[_full_pages(file)[0]])
         height, width = page.imagelength, page.imagewidth
         turned = page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
@@ -192,6 +191,8 @@ def shape_of(path: str | os.PathLike) -> tuple[int, int]:
 @contextmanager
 def _opened(source: str | os.PathLike | BinaryIO) -> Iterator[TiffFile]:
     """A file opened by tifffile, which raises nearly anything on damaged ones."""
+    from tifffile import TiffFile
+
     try:
         with TiffFile(source) as file:
             yield file
@@ -274,6 +275,8 @@ def _check_size(page: TiffPage) -> None:
 
 def _decoded(file: TiffFile, page: TiffPage, number: int, colours: int, name: str) -> np.ndarray:
     """(H, W) or (H, W, 3), of the bands that are read."""
+    from tifffile import TIFF
+
     packed = page.bitspersample in _PACKED and page.fillorder == 1 and page.predictor == 1
     known = page.compression == _NONE or page.compression in TIFF.DECOMPRESSORS
     known &= page.predictor == 1 or page.predictor in TIFF.UNPREDICTORS
@@ -282,9 +285,10 @@ def _decoded(file: TiffFile, page: TiffPage, number: int, colours: int, name: st
         if by_cv2 is not None:
             return by_cv2
     if not known or not (packed or page.bitspersample in (8, 16, 32, 64)):
+        method = getattr(page.compression, 'name', f'method {page.compression}')
         raise Refused(
             f'image {name} has pixels of {page.bitspersample} bits, compressed by '
-            f'{TIFF.COMPRESSION(page.compression).name} (predictor {int(page.predictor)}), which '
+            f'{method} (predictor {int(page.predictor)}), which '
             'are not read here: pip install imagecodecs, or save it uncompressed or with deflate'
         )
     out = np.zeros((page.imagelength, page.imagewidth, colours), page.dtype)
@@ -324,6 +328,8 @@ def _part(
     _check_expansion(data, page.compression, wanted)
     if packed:
         if page.compression != _NONE:
+            from tifffile import TIFF
+
             data = TIFF.DECOMPRESSORS[page.compression](data)
         values = _unpacked(bytes(data), page.bitspersample, columns * samples)
         values = values.astype(page.dtype).reshape(-1, columns, samples)
@@ -365,6 +371,8 @@ def _unpacked(data: bytes, bits: int, run: int) -> np.ndarray:
 
 def _by_cv2(file: TiffFile, page: TiffPage, number: int, colours: int) -> np.ndarray | None:
     """What OpenCV decompresses and tifffile does not; None where it does not either."""
+    import cv2
+
     upright = page.tags.valueof(_ORIENTATION, 1) == 1
     if not upright or number or page.samplesperpixel not in (1, 3, 4) or page.bitspersample == 8:
         return None
