@@ -110,7 +110,11 @@ def label_folder(
         seconds = time.monotonic() - start
         processes.first(
             lambda: write_tables(
-                folder, plan.sources, inferencer.classes, Records(folder / RECORDS)
+                folder,
+                plan.sources,
+                inferencer.classes,
+                Records(folder / RECORDS),
+                inferencer.grey_values.record(),
             )
         )
     total = sum((Counter(count) for count in counts), Counter())
