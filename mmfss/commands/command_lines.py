@@ -275,8 +275,10 @@ class PhotoArguments:
 
 
 def say_note(text: str) -> None:
-    """A line on stderr."""
-    print(f'note: {text}', file=sys.stderr)
+    """A line on stderr, beside a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f'note: {text}', file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,15 @@ _COMPONENTS, _DEPTH = (
 )  # bytes from there to the number of components, and to the first's depth
 
 
-def grey_pixels(image: Image.Image, rawmode: str | None, depth: int = 16) -> Pixels | None:
+def grey_pixels(
+    image: Image.Image, rawmode: str | None, kind: str | None = None, depth: int = 16
+) -> Pixels | None:
     """Of a loaded image of Pillow with one channel of more than 8 bits; None for any other.
 
     Args:
         image: The image.
         rawmode: Pillow's name of the form of pixels in its file.
+        kind: Pillow's name of its format, which turned copies do not have.
         depth: Bits that the file states; Pillow spreads them to 16.
     """
     if image.mode == 'F':
@@ -33,8 +36,9 @@ def grey_pixels(image: Image.Image, rawmode: str | None, depth: int = 16) -> Pix
         return None
     values = np.asarray(image)
     forms = (f'{rawmode}', image.mode)
-    if not any(form.startswith(_GREY_16_BIT) for form in forms) and image.format != 'PPM':
+    if not any(form.startswith(_GREY_16_BIT) for form in forms) and kind != 'PPM':
         return Pixels(values, None)  # of 32 bits
+    depth = depth if depth > 8 else 16
     return Pixels(values.astype(np.uint16) >> (16 - depth), depth)
 
 

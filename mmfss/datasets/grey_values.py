@@ -285,9 +285,8 @@ def _kind(values: np.ndarray) -> str:
 def _advice(held: np.ndarray) -> str:
     """The option that fits the values of a photo."""
     low, high = (float(v) for v in np.percentile(held, (0.1, 99.9)))
-    depth = max(8, math.ceil(math.log2(max(high, 1) + 1)))
-    if low < 2**depth / 4:
-        first = f'--bit-depth {depth} (0..{2**depth - 1})'
-    else:
+    depth = next(bits for bits in (8, 10, 12, 14, 16, 32) if high < 2**bits or bits == 32)
+    first = f'--bit-depth {depth} (0..{2**depth - 1})'
+    if depth >= 16 or held.dtype.kind == 'f':
         first = f'--value-range {low:.6g} {high:.6g}'
     return f'{first}, or --percentiles 1 99, which stretches each photo by itself'

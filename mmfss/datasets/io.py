@@ -245,11 +245,12 @@ def _as_bgr(
 ) -> np.ndarray:
     image, pixels = decoded.image, decoded.pixels
     if image is not None:
-        if image.format == 'TIFF' and image.mode in ('RGBA', 'LA'):
+        kind = image.format
+        if kind == 'TIFF' and image.mode in ('RGBA', 'LA'):
             _check_alpha(image, name, grey_values)
         if upright:
             image = ImageOps.exif_transpose(image)
-        pixels = deep.grey_pixels(image, decoded.rawmode, decoded.depth)
+        pixels = deep.grey_pixels(image, decoded.rawmode, kind, decoded.depth)
         if pixels is None:
             rgb = np.asarray(image.convert('RGB'))
             if decoded.depth > 8 and path is not None:
@@ -279,11 +280,16 @@ def _all_bits(
     uint8 (H, W, 3), are so few that this may have to be said."""
     image = decoded.image
     assert image is not None
-    if grey_values.record() is None and not few_left(rgb):
+    # of PPM Pillow rounds the values, of JPEG 2000 it wraps those that round up to 256
+    high_bytes = image.format == 'PNG'
+    if high_bytes and grey_values.record() is None and not few_left(rgb):
         return rgb
     values = deep.colour_pixels(path, image.size[::-1])
-    if values is None or (image.format == 'JPEG2000' and decoded.depth != 16):
-        return rgb  # of the range that the file states
+    if values is None:
+        raise ValueError(
+            f'image {path} has {decoded.depth} bits per channel, which OpenCV as it is installed '
+            'does not read; convert it to PNG or TIFF'
+        )
     grey = grey_values.to_8_bit(values, f'{path}', decoded.depth)
     grey = np.broadcast_to(grey if grey.ndim == 3 else grey[..., None], (*grey.shape[:2], 3))
     return tiff.turned(grey, image.getexif().get(_ORIENTATION, 1)) if upright else grey

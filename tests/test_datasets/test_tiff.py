@@ -68,11 +68,10 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize('byteorder', ['<', '>'])
+@pytest.mark.parametrize('byteorder, bigtiff', [('<', False), ('>', True)])
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('bigtiff', [False, True])
-def test_16_bit_colours_in_every_layout(tmp_path, byteorder, planar, layout, bigtiff):
+def test_16_bit_colours_in_every_layout(tmp_path, byteorder, bigtiff, planar, layout):
     rgb = scene(3)
     data = np.moveaxis(rgb, 2, 0) if planar == 'separate' else rgb
     options = dict(photometric='rgb', planarconfig=planar, byteorder=byteorder, bigtiff=bigtiff)
@@ -83,7 +82,7 @@ def test_16_bit_colours_in_every_layout(tmp_path, byteorder, planar, layout, big
     np.testing.assert_array_equal(read(tmp_path / 'a.tif', bit_depth=12), narrow >> 4)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', ['one strip', 'deflate tiles', 'predicted'])
 @pytest.mark.parametrize('kind', ['u1', 'i2', 'u4', 'i4', 'u8', 'f2', 'f4', 'f8'])
 def test_every_kind_of_number(tmp_path, kind, layout):
     """In 0..255 with a given range: the truth needs no other rounding."""
@@ -319,7 +318,7 @@ def test_sizes_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     write(path, [b'\0' * 64], bits=16, width=2**16, height=2**16)
     with pytest.raises(ValueError, match=r'a\.tif has too many pixels: .*Make it smaller or cut'):
         read_photo(path)
-    for more in (dict(bits=32, t339=[3], t262=[2], bands=4), dict(bits=64)):
+    for more in (dict(bits=32, t339=[3], t262=[2], bands=4), dict(bits=64, bands=2)):
         write(path, [b'\0' * 64], width=12000, height=12000, **more)
         monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 8 * 10**7)
         with pytest.raises(ValueError, match='too many pixels: 12000 x 12000 .* of . bands, '):
@@ -359,7 +358,7 @@ def test_damaged_files_raise_nothing_else(tmp_path, layout):
     tifffile.imwrite(path, scene(3), photometric='rgb', **LAYOUTS[layout])
     whole = bytearray(path.read_bytes())
     rng = np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(100):
         damaged = bytearray(whole)
         for place in rng.integers(0, len(whole), 3):
             damaged[int(place)] = int(rng.integers(256))
