@@ -68,6 +68,24 @@ def depth_of(image: Image.Image, rawmode: object) -> int:
     return 8
 
 
+def jpeg_coding(path: str | os.PathLike) -> str | None:
+    """What is unusual in a JPEG, '12 bits per channel' say; None for other files, and cut ones."""
+    with open(path, 'rb') as file:
+        if file.read(2) != b'\xff\xd8':
+            return None
+        for _ in range(200):  # markers
+            head = file.read(4)
+            if len(head) < 4 or head[0] != 0xFF:
+                return None
+            if 0xC0 <= head[1] <= 0xCF and head[1] not in (0xC4, 0xC8, 0xCC):
+                bits, lossless = file.read(1)[:1], head[1] in (0xC3, 0xC7, 0xCB, 0xCF)
+                if not bits or (bits[0] == 8 and not lossless):
+                    return None
+                return f'{bits[0]} bits per channel' + ', lossless' * lossless
+            file.seek(int.from_bytes(head[2:], 'big') - 2, os.SEEK_CUR)
+    return None
+
+
 def colour_pixels(path: str | os.PathLike, shape: tuple[int, int]) -> np.ndarray | None:
     """The values of a file of (H, W) as OpenCV gives them: uint16 (H, W) or (H, W, 3) RGB; None
     where it gives others."""

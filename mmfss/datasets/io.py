@@ -94,6 +94,12 @@ def _decode(
         except UnidentifiedImageError:
             if kind == 'image' and tiff.is_tiff(path):
                 return _Decoded(pixels=tiff.read(path, f'{path}'))
+            coding = deep.jpeg_coding(path)
+            if coding is not None:
+                raise tiff.Refused(
+                    f'{kind} {path} is a JPEG of {coding}, which is not read; save it as PNG or '
+                    'TIFF of 16 bits, or as a JPEG of 8 bits'
+                ) from None
             raise
         with opened as image:
             if kind == 'image' and image.format == 'TIFF':

@@ -1,19 +1,16 @@
 """TIFF files whose pixels Pillow gives wrongly or not at all: of more than 8 bits, floats, bands.
 
 Pillow opens some of them as what they are not (16-bit colours stored band after band, packed 12
-bits, signed values, 16-bit white-is-zero), and others not at all. tifffile knows their parts; what
-it cannot decompress by itself, and OpenCV can, is left to that. Sizes are checked before anything
-is decoded, and no part gives more than its header says.
+bits, signed values, 16-bit white-is-zero), and others not at all. Sizes are checked before anything
+is decoded, see :mod:`mmfss.datasets.tiff_parts`.
 """
 
 from __future__ import annotations
 
 import logging
-import lzma
 import math
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,32 +19,41 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from mmfss.datasets.tiff_parts import (
+    BITS,
+    BLACK_IS_ZERO,
+    COMPRESSION,
+    EXTRA,
+    FORMAT,
+    NONE,
+    PACKBITS,
+    PHOTOMETRIC,
+    PLANAR,
+    PREDICTOR,
+    RGB,
+    SAMPLES,
+    WHITE_IS_ZERO,
+    Refused,
+    decoded,
+)
+
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION = (
-    254,
-    255,
-    258,
-    262,
-    270,
-    274,
-)
-_SAMPLES, _PLANAR, _EXTRA, _FORMAT, _DEPTH = 277, 284, 338, 339, 32997
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_SUBFILE, _OLD_SUBFILE, _DESCRIPTION, _ORIENTATION, _DEPTH = 254, 255, 270, 274, 32997
+_PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _ALPHA = ((1,), (2,))
-_NONE, _LZW, _PACKBITS = 1, 5, 32773
-_DEFLATE, _LZMA = (8, 32946), 34925
-_PACKED = (10, 12, 14)
+_NOT_PILLOWS = (34712, 34887, 50001, 50002)  # JPEG 2000, LERC, WebP, JPEG XL
 _BYTES_PER_PIXEL = 8
 """At most, of an image of the largest size that Pillow takes; of smaller ones accordingly more."""
 _TILE_PIXELS = 2**24  # that a tile may have more than its image
 _PAGES = 1000
 _FORMATS = {4: 'of no stated kind', 5: 'complex', 6: 'complex'}
 _COLOURS = {
-    4: 'a transparency mask', 8: 'CIELAB', 9: 'ICC LAB', 10: 'ITU LAB', 32803: 'raw of a sensor',
-    32844: 'LogL', 32845: 'LogLuv', 34892: 'linear raw data', 51177: 'a depth map',
+    4: 'a transparency mask', _CMYK: 'CMYK', _YCBCR: 'YCbCr without JPEG', 8: 'CIELAB',
+    9: 'ICC LAB', 10: 'ITU LAB', 32803: 'raw of a sensor', 32844: 'LogL', 32845: 'LogLuv',
+    34892: 'linear raw data', 51177: 'a depth map',
 }  # fmt: skip
 NO_ALPHA = (
     'band {band} of image {name} is marked as alpha, and by its values it is another picture '
@@ -57,10 +63,6 @@ _ALPHA_ENDS = 0.5  # share of pixels that are hidden or shown wholly, in a band 
 _TURNS = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
 """Orientation -> quarter turns against the clock, then whether left and right are exchanged."""
 logging.getLogger('tifffile').addHandler(logging.NullHandler())  # what is wrong is raised here
-
-
-class Refused(ValueError):
-    """A file that is whole, but of a kind that is not read; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,22 @@ def is_plain(image: Image.Image) -> bool:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return True
     tags = image.tag_v2
-    bits, colour = tags.get(_BITS, (1,)), tags.get(_PHOTOMETRIC)
+    bits, colour = tags.get(BITS, (1,)), tags.get(PHOTOMETRIC)
     if f'{tags.get(_DESCRIPTION, "")}'.startswith('ImageJ=') or tags.get(_DEPTH, 1) != 1:
         return False  # may hold more than one picture
-    if colour == _CMYK and max(bits) == 16 and tags.get(_PLANAR, 1) == 1:
+    if colour == _CMYK and max(bits) == 16 and tags.get(PLANAR, 1) == 1:
         return True
-    if max(bits) > 8 or any(kind not in (1, 4) for kind in tags.get(_FORMAT, (1,))):
+    method = tags.get(COMPRESSION, NONE)
+    if (method, colour) == (NONE, _YCBCR) or method in _NOT_PILLOWS:
         return False
-    if colour not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR):
+    if method == PACKBITS and tags.get(PREDICTOR, 1) != 1:  # which libtiff passes over
         return False
-    extra = tuple(tags.get(_EXTRA, ()))
-    return not extra or (extra in _ALPHA and tags.get(_SAMPLES, 1) in (2, 4, 5))
+    if max(bits) > 8 or any(kind not in (1, 4) for kind in tags.get(FORMAT, (1,))):
+        return False
+    if colour not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR):
+        return False
+    extra = tuple(tags.get(EXTRA, ()))
+    return not extra or (extra in _ALPHA and tags.get(SAMPLES, 1) in (2, 4, 5))
 
 
 def page_of(image: Image.Image, source: str | os.PathLike | BinaryIO) -> tuple[int, int]:
@@ -142,7 +149,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
         colours, remark = _check_kind(page, name)
         _check_size(page)
         alpha = tuple(page.extrasamples) in _ALPHA
-        values = _decoded(file, page, found[0], colours + alpha, name)
+        values = decoded(file, page, colours + alpha, name)
         if alpha and values.ndim == 3 and values.shape[2] == colours + 1:
             if not is_alpha(values[..., -1]):
                 remark = NO_ALPHA.format(name=name, band=colours + 1)
@@ -154,7 +161,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
             # those that no value below zero shows to be signed are read as ever
             bits = None if page.bitspersample == 8 or (values < 0).any() else page.bitspersample
             values = values if bits is None else values.view(f'u{values.dtype.itemsize}')
-        white = page.photometric == _WHITE_IS_ZERO
+        white = page.photometric == WHITE_IS_ZERO
         nodata = page.nodata if 42113 in page.tags else None
         values = turned(values, page.tags.valueof(_ORIENTATION, 1))
         return Pixels(np.ascontiguousarray(values), bits, white, nodata, remark)
@@ -228,7 +235,7 @@ def _check_kind(page: TiffPage, name: str) -> tuple[int, str]:
     bits = page.bitspersample
     said = f'image {name} has {bands} bands of {bits} bits per pixel'
     remedy = 'write grey values, or red, green and blue, to a file of 8 or 16 bits'
-    if colour in _COLOURS or colour not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+    if colour in _COLOURS or colour not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         kind = _COLOURS.get(colour, f'of photometric interpretation {colour}')
         raise Refused(
             f'image {name} has colours that are not read, {kind} of {bits} bits; {remedy}'
@@ -240,7 +247,7 @@ def _check_kind(page: TiffPage, name: str) -> tuple[int, str]:
         raise Refused(
             f'image {name} is a volume of {page.imagedepth} layers; save the one you mean'
         )
-    if colour == _RGB and bands >= 3:
+    if colour == RGB and bands >= 3:
         if bands == 3 or extra in _ALPHA:
             return 3, ''
         return 3, (
@@ -271,117 +278,3 @@ def _check_size(page: TiffPage) -> None:
         )
     if page.is_tiled and page.tilewidth * page.tilelength > pixels + _TILE_PIXELS:
         raise ValueError(f'its tiles have {page.tilewidth} x {page.tilelength} pixels')
-
-
-def _decoded(file: TiffFile, page: TiffPage, number: int, colours: int, name: str) -> np.ndarray:
-    """(H, W) or (H, W, 3), of the bands that are read."""
-    from tifffile import TIFF
-
-    packed = page.bitspersample in _PACKED and page.fillorder == 1 and page.predictor == 1
-    known = page.compression == _NONE or page.compression in TIFF.DECOMPRESSORS
-    known &= page.predictor == 1 or page.predictor in TIFF.UNPREDICTORS
-    if not known and page.compression in (_NONE, _LZW, _PACKBITS, *_DEFLATE, _LZMA):
-        by_cv2 = _by_cv2(file, page, number, colours)
-        if by_cv2 is not None:
-            return by_cv2
-    if not known or not (packed or page.bitspersample in (8, 16, 32, 64)):
-        method = getattr(page.compression, 'name', f'method {page.compression}')
-        raise Refused(
-            f'image {name} has pixels of {page.bitspersample} bits, compressed by '
-            f'{method} (predictor {int(page.predictor)}), which '
-            'are not read here: pip install imagecodecs, or save it uncompressed or with deflate'
-        )
-    out = np.zeros((page.imagelength, page.imagewidth, colours), page.dtype)
-    if page.nodata:
-        out[...] = page.nodata
-    planes = page.samplesperpixel if page.planarconfig == 2 else 1
-    total = len(page.dataoffsets)
-    if total < math.prod(page.chunked) or len(page.databytecounts) < total or total % planes:
-        raise ValueError(f'it lists {total} parts, its size asks for {math.prod(page.chunked)}')
-    for index in range(total if planes == 1 else total // planes * min(planes, colours)):
-        part = _part(file, page, index, packed)
-        if part is None:
-            continue
-        data, (plane, _, top, left, _) = part
-        height, width = (
-            min(a, b) for a, b in zip(data.shape, (out.shape[0] - top, out.shape[1] - left))
-        )
-        bands = slice(plane, plane + 1) if planes > 1 else slice(None)
-        out[top : top + height, left : left + width, bands] = data[:height, :width, :colours]
-    return out if colours > 1 else out[..., 0]
-
-
-def _part(
-    file: TiffFile, page: TiffPage, index: int, packed: bool
-) -> tuple[np.ndarray, tuple[int, ...]] | None:
-    """A strip or tile, (h, w, C), and where it belongs; None for one that the file leaves out."""
-    offset, size = page.dataoffsets[index], page.databytecounts[index]
-    if not size:
-        return None
-    if offset + size > file.filehandle.size:
-        raise ValueError(f'part {index} ends at byte {offset + size} of {file.filehandle.size}')
-    file.filehandle.seek(offset)
-    data = file.filehandle.read(size)
-    rows, columns = page.chunks[:2] if page.planarconfig != 2 else page.chunks[-2:]
-    samples = 1 if page.planarconfig == 2 else page.samplesperpixel
-    wanted = rows * -(-columns * samples * page.bitspersample // 8)
-    _check_expansion(data, page.compression, wanted)
-    if packed:
-        if page.compression != _NONE:
-            from tifffile import TIFF
-
-            data = TIFF.DECOMPRESSORS[page.compression](data)
-        values = _unpacked(bytes(data), page.bitspersample, columns * samples)
-        values = values.astype(page.dtype).reshape(-1, columns, samples)
-        across = -(-page.imagewidth // columns)
-        down = -(-page.imagelength // rows)
-        plane, inside = divmod(index, across * down)
-        where: tuple[int, ...] = (plane, 0, inside // across * rows, inside % across * columns, 0)
-        if len(values) < min(rows, page.imagelength - where[2]):
-            raise ValueError(f'part {index} is too short')
-        return values, where
-    decoded, where, shape = page.decode(data, index, jpegtables=page.jpegtables)
-    return None if decoded is None else (decoded.reshape(shape)[0], where)
-
-
-def _check_expansion(data: bytes, compression: int, wanted: int) -> None:
-    """Refuse a part that unpacks to more than its header says."""
-    if compression in _DEFLATE:
-        got = len(zlib.decompressobj().decompress(data, wanted + 1))
-    elif compression == _LZMA:
-        got = len(lzma.LZMADecompressor().decompress(data, wanted + 1))
-    else:
-        return
-    if got > wanted:
-        raise ValueError(f'a part holds more than the {wanted} bytes that its header says')
-
-
-def _unpacked(data: bytes, bits: int, run: int) -> np.ndarray:
-    """Integers of ``bits`` bits, the first bit first; each ``run`` of them ends with a byte."""
-    row = -(-run * bits // 8)
-    rows = np.frombuffer(data, np.uint8, len(data) // row * row).reshape(-1, row)
-    out = np.empty((len(rows), run), np.uint16)
-    weights = (1 << np.arange(bits)[::-1]).astype(np.uint16)
-    step = max(1, 2**20 // row)
-    for top in range(0, len(rows), step):
-        single = np.unpackbits(rows[top : top + step], axis=1)[:, : run * bits]
-        out[top : top + step] = single.reshape(-1, run, bits) @ weights
-    return out
-
-
-def _by_cv2(file: TiffFile, page: TiffPage, number: int, colours: int) -> np.ndarray | None:
-    """What OpenCV decompresses and tifffile does not; None where it does not either."""
-    import cv2
-
-    upright = page.tags.valueof(_ORIENTATION, 1) == 1
-    if not upright or number or page.samplesperpixel not in (1, 3, 4) or page.bitspersample == 8:
-        return None
-    file.filehandle.seek(0)
-    data = np.frombuffer(file.filehandle.read(), np.uint8)
-    found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    shape = (page.imagelength, page.imagewidth)
-    if found is None or found.dtype != page.dtype or found.shape[:2] != shape:
-        return None
-    if found.ndim == 2 or colours == 1:
-        return found if found.ndim == 2 and colours == 1 else None
-    return found[..., [2, 1, 0, 3][: min(colours, found.shape[2])]]

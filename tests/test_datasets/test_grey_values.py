@@ -208,6 +208,18 @@ def test_a_turned_png_of_16_bits(tmp_path):
     np.testing.assert_array_equal(got, np.rot90(values >> 4, -1))
 
 
+def test_jpegs_of_other_codings_are_named(tmp_path):
+    for marker, bits, said in ((0xC1, 12, '12 bits per channel'), (0xC3, 8, '8 bits .*, lossless')):
+        app = b'\xff\xe0' + struct.pack('>H', 16) + bytes(14)
+        frame = struct.pack('>BBHBHHB', 0xFF, marker, 11, bits, 4, 4, 1) + b'\1\x11\0'
+        (tmp_path / 'a.jpg').write_bytes(b'\xff\xd8' + app + frame + b'\xff\xd9')
+        with pytest.raises(ValueError, match=rf'a\.jpg is a JPEG of {said}, which is not read; '):
+            read_photo(tmp_path / 'a.jpg')
+    (tmp_path / 'a.jpg').write_bytes(b'\xff\xd8' + app)
+    with pytest.raises(ValueError, match=r'cannot read image file .*a\.jpg: it is truncated'):
+        read_photo(tmp_path / 'a.jpg')
+
+
 def test_a_range_changes_no_photo_of_8_bits(tmp_path):
     rgb = RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8)
     for name in ('a.png', 'a.jpg', 'a.tif', 'a.bmp', 'a.webp'):

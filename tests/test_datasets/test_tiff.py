@@ -180,6 +180,28 @@ def test_what_opencv_writes(tmp_path, kind, bands, compression):
     np.testing.assert_array_equal(read(path, **limits), as_colour(truth.astype(np.uint8)))
 
 
+@pytest.mark.parametrize('kind', ['u2', 'f4'])
+@pytest.mark.parametrize('bands', [3, 4])
+def test_lzw_band_after_band(tmp_path, kind, bands):
+    """No library at hand writes it: the parts are of files of one band."""
+    values = scene(bands) if kind == 'u2' else (scene(bands) / 65535).astype(np.float32)
+    parts, path = [], tmp_path / 'a.tif'
+    for band in range(bands):
+        cv2.imwrite(str(path), np.ascontiguousarray(values[..., band]))
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            assert page.compression == 5
+            rows, predictor = page.rowsperstrip, int(page.predictor)
+            places = zip(page.dataoffsets, page.databytecounts, strict=True)
+            parts += [path.read_bytes()[at : at + size] for at, size in places]
+    write(path, parts, bits=values.itemsize * 8, bands=bands, compression=5, rows=rows, t284=[2],
+          t317=[predictor], t339=[3 if kind == 'f4' else 1] * bands,
+          **(dict(t338=[0]) if bands == 4 else {}))  # fmt: skip
+    limits = dict(limits=(0, 1)) if kind == 'f4' else {}
+    truth = values >> 8 if kind == 'u2' else np.rint(values.astype(float) * 255)
+    np.testing.assert_array_equal(read(path, **limits), truth[..., :3])
+
+
 def test_8_bits_are_pillows(tmp_path, monkeypatch):
     """No other reader is asked, and the pixels are those of the decoder."""
     monkeypatch.setattr(tiff, 'read', lambda *args: pytest.fail('tifffile was asked'))
@@ -314,7 +336,7 @@ def test_values_of_no_data_and_nan(tmp_path):
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_sizes_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     path = tmp_path / 'a.tif'
-    monkeypatch.setattr(tiff, '_decoded', lambda *args: pytest.fail('decoded'))
+    monkeypatch.setattr(tiff, 'decoded', lambda *args: pytest.fail('decoded'))
     write(path, [b'\0' * 64], bits=16, width=2**16, height=2**16)
     with pytest.raises(ValueError, match=r'a\.tif has too many pixels: .*Make it smaller or cut'):
         read_photo(path)
