@@ -195,6 +195,17 @@ def shape_of(path: str | os.PathLike) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
+def orientation_of(path: str | os.PathLike) -> int:
+    """1 to 8, as the tag says.
+
+    Raises:
+        ValueError: It is truncated or damaged.
+    """
+    with _opened(path) as file:
+        page = cast('TiffPage', file.pages[_full_pages(file)[0]])
+        return int(page.tags.valueof(_ORIENTATION, 1))
+
+
 @contextmanager
 def _opened(source: str | os.PathLike | BinaryIO) -> Iterator[TiffFile]:
     """A file opened by tifffile, which raises nearly anything on damaged ones."""

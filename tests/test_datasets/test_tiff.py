@@ -185,9 +185,9 @@ def test_what_opencv_writes(tmp_path, kind, bands, compression):
 def test_lzw_band_after_band(tmp_path, kind, bands):
     """No library at hand writes it: the parts are of files of one band."""
     values = scene(bands) if kind == 'u2' else (scene(bands) / 65535).astype(np.float32)
-    parts, path = [], tmp_path / 'a.tif'
+    parts, path, lzw = [], tmp_path / 'a.tif', [cv2.IMWRITE_TIFF_COMPRESSION, 5]
     for band in range(bands):
-        cv2.imwrite(str(path), np.ascontiguousarray(values[..., band]))
+        cv2.imwrite(str(path), np.ascontiguousarray(values[..., band]), lzw)
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             assert page.compression == 5

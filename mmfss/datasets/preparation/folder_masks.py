@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmfss.datasets.class_index import class_areas, label_counts
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import read_image, read_mask, save_png
+from mmfss.datasets.io import exif_orientation, read_image, read_mask, save_png
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
 from mmfss.datasets.preparation.jobs import Done, read_complete
@@ -22,7 +22,6 @@ from mmfss.datasets.prepared import mask_path
 IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,7 @@ def _check_fit(
         ValueError: They differ, or programs show the photo turned and the size does not tell
             which of the two was marked.
     """
-    with Image.open(image) as opened:
-        turned = int(opened.getexif().get(_ORIENTATION, 1))
+    turned = exif_orientation(image)
     remedy = (
         f'; the image has EXIF orientation {turned}, and programs that turn it show another '
         'picture than its pixels: save it upright and without the tag'
