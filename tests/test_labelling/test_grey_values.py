@@ -13,6 +13,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.support import make_negative
+from mmfss.apis.support_folder import read_support
 from mmfss.commands.label import label
 from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import read_mask, read_photo
@@ -55,9 +57,8 @@ def test_labelled_data_are_read_as_they_were_labelled(case, photos, tmp_path, ca
     out = tmp_path / 'labelled'
     assert label(case.arguments(out, '--bit-depth', '12', images=photos)) == 0
     assert 'of 256 grey values are left' not in capsys.readouterr().err
-    assert json.loads((out / 'run.json').read_text())['settings']['grey_values'] == {
-        'bit_depth': 12
-    }
+    settings = json.loads((out / 'run.json').read_text())['settings']
+    assert settings['grey_values'] == dict(bit_depth=12)
     cfg = Config.fromfile(out / 'dataset.py')
     cfg.labelled_dataset['_scope_'] = 'mmseg'
     dataset = DATASETS.build(cfg.labelled_dataset)
@@ -103,7 +104,7 @@ def test_a_run_with_another_range_does_not_go_on(case, photos, tmp_path, capsys)
     said = capsys.readouterr().err
     (note,) = re.findall(r'note: .*', said)
     assert re.search(
-        r'deep\.tiff uses \d+\.\.4000 of the 16-bit pixels 0\.\.65535, so that 16 of', note
+        r'deep\.tiff uses \d+\.\.4000 of the 16-bit pixels 0\.\.65535, so that 1', note
     )
     assert re.search(r'failed: image .*float\.tif has float pixels \d+\.\.4000, and which', said)
     assert label(case.arguments(out, '--bit-depth', '12', images=photos)) == 2
@@ -129,7 +130,16 @@ def test_supports_are_read_with_the_range(case, photos, tmp_path):
     mask = np.zeros((70, 90), bool)
     mask[20:50, 10:40] = True
     pairs = [(photos / name, mask) for name in ('c.png', 'deep.tiff', 'float.tif')]
-    inferencer.set_support({'disc': pairs}, negatives={'disc': [photos / 'planes.tif']})
+    inferencer.set_support({'disc': pairs})
     first, *others = inferencer.support.shots['disc']
-    for shot in (*others, *inferencer.support.negatives['disc']):
+    assert len(others) == 2
+    for shot in others:
         np.testing.assert_array_equal(shot.image, first.image)
+    not_so = make_negative(photos / 'planes.tif', 64, 'x', grey_values=GreyValues(bit_depth=12))
+    np.testing.assert_array_equal(not_so.image, make_negative(photos / 'c.png', 64, 'x').image)
+    folder = tmp_path / 'support/disc'
+    folder.mkdir(parents=True)
+    Image.fromarray(mask).save(folder / 'deep.png')
+    (folder / 'deep.tiff').write_bytes((photos / 'deep.tiff').read_bytes())
+    (shot,) = read_support(folder.parent, inferencer)[0].shots['disc']
+    np.testing.assert_array_equal(shot.image, first.image)
