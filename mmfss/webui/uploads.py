@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmfss.apis.images import as_bgr
+from mmfss.datasets import tiff
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import image_shape
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -82,7 +82,9 @@ def check_header(path: str | os.PathLike, name: str, limits: Limits) -> None:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
         except UnidentifiedImageError:
-            height, width = image_shape(path)  # of a TIFF that Pillow does not know
+            if not tiff.is_tiff(path):  # one that Pillow does not know may be read all the same
+                raise
+            height, width = tiff.shape_of(path)
         if width * height > limits.max_pixels:
             too_large = f'{width} x {height}'
     except Image.DecompressionBombError:
