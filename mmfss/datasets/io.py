@@ -28,6 +28,8 @@ BROKEN = (
     EOFError,
     KeyError,
     IndexError,
+    TypeError,
+    ArithmeticError,
     struct.error,
     zlib.error,
 )

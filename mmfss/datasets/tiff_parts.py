@@ -43,7 +43,12 @@ def decoded(file: TiffFile, page: TiffPage, colours: int, name: str) -> np.ndarr
     whole = page.bitspersample in (8, 16, 32, 64)
     known = page.compression == NONE or page.compression in TIFF.DECOMPRESSORS
     known &= page.predictor == 1 or page.predictor in TIFF.UNPREDICTORS
-    if not (packed or whole) or (page.compression == PACKBITS and page.predictor != 1):
+    if page.compression == PACKBITS and page.predictor != 1:
+        raise Refused(
+            f'image {name} is compressed by PACKBITS with a predictor, which TIFF does not '
+            'know and readers take in two ways; save it uncompressed or with deflate'
+        )
+    if not (packed or whole):
         raise refused
     colours = min(colours, page.samplesperpixel)
     if known:

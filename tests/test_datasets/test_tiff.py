@@ -8,6 +8,7 @@ import re
 import struct
 import warnings
 import zlib
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -305,8 +306,12 @@ def test_kinds_that_are_refused_say_what_they_are(tmp_path):
         refused(rf'a\.tif has {name} pixels 0\.\.65535, and which of them are black and white it')
     tifffile.imwrite(path, (scene() >> 4).astype(np.int16) - 1000, photometric='minisblack')
     refused(r'a\.tif has signed 16-bit pixels -1000\.\.3095')
-    write(path, [scene().tobytes()], bits=16, t259=[34887])  # LERC
-    refused(r'a\.tif has pixels of 16 bits, compressed by LERC .*pip install imagecodecs')
+    for bits in (8, 16):
+        write(path, [scene().tobytes()], bits=bits, t259=[32773], t317=[2])
+        refused(r'a\.tif is compressed by PACKBITS with a predictor, which TIFF does not know')
+    if find_spec('imagecodecs') is None:
+        write(path, [scene().tobytes()], bits=16, t259=[34887])
+        refused(r'a\.tif has pixels of 16 bits, compressed by LERC .*pip install imagecodecs')
 
 
 def test_order_of_signed_values_is_kept(tmp_path):
