@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mmfss.datasets import deep, tiff
 from mmfss.datasets.grey_values import GreyValues, few_left
@@ -104,8 +104,9 @@ def _decode(
                 ) from None
             raise
         with opened as image:
-            if kind == 'image' and image.format == 'TIFF':
-                return _decode_tiff(path, image, f'{path}')
+            # masks of other pixels are refused by their mode
+            if image.format == 'TIFF' and (kind == 'image' or tiff.is_plain(image)):
+                return _decode_tiff(path, image, f'{kind} {path}')
             rawmode = image.tile[0][3] if image.tile else None
             frames = getattr(image, 'n_frames', 1) if kind == 'image' else 1
             if reduce_to is not None and image.format in ('JPEG', 'MPO'):
@@ -114,38 +115,46 @@ def _decode(
             depth = deep.depth_of(image, rawmode) if image.format in _DEEP else 8
             image.load()
     if frames > 1 and image.format != 'MPO':
-        raise _moving(f'{path}', frames)
-    if isinstance(rawmode, (tuple, list)):  # some decoders take more than the form
-        rawmode = rawmode[0] if rawmode else None
-    return _Decoded(image, None, rawmode, depth)
+        raise _moving(f'image {path}', frames)
+    return _Decoded(image, None, _form(rawmode), depth)
 
 
-def _decode_tiff(source: str | os.PathLike | BinaryIO, image: Image.Image, name: str) -> _Decoded:
-    """Decode what Pillow has opened, by Pillow where it gives the right pixels."""
+def _form(rawmode: Any) -> str | None:
+    """Of what a decoder of Pillow takes, the form of pixels, which may be the first of several."""
+    if isinstance(rawmode, (tuple, list)):
+        return rawmode[0] if rawmode else None
+    return rawmode
+
+
+def _decode_tiff(
+    source: str | os.PathLike | BinaryIO, image: ImageFile.ImageFile, name: str
+) -> _Decoded:
+    """Decode what Pillow has opened, by Pillow where it gives the right pixels; ``name`` begins
+    with its kind."""
     if not tiff.is_plain(image):
-        return _Decoded(pixels=tiff.read(source, name))
+        return _Decoded(pixels=tiff.read(source, name.removeprefix('image ')))
     page, pages = tiff.page_of(image, source)
     if pages > 1:
         raise _moving(name, image.n_frames)  # type: ignore[attr-defined]
+    rawmode = _form(image.tile[0][3]) if image.tile else None
     turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
     if turned and isinstance(source, (str, os.PathLike)):
         # opened by its path Pillow maps the pixels with the sides exchanged
         with open(source, 'rb') as file, Image.open(file) as again:
             again.seek(page)
             again.load()
-        return _Decoded(again)
+        return _Decoded(again, None, rawmode)
     if page:
         image.seek(page)
     image.load()
-    return _Decoded(image)
+    return _Decoded(image, None, rawmode)
 
 
 def _moving(name: str, frames: int) -> ValueError:
     """Of an animation one frame would be taken silently. A photo with a second picture for depth
     or preview (MPO) is a still one."""
     return tiff.Refused(
-        f'image {name} has {frames} frames or pages, allowed are still images; save the one '
-        'that you mean'
+        f'{name} has {frames} frames or pages, allowed are still images; save the one that you mean'
     )
 
 
@@ -246,13 +255,16 @@ def read_photo(
     """
     if not isinstance(photo, Image.Image):
         return _as_bgr(_decode(photo, 'image', None, True), True, f'{photo}', grey_values, photo)
+    file = photo if isinstance(photo, ImageFile.ImageFile) and photo.tile else None
+    if file is not None and file.format in _DEEP and file.filename:  # not loaded yet
+        return read_photo(os.fsdecode(file.filename), name, grey_values)
     try:
         frames = getattr(photo, 'n_frames', 1)
-        if photo.format == 'TIFF' and getattr(photo, 'tile', None):  # not loaded yet
-            source = getattr(photo, 'filename', '') or photo.fp  # type: ignore[attr-defined]
-            return _as_bgr(_decode_tiff(source, photo, name), True, name, grey_values)
+        if file is not None and file.format == 'TIFF':
+            source = cast('str | BinaryIO', file.filename or file.fp)
+            return _as_bgr(_decode_tiff(source, file, f'image {name}'), True, name, grey_values)
         if frames > 1 and photo.format != 'MPO':
-            raise _moving(name, frames)
+            raise _moving(f'image {name}', frames)
         photo.load()
     except tiff.Refused:
         raise

@@ -173,6 +173,9 @@ def test_all_bits_of_every_format_are_read(tmp_path, suffix, kind):
         shown = write_deep(path, kind, values >> shift)
         said: list[str] = []
         got = read_photo(path, grey_values=GreyValues(**options, say=said.append))[..., ::-1]
+        with Image.open(path) as image:
+            again = read_photo(image, 'x', GreyValues(**options, say=lambda text: None))
+        np.testing.assert_array_equal(again[..., ::-1], got)
         truth = shown >> (8 - shift if options.get('bit_depth') == 12 else 8)
         np.testing.assert_array_equal(got, truth if truth.ndim == 3 else np.dstack([truth] * 3))
         assert len(said) == (shift == 4 and not options)

@@ -19,7 +19,7 @@ from PIL import Image
 from mmfss.apis.images import as_bgr
 from mmfss.datasets import tiff
 from mmfss.datasets.grey_values import GreyValues, GreyValueWarning
-from mmfss.datasets.io import image_shape, read_image, read_photo
+from mmfss.datasets.io import image_shape, read_image, read_mask, read_photo
 
 H, W = 37, 50
 
@@ -241,6 +241,28 @@ def test_pages(tmp_path):
     tifffile.imwrite(tmp_path / 'stack.tif', np.zeros((4, H, W), np.uint16), imagej=True)
     with pytest.raises(ValueError, match=r'stack\.tif has \d frames or pages'):
         read_photo(tmp_path / 'stack.tif')
+
+
+def test_masks_of_every_orientation_and_of_pages(tmp_path):
+    labels = (scene() % 4).astype(np.uint8)
+    for orientation in range(1, 9):
+        tag = (274, 'H', 1, orientation, True)
+        tifffile.imwrite(tmp_path / 'm.tif', labels, extratags=[tag], photometric='minisblack')
+        pixels = read_mask(tmp_path / 'm.tif')
+        np.testing.assert_array_equal(pixels, tiff.turned(labels, orientation))
+        np.testing.assert_array_equal(pixels, read(tmp_path / 'm.tif')[..., 0])
+    with tifffile.TiffWriter(tmp_path / 'm.tif') as file:
+        for _ in range(2):
+            file.write(labels, photometric='minisblack', metadata=None)
+    with pytest.raises(
+        ValueError, match=r'^mask .*m\.tif has 2 frames or pages, allowed are still'
+    ):
+        read_mask(tmp_path / 'm.tif')
+    Image.fromarray(labels).save(tmp_path / 'm.tif')
+    np.testing.assert_array_equal(read_mask(tmp_path / 'm.tif'), labels)
+    four = [bytes(a << 4 | b for a, b in row.reshape(-1, 2)) for row in labels]
+    write(tmp_path / 'm.tif', [b''.join(four)], bits=4)
+    np.testing.assert_array_equal(read_mask(tmp_path / 'm.tif'), labels)
 
 
 BANDS = [
