@@ -194,7 +194,8 @@ class Guard:
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole of a request, None where it is too long."""
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         while True:
             message = await receive()
             if message['type'] != 'http.request':

@@ -81,7 +81,8 @@ def _peaks(events: list[dict], cuda: bool) -> dict[str, int]:
             stage = name.removeprefix(MARK)
             steps.append((event['ts'], 0, stage, 1))
             steps.append((event['ts'] + event['dur'], 2, stage, -1))
-    held, stack, peaks = 0, [OTHER], {}
+    held, stack = 0, [OTHER]
+    peaks: dict[str, int] = {}
     for _, order, stage, change in sorted(steps, key=lambda step: step[:2]):
         if order == 1:
             held += change
