@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 
@@ -32,6 +33,7 @@ from mmfss.commands.variables import (
 )
 from mmfss.configs import find_config
 from mmfss.datasets.folds import get_split
+from mmfss.engine.guards import bare_model
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -68,6 +70,7 @@ def run(args: TrainArguments) -> Runner:
         _check_epoch(runner)
         warn_batch_size(cfg, runner.world_size)
         runner.train()
+        runner.model = bare_model(runner)  # its wrapper holds the process group
     return runner
 
 
@@ -149,15 +152,19 @@ def _check_epoch(runner: Runner) -> None:
 
 
 class Distributed:
-    """Within, the process group is there; the one made here is closed at the end."""
+    """Within, the process group is there; the one made here is closed at the end, with its threads:
+    one that is still at work when Python ends would end the process with SIGABRT."""
 
     def __init__(self, launcher: str) -> None:
         self.launcher = launcher
 
     def __enter__(self) -> None:
+        if self.launcher != 'none':
+            compat.let_groups_end()
         compat.init_dist(self.launcher)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         # after an error the other processes may never come to the end
         if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+            gc.collect()  # wrapped models, in cycles with their runner, hold the group
