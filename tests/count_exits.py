@@ -69,7 +69,9 @@ def main() -> None:
         else:
             print(f'training {number}: statuses {statuses}, saved: {saved}, see {work_dir}')
         done = ', '.join(f'{key}: {n}' for key, n in sorted(counts.items()))
-        print(f'{number + 1} in {time.time() - start:.0f} s; {done}; unsaved: {unsaved}', flush=True)
+        print(
+            f'{number + 1} in {time.time() - start:.0f} s; {done}; unsaved: {unsaved}', flush=True
+        )
 
 
 if __name__ == '__main__':

@@ -66,8 +66,9 @@ def test_no_thread_of_the_process_group_is_left(config, tmp_path):
         f"run('train', [{config!r}, '--work-dir', 'run', '--launcher', 'pytorch', '--cfg-options',"
         " 'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'val_cfg=None',"
         " 'val_dataloader=None', 'val_evaluator=None'])\n"
-        "names = [open(f'/proc/self/task/{t}/comm').read() for t in os.listdir('/proc/self/task')]\n"
-        "print('left:', sorted(name.strip() for name in names))"
+        "task = '/proc/self/task'\n"
+        "names = [open(f'{task}/{thread}/comm').read().strip() for thread in os.listdir(task)]\n"
+        "print('left:', sorted(names))"
     )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

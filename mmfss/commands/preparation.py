@@ -11,14 +11,17 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
 from mmfss.checkpoints.official import need, official_in
-from mmfss.checkpoints.patterns import need_file
+from mmfss.checkpoints.patterns import checkpoint_folder, latest_checkpoint, need_file
 from mmfss.commands.options import arguments_of
 
 #: hooks that every run has, under these names of default_hooks
-GUARDS = {'fold_guard': 'FoldGuardHook', 'strict_load': 'StrictLoadHook'}
+GUARDS = {
+    'fold_guard': 'FoldGuardHook',
+    'strict_load': 'StrictLoadHook',
+    'resuming': 'ResumeHook',
+}
 _AMP = 'BFloat16OptimWrapper'
 #: loops of mmengine -> those of mmfss that can run under bfloat16
 _LOOPS = {'ValLoop': 'EpisodeValLoop', 'TestLoop': 'EpisodeTestLoop'}
@@ -102,7 +105,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         resume: a path, 'auto' for the latest checkpoint in the work dir, None without the option.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such checkpoint; also where the work dir notes one that it lacks.
     """
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
@@ -110,7 +113,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None:
         return
     if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
+        resume = latest_checkpoint(cfg.work_dir, checkpoint_folder(cfg, cfg.work_dir))
         if resume is None:
             print_log(
                 f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
