@@ -1,7 +1,7 @@
 """What a training was set to, as its checkpoints record it, and how a resumed one differs.
 
 Pure functions. The record is ``meta['mmfss_settings']``: parts of the config in plain values, and
-what no config says: ``processes``, ``iterations`` of an epoch, ``loop``, ``seed``.
+what no config says alone: processes, iterations of an epoch, loop, seed and others.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Difference(NamedTuple):
         return of_model or of_shots or self.key in fixed
 
 
-def describe_settings(cfg: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+def describe_settings(cfg: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a training.
 
     Args:

@@ -46,10 +46,15 @@ def set_guards(cfg: Config) -> None:
     """Add the guard hooks where the config has none.
 
     Raises:
-        ValueError: the config switches one off.
+        ValueError: the config switches one off, or has something else than a list of hooks.
     """
-    hooks = cfg.setdefault('default_hooks', {})
-    present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
+    hooks, custom = cfg.setdefault('default_hooks', {}), cfg.get('custom_hooks') or []
+    if not isinstance(custom, (list, tuple)) or not all(isinstance(h, Mapping) for h in custom):
+        raise ValueError(
+            "custom_hooks must be a list of dicts, [dict(type='EMAHook'), ...], got "
+            f'{custom!r}; in a shell: --cfg-options "custom_hooks=[dict(type=\'EMAHook\')]"'
+        )
+    present = {hook.get('type') for hook in custom}
     present |= {hook.get('type') for hook in hooks.values() if hook}
     for name, kind in GUARDS.items():
         if name in hooks and not hooks[name]:

@@ -106,15 +106,15 @@ def _settings(runner: Runner, seed: int | None) -> dict[str, Any]:
     checkpoints = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
     stops = [hook.monitor for hook in runner.hooks if isinstance(hook, StopWithoutProgressHook)]
     best = checkpoints.get('save_best')
-    return describe_settings(
-        runner.cfg,
-        processes=runner.world_size,
-        iterations=len(runner.train_dataloader),
-        loop=type(runner.train_loop).__name__,
-        seed=None if seed is None else int(seed),
-        save_best=list(best) if isinstance(best, (list, tuple)) else best,
-        stop_monitors=stops,
-    )
+    others = {
+        'processes': runner.world_size,
+        'iterations of an epoch': len(runner.train_dataloader),
+        'loop': type(runner.train_loop).__name__,
+        'seed': None if seed is None else int(seed),
+        'save_best': list(best) if isinstance(best, (list, tuple)) else best,
+        'stop_monitors': stops,
+    }
+    return describe_settings(runner.cfg, others)
 
 
 def check_optimizer(runner: Runner, checkpoint: dict, source: str) -> None:
