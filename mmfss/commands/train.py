@@ -18,6 +18,7 @@ from mmfss.commands.options import check_options
 from mmfss.commands.preparation import (
     check_start,
     episodic,
+    say_left_out,
     set_amp,
     set_evaluation_amp,
     set_guards,
@@ -62,12 +63,13 @@ def run(args: TrainArguments) -> Runner:
         set_evaluation_amp(cfg, 'val')
     set_resume(cfg, args.resume)
     check_start(cfg, args.config)
-    warn_schedulers(cfg)
     with Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
         log_loaders(cfg)
+        say_left_out([cfg])
         _check_epoch(runner)
+        warn_schedulers(cfg, len(runner.train_dataloader))
         warn_batch_size(cfg, runner.world_size)
         runner.train()
         runner.model = bare_model(runner)  # its wrapper holds the process group
