@@ -50,8 +50,14 @@ class ResumeHook(Hook):
     priority = 'HIGH'  # after FoldGuardHook and StrictLoadHook, which say more of what they refuse
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Record the settings."""
+        """Record the settings; leave out of the states of schedules what is no state and could not
+        be loaded safely: OneCycleLR keeps a function there."""
         checkpoint['meta'][SETTINGS_KEY] = _settings(runner, runner.seed)
+        if isinstance(checkpoint.get('param_schedulers'), list):
+            checkpoint['param_schedulers'] = [
+                {key: value for key, value in state.items() if not callable(value)}
+                for state in checkpoint['param_schedulers']
+            ]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, and change the loaded state to what the config says."""
