@@ -270,10 +270,16 @@ def test_checkpoint_without_settings_is_compared_by_its_state(run, said):
         train(config(run.parent, 6, resume=path, optim_wrapper=wrapper))
 
 
-@pytest.mark.parametrize('part', ['optimizer', 'message_hub'])
-def test_checkpoint_that_holds_weights_alone_is_refused(part, run):
-    path = changed(run, lambda content: content.pop(part))
-    with pytest.raises(ValueError, match=rf"cannot be resumed, it lacks \['{part}'\].* load_from"):
+def test_checkpoint_that_holds_weights_alone_is_refused(run):
+    """A best_*.pth, and a converted one, which has not even an epoch."""
+    path = changed(run, lambda content: content.pop('optimizer'))
+    with pytest.raises(
+        ValueError, match=r"cannot be resumed, it lacks \['optimizer'\].* load_from"
+    ):
+        train(config(run.parent, 6, resume=path))
+    path = changed(run, lambda content: [content.pop('message_hub'), content.update(meta={})])
+    lacks = r"lacks \['epoch', 'iter', 'message_hub', 'optimizer'\]"
+    with pytest.raises(ValueError, match=lacks):
         train(config(run.parent, 6, resume=path))
 
 
