@@ -110,30 +110,28 @@ def test_accepted(cfg, key):
     check_options(cfg, {key: 2}, COMMAND)
 
 
-def test_another_type_of_a_part_is_asked_for_its_own_arguments(cfg):
-    check_options(
-        cfg,
-        {
-            'param_scheduler._delete_': True,
-            'param_scheduler.type': 'CosineAnnealingLR',
-            'param_scheduler.T_max': 2,
-        },
-        COMMAND,
-    )
-    check_options(
-        cfg, {'train_cfg.max_iters': 6, 'train_cfg.type': 'IterBasedTrainLoop',
-              'train_cfg._delete_': True}, COMMAND)  # fmt: skip
-    check_options(cfg, {'optim_wrapper.type': 'AmpOptimWrapper'}, COMMAND)
-    with pytest.raises(ValueError, match='CosineAnnealingLR has no .* did you mean T_max'):
-        check_options(
-            cfg, {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.t_max': 2}, COMMAND)  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.T_max': 2,
+         'param_scheduler._delete_': True},
+        {'train_cfg.max_iters': 6, 'train_cfg.type': 'IterBasedTrainLoop',
+         'train_cfg._delete_': True},
+        {'optim_wrapper.type': 'AmpOptimWrapper'},
+    ],
+)  # fmt: skip
+def test_entries_of_another_type_are_taken(cfg, options):
+    check_options(cfg, options, COMMAND)
 
 
 def test_entries_that_another_type_does_not_take_are_named(cfg):
-    """mmengine would raise a TypeError of the constructor."""
+    options = {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.t_max': 2}
+    with pytest.raises(ValueError, match='CosineAnnealingLR has no .* did you mean T_max'):
+        check_options(cfg, options, COMMAND)
+    # mmengine would raise a TypeError of the constructor
     message = (
-        r'param_scheduler\.type=CosineAnnealingLR: power of PolyLR would stay, and CosineAnnealingLR '
-        r'has no such entries\. Add param_scheduler\._delete_=True'
+        r'param_scheduler\.type=CosineAnnealingLR: power of PolyLR would stay, and '
+        r'CosineAnnealingLR has no such entries\. Add param_scheduler\._delete_=True'
     )
     options = {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.T_max': 2}
     with pytest.raises(ValueError, match=message):
