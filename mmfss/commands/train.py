@@ -145,6 +145,11 @@ def check_folds(cfg: Config) -> int:
 
 def _check_epoch(runner: Runner) -> None:
     loader = runner.train_loop.dataloader
+    if runner.train_loop.max_epochs < 1 or len(loader) and runner.train_loop.max_iters < 1:
+        raise ValueError(
+            'the config trains for no epoch or iteration; set train_cfg.max_epochs or '
+            'train_cfg.max_iters to at least 1'
+        )
     if len(loader) == 0:
         raise ValueError(
             'an epoch of training has no full batch; lower train_dataloader.batch_size '

@@ -141,6 +141,7 @@ def resumed_with(tmp_path, **entries):
         (dict(schedule=poly(6, eta_min=0.001)), 'param_scheduler.eta_min: 0.0 -> 0.001'),
         (dict(schedule=[warm_up(), poly(6)]), 'param_scheduler: '),
         (dict(schedule=dict(type='ExponentialLR', gamma=0.5)), 'param_scheduler.type: PolyLR ->'),
+        (dict(schedule=dict(type='OneCycleLR', eta_max=0.1, by_epoch=False)), 'LR -> OneCycleLR'),
         (dict(epochs=9, schedule=poly(9)), 'max_epochs: 6 -> 9; param_scheduler.end: 6 -> 9; '),
         (dict(epochs=4, schedule=poly(4)), 'train_cfg.max_epochs: 6 -> 4'),
         (dict(batch_size=4), 'train_dataloader.batch_size: 2 -> 4; iterations of an epoch: 4 -> 2;'
