@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, IterTimerHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict, _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -48,6 +48,22 @@ class ResumeHook(Hook):
     """
 
     priority = 'HIGH'  # after FoldGuardHook and StrictLoadHook, which say more of what they refuse
+
+    def __init__(self) -> None:
+        self._passed_over = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Note whether data are passed over first: where there are no epochs, mmengine does so."""
+        without_epochs = isinstance(runner.train_loop, IterBasedTrainLoop)
+        self._passed_over = without_epochs and runner.iter > 0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Start the clock of the first iteration after that: the time to go is told from it."""
+        if self._passed_over:
+            self._passed_over = False
+            for hook in runner.hooks:
+                if isinstance(hook, IterTimerHook):
+                    hook.before_train_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record the settings; leave out of the states of schedules what is no state and could not

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from copy import deepcopy
 from pathlib import Path
 
@@ -188,6 +189,23 @@ def test_iterations_without_epochs(tmp_path):
     with pytest.raises(ValueError, match=r'is of iter 8, and this config ends training at iter 4.*'
                        'Set train_cfg.max_iters to more than 8'):  # fmt: skip
         one(tmp_path / 'run', 4, resume=str(tmp_path / 'run/iter_8.pth'))
+
+
+def test_passing_over_data_is_no_time_of_an_iteration(tmp_path, monkeypatch):
+    """8 iterations are passed over at 0.2 s each, 4 are left."""
+    monkeypatch.setattr(toy_run.ToyData, '__getitem__', lambda self, index: (
+        time.sleep(0.1), dict(inputs=torch.ones(3)))[1])  # fmt: skip
+
+    def one(length, **entries):
+        saved = dict(checkpoint=dict(type='CheckpointHook', interval=4, by_epoch=False))
+        cfg = config(tmp_path, loop=dict(type='IterBasedTrainLoop', max_iters=length),
+                     default_hooks=saved, schedule=[], **entries)  # fmt: skip
+        cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
+        train(cfg)
+
+    one(8)
+    one(12, resume=str(tmp_path / 'iter_8.pth'))
+    assert eta[0] < 2  # 3 iterations, and not 3 times all that went before
 
 
 def test_checkpoint_within_an_epoch_begins_it_anew(tmp_path, said):
