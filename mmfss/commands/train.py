@@ -173,5 +173,8 @@ class Distributed:
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         # after an error the other processes may never come to the end
         if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
+            # first what holds the group: wrapped models, in cycles with their runner. Were one of
+            # them the last to let go of it, it would wait for the group's threads with Python's
+            # lock, which these may be waiting for; destroy_process_group waits without it
+            gc.collect()
             torch.distributed.destroy_process_group()
-            gc.collect()  # wrapped models, in cycles with their runner, hold the group
