@@ -21,6 +21,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO), str(REPO / 'tests')]
+LIMIT = 600  # seconds
 OPTIONS = (
     'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'train_dataloader.batch_size=1',
     'val_dataloader.dataset.num_episodes=2',
@@ -41,7 +42,16 @@ def train(config: str, work_dir: Path) -> list[int]:
         with open(work_dir / f'{rank}.log', 'w') as log:
             ranked = dict(env, RANK=rank, LOCAL_RANK=rank)
             processes.append(subprocess.Popen(command, env=ranked, stdout=log, stderr=log))
-    return [process.wait(timeout=600) for process in processes]
+    return [_status(process) for process in processes]
+
+
+def _status(process: subprocess.Popen) -> int:
+    """-9 of one that hangs."""
+    try:
+        return process.wait(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def main() -> None:
