@@ -52,6 +52,29 @@ def remove_parts(folder: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
+def walk(
+    folder: str | os.PathLike[str], _above: tuple[str, ...] = ()
+) -> Iterator[tuple[Path, bool]]:
+    """All below a folder but what is hidden, and whether it is a folder: folders before what is in
+    them, files, and links to nothing, which are to be reported. Links to folders are followed, but
+    for those that lead back. The one walk of all tools, so that none sees what another does not.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    above = (*_above, os.path.realpath(folder))
+    for entry in os.scandir(os.fspath(folder)):
+        if entry.name.startswith('.') or entry.name == '__MACOSX':
+            continue
+        path = Path(entry.path)
+        if path.is_dir():  # False for a link to itself, where entry.is_dir() raises
+            if os.path.realpath(path) not in above:
+                yield path, True
+                yield from walk(path, above)
+        elif path.is_file() or path.is_symlink():
+            yield path, False
+
+
 def check_writable(path: str | os.PathLike, what: str) -> Path:
     """Make sure that a file can be written, before the work that it is to hold is done.
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmfss.datasets.io import read_photo
+from mmfss.files import walk
 from mmfss.functional import RESIZES
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
@@ -79,7 +80,7 @@ def files_below(folder: str | os.PathLike) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'folder of images {root} not found; give an existing folder')
-    found = sorted(path for path in _walk(root) if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in _files(root) if path.suffix.lower() in SUFFIXES)
     if not found:
         raise ValueError(
             f'folder {root} holds no image; files with these endings are read, in folders below '
@@ -90,21 +91,11 @@ def files_below(folder: str | os.PathLike) -> list[Path]:
 
 def other_files_below(folder: str | os.PathLike) -> list[Path]:
     """Files that :func:`files_below` leaves out for their ending."""
-    return sorted(path for path in _walk(Path(folder)) if path.suffix.lower() not in SUFFIXES)
+    return sorted(path for path in _files(folder) if path.suffix.lower() not in SUFFIXES)
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Files and broken links, which are to be reported; links to folders are followed, but for
-    those that lead back."""
-    above = (*above, os.path.realpath(folder))
-    for entry in os.scandir(folder):
-        if entry.name.startswith('.') or entry.name == '__MACOSX':
-            continue
-        if entry.is_dir():
-            if os.path.realpath(entry.path) not in above:
-                yield from _walk(Path(entry.path), above)
-        elif entry.is_file() or entry.is_symlink():
-            yield Path(entry.path)
+def _files(folder: str | os.PathLike) -> Iterator[Path]:
+    return (path for path, is_folder in walk(folder) if not is_folder)
 
 
 def read_ahead(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfss.datasets.preparation.folder_layouts import tool_of
 from mmfss.encoders.sam2.prompts import BOX_END, BOX_START, NOT_OBJECT, OBJECT
 
 Point = tuple[float, float]
@@ -163,8 +164,10 @@ def read_prompt(path: str | os.PathLike) -> Prompt:
             ),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        tool = tool_of(path)
         raise ValueError(
             f'{path} is no prompt ({error}); a prompt is {form}, with at least one of the three'
+            + (f'. The file is from {tool}' if tool else '')
         ) from error
 
 

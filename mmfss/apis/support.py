@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.datasets.account import Account
 from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.files import atomic
 from mmfss.functional import RESIZES
@@ -189,12 +190,14 @@ class SupportSet:
         image_size: S.
         resize: how photos were brought to S x S, that of the model.
         negatives: name of a class -> its M >= 1 negatives, for classes that have some.
+        account: what was left out of the folder that it was read from.
     """
 
     shots: Mapping[str, tuple[Shot, ...]]
     image_size: int
     resize: str = 'bilinear'
     negatives: Mapping[str, tuple[Shot, ...]] = field(default_factory=dict)
+    account: Account = field(default_factory=Account, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@
     values    DIR/images/x.jpg + DIR/masks/x.png of class values + DIR/classes.txt
     coco      DIR/images/x.jpg + DIR/annotations.json
 
-These are the layouts of ``tools/prepare.py folder`` (docs/datasets/folder.md), with prompts added.
+These and all other layouts of ``tools/prepare.py folder`` (docs/datasets/folder.md) are read, by
+its reader, with prompts added.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +29,66 @@ from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
+from mmfss.apis.support_annotations import AnnotatedSupports
+from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.classes import label_palette
-from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
+    VALUES,
     Sample,
     Source,
     find_source,
 )
-from mmfss.datasets.preparation.folder_masks import annotated_masks, check_palette
+from mmfss.datasets.preparation.folder_masks import check_palette
+from mmfss.datasets.preparation.frames import note_frame, read_frame, upright_mask
+from mmfss.datasets.preparation.mask_files import (
+    MaskContent,
+    check_palettes,
+    content_of,
+    object_value,
+    read_labels,
+    read_values,
+)
 from mmfss.visualization.episodes import GAP, PAPER, blank, stack_rows
 from mmfss.visualization.overlays import overlay_mask
 from mmfss.visualization.text import write_text
 from mmfss.words import listed
 
 UNKNOWN = 255
+UNMARKED = Reason(
+    'image in which no class is marked: left out',
+    'mark one; or put it into a folder "not" of a class that it does not show',
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a folder of supports is read: the options of ``tools/prepare.py folder``.
+
+    Args:
+        layout: One of its layouts, or 'auto'.
+        images, annotations: Where these are, if not to be found in the folder.
+        object_value: Of masks of two values: 0, 1 or 255; None: as the masks say.
+        exif: Which pixels of photos that EXIF turns are marked: 'upright' or 'stored'; None: as
+            sizes say, else upright.
+        crowd: COCO's annotations of iscrowd 1 are: 'object' or 'ignored'.
+        units: Of annotations: 'pixels', 'percent' or 'relative'; None: pixels.
+    """
+
+    layout: str = 'auto'
+    images: Path | None = None
+    annotations: Path | None = None
+    object_value: int | None = None
+    exif: str | None = None
+    crowd: str = 'object'
+    units: str | None = None
 
 
 def read_support(
-    path: str | os.PathLike, inferencer: FewShotInferencer, checkpoint: str | None = None
+    path: str | os.PathLike,
+    inferencer: FewShotInferencer,
+    checkpoint: str | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[SupportSet, list[str]]:
     """Read a support set from a folder or a support file.
 
@@ -61,6 +105,7 @@ def read_support(
         inferencer: For whose model it is; not changed.
         checkpoint: Whose prompt encoder and mask decoder turn prompts into masks; see
             :class:`mmfss.apis.prompts.Proposer`.
+        reading: How a folder is read.
 
     Returns:
         The support set, and the images whose mask came from a prompt.
@@ -72,21 +117,33 @@ def read_support(
     """
     if not os.path.isdir(path):
         return SupportSet.load(path), []
-    source = find_source(Path(path), 'auto', prompts=True)
-    for remark in source.remarks:
-        print_log(f'{path}: {remark}', 'current', logging.WARNING)
-    _check_no_odd_one(source)
+    source = find_source(
+        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
+    )
+    masks_of = _read_masks(source, reading.object_value)
+    account = Account()
+    account.merge(source.account)
     names = check_classes(list(source.classes))
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []
-    proposer: Proposer | None = None
+
+    @lru_cache(1)
+    def proposer() -> Proposer:
+        return Proposer(inferencer, checkpoint)
+
+    annotated = (
+        AnnotatedSupports(source, reading.exif, reading.units, account, proposer)
+        if source.labels
+        else None
+    )
     for sample, negative in [
         *((sample, False) for sample in source.samples),
         *((sample, True) for sample in source.negatives),
     ]:
         image = source.images / sample.image
-        if negative and sample.mask is None:
+        file = next(iter(sample.masks.values()), None)
+        if negative and file is None:
             pixels = as_bgr(image)
             if image.suffix.lower() == '.png' and set(np.unique(pixels)) <= {0, 1, UNKNOWN}:
                 raise ValueError(
@@ -94,20 +151,27 @@ def read_support(
                     'the image, or remove the mask'
                 )
             masks: dict[int, Any] = {sample.class_id: None}
-        elif sample.mask is not None and sample.mask.suffix.lower() == PROMPT:
-            proposer = proposer or Proposer(inferencer, checkpoint)
-            prompt = read_prompt(sample.mask)
+        elif file is not None and file.suffix.lower() == PROMPT:
+            prompt = read_prompt(file)
+            made = proposer()
             try:
-                masks = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
+                masks = {sample.class_id: made.propose(as_bgr(image), prompt)}
             except ValueError as error:
-                raise ValueError(f'prompt {sample.mask} of {image}: {error}') from error
+                raise ValueError(f'prompt {file} of {image}: {error}') from error
             prompted.append(str(image))
+        elif annotated is not None:
+            masks, proposed = annotated.masks(sample.image)
+            if proposed:
+                prompted.append(str(image))
         else:
-            masks = _masks(sample, source)
+            photo, masks = read_frame(image), {}
+            for class_id, mask in masks_of(sample).items():
+                name = f'the mask of {image}'
+                masks[class_id] = upright_mask(mask, photo, reading.exif, name)
+                frame = photo.frame(mask.shape, reading.exif) or 'upright'
+                note_frame(account, photo, frame, reading.exif, names[class_id - 1], sample.image)
         if not masks:
-            raise ValueError(
-                f'no class is marked in {image}; mark one, or take the image out of the folder'
-            )
+            account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
             given, size, resize = (image, mask), inferencer.image_size, inferencer.resize
             if negative:
@@ -115,51 +179,75 @@ def read_support(
                 negatives[class_id].append(make_negative(item, size, str(image), resize))
             else:
                 shots[class_id].append(make_shot(given, size, str(image), resize))
+    for line in (*source.remarks, *account.table()):
+        print_log(f'{path}: {line}', 'current', logging.WARNING)
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
+        lost = account.of(empty).because()
+        unprompted = '' if annotated is None else annotated.no_prompts
         raise ValueError(
             f'{len(empty)} classes of {path} have no image: {listed(empty)}; add a marked image of '
             f'each{" (those in its folder not are none)" if negatives else ""}, or remove the class'
+            f'{f". Left out: {lost}" if lost else ""}'
+            f'{f". Boxes are no prompts here: {unprompted}" if unprompted else ""}'
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
     others = {name: tuple(negatives[c]) for c, name in enumerate(names, 1) if c in negatives}
-    return SupportSet(ordered, inferencer.image_size, inferencer.resize, others), prompted
+    size, resize = inferencer.image_size, inferencer.resize
+    return SupportSet(ordered, size, resize, others, account), prompted
 
 
-def _masks(sample: Sample, source: Source) -> dict[int, np.ndarray]:
-    """Class id -> uint8 (H, W) mask, as ``as_mask`` reads it."""
-    if sample.mask is None:
-        return annotated_masks(sample, source.labels)
-    values = read_mask(sample.mask)
-    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
-    if sample.class_id:
-        check_palette(sample.mask, tuple(present))
-        return {sample.class_id: values}
-    wrong = [v for v in present if v != UNKNOWN and v > len(source.classes)]
-    if wrong:
+def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
+    """What reads the masks of a sample, as ``{class id: uint8 (H, W) as as_mask reads it}``, once
+    all mask files are known to agree.
+
+    In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some have
+    both, one with 255 alone would be read as object and may mean unknown.
+    """
+
+    def read(class_id: int, file: Path) -> np.ndarray:
+        if class_id == VALUES and source.meaning is not None:
+            return read_labels(file, source.meaning)
+        return read_values(file, two=True)
+
+    found: dict[bool, list[MaskContent]] = {False: [], True: []}
+    for negative, samples in ((False, source.samples), (True, source.negatives)):
+        for sample in samples:
+            for class_id, file in sample.masks.items():
+                if file.suffix.lower() == PROMPT:
+                    continue
+                content = content_of(file, class_id, read(class_id, file), source.meaning)
+                if class_id != VALUES and asked is None:
+                    check_palette(file, content.values)
+                found[negative].append(content)
+    every = found[False] + found[True]
+    check_palettes(every)
+    value = object_value(asked, found[False], source.classes, mixed=True)
+    two = [mask for mask in every if mask.class_id != VALUES]
+    odd = [mask.file for mask in two if UNKNOWN in mask.values and 1 not in mask.values]
+    if odd and any({1, UNKNOWN} <= {*mask.values} for mask in two):
         raise ValueError(
-            f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are '
-            f'0..{len(source.classes)} (the lines of classes.txt) and 255 = unknown'
+            f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have 255 '
+            f'and no 1: {listed(odd)}; mark their object with 1'
         )
-    unknown = np.where(values == UNKNOWN, UNKNOWN, 0).astype(np.uint8)
-    return {v: np.where(values == v, 1, unknown).astype(np.uint8) for v in present if 0 < v < 255}
 
+    def masks(sample: Sample) -> dict[int, np.ndarray]:
+        marked = {}
+        for class_id, file in sample.masks.items():
+            values = read(class_id, file)
+            if value == 0 or (class_id == VALUES and value == UNKNOWN):
+                values = (values == value).astype(np.uint8)
+            present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}
+            if class_id != VALUES:
+                if not source.blank or present & {1, UNKNOWN}:
+                    marked[class_id] = values
+                continue
+            unknown = np.where(values == UNKNOWN, UNKNOWN, 0).astype(np.uint8)
+            for v in sorted(present - {0, UNKNOWN}):
+                marked[v] = np.where(values == v, 1, unknown).astype(np.uint8)
+        return marked
 
-def _check_no_odd_one(source: Source) -> None:
-    """In masks of two values 1 is the object and 255 unknown, or 255 is the object. Where some of
-    a folder have both, one with 255 alone would be read as object and may mean unknown."""
-    found = []
-    for sample in (*source.samples, *source.negatives):
-        if sample.class_id and sample.mask is not None and sample.mask.suffix.lower() != PROMPT:
-            counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
-            found.append((sample.mask, set(np.flatnonzero(counts).tolist())))
-    if any({1, UNKNOWN} <= values for _, values in found):
-        odd = [file for file, values in found if UNKNOWN in values and 1 not in values]
-        if odd:
-            raise ValueError(
-                f'255 means unknown in some masks, as they have 1 too, but {len(odd)} masks have '
-                f'255 and no 1: {listed(odd)}; mark their object with 1'
-            )
+    return masks
 
 
 # ---------------------------------------------------------------------------------- the picture

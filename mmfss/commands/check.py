@@ -10,6 +10,7 @@ from mmfss.apis.method_choice import compare, methods_at_hand
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.command_lines import CheckArguments, parse
+from mmfss.commands.label import reading_of
 from mmfss.files import explained
 
 
@@ -35,8 +36,10 @@ def _told(text: str) -> int:
 
 
 def _found(args: CheckArguments) -> str:
+    reading = reading_of(args.reading)
+
     def read(inferencer: FewShotInferencer) -> SupportSet:
-        return read_support(args.support, inferencer, args.prompt_weights)[0]
+        return read_support(args.support, inferencer, args.prompt_weights, reading)[0]
 
     method = args.methods[0] if args.methods and args.config is None else None
     own = FewShotInferencer(args.config, args.weights, args.device, amp=args.amp, method=method)

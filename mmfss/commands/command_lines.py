@@ -15,7 +15,7 @@ from textwrap import indent
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from mmfss import labelling
@@ -222,6 +222,33 @@ class FreezeArguments(ConfigArguments):
 
 
 @dataclass(frozen=True)
+class SupportOptions:
+    """How SUPPORT is read where its files do not say it: the options of tools/prepare.py folder.
+
+    Args:
+        layout: Layout of SUPPORT (default: as its files say).
+        annotations: Its file of annotations, of COCO, VIA or CVAT, if not found in SUPPORT.
+        support_images: Where its images are, if not below SUPPORT.
+        object_value: Value of the object in masks of two values (default: 1 if any has it, else
+            255); 0: black is the object.
+        exif: Which pixels of photos that EXIF turns are marked (default: those shown, where sizes
+            do not say other).
+        crowd: What COCO's annotations of iscrowd 1 are (default: objects).
+        units: What coordinates of annotations are counted in (default: pixels).
+    """
+
+    layout: Annotated[str | None, _unset('LAYOUT')] = None
+    annotations: Annotated[Path | None, _unset('FILE')] = None
+    support_images: Annotated[Path | None, _unset('DIR')] = None
+    object_value: Annotated[Literal[0, 1, 255] | None, _unset('{0,1,255}')] = None
+    exif: Annotated[Literal['upright', 'stored'] | None, _unset('{upright,stored}')] = None
+    crowd: Annotated[Literal['object', 'ignored'] | None, _unset('{object,ignored}')] = None
+    units: Annotated[
+        Literal['pixels', 'percent', 'relative'] | None, _unset('{pixels,percent,relative}')
+    ] = None
+
+
+@dataclass(frozen=True)
 class LabelArguments:
     """Label a folder of images, given a few marked ones.
 
@@ -259,6 +286,7 @@ class LabelArguments:
             tools/train_prompts.py (default: prompts.pth beside the weights, else the model's own).
         launcher: Several processes share the images.
         local_rank: Set by launchers.
+        reading: How SUPPORT is read.
     """
 
     #: the tables of what is written, indented so that their lines stay
@@ -291,6 +319,7 @@ class LabelArguments:
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
     launcher: Launcher = 'none'
     local_rank: int = 0
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
 
 
 @dataclass(frozen=True)
@@ -333,6 +362,7 @@ class CheckArguments:
         device: E.g. 'cpu' (default: the first GPU, else the CPU).
         amp: bfloat16 autocast.
         prompt_weights: As for mmfss label.
+        reading: How SUPPORT is read.
     """
 
     support: Positional[str]
@@ -343,6 +373,7 @@ class CheckArguments:
     device: Annotated[str | None, _unset('DEVICE')] = None
     amp: bool = False
     prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
 
 
 @dataclass(frozen=True)
@@ -357,6 +388,7 @@ class WebuiArguments:
         device: E.g. cuda:1 (default: the first GPU, else 'cpu').
         host: Address to listen on, by default this machine only.
         port: 0: any free one.
+        allowed_host: A further host name that the page answers to, e.g. that of a server before it.
         max_upload_mb: Of a file.
         max_pixels: Width x height of an image.
     """
@@ -369,6 +401,9 @@ class WebuiArguments:
     device: Annotated[str | None, _unset('DEVICE')] = None
     host: str = '127.0.0.1'
     port: int = 7860
+    allowed_host: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar='NAME', help_behavior_hint='')
+    ] = ()
     max_upload_mb: int = Limits.max_upload_mb
     max_pixels: int = Limits.max_pixels
 

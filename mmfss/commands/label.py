@@ -21,8 +21,8 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
-from mmfss.apis.support_folder import read_support
-from mmfss.commands.command_lines import LabelArguments, parse
+from mmfss.apis.support_folder import Reading, read_support
+from mmfss.commands.command_lines import LabelArguments, SupportOptions, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
@@ -83,7 +83,9 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     processes.first(lambda: find_images(args.images, args.out))  # before minutes of self-check
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
-        lambda: read_support(args.support, inferencer, args.prompt_weights)
+        lambda: read_support(
+            args.support, inferencer, args.prompt_weights, reading_of(args.reading)
+        )
     )
     if args.prompt_weights and not prompted and processes.rank == 0:
         print('note: no support has a prompt, so --prompt-weights is not used', file=sys.stderr)
@@ -115,6 +117,13 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     if processes.rank == 0:
         print(report(summary, args.out))
     return 1 if summary.failed else 0
+
+
+def reading_of(options: SupportOptions) -> Reading:
+    """How a folder of supports is read, as the command line says."""
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    images = given.pop('support_images', None)
+    return Reading(images=images, **given)
 
 
 def _self_check(

@@ -22,7 +22,7 @@ FILE = 'left_out.csv'
 _COLUMNS = ('reason', 'left_out', 'class', 'what', 'file', 'remedy')
 _TABLE_LINES = 10
 _CLASSES, _EXAMPLES = 4, 2  # that a line of the table names
-_WIDTHS = dict(reason=60, classes=44, examples=60)
+_WIDTHS = dict(reason=90, classes=40, examples=60)
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,13 @@ def _cells(reason: Reason, rows: list[Row]) -> tuple[str, str, str, str]:
     classes = Counter(row.class_name for row in rows if row.class_name)
     names = [f'{name} {number}' for name, number in classes.most_common()]
     places = [' in '.join(filter(None, (row.what, row.file))) for row in rows]
+    if len(', '.join(places[:_EXAMPLES])) > _WIDTHS['examples']:
+        places = places[:1]
+    shown = _CLASSES
+    while shown > 1 and len(listed(names, shown)) > _WIDTHS['classes']:
+        shown -= 1
     texts = dict(
-        reason=reason.text, classes=listed(names, _CLASSES), examples=listed(places[:_EXAMPLES])
+        reason=reason.text, classes=listed(names, shown), examples=', '.join(places[:_EXAMPLES])
     )
     cut = [_cut(text, _WIDTHS[name]) for name, text in texts.items()]
     return str(len(rows)), cut[0], cut[1], cut[2]

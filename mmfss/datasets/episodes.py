@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from mmfss.arguments import integer, one_of, optional
+from mmfss.datasets.account import Account
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.deferred import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
@@ -29,6 +31,7 @@ from mmfss.datasets.sampling import (
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
+from mmfss.datasets.transforms import LoadImage
 from mmfss.distributed import first
 from mmfss.features.images import DeferredImage
 
@@ -218,6 +221,9 @@ class EpisodicDataset(Dataset):
                     f'is {self.num_episodes}; lower it, or freeze more'
                 )
             self._draw, self.num_episodes = frozen, self.num_episodes or len(frozen)
+        if getattr(dataset, 'upright', False):
+            for pipeline in self._pipelines:
+                pipeline.transforms = [_upright(step) for step in pipeline.transforms]
         load = *self._pipelines, self.seed, self.label_size, self.defer_images
         self._load = EpisodeLoader(files, self.split, *load)
         self.index, self._source = index, dataset
@@ -253,18 +259,39 @@ class EpisodicDataset(Dataset):
         pool = build_pool(index, classes, *areas)
         if self.episodes_file is not None:  # nothing is drawn from it
             return pool
-        if self.scarce_classes == 'drop':
+        dropped = pool.scarce(self.shots) if self.scarce_classes == 'drop' else {}
+        if dropped:
             pool = build_pool(index, drop_scarce(pool, self.shots), *areas)
-        check_pool(pool, self.split, self.role, self.shots, self.support_min_area, source)
         absent = [self.split.name(c) for c in classes if c not in pool.classes]
+        left_out = self._left_out(dataset, absent)
+        if dropped and not pool.images:
+            counts = ', '.join(f'{self.split.name(c)} {count}' for c, count in dropped.items())
+            raise ValueError(
+                f"scarce_classes='drop' leaves none of the {self.role} classes: {self.shots}-shot "
+                f'episodes need {self.shots + 1} images of a class with at least '
+                f'{self.support_min_area} pixels in {source}, and there are of {counts}. Add '
+                f'images, lower shots or min_area, or choose another fold{left_out}'
+            )
+        check = pool, self.split, self.role, self.shots, self.support_min_area, source
+        try:
+            check_pool(*check)
+        except ValueError as error:
+            scarce = [*absent, *map(self.split.name, pool.scarce(self.shots))]
+            raise ValueError(f'{error}{self._left_out(dataset, scarce)}') from None
         if absent:
             print_log(
                 f'{source}: no {self.shots}-shot episodes of the {self.role} classes '
-                f'{", ".join(absent)} (too few images)',
+                f'{", ".join(absent)} (too few images){left_out}',
                 'current',
                 logging.WARNING,
             )
         return pool
+
+    def _left_out(self, dataset: Dataset, classes: Sequence[str]) -> str:
+        """What the preparation left out of some classes, for messages; '' where that is nothing."""
+        root = getattr(dataset, 'data_root', None)
+        because = Account.read(root).of(classes).because() if root and classes else ''
+        return because and f'. The preparation left out: {because}'
 
     @property
     def num_images(self) -> int:
@@ -302,3 +329,12 @@ class EpisodicDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         """Episode ``index``, read, transformed and packed (see :func:`pack_episode`)."""
         return self._load(self.episode(index))
+
+
+def _upright(transform: Callable) -> Callable:
+    """The same, but a loader of images turns them as their EXIF tag says; a copy, as the transforms
+    of a config may be shared."""
+    if type(transform) is LoadImage:
+        transform = copy(transform)
+        transform.exif_orientation = True
+    return transform

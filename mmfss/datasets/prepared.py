@@ -69,6 +69,7 @@ def write_description(
     images: str | os.PathLike,
     splits: Mapping[str, Sequence[Entry]],
     source: Mapping,
+    upright: bool = False,
 ) -> None:
     """Write the lists, then ``dataset.json``: the end of a preparation.
 
@@ -79,6 +80,7 @@ def write_description(
         images: The image folder.
         splits: ``{name: images}``.
         source: What it was made from: plain values (paths, counts, options).
+        upright: Masks are of photos as a viewer shows them, not as they are stored.
 
     Raises:
         ValueError: Unknown kind, too many classes for label maps, an image listed twice.
@@ -106,6 +108,7 @@ def write_description(
         kind=kind,
         # where the folders really are: '..' is followed from the target of a link
         images=os.path.relpath(Path(images).resolve(), root.resolve()),
+        **(dict(upright=True) if upright else {}),
         splits={name: len(entries) for name, entries in splits.items()},
         benchmark=benchmark.to_dict(),
         source=dict(source),

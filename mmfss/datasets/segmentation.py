@@ -232,7 +232,8 @@ class PreparedDataset(BaseSegDataset):
 
     With label maps it is an ordinary mmseg dataset; with class masks its items have
     ``class_mask_paths`` ``{class id: file}`` in place of ``seg_map_path``, and episodes are drawn
-    from it. Classes and palette come from its ``dataset.json``.
+    from it. Classes and palette come from its ``dataset.json``. Where ``upright`` is True, masks
+    are of photos turned as their EXIF tag says, and ``EpisodicDataset`` turns them.
 
     Args:
         data_root: The prepared folder.
@@ -262,10 +263,13 @@ class PreparedDataset(BaseSegDataset):
         names = [split] if isinstance(split, str) else list(split)
         found = [name for name in names if name in content['splits']]
         if not found:
+            remedy = '; to train, prepare it with --test-fraction F' if 'train' in names else ''
             raise ValueError(
                 f'split of {data_root} must be one of {sorted(content["splits"])}, got {split!r}'
+                f'{remedy}'
             )
         self.kind = content['kind']
+        self.upright = content.get('upright') is True
         self._expected = int(content['splits'][found[0]])
         classes = ('background', *Benchmark.from_dict(content['benchmark']).classes)
         super().__init__(

@@ -16,6 +16,8 @@ scores.csv             least certain first: image, certainty, and for each class
 failed.csv             images that could not be labelled, and why; tried again by the next run
 dataset.py, lists/     config fragment with ``labelled_dataset`` for mmseg; it may be moved with OUT
 support.png            the supports with their masks
+left_out.csv           what of the supports was left out, or read otherwise than written, and why;
+                       only where there is something
 support.safetensors    the same as a support file: SUPPORT of further runs
 run.json               what determines the results; a run goes on only where it is equal
 records/               what is known of each image, see :mod:`mmfss.labelling.records`

@@ -225,6 +225,7 @@ def prepare(
     goes_on = check_run(out, settings, overwrite)
     picture = support_folder.draw_support(inferencer.support)
     save_png(out / SUPPORT_PICTURE, np.ascontiguousarray(picture[..., ::-1]))
+    inferencer.support.account.write(out)
     if unconfirmed and not goes_on:
         raise PromptsNotAccepted(
             f'the masks of {len(unconfirmed)} support images came from prompts: '

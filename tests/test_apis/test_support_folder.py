@@ -13,8 +13,9 @@ from PIL import Image
 from mmfss.apis import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import SupportSet
-from mmfss.apis.support_folder import draw_support, read_support
+from mmfss.apis.support_folder import Reading, draw_support, read_support
 from mmfss.datasets.classes import label_palette
+from mmfss.datasets.preparation.frames import STORED
 
 H, W = 40, 60
 S = tiny_models.SIZE
@@ -199,12 +200,15 @@ def test_class_values(tmp_path, inferencer):
         read_support(tmp_path, inferencer)
     (tmp_path / 'classes.txt').write_text('zebra\nant\n')
     mask(tmp_path / 'masks/b.png', value=0)
-    with pytest.raises(ValueError, match=r'no class is marked in .*b\.jpg; mark one'):
-        read_support(tmp_path, inferencer)
+    support, _ = read_support(tmp_path, inferencer)
+    assert [len(some) for some in support.shots.values()] == [1, 1]
+    assert [(reason.text, row.file) for reason, row in support.account] == [
+        ('image in which no class is marked: left out', str(tmp_path / 'images/b.jpg'))
+    ]
 
 
 def test_coco(tmp_path, inferencer):
-    """Overlapping classes each keep their whole mask; a crowd is unknown."""
+    """Overlapping classes each keep their whole mask; a crowd is unknown where that is said."""
     pytest.importorskip('pycocotools')
     photo(tmp_path / 'images/a.jpg')
     boxes = [(1, 7, (5, 5, 30, 30)), (2, 3, (20, 10, 50, 35)), (3, 3, (52, 0, 58, 5))]
@@ -222,7 +226,7 @@ def test_coco(tmp_path, inferencer):
     images = [dict(id=1, file_name='a.jpg', height=H, width=W)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
-    support, _ = read_support(tmp_path, inferencer)
+    support, _ = read_support(tmp_path, inferencer, reading=Reading(crowd='ignored'))
     zebra, ant = np.zeros((2, H, W), np.uint8)
     zebra[0:5, 52:58] = 255
     zebra[10:35, 20:50], ant[5:30, 5:30] = 1, 1
@@ -238,11 +242,14 @@ def test_a_turned_photo_is_read_upright(tmp_path, inferencer):
     mask(tmp_path / 'cup/0.png', size=(W, H))
     support, _ = read_support(tmp_path, inferencer)
     assert support.shots['cup'][0].shape == (W, H)
-    mask(tmp_path / 'cup/0.png')
+    mask(tmp_path / 'cup/0.png')  # of the stored pixels, as its size says
+    turned, _ = read_support(tmp_path, inferencer)
+    assert turned.shots['cup'][0].shape == (W, H)
+    assert [reason.text for reason in turned.account.rows] == [STORED.text]
     with pytest.raises(
-        ValueError, match=r'the mask of .*0\.jpg is 60 x 40.*the image 40 x 60.*EXIF'
+        ValueError, match=r'the mask of .*0\.jpg is 60 x 40.*image .* is 40 x 60.*EXIF'
     ):
-        read_support(tmp_path, inferencer)
+        read_support(tmp_path, inferencer, reading=Reading(exif='upright'))
 
 
 def test_prompts(tmp_path, inferencer):
@@ -332,7 +339,7 @@ def called_background(root: Path) -> None:
         (empty, 'has no folder of a class; expected one of: a folder per class'),
         (class_without_images, '1 classes of .* have no image: ring; add a marked image of each'),
         (lone_mask, r'1 masks have no image in .*cup/5\.png'),
-        (other_size, r'the mask of .*cup/0\.jpg is 61 x 40 pixels.*the image 60 x 40'),
+        (other_size, r'the mask of .*cup/0\.jpg is 61 x 40 pixels.*image .* is 60 x 40'),
         (empty_mask, r'the mask of .*cup/0\.jpg marks no pixel as object'),
         (grey_edges, r'the mask of .*cup/0\.jpg has the values \[0, 7\]'),
         (swapped_palette, r'mask .*cup/0\.png has a palette in which the background'),

@@ -90,7 +90,8 @@ def test_coco_annotations(tmp_path, capsys, overlap):
     picture(src / 'images/new.jpg', SHAPE)
     said = prepare(capsys, 'folder', src, out)
     assert '1 categories without annotations left out: x' in said
-    assert '1 images that are not in annotations.json left out: new.jpg' in said
+    assert '1  image that no annotation file names, left out' in said
+    assert 'images/new.jpg' in (out / 'left_out.csv').read_text()
     assert get_benchmark(str(out)).classes == NAMES
     first, second = np.zeros((2, *SHAPE), np.uint8)
     first[5:25, :20] = 1
@@ -107,7 +108,7 @@ def test_coco_annotations(tmp_path, capsys, overlap):
         np.testing.assert_array_equal(read(rows[0]['seg_map_path']), first + 2 * second)
 
 
-def test_coco_crowds_are_ignored(tmp_path, capsys):
+def test_coco_crowds_are_ignored_where_it_is_said(tmp_path, capsys):
     pytest.importorskip('pycocotools')
     src, out = tmp_path / 'src', tmp_path / 'mine'
     content = by_coco(src)
@@ -117,7 +118,7 @@ def test_coco_crowds_are_ignored(tmp_path, capsys):
     alone = dict(crowd, id=98, category_id=21)
     content['annotations'] += [crowd, alone]
     (src / 'annotations.json').write_text(json.dumps(content))
-    prepare(capsys, 'folder', src, out)
+    prepare(capsys, 'folder', src, out, '--crowd', 'ignored')
     expected = np.zeros(SHAPE, np.uint8)
     expected[:9] = 255
     expected[5:25, :20] = 1

@@ -6,53 +6,12 @@ import json
 import os
 import re
 
-import numpy as np
 import pytest
 from own_folders import SHAPE, blob, by_class, by_coco, by_value
 from PIL import Image
 from prepared_checks import episodes, fails, picture, prepare, save
 
 from mmfss.datasets.segmentation import PreparedDataset
-
-
-def turn(path, orientation):
-    """Say in EXIF that a photo is stored turned."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    with Image.open(path) as image:
-        image.save(path, exif=exif)
-
-
-@pytest.mark.parametrize('orientation, shape', [(3, SHAPE), (6, (40, 40))])
-def test_turned_photos_whose_size_does_not_tell(tmp_path, orientation, shape):
-    """Upside down, or square and on its side: a mask drawn upright would silently be misplaced."""
-    by_class(tmp_path / 'src')
-    picture(tmp_path / 'src/ant/0.jpg', shape)
-    save(tmp_path / 'src/ant/0.png', np.full(shape, 255, np.uint8))
-    turn(tmp_path / 'src/ant/0.jpg', orientation)
-    said = fails('folder', tmp_path / 'src', tmp_path / 'out')
-    assert re.search(
-        rf'ant/0\.jpg shows may be annotated upright or as stored; .* EXIF orientation '
-        rf'{orientation}, .* save it upright and without the tag',
-        said,
-    )
-
-
-def test_a_photo_on_its_side_with_a_mask_of_the_stored_pixels_is_taken(tmp_path, capsys):
-    by_class(tmp_path / 'src')
-    turn(tmp_path / 'src/ant/0.jpg', 6)
-    assert '12 images' in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
-
-
-def test_turned_photos_of_coco(tmp_path):
-    by_coco(tmp_path / 'src')
-    turn(tmp_path / 'src/images/0.jpg', 3)
-    picture(tmp_path / 'src/images/1.jpg', SHAPE[::-1])
-    turn(tmp_path / 'src/images/1.jpg', 6)
-    said = fails('folder', tmp_path / 'src', tmp_path / 'out')
-    assert 'checking: 2 of 6 failed' in said
-    assert re.search(r'0\.jpg shows may be annotated upright or as stored; .*orientation 3', said)
-    assert re.search(r'its annotations are for 50 x 40; .*; the image has EXIF orientation 6', said)
 
 
 @pytest.mark.parametrize('layout', [by_class, by_value, by_coco])
@@ -185,4 +144,4 @@ def test_no_annotations_at_all(tmp_path):
     content = by_coco(tmp_path / 'src')
     (tmp_path / 'src/annotations.json').write_text(json.dumps({**content, 'annotations': []}))
     said = fails('folder', tmp_path / 'src', tmp_path / 'out')
-    assert re.search(r'annotations\.json has no annotations; export it again', said)
+    assert re.search(r'annotations\.json has no annotations; annotate some images and', said)

@@ -1,8 +1,9 @@
 """Your own folder of images and masks, as an episodic dataset.
 
-Reads one of three layouts: a folder per class with masks of two values (SRC/<class>/x.jpg and
-x.png), SRC/images with SRC/masks of class values and SRC/classes.txt, or SRC/images with
-SRC/annotations.json in COCO format. Writes masks, lists and dataset.json to OUT; images stay
+Reads a folder per class with masks of two values (SRC/<class>/x.jpg and x.png), SRC/images with
+SRC/masks of class values and SRC/classes.txt, SRC/images with SRC/annotations.json in COCO format,
+and what LabelMe, VIA, CVAT, Roboflow and mmseg lay out. Folders called train, val, test and the
+like are parts, which become the splits. Writes masks, lists and dataset.json to OUT; images stay
 where they are. Everything is checked before anything is written. See docs/datasets/folder.md.
 """
 
@@ -11,23 +12,38 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
-from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
-from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
+from mmfss.datasets.preparation.annotated import Terms, settle
+from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
+from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
+from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
+from mmfss.datasets.preparation.mask_files import IGNORED, MaskContent, check_palettes, object_value
+from mmfss.datasets.preparation.misfits import UNITS
+from mmfss.datasets.preparation.own_coco import CROWDS
 from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
 from mmfss.files import PART_SUFFIX
 from mmfss.words import listed
 
 MIN_AREA = 256
+SMALL = Reason('fewer pixels of a class in an image than --min-area: not counted', 'lower it')
+SCARCE = Reason(
+    'class with fewer than two images: no episode is of it',
+    "add images; or leave it out with scarce_classes='drop'",
+)
+ALL_IGNORED = Reason(
+    'mask with no value but 255, which is ignored in masks of class values: left out',
+    'draw the objects with the value of their class',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +79,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--object-value',
         type=int,
-        choices=[1, IGNORED],
+        choices=[0, 1, IGNORED],
         help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
-        'if any mask has it, else 255)',
+        'if any mask has it, else 255); 0: black is the object',
     )
-    parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
-    parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
+    parser.add_argument(
+        '--exif',
+        choices=EXIF,
+        help='which pixels of photos that EXIF turns are annotated: those that a viewer shows '
+        '(default, where sizes do not say other) or those that are stored',
+    )
+    parser.add_argument(
+        '--crowd',
+        choices=CROWDS,
+        default=CROWDS[0],
+        help='COCO: annotations of iscrowd 1 are objects (default) or ignored',
+    )
+    parser.add_argument(
+        '--units', choices=UNITS, help='COCO: what coordinates are counted in (default: pixels)'
+    )
+    parser.add_argument(
+        '--images', type=Path, metavar='DIR', help='where the images are, if not below SRC'
+    )
+    parser.add_argument(
+        '--annotations',
+        type=Path,
+        metavar='FILE',
+        help='of COCO, VIA or CVAT, if not found in SRC',
+    )
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -80,27 +118,51 @@ def prepare(args: argparse.Namespace) -> str:
             fit; of those, all are named.
     """
     _check_options(args)
-    source = find_source(args.src, args.layout, args.images, args.annotations)
-    benchmark = _benchmark(args, source)
-    rules = Rules(source.images, args.out, len(source.classes), source.labels)
+    source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
+    benchmark, account = _benchmark(args, source), source.account
+    terms = Terms(source.classes, source.labels, args.exif, args.units)
+    rules = Rules(
+        source.images,
+        args.out,
+        terms,
+        args.object_value,
+        meaning=source.meaning,
+        blank=source.blank,
+    )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
-    overlap = any(found.overlap for found in checked)
+    samples: Sequence = source.samples
+    masks: list[MaskContent] = []
+    if source.labels:  # annotations
+        samples = settle(source.samples, checked, terms, account)
+    else:
+        for found in checked:
+            account.merge(found.account)
+            masks += found.masks
+        check_palettes(masks)
+    overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,
-        object_value=_object_value(args.object_value, source, checked),
+        object_value=object_value(args.object_value, masks, source.classes) if masks else None,
         kind='class_masks' if overlap or len(source.classes) > MAX_LABELS else 'label_maps',
     )
     begin(args.out, dict(command='folder'))
     (args.out / DATASET_FILE).unlink(missing_ok=True)  # what is written now is not what it says
-    tally = run(partial(write, rules=rules), source.samples, 'writing', args.workers)
-    areas = {sample.image: found for sample, found in zip(source.samples, tally.results)}
-    if not any(number > 1 for number in _counts(areas.values(), benchmark).values()):
-        hint = ' In masks of class values 255 is ignored' if source.layout == 'values' else ''
+    tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
+    areas = {sample.image: found for sample, found in zip(samples, tally.results)}
+    _note_areas(account, source, areas, masks, rules, benchmark.min_area)
+    counts = _counts(areas.values(), benchmark)
+    if not any(number > 1 for number in counts.values()):
+        account.write(args.out)
+        because = account.because()
         raise ValueError(
             f'no class has two images with at least {benchmark.min_area} pixels of it, and an '
-            f'episode needs two; add images, or lower --min-area.{hint}'
+            f'episode needs two; add images{f". Not counted: {because}" if because else ""}'
         )
-    splits = _splits(areas, args.test_fraction, args.seed)
+    for class_id, name in enumerate(source.classes, 1):
+        if counts[class_id] < 2:
+            account.add(SCARCE, name, f'{counts[class_id]} images of {name}')
+    account.write(args.out)
+    splits = _splits(areas, args.test_fraction, args.seed, source.splits)
     by_class = rules.kind == 'class_masks'
     entries = {
         split: [Entry(image, tuple(sorted(areas[image])) if by_class else ()) for image in images]
@@ -113,13 +175,37 @@ def prepare(args: argparse.Namespace) -> str:
         test_fraction=args.test_fraction,
         seed=args.seed,
     )
-    write_description(args.out, benchmark, rules.kind, source.images, entries, made_from)
+    images = source.images
+    write_description(args.out, benchmark, rules.kind, images, entries, made_from, upright=True)
     head = (
         f'{benchmark.name}: {len(areas)} images (layout {source.layout}), '
         f'{rules.kind.replace("_", " ")} in {args.out}: {tally}'
     )
-    empty = sum(found.empty for found in checked)
-    return '\n'.join([head, *_summary(source, benchmark, areas, splits, empty)])
+    lines = [head, *_summary(source, benchmark, areas, splits)]
+    if account:
+        table = (f'    {line}' for line in account.table())
+        lines += [f'  left out, or read otherwise (each in {args.out / FILE}):', *table]
+    return '\n'.join(lines)
+
+
+def _note_areas(
+    account: Account,
+    source: Source,
+    areas: Mapping[str, Areas],
+    masks: Sequence[MaskContent],
+    rules: Rules,
+    min_area: int,
+) -> None:
+    """Note what is there and does not count: too small, or ignored."""
+    for image, found in areas.items():
+        for class_id, pixels in found.items():
+            if pixels < min_area:
+                account.add(SMALL, source.classes[class_id - 1], f'{pixels} pixels', image)
+    for mask in masks:
+        values = {*mask.values}
+        by_value = mask.class_id == VALUES and rules.object_value is None
+        if by_value and IGNORED in values and values <= {0, IGNORED}:
+            account.add(ALL_IGNORED, file=mask.file)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -150,33 +236,23 @@ def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
     return Benchmark(name, source.classes, args.folds, novel, args.min_area)
 
 
-def _object_value(asked: int | None, source: Source, checked: list[Found]) -> int | None:
-    """The value of the object in masks of two values; None for other masks."""
-    if source.layout != 'classes':
-        return None
-    pairs = [(s.mask, found.values) for s, found in zip(source.samples, checked)]
-    ones = [mask for mask, values in pairs if 1 in values]
-    others = [mask for mask, values in pairs if 1 not in values]
-    value = asked or (1 if ones else IGNORED)
-    wrong = others if value == 1 else ones
-    if wrong:
-        raise ValueError(
-            f'the object is {value} in some masks, but {len(wrong)} masks '
-            f'{"have no 1" if value == 1 else "have a 1"}: {listed(wrong)}; in all masks the '
-            'object is 255, or in all it is 1 and 255 is ignored: change these masks (or '
-            '--object-value)'
-        )
-    return value
-
-
 def _counts(areas: Iterable[Areas], benchmark: Benchmark) -> Counter[int]:
     """Images in which a class qualifies."""
     return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
 
 
-def _splits(areas: Mapping[str, Areas], fraction: float, seed: int) -> dict[str, list[str]]:
-    """'all' images, and 'train' and 'test': the fraction of the images of each class, by the rarest
-    class of an image."""
+def _splits(
+    areas: Mapping[str, Areas], fraction: float, seed: int, own: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """'all' images, and the parts that the folder has; or 'train' and 'test': the fraction of the
+    images of each class, by the rarest class of an image."""
+    if len(own) > 1 and fraction:
+        raise ValueError(
+            f'the folder has the parts {", ".join(own)}, which become the splits; leave out '
+            '--test-fraction'
+        )
+    if len(own) > 1:
+        return {'all': list(areas), **own}
     if not fraction:
         return {'all': list(areas)}
     number_of = Counter(c for found in areas.values() for c in found)
@@ -220,11 +296,10 @@ def _summary(
     benchmark: Benchmark,
     areas: Mapping[str, Areas],
     splits: Mapping[str, list[str]],
-    empty: int,
 ) -> list[str]:
     """Images of splits, classes and folds, and what is to be known of them."""
     parts = {name: [areas[image] for image in images] for name, images in splits.items()}
-    tested = 'test' if 'test' in parts else 'all'
+    tested = next((name for name in ('test', 'val') if name in parts), 'all')
     counts, tests = _counts(parts['all'], benchmark), _counts(parts[tested], benchmark)
     per_class = [f'{name} {counts[c]}' for c, name in enumerate(source.classes, 1)]
     few = [name for c, name in enumerate(source.classes, 1) if tests[c] < 2]
@@ -236,7 +311,6 @@ def _summary(
             f"{listed(few)}; add images, or leave them out with scarce_classes='drop'",
         ),
         (without, f'{without} images show no class'),
-        (empty, f'{empty} annotations cover no pixel'),
         *((remark, remark) for remark in source.remarks),
         (
             source.negatives,
@@ -252,5 +326,42 @@ def _summary(
             parts.get('train', parts['all']) if benchmark.num_folds > 1 else None,
             parts[tested],
         ),
+        *_training_lines(benchmark, parts),
         *(f'  {text}' for there, text in remarks if there),
     ]
+
+
+def _training_lines(benchmark: Benchmark, parts: Mapping[str, list[Areas]]) -> list[str]:
+    """What is missing to train on the folds, and how to get it."""
+    if benchmark.num_folds == 1:
+        more = (
+            f'--folds (2 to {len(benchmark.classes)}) and --test-fraction'
+            if len(benchmark.classes) > 1
+            else 'further classes: training needs other classes than those that are tested'
+        )
+        return [f'  one fold: all classes are novel, to test a trained model; to train, add {more}']
+    lines = []
+    if 'train' not in parts:
+        lines.append(
+            "  no splits 'train' and 'test': to train and to test on other images, add "
+            '--test-fraction, e.g. 0.3'
+        )
+    together = []
+    for split in map(benchmark.split, range(benchmark.num_folds)):
+        base, novel = set(split.base), set(split.novel)
+        enough = [
+            areas
+            for areas in parts.get('train', parts['all'])
+            if any(areas.get(c, 0) >= benchmark.min_area for c in base)
+        ]
+        if enough and not any(novel.isdisjoint(areas) for areas in enough):
+            together.append(str(split.fold))
+    if together:
+        lines.append(
+            f'  warning: no training image in fold {listed(together)}: all images of its base '
+            'classes show a novel class, too, which training must not see. Give classes that '
+            'occur together fewer --folds, add images that show base classes alone, or train with '
+            'train_dataloader.dataset.exclude_novel_images=False, where novel objects count as '
+            'background'
+        )
+    return lines

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mmfss.datasets.class_index import class_areas, label_counts
-from mmfss.datasets.io import read_image, read_mask, save_png
-from mmfss.datasets.preparation.folder_layouts import Sample
-from mmfss.datasets.preparation.instances import CROWD, decode, paint
+from mmfss.datasets.account import Account
+from mmfss.datasets.class_index import class_areas
+from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.preparation.annotated import (
+    Marked,
+    Terms,
+    annotated_masks,
+    label_map,
+    look,
+)
+from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning, Sample
+from mmfss.datasets.preparation.frames import Photo, note_frame, read_frame, upright_mask
 from mmfss.datasets.preparation.jobs import Done, read_complete
-from mmfss.datasets.preparation.sources import image_size
+from mmfss.datasets.preparation.mask_files import (
+    IGNORED,
+    MaskContent,
+    content_of,
+    object_in,
+    read_labels,
+    read_values,
+)
 from mmfss.datasets.prepared import mask_path
 
-IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
 @dataclass(frozen=True)
@@ -30,72 +42,83 @@ class Rules:
     Args:
         images: The image folder.
         out: The prepared folder.
-        num_classes: C.
-        labels: ``{category id: class id}`` of COCO.
-        object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
+        terms: How annotations are read; also names the classes and the frame of masks.
+        object_value: Value of the object in masks of two values: 0, 1 or 255; None: not known yet,
+            or there are no such masks.
         kind: 'label_maps' or 'class_masks'.
+        meaning: Of masks of class values.
+        blank: Masks without an object are right.
     """
 
     images: Path
     out: Path
-    num_classes: int
-    labels: Mapping[int, int]
+    terms: Terms
     object_value: int | None = None
     kind: str = 'label_maps'
+    meaning: Meaning | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a mask holds.
+    """What the masks of an image hold.
 
     Args:
-        values: The values of a mask file, ascending.
-        overlap: Whether classes overlap (COCO).
-        empty: Annotations that cover no pixel (COCO).
+        masks: Of mask files.
+        overlap: Whether classes overlap.
+        account: What is to be said of it.
     """
 
-    values: tuple[int, ...] = ()
+    masks: tuple[MaskContent, ...] = ()
     overlap: bool = False
-    empty: int = 0
+    account: Account = field(default_factory=Account)
 
 
 def inspect(sample: Sample, rules: Rules) -> Done:
     """Check an image and its mask.
 
     Returns:
-        With :class:`Found` as its result.
+        With :class:`Found` as its result, or :class:`.annotated.Seen` for annotations.
 
     Raises:
         FileNotFoundError, ValueError: The image or mask is missing, damaged or of another form,
             they differ in size, the mask has a value that is no class, an annotation is wrong.
     """
     image = rules.images / sample.image
-    image_size(image)  # its message is the better one where this is no image at all
+    photo = read_frame(image)  # its message is the better one where this is no image at all
     read_image(image)  # to its end: a photo that is cut off would end a test half-way
-    if sample.mask is None:
-        return Done(result=_inspect_annotations(sample, rules))
-    mask = _read(sample.mask, image)
-    values = tuple(label_counts(mask))
-    allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
-    wrong = [v for v in values if v not in allowed]
+    if not sample.masks:
+        return Done(result=look(sample, photo, rules.terms))
+    account, found = Account(), []
+    covered, overlap = np.zeros((), bool), False
+    for class_id, file in sample.masks.items():
+        values = _read(file, photo, class_id, rules, account)
+        content = content_of(file, class_id, values, rules.meaning)
+        found.append(content)
+        if class_id != VALUES:
+            _check_two(content, rules)
+            inside = object_in(values, rules.object_value)
+            overlap |= bool((covered & inside).any())
+            covered = covered | inside
+    return Done(result=Found(tuple(found), overlap, account))
+
+
+def _check_two(mask: MaskContent, rules: Rules) -> None:
+    """ValueError for what cannot be a mask of two values, or marks nothing where it must."""
+    wrong = [v for v in mask.values if v not in (0, 1, IGNORED)]
     if wrong:
-        said = (
-            '0 and 255 (or 0, 1 and 255 = ignored)'
-            if sample.class_id
-            else f'0..{rules.num_classes} (the lines of classes.txt) and 255 = ignored'
-        )
         raise ValueError(
-            f'mask {sample.mask} has {len(wrong)} unknown values: {wrong[:5]}; allowed are {said}; '
-            'smoothed edges and JPEG leave values in between: save it as PNG without smoothing'
+            f'mask {mask.file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
+            '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: save it '
+            'as PNG without smoothing'
         )
-    if sample.class_id and values == (0,):
-        raise _empty(sample.mask)
-    if sample.class_id:
-        check_palette(sample.mask, values)
-    return Done(result=Found(values))
+    if mask.values == (0,) and not rules.blank and rules.object_value != 0:
+        raise _empty(mask.file)
+    if rules.object_value is None:
+        check_palette(mask.file, mask.values)
 
 
-def write(sample: Sample, rules: Rules) -> Done:
+def write(sample: Sample | Marked, rules: Rules) -> Done:
     """Write the mask, or masks, of an image; files that hold just this are left.
 
     Returns:
@@ -118,23 +141,31 @@ def write(sample: Sample, rules: Rules) -> Done:
     return Done(written, len(masks) - written, areas)
 
 
-def _masks(sample: Sample, rules: Rules) -> Masks:
+def _masks(sample: Sample | Marked, rules: Rules) -> Masks:
     """The masks of an image in the form in which they are written."""
-    if sample.mask is None:
+    if isinstance(sample, Marked):
         if rules.kind == 'label_maps':
-            return {None: paint(sample.annotations, rules.labels, *sample.shape)[0]}
-        return dict(annotated_masks(sample, rules.labels).items())
-    values = _read(sample.mask, rules.images / sample.image)
-    if not sample.class_id:
-        return {None: values}
-    inside = values == rules.object_value
-    if not inside.any():
-        raise _empty(sample.mask)
-    single = rules.kind == 'class_masks'
-    mask = np.where(inside, 1 if single else sample.class_id, 0).astype(np.uint8)
-    if rules.object_value != IGNORED:
-        mask[values == IGNORED] = IGNORED
-    return {sample.class_id if single else None: mask}
+            return {None: label_map(sample, rules.terms.labels)}
+        return dict(annotated_masks(sample, rules.terms.labels).items())
+    photo = read_frame(rules.images / sample.image)
+    masks: Masks = {}
+    for class_id, file in sample.masks.items():
+        values = _read(file, photo, class_id, rules)
+        if class_id == VALUES:
+            if rules.object_value in (0, IGNORED):  # of one class, in masks of two values
+                values = object_in(values, rules.object_value).astype(np.uint8)
+            return {None: values}
+        inside = values == rules.object_value
+        if not inside.any() and not rules.blank:
+            raise _empty(file)
+        unknown = (values == IGNORED) & (rules.object_value == 1)
+        if rules.kind == 'label_maps':
+            labels = masks.setdefault(None, np.zeros(values.shape, np.uint8))
+            labels[unknown & (labels == 0)] = IGNORED
+            labels[inside] = class_id
+        elif inside.any():
+            masks[class_id] = np.where(unknown, IGNORED, inside).astype(np.uint8)
+    return masks
 
 
 def _empty(mask_file: Path) -> ValueError:
@@ -143,45 +174,22 @@ def _empty(mask_file: Path) -> ValueError:
     )
 
 
-def _read(mask_file: Path, image: Path) -> np.ndarray:
-    """The mask of an image, checked against the image."""
-    (height, width), mask = image_size(image), read_mask(mask_file)
-    _check_fit(
-        image,
-        (height, width),
-        mask.shape,
-        f'mask {mask_file} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its '
-        f'image {image} is {width} x {height}; they must be equal',
-    )
-    return mask
-
-
-def _check_fit(
-    image: Path, shape: tuple[int, ...], marked: tuple[int, ...], differs: str, shown: bool = True
-) -> None:
-    """Check that what is marked belongs to the pixels of a photo as they are stored.
-
-    Args:
-        image, shape: The photo, and its (height, width) as stored.
-        marked: (height, width) of the marks.
-        differs: What is said where these differ.
-        shown: Whether there is any mark.
-
-    Raises:
-        ValueError: They differ, or programs show the photo turned and the size does not tell
-            which of the two was marked.
-    """
-    with Image.open(image) as opened:
-        turned = int(opened.getexif().get(_ORIENTATION, 1))
-    remedy = (
-        f'; the image has EXIF orientation {turned}, and programs that turn it show another '
-        'picture than its pixels: save it upright and without the tag'
-    ) * (turned > 1)
-    if shape != marked:
-        raise ValueError(f'{differs}{remedy}')
-    sideways = turned > 4  # the lower ones are mirrored or upside down
-    if shown and remedy and not (sideways and shape[0] != shape[1]):
-        raise ValueError(f'what image {image} shows may be annotated upright or as stored{remedy}')
+def _read(
+    mask_file: Path, photo: Photo, class_id: int, rules: Rules, account: Account | None = None
+) -> np.ndarray:
+    """The mask of an image, checked against the image and upright as it; the account is told of
+    frames that are not plain."""
+    if class_id == VALUES and rules.meaning is not None:
+        mask = read_labels(mask_file, rules.meaning)
+    else:
+        mask = read_values(mask_file, two=True)
+    exif = rules.terms.exif
+    upright = upright_mask(mask, photo, exif, f'mask {mask_file}')
+    if account is not None:
+        frame = photo.frame(mask.shape, exif) or 'upright'
+        name = rules.terms.classes[class_id - 1] if class_id != VALUES else ''
+        note_frame(account, photo, frame, exif, name, photo.path)
+    return upright
 
 
 def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
@@ -201,49 +209,3 @@ def check_palette(mask_file: Path, values: tuple[int, ...]) -> None:
                 'than the object: a program may have swapped both to save space; save it as 8-bit '
                 'grey with the object white'
             )
-
-
-def _inspect_annotations(sample: Sample, rules: Rules) -> Found:
-    image, shape = rules.images / sample.image, image_size(rules.images / sample.image)
-    _check_fit(
-        image,
-        shape,
-        sample.shape,
-        f'image {image} is {shape[1]} x {shape[0]} pixels (width x height), its annotations are '
-        f'for {sample.shape[1]} x {sample.shape[0]}; restore the image that was annotated, or '
-        'annotate it again',
-        shown=bool(sample.annotations),
-    )
-    covered, overlap, empty = np.zeros(shape, np.uint8), False, 0
-    classes: dict[int, np.ndarray] = {}
-    for annotation in sample.annotations:
-        area = decode(annotation, *shape)
-        empty += not area.any()
-        if not annotation.get('iscrowd', 0):
-            class_id = rules.labels[annotation['category_id']]
-            classes[class_id] = classes.get(class_id, False) | area
-    for area in classes.values():
-        overlap |= bool((covered & area).any())
-        covered |= area
-    return Found(overlap=overlap, empty=empty)
-
-
-def annotated_masks(sample: Sample, labels: Mapping[int, int]) -> dict[int, np.ndarray]:
-    """The masks of an image with annotations: ``{class id: uint8 (H, W) of 0, 1, 255 = crowd}``,
-    ascending, of the classes that it shows.
-
-    Args:
-        sample: Of COCO's layout; H, W are its ``shape``.
-        labels: ``{category id: class id}``.
-
-    Raises:
-        ValueError: A malformed annotation.
-    """
-    masks: dict[int, np.ndarray] = {}
-    for crowd in (True, False):
-        for annotation in sample.annotations:
-            class_id = labels[annotation['category_id']]
-            if bool(annotation.get('iscrowd', 0)) is crowd:
-                mask = masks.setdefault(class_id, np.zeros(sample.shape, np.uint8))
-                mask[decode(annotation, *sample.shape)] = CROWD if crowd else 1
-    return {class_id: masks[class_id] for class_id in sorted(masks) if (masks[class_id] == 1).any()}

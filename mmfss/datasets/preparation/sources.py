@@ -95,7 +95,12 @@ def binary_mask(path: str | Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def coded_mask(
-    path: str | Path, codes: Mapping[Colour, int], shape: tuple[int, int], round_to: int = 1
+    path: str | Path,
+    codes: Mapping[Colour, int],
+    shape: tuple[int, int],
+    round_to: int = 1,
+    remedy: str = 'it was altered (lossy compression, scaling) or is of another dataset: download '
+    'it again',
 ) -> np.ndarray:
     """A mask of RGB codes as label values, uint8 (height, width).
 
@@ -104,6 +109,7 @@ def coded_mask(
         codes: ``{(red, green, blue): label}``, labels up to 253, or 255.
         shape: (height, width) of its image.
         round_to: 255 takes each channel for 0 below 128 and for 255 from there on.
+        remedy: What to do about other colours, for the message.
 
     Raises:
         FileNotFoundError: No such file. ValueError: Damaged, of another size than its image, or
@@ -126,8 +132,7 @@ def coded_mask(
         shown = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in unknown[:5]]
         raise ValueError(
             f'mask {path} has {len(unknown)} colours outside the class table: {shown}; allowed '
-            f'(red, green, blue) are {sorted(codes)}; it was altered (lossy compression, scaling) '
-            'or is of another dataset: download it again'
+            f'(red, green, blue) are {sorted(codes)}; {remedy}'
         )
     return labels
 

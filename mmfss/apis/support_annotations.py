@@ -1,0 +1,94 @@
+"""Masks of supports out of a file of annotations: read as ``tools/prepare.py folder`` reads it, and
+where a class is marked by boxes alone, proposed from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mmfss.apis.marks import Prompt
+from mmfss.apis.prompts import Proposer
+from mmfss.datasets.account import Account, Reason
+from mmfss.datasets.preparation.annotated import (
+    Marked,
+    Terms,
+    annotated_masks,
+    boxes_of,
+    look_at_all,
+)
+from mmfss.datasets.preparation.folder_layouts import Source
+from mmfss.datasets.preparation.own_coco import BOX
+
+PROPOSED = Reason(
+    'box without an outline: its mask is proposed from the box',
+    'look at the picture of the supports, or draw the outline',
+    lost=False,
+)
+
+
+class AnnotatedSupports:
+    """The photos of a source with annotations.
+
+    Args:
+        source: Of a layout with annotations.
+        exif, units: See :class:`.annotated.Terms`.
+        account: What is left out, or read otherwise, is added to it; it has that of the source.
+        proposer: Makes what turns boxes into masks; it may raise where a method takes none.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`.annotated.settle`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        exif: str | None,
+        units: str | None,
+        account: Account,
+        proposer: Callable[[], Proposer],
+    ) -> None:
+        terms = Terms(source.classes, source.labels, exif, units)
+        photos = look_at_all(source.samples, source.images, terms, account)
+        self._source, self._account, self._proposer = source, account, proposer
+        self._photos: dict[str, Marked] = {photo.image: photo for photo in photos}
+        self.no_prompts = ''
+        """Why boxes were not made to masks, where there were some and they were not."""
+
+    def masks(self, image: str) -> tuple[dict[int, np.ndarray], bool]:
+        """What a photo shows.
+
+        Args:
+            image: Its path in the image folder.
+
+        Returns:
+            ``{class id: uint8 (H, W) of 0, 1, 255 = unknown}`` of the upright photo, and whether
+            some of it was proposed.
+        """
+        photo, labels = self._photos[image], self._source.labels
+        masks, proposed = annotated_masks(photo, labels), False
+        for class_id, boxes in boxes_of(photo, labels).items():
+            try:
+                proposer = self._proposer()
+            except (ValueError, FileNotFoundError) as error:
+                self.no_prompts = f'{error}'
+                break
+            path, name = self._source.images / image, self._source.classes[class_id - 1]
+            try:
+                found = [proposer.propose(path, Prompt(box=box)).mask for box in boxes]
+            except ValueError as error:
+                raise ValueError(f'a box of {name} in {path}: {error}') from error
+            masks[class_id] = np.logical_or.reduce(found).astype(np.uint8)
+            self._note(name, image)
+            proposed = True
+        return dict(sorted(masks.items())), proposed
+
+    def _note(self, class_name: str, image: str) -> None:
+        """Boxes that became masks are not lost."""
+        rows = self._account.rows.get(BOX, [])
+        made = [row for row in rows if (row.class_name, row.file) == (class_name, image)]
+        for row in made:
+            rows.remove(row)
+            self._account.add(PROPOSED, row.class_name, row.what, row.file)
+        if not rows:
+            self._account.rows.pop(BOX, None)
