@@ -18,6 +18,13 @@ mend                       what is broken, and when the mend can be deleted
                            of editable installs. Until it asks the package.
 `init_dist`                ``mmengine.dist.init_dist`` sets a CUDA device even where there is
                            none (no upstream issue known). Until it asks first.
+`let_groups_end`           ``torch.distributed.nn.functional`` has the default group of the
+                           moment of its import as default argument, and ``torch._dynamo``
+                           imports it for the first DistributedDataParallel: the group then
+                           outlives ``destroy_process_group``, its threads outlive Python, and
+                           now and then they end the finished process with SIGABRT (torch 2.13;
+                           pytorch pull request 179291 tells of the abort). Until its
+                           functions look the group up when they are called.
 `set_cpu_model_wrapper`    ``Runner.wrap_model`` passes ``device_ids`` for a model on the CPU,
                            which DistributedDataParallel refuses (mmengine pull request 351
                            set them). Until it asks first.
@@ -25,8 +32,8 @@ mend                       what is broken, and when the mend can be deleted
 
 :func:`apply` sees to the first four and to :func:`join_registries`, each stepping aside where it
 finds nothing to do: at once for the modules that are there, for others when they are imported
-(:class:`_Watch`), so that mmfss itself imports none of them. The two mends for distributed runs are
-called by the tools.
+(:class:`_Watch`), so that mmfss itself imports none of them. The three mends for distributed runs
+are called by the tools.
 """
 
 from __future__ import annotations
@@ -243,7 +250,19 @@ _WHEN_IMPORTED = {
 }
 
 
-# ------------------------------------------------------------------------ distributed on the CPU
+# ----------------------------------------------------------------------------- distributed runs
+def let_groups_end() -> None:
+    """Import ``torch.distributed.nn.functional`` while there is no process group.
+
+    To be called before a group is made, by whomever; then ``destroy_process_group`` and the end
+    of what was wrapped for it (DistributedDataParallel) end the threads of gloo too.
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and not dist.is_initialized():
+        import torch.distributed.nn.functional  # noqa: F401
+
+
 def init_dist(launcher: str) -> None:
     """Initialise the process group with gloo where there is no accelerator.
 

@@ -56,6 +56,33 @@ def test_two_processes_train(trained):
     assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
 
 
+def test_no_thread_of_the_process_group_is_left(config, tmp_path):
+    """One that is at work when Python ends would end a finished training with SIGABRT."""
+    if not os.path.isdir('/proc/self/task'):
+        pytest.skip('threads are named in /proc only')
+    script = (
+        'import os\n'
+        'from mmfss.commands.cli import run\n'
+        f"run('train', [{config!r}, '--work-dir', 'run', '--launcher', 'pytorch', '--cfg-options',"
+        " 'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'val_cfg=None',"
+        " 'val_dataloader=None', 'val_evaluator=None'])\n"
+        "task = '/proc/self/task'\n"
+        "names = [open(f'{task}/{thread}/comm').read().strip() for thread in os.listdir(task)]\n"
+        "print('left:', sorted(names))"
+    )
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    env = dict(os.environ, FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
+               RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1',
+               MASTER_PORT=port, PYTHONPATH=str(REPO))  # fmt: skip
+    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    left = done.stdout.splitlines()[-1]
+    assert left.startswith('left:') and 'gloo' not in left and 'tcpstore' not in left
+
+
 def test_two_processes_give_the_same_table_as_one(trained, config, tmp_path, monkeypatch):
     def argv(name, *seeds):
         return [config, str(trained / 'epoch_1.pth'), '--out', str(tmp_path / name),

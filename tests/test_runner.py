@@ -170,6 +170,31 @@ def test_resume_from_a_given_checkpoint_with_bfloat16(checkpoint, config, tmp_pa
     assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
 
 
+def test_copied_work_folder_goes_on_with_its_own_files(trained, config, tmp_path):
+    """3 epochs finished, resumed up to 4: the learning rates of a run of 4."""
+    old, new = trained[0], tmp_path / 'new'
+    shutil.copytree(old, new)
+    before = {path.name: path.stat().st_mtime_ns for path in old.iterdir()}
+    runner = run('train', config, '--resume', '--work-dir', new,
+                 options=['train_cfg.max_epochs=4', 'param_scheduler.0.end=4'])  # fmt: skip
+    assert (runner.epoch, runner.iter) == (4, 8)
+    assert {path.name: path.stat().st_mtime_ns for path in old.iterdir()} == before
+    assert Path((new / 'last_checkpoint').read_text()).parent == new
+    assert Path(runner.message_hub.get_info('best_ckpt')).parent == new
+    assert len(list(new.glob('best_mIoU_epoch_*.pth'))) == 1
+    rates = runner.message_hub.get_scalar('train/lr').data[0][-2:]
+    assert rates == pytest.approx([1e-3 * (1 / 7) ** 0.9, 0.0], abs=1e-9)
+
+
+def test_hook_of_an_override(config, tmp_path):
+    options = ["custom_hooks=[dict(type='EMAHook')]", 'train_cfg.max_epochs=1', 'val_cfg=None',
+               'val_dataloader=None', 'val_evaluator=None']  # fmt: skip
+    run('train', config, '--work-dir', tmp_path, options=options)
+    content = load(tmp_path / 'epoch_1.pth')
+    averaged = {key.removeprefix('module.') for key in content['ema_state_dict']}
+    assert set(content['state_dict']) <= averaged
+
+
 def test_resume_needs_no_official_weights(checkpoint, config, tmp_path):
     missing = ['model.sam2.checkpoint=none.pt', 'model.prior_encoder.checkpoint=none.pth']
     options = ['train_cfg.max_epochs=4', 'train_cfg.val_interval=10', 'param_scheduler.0.end=4']
@@ -350,6 +375,11 @@ def test_guards_cannot_be_switched_off(config):
 def test_empty_epoch_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match='no full batch; lower train_dataloader.batch_size'):
         run('train', config, '--work-dir', tmp_path, options=['train_dataloader.batch_size=5'])
+
+
+def test_training_of_no_epoch_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match='trains for no epoch or iteration; set train_cfg.max'):
+        run('train', config, '--work-dir', tmp_path, options=['train_cfg.max_epochs=0'])
 
 
 def test_unknown_config_is_named():

@@ -421,7 +421,8 @@ def test_seeds_of_frozen_episodes_are_refused(run):
 
 def test_metric_must_be_there(run):
     with pytest.raises(ValueError, match='must have one FewShotIoUMetric, .* got 0'):
-        run('CHECKPOINTS', '--folds', 0, options=['test_evaluator.type=IoUMetric'])
+        options = ['test_evaluator.type=IoUMetric', 'test_evaluator._delete_=True']
+        run('CHECKPOINTS', '--folds', 0, options=options)
 
 
 def test_images_that_do_not_do_are_found_before_the_first_episode(run):

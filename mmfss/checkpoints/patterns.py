@@ -1,10 +1,13 @@
-"""One checkpoint per fold from a pattern such as ``work_dirs/run/fold{fold}/best_*.pth``."""
+"""Which files are meant: one checkpoint per fold from a pattern such as
+``work_dirs/run/fold{fold}/best_*.pth``, the latest one of a work folder."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _MAGIC = '*?['
 
@@ -75,3 +78,49 @@ def need_file(path: str) -> None:
             f'checkpoint {path} does not exist; tools/train.py leaves '
             'checkpoints in its work dir, work_dirs/CONFIG/foldF'
         )
+
+
+# ------------------------------------------------------------------------------- of a training
+def checkpoint_folder(cfg: Mapping[str, Any], work_dir: str) -> str:
+    """Where a training keeps its checkpoints: its work folder, or what mmengine's CheckpointHook
+    makes of ``out_dir``."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = hook.get('out_dir')
+    if not out_dir or os.path.abspath(out_dir) == os.path.abspath(work_dir):
+        return work_dir
+    return os.path.join(out_dir, os.path.basename(work_dir.rstrip(os.sep)))
+
+
+def latest_checkpoint(work_dir: str, folder: str) -> str | None:
+    """The checkpoint that a training in a work folder goes on from; None where it has none.
+
+    mmengine notes its path in ``last_checkpoint`` as it was at the time; of that only the name
+    counts, so that a folder that was copied or moved goes on with its own files.
+
+    Args:
+        work_dir: The work folder; it need not exist.
+        folder: Of its checkpoints, see :func:`checkpoint_folder`.
+
+    Raises:
+        FileNotFoundError: The one that is noted is not there.
+    """
+    note = os.path.join(work_dir, 'last_checkpoint')
+    numbered = sorted(
+        (int(found[1]), os.path.join(folder, name))
+        for name in (os.listdir(folder) if os.path.isdir(folder) else ())
+        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', name))
+    )
+    noted = ''
+    if os.path.isfile(note):
+        with open(note, encoding='utf-8') as file:
+            noted = file.read().strip()
+    if not noted:
+        return numbered[-1][1] if numbered else None
+    path = os.path.join(folder, re.split(r'[\\/]', noted)[-1])
+    if not os.path.isfile(path):
+        others = f', or give another one: --resume {numbered[-1][1]}' if numbered else ''
+        raise FileNotFoundError(
+            f'{note} names {noted}, but {path} does not exist; --resume takes checkpoints of its '
+            f'own work folder. Copy it there{others}, or delete {note} to begin anew'
+        )
+    return path

@@ -6,7 +6,6 @@ here imports torch, mmengine or mmseg, so that ``--help`` and wrong options are 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from mmfss import labelling
+from mmfss.commands.assignments import assigned
 from mmfss.configs import DEMO_CONFIG
 from mmfss.datasets.grey_values import GreyValues
 from mmfss.webui.limits import Limits
@@ -86,27 +86,12 @@ def _two(kind: Callable[[str], Any]) -> PrimitiveConstructorSpec:
     )
 
 
-def _assigned(texts: list[str]) -> dict[str, Any]:
-    """KEY=VALUE ... as mmengine reads them: numbers, lists, tuples, quotes."""
-    wrong = [text for text in texts if '=' not in text]
-    if wrong or not texts:
-        raise ValueError(f'KEY=VALUE is needed, got {wrong[0] if wrong else "nothing"}')
-    from mmengine.config import DictAction
-
-    found = argparse.Namespace()
-    try:
-        DictAction(['--cfg-options'], 'options')(None, found, texts)
-    except AssertionError as error:  # brackets that do not match
-        raise ValueError(str(error)) from error
-    return found.options
-
-
 _Assignments = Annotated[
     dict[str, Any],
     PrimitiveConstructorSpec(
         nargs='*',
         metavar='KEY=VALUE [KEY=VALUE ...]',
-        instance_from_str=_assigned,
+        instance_from_str=assigned,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda value: [f'{key}={one}' for key, one in value.items()],
     ),

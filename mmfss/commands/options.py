@@ -70,7 +70,10 @@ def check_options(cfg: Config, options: Mapping[str, Any], command: str) -> None
             raise ValueError(f'--cfg-options {key}={value} is not read; use {_FLAGS[top]}')
         if top not in read:
             raise ValueError(_unread(cfg, key, value, command, read))
-        _check_nested(cfg, key, value)
+        _check_nested(cfg, key, value, options)
+    for key in options:
+        if key.endswith('.type'):
+            _check_leftovers(cfg, key, options)
 
 
 def _unread(cfg: Config, key: str, value: Any, command: str, read: set[str]) -> str:
@@ -114,17 +117,19 @@ def _copies(cfg: Config, name: str, read: set[str]) -> Iterator[str]:
         yield from (path[1:] for path in walk(cfg[top], f'.{top}'))
 
 
-def _check_nested(cfg: Config, key: str, value: Any) -> None:
-    """Refuse a new entry that its part has no argument for."""
+def _check_nested(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> None:
+    """Refuse a new entry that its part, of the type it is to have, has no argument for."""
     node: Any = cfg._cfg_dict
     path: list[str] = []
     for name in key.split('.'):
         if isinstance(node, Mapping) and name not in node:
-            allowed = _ARGUMENTS_AT.get('.'.join(path)) or arguments_of(node.get('type'))
+            here = '.'.join(path)
+            kind = options.get(f'{here}.type', node.get('type'))
+            allowed = _ARGUMENTS_AT.get(here) or arguments_of(kind)
             if allowed is None and path[:-1] == ['model']:
                 allowed = _of_builder(cfg.model.get('type'), path[1])
             if allowed is not None and name not in allowed | _TAKEN_BEFORE:
-                owner = node.get('type', '.'.join(path))
+                owner = here if kind is None else kind
                 raise ValueError(
                     f'--cfg-options {key}={value} would do nothing: {owner} has no {name!r}; '
                     f'{_hint(name, allowed)}'
@@ -135,6 +140,26 @@ def _check_nested(cfg: Config, key: str, value: Any) -> None:
         except (TypeError, ValueError, IndexError):
             return  # mmengine says so when it merges
         path.append(name)
+
+
+def _check_leftovers(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
+    """Refuse another type for a part whose other entries, which stay, it has no argument for."""
+    part, kind = key.rsplit('.', 1)[0], options[key]
+    node: Any = cfg._cfg_dict
+    for name in part.split('.'):
+        try:
+            node = node[name] if isinstance(node, Mapping) else node[int(name)]
+        except (KeyError, TypeError, ValueError, IndexError):
+            return  # new as a whole
+    allowed = arguments_of(kind)
+    if allowed is None or not isinstance(node, Mapping) or options.get(f'{part}._delete_'):
+        return
+    left = [name for name in node if name not in allowed | _TAKEN_BEFORE]
+    if left:
+        raise ValueError(
+            f'--cfg-options {key}={kind}: {", ".join(left)} of {node.get("type")} would stay, and '
+            f'{kind} has no such entries. Add {part}._delete_=True and give all that {kind} needs'
+        )
 
 
 def _of_builder(kind: Any, entry: str) -> set[str] | None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
 from mmfss.checkpoints.official import need, official_in
-from mmfss.checkpoints.patterns import need_file
+from mmfss.checkpoints.patterns import checkpoint_folder, latest_checkpoint, need_file
 from mmfss.commands.options import arguments_of
+from mmfss.datasets.account import FILE, Account
+from mmfss.datasets.folds import BENCHMARKS
 
 #: hooks that every run has, under these names of default_hooks
-GUARDS = {'fold_guard': 'FoldGuardHook', 'strict_load': 'StrictLoadHook'}
+GUARDS = {
+    'fold_guard': 'FoldGuardHook',
+    'strict_load': 'StrictLoadHook',
+    'resuming': 'ResumeHook',
+}
 _AMP = 'BFloat16OptimWrapper'
 #: loops of mmengine -> those of mmfss that can run under bfloat16
 _LOOPS = {'ValLoop': 'EpisodeValLoop', 'TestLoop': 'EpisodeTestLoop'}
@@ -43,10 +48,15 @@ def set_guards(cfg: Config) -> None:
     """Add the guard hooks where the config has none.
 
     Raises:
-        ValueError: the config switches one off.
+        ValueError: the config switches one off, or has something else than a list of hooks.
     """
-    hooks = cfg.setdefault('default_hooks', {})
-    present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
+    hooks, custom = cfg.setdefault('default_hooks', {}), cfg.get('custom_hooks') or []
+    if not isinstance(custom, (list, tuple)) or not all(isinstance(h, Mapping) for h in custom):
+        raise ValueError(
+            "custom_hooks must be a list of dicts, [dict(type='EMAHook'), ...], got "
+            f'{custom!r}; in a shell: --cfg-options "custom_hooks=[dict(type=\'EMAHook\')]"'
+        )
+    present = {hook.get('type') for hook in custom}
     present |= {hook.get('type') for hook in hooks.values() if hook}
     for name, kind in GUARDS.items():
         if name in hooks and not hooks[name]:
@@ -102,7 +112,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         resume: a path, 'auto' for the latest checkpoint in the work dir, None without the option.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such checkpoint; also where the work dir notes one that it lacks.
     """
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
@@ -110,7 +120,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None:
         return
     if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
+        resume = latest_checkpoint(cfg.work_dir, checkpoint_folder(cfg, cfg.work_dir))
         if resume is None:
             print_log(
                 f'--resume: no checkpoint in {cfg.work_dir}, training starts anew',
@@ -153,29 +163,62 @@ def check_start(cfg: Config, config: str) -> None:
 
 
 # ---------------------------------------------------------------------------------- warnings
-def warn_schedulers(cfg: Config) -> None:
-    """Say so where the learning rate is not decayed over the training that is configured."""
+def say_left_out(configs: Iterable[Config]) -> None:
+    """Say what was left out of the prepared datasets of some configs when they were made."""
+    named = {
+        str(episodes['benchmark'])
+        for cfg in configs
+        for loader in ('train', 'val', 'test')
+        for episodes in episodic(cfg.get(f'{loader}_dataloader'))
+    }
+    for folder in sorted(named - set(BENCHMARKS)):
+        try:
+            lines = Account.read(folder).table()
+        except ValueError as error:  # no reason not to train
+            print_log(f'what was left out of {folder} is not known: {error}', 'current', 30)
+            continue
+        if lines:
+            head, file = f'left out of {folder} when it was prepared:', os.path.join(folder, FILE)
+            print_log('\n'.join([head, *lines, f'all of it: {file}']), 'current', logging.WARNING)
+
+
+def warn_schedulers(cfg: Config, iterations: int) -> None:
+    """Say so where the learning rate is not decayed over the training that is configured.
+
+    Args:
+        cfg: its schedules and the length of its training, in epochs or iterations alike.
+        iterations: of an epoch.
+    """
     loop = cfg.get('train_cfg') or {}
     by_epoch = loop.get('max_epochs') is not None
-    length, unit = loop.get('max_epochs' if by_epoch else 'max_iters'), 'epoch' * by_epoch or 'iter'
+    length = loop.get('max_epochs' if by_epoch else 'max_iters')
     if length is None:
         return
-    same_unit = [
-        (path, scheduler)
-        for path, scheduler in _schedulers(cfg)
-        if bool(scheduler.get('by_epoch', True)) == by_epoch
-    ]
-    for path, scheduler in same_unit:
-        end = scheduler.get('end')
-        if scheduler.get('type') not in _DECAYING or end is None or end == length:
+    schedulers = list(_schedulers(cfg))
+
+    def in_iterations(value: int, epochs: bool) -> int:
+        return value * iterations if epochs else value
+
+    total = in_iterations(length, by_epoch)
+    for path, scheduler in schedulers:
+        epochs, end = bool(scheduler.get('by_epoch', True)), scheduler.get('end')
+        if scheduler.get('type') not in _DECAYING or end is None:
             continue
-        if end < length and any(other.get('begin', 0) >= end for _, other in same_unit):
-            continue  # another one takes over
-        stays = f'; it stays at {scheduler.get("eta_min", 0)} for the rest' if end < length else ''
+        stop = in_iterations(end, epochs)
+        begins = [
+            in_iterations(other.get('begin', 0), bool(other.get('by_epoch', True)))
+            for _, other in schedulers
+        ]
+        if stop == total or stop < total and max(begins) >= stop:
+            continue  # it ends with the training, or another one takes over
+        unit = 'epoch' if epochs else 'iter'
+        wanted = length if epochs == by_epoch else total if by_epoch else -(-total // iterations)
+        stays = f'; it stays at {scheduler.get("eta_min", 0)} for the rest' if stop < total else ''
         print_log(
             f'{scheduler["type"]} decays the learning rate until {unit} {end}{stays}, but training '
-            f'ends at {unit} {length}; set {path}.end={length} too',
-            level=logging.WARNING,
+            f'ends at {unit} {wanted}; set {path}.end={wanted} too',
+            'current',
+            logging.WARNING,
         )
 
 

@@ -20,9 +20,9 @@ from mmfss.commands.caching import log_loaders
 from mmfss.commands.command_lines import Request, parse
 from mmfss.commands.evaluation_plan import Job, Plan, make_plan
 from mmfss.commands.evaluation_results import Results
-from mmfss.commands.preparation import drop_training
+from mmfss.commands.preparation import drop_training, say_left_out
 from mmfss.commands.train import Distributed
-from mmfss.datasets.folds import FoldSplit
+from mmfss.datasets.folds import FoldSplit, get_benchmark
 from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
@@ -60,6 +60,7 @@ def evaluate(request: Request) -> Report:
     plan = make_plan(request)
     report = Report(_header(request, plan), plan.labels, plan.shots, plan.folds, plan.seeds)
     with Distributed(request.launcher):
+        say_left_out(plan.configs.values())
         results = Results(report, plan, request.base)
         results.take_over(protocol_of)
         if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
@@ -85,6 +86,7 @@ def _header(request: Request, plan: Plan) -> dict[str, Any]:
     return dict(
         benchmark=dataset['benchmark'],
         role=dataset.get('split', 'novel'),
+        folds_in_all=get_benchmark(dataset['benchmark']).num_folds,
         config=request.config,
         method=plan.method,
         cfg_options={key: str(value) for key, value in request.cfg_options.items()},

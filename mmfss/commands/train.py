@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from mmfss.commands.options import check_options
 from mmfss.commands.preparation import (
     check_start,
     episodic,
+    say_left_out,
     set_amp,
     set_evaluation_amp,
     set_guards,
@@ -32,6 +34,7 @@ from mmfss.commands.variables import (
 )
 from mmfss.configs import find_config
 from mmfss.datasets.folds import get_split
+from mmfss.engine.guards import bare_model
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -60,14 +63,16 @@ def run(args: TrainArguments) -> Runner:
         set_evaluation_amp(cfg, 'val')
     set_resume(cfg, args.resume)
     check_start(cfg, args.config)
-    warn_schedulers(cfg)
     with Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
         runner = Runner.from_cfg(cfg)
         log_loaders(cfg)
+        say_left_out([cfg])
         _check_epoch(runner)
+        warn_schedulers(cfg, len(runner.train_dataloader))
         warn_batch_size(cfg, runner.world_size)
         runner.train()
+        runner.model = bare_model(runner)  # its wrapper holds the process group
     return runner
 
 
@@ -140,6 +145,11 @@ def check_folds(cfg: Config) -> int:
 
 def _check_epoch(runner: Runner) -> None:
     loader = runner.train_loop.dataloader
+    if runner.train_loop.max_epochs < 1 or len(loader) and runner.train_loop.max_iters < 1:
+        raise ValueError(
+            'the config trains for no epoch or iteration; set train_cfg.max_epochs or '
+            'train_cfg.max_iters to at least 1'
+        )
     if len(loader) == 0:
         raise ValueError(
             'an epoch of training has no full batch; lower train_dataloader.batch_size '
@@ -149,15 +159,22 @@ def _check_epoch(runner: Runner) -> None:
 
 
 class Distributed:
-    """Within, the process group is there; the one made here is closed at the end."""
+    """Within, the process group is there; the one made here is closed at the end, with its threads:
+    one that is still at work when Python ends would end the process with SIGABRT."""
 
     def __init__(self, launcher: str) -> None:
         self.launcher = launcher
 
     def __enter__(self) -> None:
+        if self.launcher != 'none':
+            compat.let_groups_end()
         compat.init_dist(self.launcher)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         # after an error the other processes may never come to the end
         if self.launcher != 'none' and kind is None and torch.distributed.is_initialized():
+            # first what holds the group: wrapped models, in cycles with their runner. Were one of
+            # them the last to let go of it, it would wait for the group's threads with Python's
+            # lock, which these may be waiting for; destroy_process_group waits without it
+            gc.collect()
             torch.distributed.destroy_process_group()

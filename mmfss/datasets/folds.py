@@ -235,7 +235,7 @@ def get_benchmark(name: str) -> Benchmark:
     if not folder.is_dir():
         raise ValueError(
             f'benchmark must be one of {sorted(BENCHMARKS)} or the folder of a prepared dataset, '
-            f'got {name!r}'
+            f'got {name!r}; the folder is set with DATA_ROOT=FOLDER in the environment'
         )
     return Benchmark.from_dict(read_description(folder)['benchmark'])
 

@@ -23,6 +23,11 @@ from mmfss.datasets.folds import Benchmark, read_description
 from mmfss.datasets.prepared import FORMAT, KINDS, mask_path, read_entries
 from mmfss.words import listed, repeated
 
+#: what to do where files are not found
+_SET_ROOT = (
+    'Set DATA_ROOT=FOLDER in the environment, or data_root of the dataset in a config of your own'
+)
+
 
 def _metainfo(classes: tuple[str, ...]) -> dict:
     return dict(classes=('background', *classes), palette=label_palette(len(classes)))
@@ -76,12 +81,12 @@ class FewShotSegDataset(BaseSegDataset):
         root, path = self.data_root, self.data_prefix.get(key) or ''
         if root and not os.path.isdir(root):
             raise FileNotFoundError(
-                f'dataset directory not found: {root}; expected there: {self.LAYOUT}. Set data_root'
+                f'dataset directory not found: {root}; expected there: {self.LAYOUT}. {_SET_ROOT}'
             )
         if not os.path.isdir(path):
             raise FileNotFoundError(
                 f'{key} directory not found: {path!r}; expected under '
-                f'{root}: {self.LAYOUT}. Set data_root or data_prefix{self._remedy(key)}'
+                f'{root}: {self.LAYOUT}. {_SET_ROOT}, or its data_prefix{self._remedy(key)}'
             )
         return path
 

@@ -9,6 +9,7 @@ from mmfss.engine.loops import (
     ValLoopWatchingNovel,
 )
 from mmfss.engine.prefill import PrefillFeaturesHook
+from mmfss.engine.resuming import ResumeHook
 from mmfss.engine.samplers import EpisodeSampler
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'FoldGuardHook',
     'PrefillFeaturesHook',
     'RepeatableNoiseHook',
+    'ResumeHook',
     'StopWithoutProgressHook',
     'StrictLoadHook',
     'SupportClassesHook',

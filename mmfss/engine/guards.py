@@ -142,12 +142,6 @@ class FoldGuardHook(Hook):
             tested = name == 'test' and not self.allow_trained
             arch = bare_model(runner).arch
             check_checkpoint(meta, split, arch, resume, source, role, tested)
-        lacking = {'epoch', 'iter'} - set(checkpoint['meta']) | {'optimizer'} - set(checkpoint)
-        if resume and lacking:
-            raise ValueError(
-                f'{source} cannot be resumed, it lacks {sorted(lacking)}: it was not saved by '
-                'tools/train.py, or is converted. Start from it with --cfg-options load_from=PATH'
-            )
         if resume:
             loaders = {name: _split_and_role(name, data) for name, data in datasets.items()}
             check_continuation(meta, loaders, source)

@@ -114,7 +114,8 @@ class Report:
     """What a command tested.
 
     Args:
-        header: Benchmark, config, overrides, environment: plain types, written as they are.
+        header: Benchmark, its number of folds (folds_in_all), config, overrides, environment: plain
+            types, written as they are.
         labels: Short name -> pattern of each checkpoint, in the order of the rows.
         shots, folds, seeds: What the table is of, in its order.
         runs: The finished ones, in any order.

@@ -11,7 +11,7 @@ from mmfss.evaluation.report import ABSENT, STATISTICS, Report
 from mmfss.evaluation.statistics import LEVEL
 
 #: entries of the header that are in the title, in the protocol, or listed one by one
-_ELSEWHERE = ('benchmark', 'role', 'environment')
+_ELSEWHERE = ('benchmark', 'role', 'environment', 'folds_in_all')
 _OPEN = '-'  # what the table has where a figure is not there
 
 
@@ -81,9 +81,11 @@ def title(report: Report) -> str:
     done = len(report.runs)
     missing = '' if done == report.planned else f' UNFINISHED: {done} of {report.planned} runs.'
     seeds = ', '.join(map(str, report.seeds))
+    folds, in_all = len(report.folds), report.header.get('folds_in_all')
+    part = '' if in_all in (None, folds) else f', {folds} of {in_all} folds'
     return (
         f'{report.header.get("benchmark")}, {role} classes, mIoU in percent, episode '
-        f'seed{"s" * (len(report.seeds) > 1)} {seeds}.{missing}'
+        f'seed{"s" * (len(report.seeds) > 1)} {seeds}{part}.{missing}'
     )
 
 

@@ -144,12 +144,33 @@ def test_overrides_are_read_as_mmengine_reads_them_and_add_up():
     }  # fmt: skip
 
 
+def test_dicts_among_overrides_are_dicts():
+    given = {
+        "custom_hooks=[dict(type='EMAHook')]": [dict(type='EMAHook')],
+        'h=[dict(type=EMAHook, begin=1), 3]': [dict(type='EMAHook', begin=1), 3],
+        "p=dict(type='A', b=-1.5, c=[1, (2, dict(d=None))], e=true)": dict(
+            type='A', b=-1.5, c=[1, (2, dict(d=None))], e=True),
+        'q={"type": "x", "n": {}}': dict(type='x', n={}),
+        'file=frozen/{fold}_{seed}.json': 'frozen/{fold}_{seed}.json',
+        'one={fold}.json': '{fold}.json',
+        'name=dict': 'dict',
+        "code=dict(a=__import__('os'))": "dict(a=__import__('os'))",  # a text, as for mmengine
+    }  # fmt: skip
+    for text, value in given.items():
+        args = parse(TrainArguments, ['c.py', '--cfg-options', text])
+        assert args.cfg_options == {text.split('=')[0]: value}, text
+
+
 def test_overrides_of_another_form_are_refused(capsys):
     for argv in (['a'], ['a=1', 'b'], []):
         message = refused(capsys, TrainArguments, 'c.py', '--cfg-options', *argv)
         wrong = argv[-1] if argv else 'nothing'
         assert f'--cfg-options: KEY=VALUE is needed, got {wrong}' in message
     assert 'Imbalanced' in refused(capsys, TrainArguments, 'c.py', '--cfg-options', 'a=[1,(2]')
+    text = 'a=dict(type=A, b=c())'  # mmengine never comes back from it
+    assert 'write a dict as KEY=dict(' in refused(
+        capsys, TrainArguments, 'c.py', '--cfg-options', text
+    )
 
 
 def test_testing():

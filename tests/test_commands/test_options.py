@@ -110,6 +110,34 @@ def test_accepted(cfg, key):
     check_options(cfg, {key: 2}, COMMAND)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.T_max': 2,
+         'param_scheduler._delete_': True},
+        {'train_cfg.max_iters': 6, 'train_cfg.type': 'IterBasedTrainLoop',
+         'train_cfg._delete_': True},
+        {'optim_wrapper.type': 'AmpOptimWrapper'},
+    ],
+)  # fmt: skip
+def test_entries_of_another_type_are_taken(cfg, options):
+    check_options(cfg, options, COMMAND)
+
+
+def test_entries_that_another_type_does_not_take_are_named(cfg):
+    options = {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.t_max': 2}
+    with pytest.raises(ValueError, match='CosineAnnealingLR has no .* did you mean T_max'):
+        check_options(cfg, options, COMMAND)
+    # mmengine would raise a TypeError of the constructor
+    message = (
+        r'param_scheduler\.type=CosineAnnealingLR: power of PolyLR would stay, and '
+        r'CosineAnnealingLR has no such entries\. Add param_scheduler\._delete_=True'
+    )
+    options = {'param_scheduler.type': 'CosineAnnealingLR', 'param_scheduler.T_max': 2}
+    with pytest.raises(ValueError, match=message):
+        check_options(cfg, options, COMMAND)
+
+
 def test_entries_of_sam2_are_those_that_the_model_takes():
     built = set(inspect.signature(build_sam2).parameters)
     assert _of_builder('FSSAM', 'sam2') == built - {'memory_attention'}

@@ -9,10 +9,13 @@ from mmfss.checkpoints.official import WEIGHTS
 from mmfss.commands import preparation
 from mmfss.commands.preparation import (
     check_start,
+    say_left_out,
+    set_guards,
     set_resume,
     warn_batch_size,
     warn_schedulers,
 )
+from mmfss.datasets.account import Account, Reason
 
 LOAD_FROM = 'work_dirs/first/fold2/epoch_12.pth'
 
@@ -85,9 +88,16 @@ def poly(end, **entries):
 WARM_UP = dict(type='LinearLR', by_epoch=False, end=20)
 
 
-def warned(capsys, schedulers, **loop):
-    warn_schedulers(Config(dict(train_cfg=loop, param_scheduler=schedulers)))
-    return capsys.readouterr().out
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(preparation, 'print_log', lambda text, *args, **kwargs: lines.append(text))
+    return lines
+
+
+def warned(log, schedulers, iterations=20, **loop):
+    warn_schedulers(Config(dict(train_cfg=loop, param_scheduler=schedulers)), iterations)
+    return '\n'.join(log)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +105,8 @@ def warned(capsys, schedulers, **loop):
     [
         ([WARM_UP, poly(5)], dict(max_epochs=5)),  # 20 iterations are not 20 epochs
         ([poly(5)], dict(type='IterBasedTrainLoop', max_iters=100)),
+        ([poly(100, by_epoch=False)], dict(max_epochs=5)),  # of 20 iterations
+        ([WARM_UP, poly(100, by_epoch=False, begin=20)], dict(max_epochs=5)),
         ([poly(100, by_epoch=False)], dict(type='IterBasedTrainLoop', max_iters=100)),
         ([poly(3), poly(5, begin=3)], dict(max_epochs=5)),
         ([poly(None)], dict(max_epochs=5)),
@@ -103,34 +115,107 @@ def warned(capsys, schedulers, **loop):
         (None, dict(max_epochs=5)),
     ],
 )
-def test_no_warning(schedulers, loop, capsys):
-    assert warned(capsys, schedulers, **loop) == ''
+def test_no_warning(schedulers, loop, log):
+    assert warned(log, schedulers, **loop) == ''
 
 
-def test_decay_beyond_the_end_is_named_with_its_index(capsys):
-    text = warned(capsys, [WARM_UP, poly(12)], max_epochs=5)
+def test_decay_beyond_the_end_is_named_with_its_index(log):
+    text = warned(log, [WARM_UP, poly(12)], max_epochs=5)
     assert 'PolyLR decays the learning rate until epoch 12, but training ends at epoch 5' in text
     assert 'set param_scheduler.1.end=5 too' in text
 
 
-def test_decay_that_ends_early_is_named(capsys):
-    text = warned(capsys, poly(5, type='CosineAnnealingLR'), max_epochs=12)
+def test_decay_that_ends_early_is_named(log):
+    text = warned(log, poly(5, type='CosineAnnealingLR'), max_epochs=12)
     assert 'until epoch 5; it stays at 0 for the rest, but training ends at epoch 12' in text
     assert 'set param_scheduler.end=12 too' in text
 
 
-def test_iterations_are_compared_with_iterations(capsys):
-    assert 'until iter 50; it' in warned(capsys, [poly(50, by_epoch=False)], max_iters=100)
+def test_iterations_are_compared_with_iterations(log):
+    assert 'until iter 50; it' in warned(log, [poly(50, by_epoch=False)], max_iters=100)
+
+
+def test_iterations_are_compared_with_epochs_by_their_length(log):
+    text = warned(log, poly(40, by_epoch=False), max_epochs=6)
+    assert 'until iter 40; it stays at 0 for the rest, but training ends at iter 120' in text
+    assert 'set param_scheduler.end=120 too' in text
+    text = warned(log, [poly(2)], max_iters=90)
+    assert 'until epoch 2; it stays at 0' in text and 'set param_scheduler.0.end=5 too' in text
+
+
+# ------------------------------------------------------------------------ what was left out
+def test_what_was_left_out_of_a_dataset_is_said(log, tmp_path):
+    account = Account()
+    account.add(Reason('box without an outline, left out'), 'oak', 'annotation 3', 'a.json')
+    account.write(tmp_path)
+    loader = dict(dataset=dict(benchmark=str(tmp_path), fold=0))
+    builtin = dict(dataset=dict(benchmark='pascal-5i', fold=0))
+    say_left_out([Config(dict(train_dataloader=loader, test_dataloader=builtin))] * 2)
+    (text,) = log
+    assert text.splitlines()[0] == f'left out of {tmp_path} when it was prepared:'
+    assert 'box without an outline' in text and text.endswith(f'all of it: {tmp_path}/left_out.csv')
+    (tmp_path / 'left_out.csv').write_text('a,b\n1,2\n')
+    say_left_out([Config(dict(train_dataloader=loader))])
+    assert 'is not known' in log[1] and 'must have the columns' in log[1]
+
+
+# ------------------------------------------------------------------------------- the work folder
+def work_folder(path, *names, noted=None):
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).touch()
+    if noted is not None:
+        (path / 'last_checkpoint').write_text(str(noted))
+    return path
+
+
+def resumed(path, **hooks):
+    cfg = Config(dict(work_dir=str(path), default_hooks=hooks))
+    set_resume(cfg, 'auto')
+    return cfg.load_from if cfg.resume else None
+
+
+def test_copied_or_moved_folder_goes_on_with_its_own_files(tmp_path):
+    old = work_folder(tmp_path / 'old', 'epoch_2.pth')
+    for noted in (old / 'epoch_2.pth', '/gone/run/epoch_2.pth', r'C:\run\epoch_2.pth',
+                  'work_dirs/run/epoch_2.pth\n'):  # fmt: skip
+        new = tmp_path / f'new{len(list(tmp_path.iterdir()))}'
+        work_folder(new, 'epoch_2.pth', 'epoch_3.pth', noted=noted)
+        assert resumed(new) == str(new / 'epoch_2.pth')
+
+
+def test_checkpoint_of_another_folder_is_not_taken(tmp_path):
+    old = work_folder(tmp_path / 'old', 'epoch_2.pth')
+    new = work_folder(tmp_path / 'new', 'best_mIoU_epoch_1.pth', noted=old / 'epoch_2.pth')
+    with pytest.raises(FileNotFoundError, match=r'last_checkpoint names .*old/epoch_2\.pth, but '
+                       r'.*new/epoch_2\.pth does not exist.* delete'):  # fmt: skip
+        resumed(new)
+    (new / 'epoch_1.pth').touch()
+    with pytest.raises(FileNotFoundError, match=r'give another one: --resume .*new/epoch_1\.pth'):
+        resumed(new)
+
+
+@pytest.mark.parametrize('noted', [None, ''])
+def test_folder_without_a_note_goes_on_with_the_last_number(tmp_path, noted):
+    run = work_folder(tmp_path / 'run', 'epoch_9.pth', 'epoch_10.pth', 'x.pth', noted=noted)
+    assert resumed(run) == str(run / 'epoch_10.pth')
+
+
+def test_checkpoints_that_are_kept_elsewhere_are_found(tmp_path):
+    run = work_folder(tmp_path / 'run', noted='/old/kept/run/epoch_2.pth')
+    kept = work_folder(tmp_path / 'kept/run', 'epoch_2.pth')
+    hook = dict(type='CheckpointHook', out_dir=str(tmp_path / 'kept'))
+    assert resumed(run, checkpoint=hook) == str(kept / 'epoch_2.pth')
+
+
+# ------------------------------------------------------------------------------- hooks
+@pytest.mark.parametrize('hooks', ["[dict(type='EMAHook')]", ['EMAHook'], dict(type='EMAHook')])
+def test_hooks_that_are_no_dicts_are_refused(hooks):
+    with pytest.raises(ValueError, match='custom_hooks must be a list of dicts'):
+        set_guards(Config(dict(custom_hooks=hooks)))
 
 
 # ------------------------------------------------------------------------------- batch size
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    monkeypatch.setattr(preparation, 'print_log', lambda text, *args, **kwargs: lines.append(text))
-    return lines
-
-
 def batch_warning(log, batch_size, world_size, accumulated=1, **scale):
     cfg = ConfigDict(
         train_dataloader=dict(batch_size=batch_size),

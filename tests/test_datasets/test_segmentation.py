@@ -41,7 +41,8 @@ def test_reads_the_coco_layout(voc, tmp_path):
     with pytest.raises(
         FileNotFoundError,
         match=r'seg_map_path directory not found: .*annotations/'
-        r'\{train2014,val2014\}/\*\.png\. Set data_root or data_prefix, or make the masks: '
+        r'\{train2014,val2014\}/\*\.png\. Set DATA_ROOT=FOLDER .*, or its data_prefix, or make '
+        r'the masks: '
         r'python tools/prepare\.py coco .*/coco$',
     ):
         CocoFewShot('val2014', str(root))
@@ -51,7 +52,7 @@ def test_directory_that_is_not_there(tmp_path):
     with pytest.raises(
         FileNotFoundError,
         match=r'dataset directory not found: .*none; expected '
-        r'there: JPEGImages/\*\.jpg, .*Set data_root',
+        r'there: JPEGImages/\*\.jpg, .*Set DATA_ROOT=FOLDER in the environment, or data_root of',
     ):
         PascalVOCFewShot(LIST, str(tmp_path / 'none'))
 

@@ -150,17 +150,6 @@ def test_absent_classes_that_are_watched_are_found_at_the_start():
         FoldGuardHook().before_run(make_runner(train=loop_on(role='base_train'), val=val))
 
 
-def test_weights_alone_cannot_be_resumed():
-    """A converted checkpoint has a record and weights, but no state of a training."""
-    checkpoint = dict(meta={})
-    FoldGuardHook().before_save_checkpoint(make_runner(train=loop_on()), checkpoint)
-    runner = make_runner(train=loop_on(), _resume=True, _load_from='converted.pth')
-    with pytest.raises(ValueError, match=r"lacks \['epoch', 'iter', 'optimizer'\].*load_from=PATH"):
-        FoldGuardHook().after_load_checkpoint(runner, checkpoint)
-    runner._resume = False
-    FoldGuardHook().after_load_checkpoint(runner, checkpoint)
-
-
 @pytest.mark.parametrize('depth', [18, 34])
 def test_size_of_a_backbone_is_part_of_its_arch(depth):
     encoder = dict(type='BackboneEncoder', backbone=dict(type='ResNet', depth=depth))

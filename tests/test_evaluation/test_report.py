@@ -46,6 +46,15 @@ def full(**options):
     return Report(HEADER, {'best': 'fold{fold}/best.pth'}, [1], [0, 1], [0, 1], runs)
 
 
+@pytest.mark.parametrize('in_all, said', [(4, 'seeds 0, 1, 2 of 4 folds.'), (2, 'seeds 0, 1.')])
+def test_a_table_of_some_folds_says_of_how_many(in_all, said):
+    report = full()
+    report.header = dict(HEADER, folds_in_all=in_all)
+    for form in (text(report), markdown(report)):
+        assert form.splitlines()[0].endswith(said) and 'folds_in_all' not in form
+    assert report.to_dict()['folds_in_all'] == in_all
+
+
 def test_figures_of_a_row():
     report = full()
     row = report.to_dict()['rows'][0]
