@@ -23,6 +23,7 @@ from mmfss.apis.prediction import Prediction, check_threshold
 from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
 from mmfss.arguments import integer, optional
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -65,6 +66,10 @@ class FewShotInferencer:
             says. A model that is built has a ``feature_cache`` of its own.
         method: name of a method, in the place of the config: 'prototype', see ``METHOD`` in the
             README.
+        grey_values: what black and white stand for in photos of more than 8 bits per channel,
+            supports included: ``dict(bit_depth=12)``, ``dict(percentiles=(1, 99))`` or
+            ``dict(limits=(0, 3000))``; see :class:`mmfss.datasets.grey_values.GreyValues`. None:
+            the whole range of 16 bits.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -82,9 +87,11 @@ class FewShotInferencer:
         pairs: int | None = None,
         feature_cache: str | os.PathLike | None = None,
         method: str | None = None,
+        grey_values: GreyValues | Mapping[str, Any] | None = None,
     ) -> None:
         self.batch_size = integer('batch_size', batch_size, 1)
         self.pairs = optional('pairs', pairs)
+        self.grey_values = GreyValues.of(grey_values)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
         if method is not None and isinstance(config, (Config, FewShotModel)):
@@ -179,7 +186,8 @@ class FewShotInferencer:
         negatives: Mapping[str, Sequence[Any]] | None,
     ) -> SupportSet:
         if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size, self.resize, negatives)
+            how = self.image_size, self.resize, negatives, self.grey_values
+            support = SupportSet.build(support, *how)
         elif negatives is not None:
             raise ValueError(
                 'negatives are given with a SupportSet, which has its own; give them to '
@@ -255,7 +263,8 @@ class FewShotInferencer:
         if isinstance(inputs, (str, os.PathLike)) and Path(inputs).is_dir():
             return self._stream(files_below(inputs))
         if isinstance(inputs, (str, os.PathLike, np.ndarray, Image.Image)):
-            return self.predict([as_bgr(inputs, 'image')], [_source(inputs, 'image')])[0]
+            pixels = as_bgr(inputs, 'image', self.grey_values)
+            return self.predict([pixels], [_source(inputs, 'image')])[0]
         if isinstance(inputs, (list, tuple)):
             return list(self._stream(inputs))
         if isinstance(inputs, Iterable):
@@ -290,7 +299,7 @@ class FewShotInferencer:
 
     def _stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
         """In batches; one that cannot be read is an error after the results of those before it."""
-        for batch in read_ahead(_read, enumerate(images), self.batch_size):
+        for batch in read_ahead(self._read, enumerate(images), self.batch_size):
             good = [one.result() for one in takewhile(_is_whole, batch)]
             number = len(good)
             if good:
@@ -298,6 +307,12 @@ class FewShotInferencer:
             del good  # as many images are read now
             if number < len(batch):
                 batch[number].result()
+
+    def _read(self, numbered: tuple[int, ImageInput]) -> tuple[np.ndarray, str]:
+        """An image uint8 (H, W, 3) BGR, and what it is called."""
+        number, image = numbered
+        name = f'image {number}'
+        return as_bgr(image, name, self.grey_values), _source(image, name)
 
     # ------------------------------------------------------------------ the model
 
@@ -317,13 +332,6 @@ class FewShotInferencer:
         """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
         with self._context():
             return self.model.encode_image(as_input(image, self._device))
-
-
-def _read(numbered: tuple[int, ImageInput]) -> tuple[np.ndarray, str]:
-    """An image uint8 (H, W, 3) BGR, and what it is called."""
-    number, image = numbered
-    name = f'image {number}'
-    return as_bgr(image, name), _source(image, name)
 
 
 def _source(image: ImageInput, name: str) -> str:

@@ -102,7 +102,7 @@ def read_support(
 
     Args:
         path: The folder, or a file of ``save_support``.
-        inferencer: For whose model it is; not changed.
+        inferencer: For whose model it is, and how it reads photos; not changed.
         checkpoint: Whose prompt encoder and mask decoder turn prompts into masks; see
             :class:`mmfss.apis.prompts.Proposer`.
         reading: How a folder is read.
@@ -133,7 +133,14 @@ def read_support(
         return Proposer(inferencer, checkpoint)
 
     annotated = (
-        AnnotatedSupports(source, reading.exif, reading.units, account, proposer)
+        AnnotatedSupports(
+            source,
+            reading.exif,
+            reading.units,
+            account,
+            proposer,
+            lambda photo: as_bgr(photo, None, inferencer.grey_values),
+        )
         if source.labels
         else None
     )
@@ -144,7 +151,7 @@ def read_support(
         image = source.images / sample.image
         file = next(iter(sample.masks.values()), None)
         if negative and file is None:
-            pixels = as_bgr(image)
+            pixels = as_bgr(image, None, inferencer.grey_values)
             if image.suffix.lower() == '.png' and set(np.unique(pixels)) <= {0, 1, UNKNOWN}:
                 raise ValueError(
                     f'{image} looks like a mask, and there is no image of its name beside it; add '
@@ -155,7 +162,8 @@ def read_support(
             prompt = read_prompt(file)
             made = proposer()
             try:
-                masks = {sample.class_id: made.propose(as_bgr(image), prompt)}
+                pixels = as_bgr(image, None, inferencer.grey_values)
+                masks = {sample.class_id: made.propose(pixels, prompt)}
             except ValueError as error:
                 raise ValueError(f'prompt {file} of {image}: {error}') from error
             prompted.append(str(image))
@@ -174,11 +182,12 @@ def read_support(
             account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
             given, size, resize = (image, mask), inferencer.image_size, inferencer.resize
+            how = size, str(image), resize, inferencer.grey_values
             if negative:
                 item = given if mask is not None else image
-                negatives[class_id].append(make_negative(item, size, str(image), resize))
+                negatives[class_id].append(make_negative(item, *how))
             else:
-                shots[class_id].append(make_shot(given, size, str(image), resize))
+                shots[class_id].append(make_shot(given, *how))
     for line in (*source.remarks, *account.table()):
         print_log(f'{path}: {line}', 'current', logging.WARNING)
     empty = [name for c, name in enumerate(names, 1) if c not in shots]

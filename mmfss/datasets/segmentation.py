@@ -230,6 +230,10 @@ class PreparedDataset(BaseSegDataset):
     from it. Classes and palette come from its ``dataset.json``. Where ``upright`` is True, masks
     are of photos turned as their EXIF tag says, and ``EpisodicDataset`` turns them.
 
+    Attributes:
+        grey_values: How its photos of more than 8 bits are read, see
+            :meth:`mmfss.datasets.grey_values.GreyValues.of`.
+
     Args:
         data_root: The prepared folder.
         split: Name of a list in ``splits/``, or several, of which the first that is there is
@@ -265,6 +269,7 @@ class PreparedDataset(BaseSegDataset):
             )
         self.kind = content['kind']
         self.upright = content.get('upright') is True
+        self.grey_values = content.get('source', {}).get('grey_values')
         self._expected = int(content['splits'][found[0]])
         classes = ('background', *Benchmark.from_dict(content['benchmark']).classes)
         super().__init__(

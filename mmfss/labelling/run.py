@@ -30,6 +30,7 @@ from tqdm import tqdm
 from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.prediction import Prediction
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.labelling.folder import RECORDS
 from mmfss.labelling.plan import Plan, check_name, prepare
@@ -109,7 +110,11 @@ def label_folder(
         seconds = time.monotonic() - start
         processes.first(
             lambda: write_tables(
-                folder, plan.sources, inferencer.classes, Records(folder / RECORDS)
+                folder,
+                plan.sources,
+                inferencer.classes,
+                Records(folder / RECORDS),
+                inferencer.grey_values.record(),
             )
         )
     total = sum((Counter(count) for count in counts), Counter())
@@ -139,7 +144,9 @@ def _work(
         RecordWriter(out / RECORDS, plan.run, processes.rank) as writer,
         tqdm(None, title, len(share), unit='image', disable=processes.rank > 0) as bar,
     ):
-        for batch in read_ahead(partial(_read, plan.sources.root), share, inferencer.batch_size):
+        for batch in read_ahead(
+            partial(_read, plan.sources.root, inferencer.grey_values), share, inferencer.batch_size
+        ):
             for record in _records_of(inferencer, [one.result() for one in batch], out, overlays):
                 writer.add(record)
                 counts['labelled' if record['ok'] else 'failed'] += 1
@@ -149,12 +156,12 @@ def _work(
     return counts
 
 
-def _read(root: Path, name: str) -> _Loaded:
+def _read(root: Path, grey_values: GreyValues, name: str) -> _Loaded:
     path = root / name
     stat = image_state(path)
     try:
         check_name(name)
-        return _Loaded(name, as_bgr(path), stat)
+        return _Loaded(name, as_bgr(path, None, grey_values), stat)
     except _MEMORY:
         return _Loaded(name, None, stat, f'image {path} does not fit into memory; make it smaller')
     except Exception as error:  # decoders of broken files raise what they like

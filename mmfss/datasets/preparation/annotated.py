@@ -52,6 +52,7 @@ class Seen:
         overlap: Whether its classes overlap.
         fits: Its annotations, compared.
         outlined: Whether there are polygons among them.
+        lost: What is lost of the grey values or bands of the photo.
     """
 
     photo: Photo
@@ -59,6 +60,7 @@ class Seen:
     overlap: bool = False
     fits: Fits = field(default_factory=Fits)
     outlined: bool = False
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from mmfss.datasets.account import FILE, Account, Reason
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.preparation.annotated import Terms, settle
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
 from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
@@ -107,6 +108,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='of COCO, VIA or CVAT, if not found in SRC',
     )
+    parser.add_argument(
+        '--bit-depth',
+        type=int,
+        metavar='N',
+        help='values of photos of more than 8 bits are 0..2^N - 1 (default: what the file states, '
+        '16 bits mostly); kept in dataset.json, for training and test',
+    )
+    parser.add_argument(
+        '--percentiles',
+        type=float,
+        nargs=2,
+        metavar=('LOW', 'HIGH'),
+        help='or black and white are these percentiles of each photo, e.g. 1 99',
+    )
+    parser.add_argument(
+        '--value-range',
+        type=float,
+        nargs=2,
+        metavar=('LOW', 'HIGH'),
+        help='or these values, in all photos; floats and 32-bit integers need one of the three',
+    )
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -118,6 +140,7 @@ def prepare(args: argparse.Namespace) -> str:
             fit; of those, all are named.
     """
     _check_options(args)
+    grey_values = GreyValues(args.bit_depth, args.percentiles, args.value_range).record()
     source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
     benchmark, account = _benchmark(args, source), source.account
     terms = Terms(source.classes, source.labels, args.exif, args.units)
@@ -128,6 +151,7 @@ def prepare(args: argparse.Namespace) -> str:
         args.object_value,
         meaning=source.meaning,
         blank=source.blank,
+        grey_values=grey_values,
     )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
     samples: Sequence = source.samples
@@ -175,6 +199,8 @@ def prepare(args: argparse.Namespace) -> str:
         test_fraction=args.test_fraction,
         seed=args.seed,
     )
+    if grey_values is not None:
+        made_from['grey_values'] = grey_values
     images = source.images
     write_description(args.out, benchmark, rules.kind, images, entries, made_from, upright=True)
     head = (
@@ -185,7 +211,14 @@ def prepare(args: argparse.Namespace) -> str:
     if account:
         table = (f'    {line}' for line in account.table())
         lines += [f'  left out, or read otherwise (each in {args.out / FILE}):', *table]
-    return '\n'.join(lines)
+    return '\n'.join(lines + _lost_values(checked))
+
+
+def _lost_values(checked: Sequence) -> list[str]:
+    """What photos of more than 8 bits lose, if any does."""
+    lost = [text for found in checked for text in found.lost]
+    also = f' (and so are {len(lost) - 1} images more)' if len(lost) > 1 else ''
+    return [f'  warning: {text}{also}' for text in lost[:1]]
 
 
 def _note_areas(

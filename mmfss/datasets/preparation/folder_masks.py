@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmfss.datasets.account import Account
 from mmfss.datasets.class_index import class_areas
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import read_image, save_png
 from mmfss.datasets.preparation.annotated import (
     Marked,
@@ -48,6 +51,7 @@ class Rules:
         kind: 'label_maps' or 'class_masks'.
         meaning: Of masks of class values.
         blank: Masks without an object are right.
+        grey_values: How photos of more than 8 bits are to be read, see :meth:`.GreyValues.of`.
     """
 
     images: Path
@@ -57,6 +61,7 @@ class Rules:
     kind: str = 'label_maps'
     meaning: Meaning | None = None
     blank: bool = False
+    grey_values: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,13 @@ class Found:
         masks: Of mask files.
         overlap: Whether classes overlap.
         account: What is to be said of it.
+        lost: What is lost of the grey values or bands of the photo.
     """
 
     masks: tuple[MaskContent, ...] = ()
     overlap: bool = False
     account: Account = field(default_factory=Account)
+    lost: tuple[str, ...] = ()
 
 
 def inspect(sample: Sample, rules: Rules) -> Done:
@@ -86,9 +93,14 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     """
     image = rules.images / sample.image
     photo = read_frame(image)  # its message is the better one where this is no image at all
-    read_image(image)  # to its end: a photo that is cut off would end a test half-way
-    if not sample.masks:
-        return Done(result=look(sample, photo, rules.terms))
+    lost: list[str] = []
+    # to its end: a photo that is cut off would end a test half-way
+    read_image(image, grey_values=GreyValues(**(rules.grey_values or {}), say=lost.append))
+    found = _inspect(sample, photo, rules) if sample.masks else look(sample, photo, rules.terms)
+    return Done(result=replace(found, lost=tuple(lost)))
+
+
+def _inspect(sample: Sample, photo: Photo, rules: Rules) -> Found:
     account, found = Account(), []
     covered, overlap = np.zeros((), bool), False
     for class_id, file in sample.masks.items():
@@ -100,7 +112,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
             inside = object_in(values, rules.object_value)
             overlap |= bool((covered & inside).any())
             covered = covered | inside
-    return Done(result=Found(tuple(found), overlap, account))
+    return Found(tuple(found), overlap, account)
 
 
 def _check_two(mask: MaskContent, rules: Rules) -> None:
