@@ -164,6 +164,15 @@ def test_a_class_of_the_name_of_a_split(tmp_path):
     assert 'rename a folder that is a class (e.g. train to train_object)' in said
 
 
+def test_unmarked_photos_beside_classes(tmp_path, capsys):
+    """What is to be labelled, in a folder of its own."""
+    src = tmp_path / 'src'
+    by_class(src)
+    picture(src / 'test/new.jpg', SHAPE)
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert 'ant 4, bee 4, cat 4' in said and '1 other files left out: test/new.jpg' in said
+
+
 def test_masks_may_be_a_class(tmp_path, capsys):
     """Of what people wear."""
     src = tmp_path / 'src'

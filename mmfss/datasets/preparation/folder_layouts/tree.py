@@ -193,13 +193,15 @@ class Tree:
         return [i for i in self.items if i.folders in tops and i.path.name.casefold() in wanted]
 
     def check_no_split_beside_classes(self) -> None:
-        """ValueError where folders with the names of splits stand beside others that hold images:
-        are they classes?"""
+        """ValueError where folders with the names of splits, and marks in them, stand beside others
+        that hold images: are they classes?"""
         filled = {p for i in self.items if i.suffix in IMAGES for p in i.path.parents}
+        marks = ('.json', *(suffix for suffix in MASKS if suffix not in PHOTOS))
+        marked = {p for i in self.items if i.suffix in marks for p in i.path.parents}
         for folder, names in self.inside.items():
             full = [name for name in names if folder / name in filled]
-            splits = [name for name in full if split_of(name)]
-            others = [name for name in full if name not in splits and not _meaning(name)[1]]
+            splits = [name for name in full if split_of(name) and folder / name in marked]
+            others = [name for name in full if not any(_meaning(name))]
             others = [name for name in others if name.casefold() != 'not']
             if splits and others:
                 raise ValueError(
