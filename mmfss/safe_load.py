@@ -34,7 +34,8 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, no PyTorch file, or asks for anything not allowed.
+        ValueError: the file is damaged (its checksums are compared), no PyTorch file, or asks for
+            anything not allowed.
     """
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
@@ -44,16 +45,27 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
             'saved or that was downloaded. Remedy: correct the path.'
         )
     with _translated(path), _allowed_globals():
-        _refuse_torchscript(path)
+        _check_archive(path)
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def _refuse_torchscript(path: str) -> None:
-    """torch < 2.6 hands such an archive to ``torch.jit.load`` whatever ``weights_only`` says."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                raise pickle.UnpicklingError('a TorchScript program, not weights')
+def _check_archive(path: str) -> None:
+    """Compare all of an archive with its checksums, which ``torch.load`` leaves out: a bit that
+    fell over would be another weight. Files of the format before torch 1.6 have none.
+
+    torch < 2.6 hands a TorchScript archive to ``torch.jit.load`` whatever ``weights_only`` says.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+            raise pickle.UnpicklingError('a TorchScript program, not weights')
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(
+            f'{damaged} in it does not fit its checksum (or it was saved without, after '
+            'torch.serialization.set_crc32_options(False): save it again with them)'
+        )
 
 
 def made_safe(loader: Callable[..., Any]) -> Callable[..., Any]:

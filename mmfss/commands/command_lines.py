@@ -448,6 +448,7 @@ class WebuiArguments(PhotoArguments):
         device: E.g. cuda:1 (default: the first GPU, else 'cpu').
         host: Address to listen on, by default this machine only.
         port: 0: any free one.
+        allowed_host: A further host name that the page answers to, e.g. that of a server before it.
         max_upload_mb: Of a file.
         max_pixels: Width x height of an image.
     """
@@ -460,6 +461,9 @@ class WebuiArguments(PhotoArguments):
     device: Annotated[str | None, _unset('DEVICE')] = None
     host: str = '127.0.0.1'
     port: int = 7860
+    allowed_host: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar='NAME', help_behavior_hint='')
+    ] = ()
     max_upload_mb: int = Limits.max_upload_mb
     max_pixels: int = Limits.max_pixels
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
 from mmfss.webui.limits import Limits
+from mmfss.webui.uploads import page_folder
 from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 if TYPE_CHECKING:
     from mmfss.webui.page import Page
 
 _LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
+_ANYWHERE = ('0.0.0.0', '::')  # all addresses of this machine
 MAX_SESSIONS = 64
 """Visitors whose data is kept; the one who was idle longest goes first."""
 
@@ -51,20 +52,33 @@ def make_page(
     require_gradio()
     # Gradio reads both when it is imported or a component is made
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    root = root.resolve()
     os.environ['GRADIO_TEMP_DIR'] = str(root / 'gradio')
     from mmfss.webui.page import Page
 
     return Page(worker, limits, root, models)
 
 
-def launch(page: Page, host: str, port: int, block: bool = True) -> str:
+def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: bool = True) -> str:
     """Serve the page; returns its address, unless it blocks until interrupted.
+
+    Args:
+        page: of :func:`make_page`.
+        host, port: to listen on.
+        names: further host names that it answers to, see :class:`mmfss.webui.guard.Guard`.
+        block: until interrupted.
 
     Raises:
         ValueError: See :func:`free_port`.
     """
+    from starlette.middleware import Middleware
+
+    from mmfss.webui.guard import Guard
     from mmfss.webui.layout import CSS, theme
 
+    everywhere = host in _ANYWHERE
+    hosts = (host, *_LOOPBACKS, *([socket.gethostname(), socket.getfqdn()] if everywhere else ()))
+    guard = Middleware(Guard, hosts=hosts, numbers=everywhere, outer=names, root=page.root)
     options: dict[str, Any] = dict(
         server_name=host,
         server_port=free_port(host, port),
@@ -81,6 +95,7 @@ def launch(page: Page, host: str, port: int, block: bool = True) -> str:
         theme=theme(),
         css=CSS,
         quiet=True,
+        app_kwargs=dict(middleware=[guard]),
     )
     page.blocks.queue(default_concurrency_limit=16)
     _, url, _ = page.blocks.launch(prevent_thread_lock=True, **options)
@@ -151,8 +166,8 @@ def _serve(args: WebuiArguments) -> None:
     choice = ModelChoice(args.config, args.weights, args.method)
     worker = ModelWorker.load(choice, args.device, args.prompt_weights)
     models = Models(worker, methods_at_hand(), args.device)
-    with tempfile.TemporaryDirectory(prefix='mmfss_webui_', ignore_cleanup_errors=True) as root:
-        page = make_page(worker, limits, Path(root), models)
+    with page_folder() as root:
+        page = make_page(worker, limits, root, models)
         if args.host not in _LOOPBACKS:
             print(
                 f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
@@ -160,6 +175,6 @@ def _serve(args: WebuiArguments) -> None:
                 file=sys.stderr,
             )
         try:
-            launch(page, args.host, args.port)
+            launch(page, args.host, args.port, args.allowed_host)
         finally:
             models.close()  # nothing writes any more

@@ -3,12 +3,14 @@ folder that goes with the session."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import unicodedata
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +30,7 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')
 """Pillow's names; MPO comes with JPEG. Others stay closed: some of
 them start programs, as PostScript does."""
 MAX_NAME_BYTES = 120
+_PAGE, _LOCK = 'mmfss_webui_', '.lock'
 _WINDOWS_DEVICES = {'con', 'prn', 'aux', 'nul'} | {
     f'{port}{i}' for port in ('com', 'lpt') for i in range(1, 10)
 }
@@ -129,6 +132,33 @@ def read_upload(
 
 def _renamed(say: Callable[[str], object], path: str, name: str, text: str) -> None:
     say(text.replace(path, name))
+
+
+@contextmanager
+def page_folder(within: Path | None = None) -> Iterator[Path]:
+    """A folder for the files of a page's visitors, which goes with the page. Those of pages that
+    were killed are removed before: a lock, which ends with its process, tells them.
+
+    Args:
+        within: default: the system's folder for temporary files.
+    """
+    place = Path(within or tempfile.gettempdir()).resolve()
+    for old in place.glob(f'{_PAGE}*'):
+        with suppress(OSError):  # gone already, or not ours to look into
+            mine = old.stat(follow_symlinks=False).st_uid == os.getuid() and old.is_dir()
+            if mine and not old.is_symlink():
+                with open(old / _LOCK, 'r+') as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(old, ignore_errors=True)
+    # locked under another name, so that no page that starts now takes it for a left one
+    made = Path(tempfile.mkdtemp(prefix=f'.{_PAGE}', dir=place))
+    with open(made / _LOCK, 'w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        made = made.rename(made.with_name(made.name[1:]))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 class VisitorFolder:

@@ -65,6 +65,9 @@ def test_episode_and_its_comparison(run, tmp_path, capsys):
             'prototypes, keys', 'prompts', 'refinement', 'attention', 'decoder',
             'resize + metric'} <= set(stages)  # fmt: skip
     assert stages['SAM 2 encoder']['flops'] > stages['read + resize']['flops'] == 0
+    assert (
+        0 < stages['read + resize']['held']['tensors'] < stages['SAM 2 encoder']['held']['tensors']
+    )
     assert results['parameters']['prior encoder']['trainable'] == 0
     assert results['parameters']['all']['all'] > results['parameters']['all']['trainable'] > 0
     assert results['equal']['episodes'] == 1 and results['equal']['pixels'] == 4800

@@ -10,10 +10,13 @@ import torch
 from benchmarks import report
 from benchmarks.evaluation import extrapolated, per_episode
 from benchmarks.fold import episode_seconds, of_fold
+from benchmarks.memory import held_by_stage
 from benchmarks.running import Outcome, compare
 from benchmarks.stages import Stages, code_of, flop_counter
 from benchmarks.subject import Subject, checked_device
 from benchmarks.timing import interleaved, matmul_peak, parameters, summary
+
+MIB = 2**20
 
 
 class Work:
@@ -68,6 +71,39 @@ def test_stages_are_told_where_they_begin_and_end():
     with stages:
         work.outer()
     assert seen == ['+outer', '+inner of outer', '-inner of outer', '-outer']
+
+
+class Hoard:
+    """Functions that hold tensors and arrays for a while."""
+
+    def inner(self):
+        return torch.zeros(2 * MIB, dtype=torch.uint8)[0].item()
+
+    def outer(self):
+        kept = torch.zeros(5 * MIB, dtype=torch.uint8)
+        torch.ones(MIB, dtype=torch.uint8)
+        self.inner()
+        np.zeros(3 * MIB, np.uint8)
+        return kept[0].item()
+
+    def after(self):
+        return torch.zeros(MIB, dtype=torch.uint8), np.zeros(MIB, np.uint8)
+
+
+def test_what_stages_hold_at_most():
+    hoard = Hoard()
+    names = {code_of(getattr(Hoard, name)): name for name in ('inner', 'outer', 'after')}
+
+    def run(stages):
+        with stages:
+            hoard.outer()
+            hoard.after()
+
+    held = held_by_stage(names, run)
+    tensors = {name: entry['tensors'] / MIB for name, entry in held.items()}
+    arrays = {name: entry['arrays'] / MIB for name, entry in held.items()}
+    assert tensors == pytest.approx(dict(inner=7, outer=6, after=1), abs=0.1)
+    assert arrays == pytest.approx(dict(inner=0, outer=3, after=1), abs=0.3)
 
 
 def test_operations_of_attention_are_counted_on_the_cpu():

@@ -153,10 +153,12 @@ class Visitor:
     def links(self) -> dict[str, bytes]:
         """What can be downloaded: name -> content."""
         self.until(lambda: len(self.all('#files a[href]')) == 3)
+        cookie = '; '.join(f'{one["name"]}={one["value"]}' for one in self.driver.get_cookies())
         found = {}
         for link in self.all('#files a[href]'):
             address = link.get_attribute('href')
-            with urllib.request.urlopen(address) as answer:
+            request = urllib.request.Request(address, headers={'Cookie': cookie})
+            with urllib.request.urlopen(request) as answer:
                 found[address.rsplit('/', 1)[-1]] = answer.read()
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_port_that_is_taken_and_other_hosts(page, worker, tmp_path, monkeypatc
 def test_a_signal_ends_the_page_and_its_files(name, worker, tmp_path, monkeypatch):
     pytest.importorskip('gradio')
     monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
-    monkeypatch.setattr(cli.tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', '')
     seen = []

@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure.
 
     Returns:
-        ``machine``, ``parameters``, ``seconds`` of the interleaved jobs, ``stages`` (seconds and
-        ``flops`` of each), ``ratios``, ``images_per_second``, ``peak_bytes`` of this process after
-        ours, and ``equal`` to the baseline.
+        ``machine``, ``parameters``, ``seconds`` of the interleaved jobs, ``stages`` (of each
+        seconds, ``flops`` and the bytes ``held``, see :func:`benchmarks.memory.held_by_stage`),
+        ``ratios``, ``images_per_second``, ``peak_bytes`` of this process after ours, and ``equal``
+        to the baseline.
     """
     at_least(args, 1, 'shots')
     subject = subject_of(args)
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seconds = interleaved(jobs, repeats, clock_of(subject.target))
         shares = [staged.run(1).stages for _ in range(repeats)]
         flops = whole.flops()
+        held = whole.held()
     times = {name: entry['median'] for name, entry in seconds.items()}
     encoding = set(ENCODERS.values())
     results: dict[str, Any] = dict(
@@ -73,7 +75,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seconds=seconds,
         stages={
             name: dict(
-                seconds=summary([s.get(name, 0.0) for s in shares]), flops=flops.get(name, 0)
+                seconds=summary([s.get(name, 0.0) for s in shares]),
+                flops=flops.get(name, 0),
+                held=held.get(name, dict(tensors=0, arrays=0)),
             )
             for name in shares[0]
         },
@@ -141,10 +145,14 @@ def tables(results: dict[str, Any]) -> list[str]:
         spent, flops = entry['seconds']['median'], entry['flops']
         speed = f'{100 * flops / spent / peak:.0f} %' if flops and spent else None
         share = f'{100 * spent / whole:.1f} %'
-        staged.append([name, *spread(entry['seconds'], 1000), share, flops / 1e9, speed])
+        held = [f'{entry["held"][kind] / 2**20:.1f}' for kind in ('tensors', 'arrays')]
+        staged.append([name, *spread(entry['seconds'], 1000), share, flops / 1e9, speed, *held])
     return [
         table(['job, interleaved', *SECONDS], rows),
-        table(['stage', *SECONDS, 'share', 'GFLOP', 'of matmul peak'], staged),
+        table(
+            ['stage', *SECONDS, 'share', 'GFLOP', 'of matmul peak', 'tensors MiB', 'arrays MiB'],
+            staged,
+        ),
         table(['ratio of medians', ''], [[k, v] for k, v in results['ratios'].items()]),
         f'{results["images"]} images, {results["images_per_second"]:.2f} images/s; peak memory of '
         f'the process {mib(results["peak_bytes"])}',

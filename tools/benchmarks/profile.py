@@ -6,16 +6,15 @@ import argparse
 from collections import defaultdict
 from typing import Any
 
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.pictures import FoldSpec, episodes_of
 from benchmarks.report import table
 from benchmarks.running import Episodes
-from benchmarks.stages import OTHER, Stages, rules_of
+from benchmarks.stages import MARK, OTHER, Stages, marks, rules_of
 from benchmarks.subject import at_least, folder, subject_of
 
 HELP = 'the heaviest operators of each stage of an episode'
-_MARK = 'stage: '
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,17 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def profiled(runner: Episodes) -> dict[str, dict[str, float]]:
     """Stage -> operator -> seconds of its own, of one episode; on a GPU those of its kernels."""
-    marks: list[record_function] = []
-
-    def enter(name: str) -> None:
-        marks.append(record_function(_MARK + name))
-        marks[-1].__enter__()
-
-    def leave(name: str) -> None:
-        marks.pop().__exit__(None, None, None)
-
     rules = rules_of(runner.model, runner.dataset)
-    runner.stages = Stages(rules, runner.clock, enter, leave)
+    runner.stages = Stages(rules, runner.clock, *marks())
     cuda = runner.subject.target.type == 'cuda'
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
     with profile(activities=activities) as profiler:
@@ -74,12 +64,12 @@ def profiled(runner: Episodes) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for event in profiler.events():
         spent = event.self_device_time_total if cuda else event.self_cpu_time_total
-        name = 'outside torch' if event.name.startswith(_MARK) else event.name
+        name = 'outside torch' if event.name.startswith(MARK) else event.name
         stage = event
-        while stage is not None and not stage.name.startswith(_MARK):
+        while stage is not None and not stage.name.startswith(MARK):
             stage = stage.cpu_parent
         if spent > 0:
-            out[OTHER if stage is None else stage.name.removeprefix(_MARK)][name] += spent / 1e6
+            out[OTHER if stage is None else stage.name.removeprefix(MARK)][name] += spent / 1e6
     return out
 
 

@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
+from benchmarks.memory import held_by_stage
 from benchmarks.stages import Stages, flop_counter, rules_of
 from benchmarks.subject import Subject
 from benchmarks.timing import clock_of, note
@@ -119,12 +120,19 @@ class Episodes:
         """Operations (a multiplication and an addition are two) of the first episode, by stage;
         matrix products, convolutions and attention are counted."""
         counter = flop_counter()
-        runner = Episodes(self.model, self.dataset, self.subject)
-        runner.stages = Stages(
-            rules_of(self.model, self.dataset), lambda: float(counter.get_total_flops())
-        )
+        rules = rules_of(self.model, self.dataset)
         with counter:
-            return runner.run(1).stages
+            return self._first(Stages(rules, lambda: float(counter.get_total_flops()))).stages
+
+    def held(self) -> dict[str, dict[str, int]]:
+        """Bytes of the first episode by stage: see :func:`benchmarks.memory.held_by_stage`."""
+        rules = rules_of(self.model, self.dataset)
+        return held_by_stage(rules, self._first, self.subject.target.type == 'cuda')
+
+    def _first(self, stages: Stages) -> Outcome:
+        runner = Episodes(self.model, self.dataset, self.subject)
+        runner.stages = stages
+        return runner.run(1)
 
 
 def tolerance_of(subject: Subject) -> float:

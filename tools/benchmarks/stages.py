@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
+from torch.profiler import record_function
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
@@ -31,6 +32,8 @@ from mmfss.methods.sam2_memory import SAM2Memory
 Rule = str | Mapping[str, str]
 """Name of a stage; or, for what runs in several, names by the stage around it ('' for others)."""
 OTHER = 'other'
+MARK = 'stage: '
+"""Before the stage's name in a trace."""
 READ, SAM2, PRIOR = 'read + resize', 'SAM 2 encoder', 'prior encoder'
 KEPT = 'feature cache'
 FINGERPRINT = 'fingerprint of the encoders'
@@ -116,6 +119,21 @@ def flop_counter() -> FlopCounterMode:
 
     name = '_scaled_dot_product_flash_attention_for_cpu'
     return FlopCounterMode(display=False, custom_mapping={getattr(torch.ops.aten, name): attention})
+
+
+def marks() -> tuple[Callable[[str], Any], Callable[[str], Any]]:
+    """``enter`` and ``leave`` of :class:`Stages` that show stages to :mod:`torch.profiler`, as
+    spans of the name ``MARK + stage``."""
+    spans: list[record_function] = []
+
+    def enter(name: str) -> None:
+        spans.append(record_function(MARK + name))
+        spans[-1].__enter__()
+
+    def leave(name: str) -> None:
+        spans.pop().__exit__(None, None, None)
+
+    return enter, leave
 
 
 class Stages:

@@ -1,0 +1,190 @@
+"""Foreign names, foreign pages, files of others: what the page refuses, over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+
+from mmfss.commands import webui as cli
+from mmfss.webui.limits import Limits
+from mmfss.webui.uploads import page_folder
+
+pytest.importorskip('gradio')
+TEXT = b'a visitor wrote this'
+
+
+@pytest.fixture(scope='module')
+def serve(tiny_model, tmp_path_factory):
+    """Starts pages: ``serve(*names)`` gives the port and the folder of their files."""
+    from webui_steps import BoxProposer
+
+    from mmfss.apis import FewShotInferencer
+    from mmfss.webui.worker import ModelWorker
+
+    worker = ModelWorker(FewShotInferencer(tiny_model, threshold=0.3), BoxProposer())
+    pages = []
+
+    def start(*names: str):
+        root = tmp_path_factory.mktemp('page')
+        pages.append(cli.make_page(worker, Limits(), root))
+        address = cli.launch(pages[-1], '127.0.0.1', 0, names, block=False)
+        return urlsplit(address).port, root
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GRADIO_TEMP_DIR', '')
+        patch.setenv('GRADIO_ANALYTICS_ENABLED', 'False')
+        yield start
+    for page in pages:
+        page.blocks.close(verbose=False)
+    worker.close()
+
+
+@pytest.fixture(scope='module')
+def port(serve):
+    return serve()[0]
+
+
+def ask(port, path='/', method='GET', body=None, host=None, **headers):
+    """(status, text, cookie) of a request."""
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+    sent = {name.replace('_', '-'): value for name, value in headers.items()}
+    if host is not None:
+        sent['Host'] = host
+    connection.request(method, path, body, sent)
+    answer = connection.getresponse()
+    text = answer.read().decode('utf-8', 'replace')
+    cookie = (answer.getheader('set-cookie') or '').partition(';')[0]
+    connection.close()
+    return answer.status, text, cookie
+
+
+def post(port, name, data, **headers):
+    body = json.dumps(dict(data=data))
+    return ask(
+        port, f'/gradio_api/call/{name}', 'POST', body, Content_Type='application/json', **headers
+    )
+
+
+def upload(port, cookie, name='a.png'):
+    """Path on the server of a file that a visitor sends."""
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n'
+        b'Content-Type: image/png\r\n\r\n%s\r\n--x--\r\n' % (name.encode(), TEXT)
+    )
+    kind = 'multipart/form-data; boundary=x'
+    status, text, _ = ask(
+        port, '/gradio_api/upload', 'POST', body, Content_Type=kind, Cookie=cookie
+    )
+    assert status == 200, text
+    return json.loads(text)[0]
+
+
+@pytest.mark.parametrize('name', ['127.0.0.1', 'localhost', 'LOCALHOST', '[::1]'])
+def test_names_of_this_machine_are_answered_to(port, name):
+    assert ask(port, host=f'{name}:{port}')[0] == 200
+    assert ask(port, host=name)[0] == 200  # a tunnel may listen on another port
+
+
+@pytest.mark.parametrize('name', ['evil.example', '192.0.2.7', 'localhost.evil.example', '', '['])
+def test_other_names_are_not(port, name):
+    status, text, cookie = ask(port, host=f'{name}:{port}' if name else name)
+    assert (status, cookie) == (403, '')
+    assert 'does not answer to the name' in text and '--allowed-host' in text
+    assert post(port, 'start', [], host=name)[0] == 403
+
+
+def test_a_name_that_was_allowed(serve):
+    port, _ = serve('label.example')
+    assert ask(port, host='label.example')[0] == 200
+    assert ask(port, host='other.example')[0] == 403
+    # the server before the page may have put another Host in its place
+    assert post(port, 'start', [], Origin='https://label.example')[0] == 200
+    assert post(port, 'start', [], Origin='https://other.example')[0] == 403
+
+
+def test_requests_of_foreign_pages_are_refused(port):
+    own, name = f'127.0.0.1:{port}', 'start'
+    assert post(port, name, [], Origin=f'http://{own}')[0] == 200
+    assert post(port, name, [])[0] == 200  # no browser
+    foreign = (
+        'http://evil.example', 'null', f'http://localhost:{port}', f'http://127.0.0.1:{port + 1}',
+        f'http://{own}.evil.example', '', 'http://[',
+    )  # fmt: skip
+    for origin in foreign:
+        status, text, _ = post(port, name, [], Origin=origin)
+        assert status == 403 and 'it is not this page' in text, origin
+    assert ask(port, '/gradio_api/upload', 'POST', b'', Origin='http://evil.example')[0] == 403
+
+
+def test_files_are_given_to_those_who_sent_them_alone(port):
+    cookies = [ask(port)[2] for _ in 'ab']
+    assert cookies[0] != cookies[1] and all(
+        one.startswith(f'mmfss_visitor_{port}=') for one in cookies
+    )
+    path = upload(port, cookies[0])
+    for form in ('file=', 'file/'):
+        status, text, _ = ask(port, f'/gradio_api/{form}{path}', Cookie=cookies[0])
+        assert status == 200 and text == TEXT.decode()
+    name, signature = cookies[0].split('.')
+    made_up = f'{name}.{"0" * len(signature)}'
+    for cookie in (cookies[1], '', f'mmfss_visitor_{port}=x', made_up, name):
+        for form in ('file=', 'file/'):
+            status, text, _ = ask(port, f'/gradio_api/{form}{path}', Cookie=cookie)
+            assert status == 403 and text == 'There is no such file of yours', cookie
+
+
+def test_files_of_others_cannot_be_named(port):
+    mine, others = (ask(port)[2] for _ in 'ab')
+    path = upload(port, mine)
+    data = dict(path=path, meta=dict(_type='gradio.FileData'))
+    assert post(port, 'add_photos', ['Box', [data]], Cookie=mine)[0] == 200
+    folder, name = os.path.split(path)
+    spelled = (
+        path, f'{folder}/./{name}', f'{folder}/../{os.path.basename(folder)}/{name}',
+        f'/{path}', f'http://127.0.0.1:{port}/gradio_api/file={path}',
+        f'/proc/self/root{path}',
+    )  # fmt: skip
+    for one in spelled:
+        for text in (json.dumps(one), json.dumps(one).replace('/', '\\u002f')):
+            body = f'{{"data": ["Box", [{{"path": {text}}}]]}}'.encode()
+            for kind in ('application/json', 'text/plain'):
+                given = dict(Content_Type=kind, Cookie=others)
+                status, said, _ = ask(port, '/gradio_api/call/add_photos', 'POST', body, **given)
+                assert status == 403 and said == 'A file that is not yours was named', (one, kind)
+    body = json.dumps(dict(data=['Box', [data]])).encode('utf-16')
+    given = dict(Content_Type='application/json', Cookie=others)
+    assert ask(port, '/gradio_api/call/add_photos', 'POST', body, **given)[0] == 403
+    # and asking about one does not make it one's own
+    ask(port, f'/gradio_api/call/{path}', 'POST', b'{}', Cookie=others)
+    ask(port, f'/gradio_api/queue/data?session_hash={path}', 'HEAD', Cookie=others)
+    assert ask(port, f'/gradio_api/file={path}', Cookie=others)[0] == 403
+
+
+def test_a_request_has_bounds(port):
+    body = b'{"data": ["' + b'x' * 65 * 2**20 + b'"]}'
+    given = dict(Content_Type='application/json')
+    status, text, _ = ask(port, '/gradio_api/call/start', 'POST', body, **given)
+    assert status == 413 and text == 'A request has at most 64 MB'
+
+
+def test_folders_of_killed_pages_are_cleared_and_no_others(tmp_path):
+    with page_folder(tmp_path) as there:
+        (there / 'photo').touch()
+        left = tmp_path / 'mmfss_webui_left'  # as a page has it, but for its process, whose end
+        shutil.copytree(there, left)  # gives up the lock
+        (tmp_path / 'mmfss_webui_other').mkdir()  # without a lock: of something else
+        elsewhere = tmp_path / 'kept'
+        elsewhere.mkdir()
+        (elsewhere / '.lock').touch()
+        (tmp_path / 'mmfss_webui_link').symlink_to(elsewhere)
+        with page_folder(tmp_path) as made:
+            assert made.is_dir() and not left.exists()
+            assert (there / 'photo').exists()
+            assert (tmp_path / 'mmfss_webui_other').exists() and elsewhere.exists()
+        assert not made.exists()
+    assert not there.exists()
