@@ -4,6 +4,7 @@ where a class is marked by boxes alone, proposed from these."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class AnnotatedSupports:
         exif, units: See :class:`.annotated.Terms`.
         account: What is left out, or read otherwise, is added to it; it has that of the source.
         proposer: Makes what turns boxes into masks; it may raise where a method takes none.
+        pixels: Reads a photo for it.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`.annotated.settle`.
@@ -47,10 +49,12 @@ class AnnotatedSupports:
         units: str | None,
         account: Account,
         proposer: Callable[[], Proposer],
+        pixels: Callable[[Path], np.ndarray],
     ) -> None:
         terms = Terms(source.classes, source.labels, exif, units)
         photos = look_at_all(source.samples, source.images, terms, account)
-        self._source, self._account, self._proposer = source, account, proposer
+        self._source, self._account = source, account
+        self._proposer, self._pixels = proposer, pixels
         self._photos: dict[str, Marked] = {photo.image: photo for photo in photos}
         self.no_prompts = ''
         """Why boxes were not made to masks, where there were some and they were not."""
@@ -75,7 +79,8 @@ class AnnotatedSupports:
                 break
             path, name = self._source.images / image, self._source.classes[class_id - 1]
             try:
-                found = [proposer.propose(path, Prompt(box=box)).mask for box in boxes]
+                pixels = self._pixels(path)
+                found = [proposer.propose(pixels, Prompt(box=box)).mask for box in boxes]
             except ValueError as error:
                 raise ValueError(f'a box of {name} in {path}: {error}') from error
             masks[class_id] = np.logical_or.reduce(found).astype(np.uint8)

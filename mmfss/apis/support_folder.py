@@ -133,7 +133,14 @@ def read_support(
         return Proposer(inferencer, checkpoint)
 
     annotated = (
-        AnnotatedSupports(source, reading.exif, reading.units, account, proposer)
+        AnnotatedSupports(
+            source,
+            reading.exif,
+            reading.units,
+            account,
+            proposer,
+            lambda photo: as_bgr(photo, None, inferencer.grey_values),
+        )
         if source.labels
         else None
     )

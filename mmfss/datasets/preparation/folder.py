@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,23 @@ from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.preparation.annotated import Terms, settle
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, VALUES, Source, find_source
 from mmfss.datasets.preparation.folder_masks import Rules, inspect, write
+from mmfss.datasets.preparation.folder_summary import counts_of, lost_values, summary
 from mmfss.datasets.preparation.frames import EXIF
 from mmfss.datasets.preparation.jobs import run
 from mmfss.datasets.preparation.mask_files import IGNORED, MaskContent, check_palettes, object_value
 from mmfss.datasets.preparation.misfits import UNITS
 from mmfss.datasets.preparation.own_coco import CROWDS
-from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin, fold_lines
+from mmfss.datasets.preparation.recipe import OPTIONS_FILE, Areas, begin
 from mmfss.datasets.prepared import MAX_LABELS, Entry, mask_path, write_description
 from mmfss.files import PART_SUFFIX
-from mmfss.words import listed
 
 MIN_AREA = 256
 SMALL = Reason('fewer pixels of a class in an image than --min-area: not counted', 'lower it')
+LOST_VALUES = Reason(
+    'photo that loses grey values or bands',
+    '--bit-depth, --value-range or --percentiles, if they matter',
+    lost=False,
+)
 SCARCE = Reason(
     'class with fewer than two images: no episode is of it',
     "add images; or leave it out with scarce_classes='drop'",
@@ -140,6 +145,7 @@ def prepare(args: argparse.Namespace) -> str:
             fit; of those, all are named.
     """
     _check_options(args)
+    grey_values = GreyValues(args.bit_depth, args.percentiles, args.value_range).record()
     source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
     benchmark, account = _benchmark(args, source), source.account
     terms = Terms(source.classes, source.labels, args.exif, args.units)
@@ -163,6 +169,9 @@ def prepare(args: argparse.Namespace) -> str:
             account.merge(found.account)
             masks += found.masks
         check_palettes(masks)
+    for sample, one in zip(source.samples, checked):
+        for text in one.lost:
+            account.add(LOST_VALUES, '', text, sample.image)
     overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,
@@ -174,7 +183,7 @@ def prepare(args: argparse.Namespace) -> str:
     tally = run(partial(write, rules=rules), samples, 'writing', args.workers)
     areas = {sample.image: found for sample, found in zip(samples, tally.results)}
     _note_areas(account, source, areas, masks, rules, benchmark.min_area)
-    counts = _counts(areas.values(), benchmark)
+    counts = counts_of(areas.values(), benchmark)
     if not any(number > 1 for number in counts.values()):
         account.write(args.out)
         because = account.because()
@@ -207,14 +216,11 @@ def prepare(args: argparse.Namespace) -> str:
         f'{benchmark.name}: {len(areas)} images (layout {source.layout}), '
         f'{rules.kind.replace("_", " ")} in {args.out}: {tally}'
     )
-    lines = [head, *_summary(source, benchmark, areas, splits)]
+    lines = [head, *summary(source, benchmark, areas, splits)]
     if account:
         table = (f'    {line}' for line in account.table())
         lines += [f'  left out, or read otherwise (each in {args.out / FILE}):', *table]
-    lost = [text for found in checked for text in found.lost]
-    also = f' (and so are {len(lost) - 1} images more)' if len(lost) > 1 else ''
-    lines += [f'  warning: {text}{also}' for text in lost[:1]]
-    return '\n'.join(lines)
+    return '\n'.join(lines + lost_values(checked))
 
 
 def _note_areas(
@@ -265,11 +271,6 @@ def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
     return Benchmark(name, source.classes, args.folds, novel, args.min_area)
 
 
-def _counts(areas: Iterable[Areas], benchmark: Benchmark) -> Counter[int]:
-    """Images in which a class qualifies."""
-    return Counter(c for a in areas for c, pixels in a.items() if pixels >= benchmark.min_area)
-
-
 def _splits(
     areas: Mapping[str, Areas], fraction: float, seed: int, own: Mapping[str, list[str]]
 ) -> dict[str, list[str]]:
@@ -318,79 +319,3 @@ def _remove_others(out: Path, splits: Mapping[str, list[Entry]], by_class: bool)
                 path.rmdir()
             elif not path.is_dir() and path not in keep:
                 path.unlink()
-
-
-def _summary(
-    source: Source,
-    benchmark: Benchmark,
-    areas: Mapping[str, Areas],
-    splits: Mapping[str, list[str]],
-) -> list[str]:
-    """Images of splits, classes and folds, and what is to be known of them."""
-    parts = {name: [areas[image] for image in images] for name, images in splits.items()}
-    tested = next((name for name in ('test', 'val') if name in parts), 'all')
-    counts, tests = _counts(parts['all'], benchmark), _counts(parts[tested], benchmark)
-    per_class = [f'{name} {counts[c]}' for c, name in enumerate(source.classes, 1)]
-    few = [name for c, name in enumerate(source.classes, 1) if tests[c] < 2]
-    without = sum(not found for found in areas.values())
-    remarks = [
-        (
-            few,
-            f'warning: {len(few)} classes have no two images in {tested!r}, so no episode there: '
-            f"{listed(few)}; add images, or leave them out with scarce_classes='drop'",
-        ),
-        (without, f'{without} images show no class'),
-        *((remark, remark) for remark in source.remarks),
-        (
-            source.negatives,
-            f"{len(source.negatives)} images in folders 'not' left out: an episode knows none; "
-            'mmfss label takes them as what is not the class',
-        ),
-    ]
-    return [
-        f'  splits: {", ".join(f"{name} {len(part)}" for name, part in parts.items())}',
-        f'  images of each class (from {benchmark.min_area} pixels on): {listed(per_class)}',
-        *fold_lines(
-            benchmark,
-            parts.get('train', parts['all']) if benchmark.num_folds > 1 else None,
-            parts[tested],
-        ),
-        *_training_lines(benchmark, parts),
-        *(f'  {text}' for there, text in remarks if there),
-    ]
-
-
-def _training_lines(benchmark: Benchmark, parts: Mapping[str, list[Areas]]) -> list[str]:
-    """What is missing to train on the folds, and how to get it."""
-    if benchmark.num_folds == 1:
-        more = (
-            f'--folds (2 to {len(benchmark.classes)}) and --test-fraction'
-            if len(benchmark.classes) > 1
-            else 'further classes: training needs other classes than those that are tested'
-        )
-        return [f'  one fold: all classes are novel, to test a trained model; to train, add {more}']
-    lines = []
-    if 'train' not in parts:
-        lines.append(
-            "  no splits 'train' and 'test': to train and to test on other images, add "
-            '--test-fraction, e.g. 0.3'
-        )
-    together = []
-    for split in map(benchmark.split, range(benchmark.num_folds)):
-        base, novel = set(split.base), set(split.novel)
-        enough = [
-            areas
-            for areas in parts.get('train', parts['all'])
-            if any(areas.get(c, 0) >= benchmark.min_area for c in base)
-        ]
-        if enough and not any(novel.isdisjoint(areas) for areas in enough):
-            together.append(str(split.fold))
-    if together:
-        lines.append(
-            f'  warning: no training image in fold {listed(together)}: all images of its base '
-            'classes show a novel class, too, which training must not see. Give classes that '
-            'occur together fewer --folds, add images that show base classes alone, or train with '
-            'train_dataloader.dataset.exclude_novel_images=False, where novel objects count as '
-            'background'
-        )
-    return lines

@@ -96,8 +96,11 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     lost: list[str] = []
     # to its end: a photo that is cut off would end a test half-way
     read_image(image, grey_values=GreyValues(**(rules.grey_values or {}), say=lost.append))
-    if not sample.masks:
-        return Done(result=replace(look(sample, photo, rules.terms), lost=tuple(lost)))
+    found = _inspect(sample, photo, rules) if sample.masks else look(sample, photo, rules.terms)
+    return Done(result=replace(found, lost=tuple(lost)))
+
+
+def _inspect(sample: Sample, photo: Photo, rules: Rules) -> Found:
     account, found = Account(), []
     covered, overlap = np.zeros((), bool), False
     for class_id, file in sample.masks.items():
@@ -109,7 +112,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
             inside = object_in(values, rules.object_value)
             overlap |= bool((covered & inside).any())
             covered = covered | inside
-    return Done(result=Found(tuple(found), overlap, account, tuple(lost)))
+    return Found(tuple(found), overlap, account)
 
 
 def _check_two(mask: MaskContent, rules: Rules) -> None:

@@ -81,11 +81,20 @@ def read_frame(path: str | os.PathLike) -> Photo:
             takes.
     """
     try:
-        with Image.open(path) as image:
+        try:
+            opened = Image.open(path)
+        except UnidentifiedImageError:
+            if not tiff.is_tiff(path):
+                raise
+            upright, orientation = tiff.shape_of(path), tiff.orientation_of(path)
+            stored = upright[::-1] if orientation > _SWAPPED else upright
+            return Photo(os.fspath(path), stored, orientation)
+        with opened as image:
             value = image.getexif().get(_ORIENTATION, 1)
             orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
             stored = image.height, image.width
             if image.format == 'TIFF':  # which Pillow may have turned already
+                image.seek(tiff.page_of(image, path)[0])
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 stored = int(tags[_TIFF_HEIGHT]), int(tags[_TIFF_WIDTH])
             return Photo(os.fspath(path), stored, orientation)
