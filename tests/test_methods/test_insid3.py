@@ -432,8 +432,8 @@ def test_boxes_for_sam2():
                 )
             ),
         )
-        soft = model._refined(features, kept)
-        assert not model._refined(features, 0 * kept).any() and len(asked) == 1
+        soft, _ = model._refined(features, kept)
+        assert not model._refined(features, 0 * kept)[0].any() and len(asked) == 1
     coords, labels = asked[0]
     side = SIZE / 5
     want = torch.tensor([[[0, 0], [2, 2]], [[3, 3], [5, 5]]]) * side
