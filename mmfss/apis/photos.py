@@ -63,12 +63,23 @@ class Photo(AbstractContextManager):
     """
 
     def __init__(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
+        self._pixels: np.ndarray | None = pixels
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All of them: uint8 (H, W, 3) BGR.
+
+        Raises:
+            ValueError: They were given free.
+        """
+        if self._pixels is None:
+            raise ValueError('the photo is closed')
+        return self._pixels
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W), upright."""
-        return self._pixels.shape[0], self._pixels.shape[1]
+        return self.pixels.shape[0], self.pixels.shape[1]
 
     def window(self, window: Window) -> np.ndarray:
         """The pixels of a window, uint8 (h, w, 3) BGR; may be called in several threads.
@@ -95,7 +106,8 @@ class Photo(AbstractContextManager):
         return made
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        """Give the pixels free."""
+        self._pixels = None
 
 
 class _PillowPhoto(Photo):
@@ -111,6 +123,9 @@ class _PillowPhoto(Photo):
     def window(self, window: Window) -> np.ndarray:
         right, bottom = window.left + window.width, window.top + window.height
         return as_bgr(self._image.crop((window.left, window.top, right, bottom)))
+
+    def __exit__(self, *exception: object) -> None:
+        self._image.close()
 
 
 class _TiledFile(Photo):

@@ -8,10 +8,10 @@
 
 A pixel is decided as :func:`mmfss.apis.nway.decide` decides one, by the mean of what the windows
 that it lies in say, weighted: a window's weight falls to nothing towards its border, where its
-neighbour's rises, and all of them together are 1. What lies in one window alone is decided when that
-comes; of what overlaps, strips are kept until the last window of each has come, and then added up in
-the order of the windows. So labels do not depend on the order in which windows come, bit by bit, and
-memory does not hold the logits of the photo.
+neighbour's rises, and all of them together are 1. What lies in one window alone is decided when
+that comes; of what overlaps, strips are kept until the last window of each has come, and then added
+up in the order of the windows. So labels do not depend on the order in which windows come, bit by
+bit, and memory does not hold the logits of the photo.
 
 Shapes: a photo of H x W pixels, N classes, S side of the model's images.
 """
@@ -164,7 +164,7 @@ class Blend:
 
     Attributes:
         labels: uint8 (H, W): 0 background, 1..N the classes. What has not been decided is 0.
-        sure: uint8 (H, W), see :func:`mmfss.apis.prediction.sureness_of`; None where it is not kept.
+        sure: uint8 (H, W), see :func:`mmfss.apis.prediction.sureness_of`; None where not kept.
         tile_scores: float32 (rows, columns, N), object scores of the classes in each window.
     """
 
