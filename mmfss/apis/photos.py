@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, cast
 
+import cv2
 import mmcv
 import numpy as np
 from PIL import Image, ImageOps
@@ -122,7 +123,10 @@ class _PillowPhoto(Photo):
 
     def window(self, window: Window) -> np.ndarray:
         right, bottom = window.left + window.width, window.top + window.height
-        return as_bgr(self._image.crop((window.left, window.top, right, bottom)))
+        part = self._image.crop((window.left, window.top, right, bottom))
+        if part.mode == 'RGB':  # as below, without two copies
+            return cv2.cvtColor(np.asarray(part), cv2.COLOR_RGB2BGR)
+        return as_bgr(part)
 
     def __exit__(self, *exception: object) -> None:
         self._image.close()
