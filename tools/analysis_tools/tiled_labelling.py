@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
-import resource
+import re
 import shutil
 import statistics
 import time
@@ -70,6 +71,12 @@ def save(canvas: np.ndarray, path: Path) -> None:
             file.write(band, window=((top, top + band.shape[1]), (0, len(canvas))))
 
 
+def peak_memory() -> float:
+    """Of this process so far, in GiB. That of getrusage begins with what its parent had."""
+    line = re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())
+    return int(line[1]) / 2**20 if line else math.nan
+
+
 def measure(what: str, args: argparse.Namespace, photo: Path, pipe: Any) -> None:
     """In a process of its own: seconds, seconds of the CPU, and the peak of memory."""
     import torch
@@ -82,7 +89,7 @@ def measure(what: str, args: argparse.Namespace, photo: Path, pipe: Any) -> None
     inferencer = FewShotInferencer(method=args.method, device=args.device)
     inferencer.set_support(read_support(args.support, inferencer, None)[0])
     tiles = Tiles(args.tiles, args.overlap)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     seconds, cpu, count = 0.0, 0.0, 1
     if what == TILED:
         start = time.perf_counter(), time.process_time()
@@ -103,8 +110,7 @@ def measure(what: str, args: argparse.Namespace, photo: Path, pipe: Any) -> None
                 _ = made.certainty, [made.confidence(name) for name in made.classes]
                 seconds += time.perf_counter() - start[0]
                 cpu += time.process_time() - start[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pipe.send(dict(seconds=seconds, cpu=cpu, count=count, peak=peak / 2**20, before=before / 2**20))
+    pipe.send(dict(seconds=seconds, cpu=cpu, count=count, peak=peak_memory(), before=before))
 
 
 def run(what: str, args: argparse.Namespace, photo: Path) -> dict[str, float]:
