@@ -95,16 +95,20 @@ class Photo(AbstractContextManager):
         """The photo with its long side at most ``side``: uint8 (h, w, 3) BGR, the mean of what a
         pixel covers; by bands of rows."""
         height, width = self.shape
-        scale = min(1.0, side / max(height, width))
-        rows, columns = (max(1, round(length * scale)) for length in (height, width))
+        rows, columns = self._small_shape(side)
         made = np.empty((rows, columns, 3), np.uint8)
-        step = rows if height * width <= _WHOLE else max(1, round(_SHORT * scale))
+        step = rows if height * width <= _WHOLE else max(1, _SHORT * rows // height)
         for start in range(0, rows, step):
             stop = min(rows, start + step)
             top, bottom = start * height // rows, -(-stop * height // rows)
             band = self.window(Window((0, 0), top, 0, bottom - top, width))
             made[start:stop] = mmcv.imresize(band, (columns, stop - start), interpolation='area')
         return made
+
+    def _small_shape(self, side: int) -> tuple[int, int]:
+        height, width = self.shape
+        scale = min(1.0, side / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
     def __exit__(self, *exception: object) -> None:
         """Give the pixels free."""
@@ -127,6 +131,15 @@ class _PillowPhoto(Photo):
         if part.mode == 'RGB':  # as below, without two copies
             return cv2.cvtColor(np.asarray(part), cv2.COLOR_RGB2BGR)
         return as_bgr(part)
+
+    def small(self, side: int) -> np.ndarray:
+        factor = max(self.shape) // side
+        if self._image.mode != 'RGB' or factor < 2:
+            return super().small(side)
+        rows, columns = self._small_shape(side)
+        reduced = self._image.reduce(factor)  # whole numbers of pixels first: six times as fast
+        bgr = cv2.cvtColor(np.asarray(reduced), cv2.COLOR_RGB2BGR)
+        return mmcv.imresize(bgr, (columns, rows), interpolation='area')
 
     def __exit__(self, *exception: object) -> None:
         self._image.close()

@@ -146,5 +146,6 @@ def run_length_code(mask: np.ndarray, top: int, left: int, size: tuple[int, ...]
     apart = begins[1:] != ends[:-1]  # a run to the foot of a column may go on in the next one
     begins, ends = begins[np.r_[True, apart]], ends[np.r_[apart, True]]
     runs = np.diff(np.r_[0, np.stack([begins, ends], 1).ravel(), height * width])
-    code = coco_mask.frPyObjects(dict(size=[height, width], counts=runs.tolist()), height, width)
+    counts = runs[: len(runs) - (runs[-1] == 0)].tolist()  # no empty run at the end
+    code = coco_mask.frPyObjects(dict(size=[height, width], counts=counts), height, width)
     return dict(size=[height, width], counts=code['counts'].decode())

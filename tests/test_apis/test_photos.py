@@ -143,6 +143,18 @@ def test_a_small_copy_by_bands(monkeypatch):
     assert np.array_equal(photo.small(2000), pixels)
 
 
+def test_a_small_copy_of_a_jpeg(tmp_path, every_photo_is_large):
+    path = tmp_path / 'photo.jpg'
+    for size in ((1000, 700), (640, 1001)):
+        _picture(size=size).save(path)
+        for side in (100, 99, 310, 2000):
+            want = Photo(as_bgr(path)).small(side)
+            with open_photo(path) as photo:
+                found = photo.small(side)
+            assert found.shape == want.shape and max(found.shape) == min(side, max(size))
+            assert np.abs(found.astype(int) - want).mean() < 1.5
+
+
 def test_broken_and_missing_files(tmp_path, every_photo_is_large):
     _picture(size=(300, 300)).save(tmp_path / 'photo.jpg')
     data = (tmp_path / 'photo.jpg').read_bytes()
