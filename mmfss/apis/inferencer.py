@@ -250,9 +250,8 @@ class FewShotInferencer:
             inputs: an image (see :func:`mmfss.apis.images.as_bgr`); a list of them; a folder, or
                 any other iterable of images.
             tiles: look at images through windows of this side in pixels, at their own resolution,
-                each as a photo of its own (:mod:`mmfss.apis.windows`); ``batch_size`` is of
-                windows then, and images may have up to
-                :data:`mmfss.apis.photos.MAX_PIXELS` pixels. None looks at them as a whole.
+                each as a photo of its own, ``batch_size`` of them together; see
+                :mod:`mmfss.apis.windows` and :mod:`mmfss.apis.photos`. None takes them as a whole.
             overlap: of the windows in pixels, at least; by default an eighth of them.
 
         Returns:
@@ -261,7 +260,7 @@ class FewShotInferencer:
 
         Raises:
             FileNotFoundError, ValueError: No support yet, or an image that cannot be read; tiles
-                and overlap that do not fit, see :class:`mmfss.apis.windows.Tiles`.
+                and overlap that do not fit.
         """
         _ = self.support
         stream: Callable[[Iterable[ImageInput]], Iterator[Marked]] = self._stream
@@ -294,18 +293,14 @@ class FewShotInferencer:
         Raises:
             ValueError: No support yet.
         """
-        names = self.classes
+        names, found = self.classes, self._segment(images)
         thresholds = check_threshold(self.threshold, names)
-        found, made = self._segment(images), []
-        logits, scores = found.logits.numpy(), found.scores.numpy()
-        for i, (image, source) in enumerate(zip(images, sources, strict=True)):
-            parts = tuple(None if one is None else one.cpu().numpy() for one in found.parts[i])
-            made.append(
-                Prediction.make(
-                    names, scores[i], thresholds, logits[i], image.shape[:2], source, parts
-                )
-            )
-        return made
+        parts = [tuple(None if p is None else p.cpu().numpy() for p in ps) for ps in found.parts]
+        rows = zip(images, sources, found.scores.numpy(), found.logits.numpy(), parts, strict=True)
+        return [
+            Prediction.make(names, scores, thresholds, logits, image.shape[:2], source, some)
+            for image, source, scores, logits, some in rows
+        ]
 
     def predict_tiled(
         self,
@@ -325,12 +320,10 @@ class FewShotInferencer:
             done: is told after each batch how many windows are done, and of how many.
 
         Raises:
-            ValueError: No support yet, or a part of the photo that cannot be read.
+            ValueError: No support yet, or a part of the photo cannot be read.
         """
-        names = self.classes
-        thresholds = check_threshold(self.threshold, names)
-        grid = tiles.over(*photo.shape)
-        blend, count = Blend(grid, thresholds, sure), 0
+        grid, count = tiles.over(*photo.shape), 0
+        blend = Blend(grid, check_threshold(self.threshold, self.classes), sure)
 
         def read(window: Window) -> tuple[Window, np.ndarray]:
             return window, photo.window(window)
@@ -342,10 +335,7 @@ class FewShotInferencer:
                 blend.add(window, logits, scores)
             count += len(windows)
             done(count, len(grid.windows))
-        return TiledPrediction(
-            names, blend.scores, thresholds, blend.labels, source,
-            blend.tile_scores, blend.confidences, blend.certainty, blend.sure,
-        )  # fmt: skip
+        return blend.prediction(self.classes, source)
 
     def _segment(self, images: Sequence[np.ndarray]) -> ClassMasks:
         """Masks and scores of all classes in images, as one batch; both on the CPU."""
@@ -367,9 +357,7 @@ class FewShotInferencer:
             if number < len(batch):
                 batch[number].result()
 
-    def _stream_tiled(
-        self, images: Iterable[ImageInput], tiles: Tiles
-    ) -> Iterator[TiledPrediction]:
+    def _stream_tiled(self, images: Iterable[ImageInput], tiles: Tiles) -> Iterator[Marked]:
         """One after the other: of large photos the next one is not read meanwhile."""
         for number, image in enumerate(images):
             name = f'image {number}'

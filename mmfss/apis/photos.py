@@ -133,11 +133,11 @@ class _PillowPhoto(Photo):
         return as_bgr(part)
 
     def small(self, side: int) -> np.ndarray:
-        factor = max(self.shape) // side
+        factor = max(self.shape) // (2 * side)
         if self._image.mode != 'RGB' or factor < 2:
             return super().small(side)
         rows, columns = self._small_shape(side)
-        reduced = self._image.reduce(factor)  # whole numbers of pixels first: six times as fast
+        reduced = self._image.reduce(factor)  # blocks of pixels first: much faster
         bgr = cv2.cvtColor(np.asarray(reduced), cv2.COLOR_RGB2BGR)
         return mmcv.imresize(bgr, (columns, rows), interpolation='area')
 

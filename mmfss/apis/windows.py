@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from mmfss.apis.nway import ABSENT, Contest, weighted_logits
-from mmfss.apis.prediction import certainty_of, confidence_of, sureness_of
+from mmfss.apis.prediction import TiledPrediction, certainty_of, confidence_of, sureness_of
 from mmfss.arguments import integer
 from mmfss.functional import up
 
@@ -287,6 +287,13 @@ class Blend:
         areas = shown * self._shares()[..., None] * self._inside
         total = areas.sum((0, 1))
         return (areas * self._confidence).sum((0, 1)) / np.where(total > 0, total, 1)
+
+    def prediction(self, classes: tuple[str, ...], source: str) -> TiledPrediction:
+        """All of it, once every window has come."""
+        return TiledPrediction(
+            classes, self.scores, self.thresholds.numpy(), self.labels, source,
+            self.tile_scores, self.confidences, self.certainty, self.sure,
+        )  # fmt: skip
 
     def _shares(self) -> np.ndarray:
         shape = self._certainty.shape

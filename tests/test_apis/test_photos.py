@@ -147,12 +147,12 @@ def test_a_small_copy_of_a_jpeg(tmp_path, every_photo_is_large):
     path = tmp_path / 'photo.jpg'
     for size in ((1000, 700), (640, 1001)):
         _picture(size=size).save(path)
-        for side in (100, 99, 310, 2000):
+        for side in (100, 99, 200, 2000):
             want = Photo(as_bgr(path)).small(side)
             with open_photo(path) as photo:
                 found = photo.small(side)
             assert found.shape == want.shape and max(found.shape) == min(side, max(size))
-            assert np.abs(found.astype(int) - want).mean() < 1.5
+            assert np.abs(found.astype(int) - want).mean() < 3
 
 
 def test_broken_and_missing_files(tmp_path, every_photo_is_large):
