@@ -1,9 +1,9 @@
 """Photos of hundreds of megapixels, read window by window.
 
 =====================================  ===========================================================
-8-bit JPEG, PNG, WebP, BMP             decoded once by Pillow; windows are copies of parts of it
 8-bit TIFF in tiles or short strips    read by window with rasterio where it is installed, if its
                                        compression keeps all pixels as they are
+8-bit JPEG, PNG, WebP, BMP, TIFF       decoded once by Pillow; windows are copies of parts of it
 any other, and what is small           decoded whole: uint8 (H, W, 3)
 =====================================  ===========================================================
 
@@ -31,6 +31,8 @@ MAX_PIXELS = 2**28
 _WHOLE = 2**25
 """Pixels up to which a photo is simply decoded; 100 MB."""
 _BYTES_PER_PIXEL = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
+_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF')
+_ORIENTATION = 274  # tag of TIFF, as of EXIF
 _SHORT = 2048  # rows of a strip; longer ones are decoded again for each row of windows
 _LOSSLESS = ('none', 'deflate', 'lzw', 'packbits', 'zstd')
 _CACHE_MEGABYTES = 256  # of GDAL, whose default grows with the machine
@@ -198,7 +200,10 @@ def open_photo(image: ImageInput, name: str | None = None) -> Photo:
         return Photo(pixels)
     with large_photos():
         opened = _by_windows(f'{image}')
-        return opened or Photo(as_bgr(image, name))
+        if opened is None:
+            opened = Photo(as_bgr(image, name))
+            _check_size(opened.shape[1], opened.shape[0], f'{image}')
+        return opened
 
 
 def _by_windows(path: str) -> Photo | None:
@@ -218,13 +223,17 @@ def _by_windows(path: str) -> Photo | None:
         return None
     try:
         with Image.open(path) as image:
-            if image.format == 'TIFF':
-                return _TiledFile(path) if _reads_by_windows(path, image) else None
+            if image.format == 'TIFF' and _reads_by_windows(path, image):
+                return _TiledFile(path)
             if image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
                 return None
             rawmode = image.tile[0][3] if image.tile else None
             plain = image.mode in _BYTES_PER_PIXEL and '16' not in f'{rawmode}'
-            if image.format not in ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP') or not plain:
+            if (
+                image.format == 'TIFF'
+            ):  # turned ones are left to who knows what Pillow makes of them
+                plain &= cast(Any, image).tag_v2.get(_ORIENTATION, 1) == 1
+            if image.format not in _FORMATS or not plain:
                 return None
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -243,7 +252,10 @@ def _reads_by_windows(path: str, image: Image.Image) -> bool:
     except ImportError:
         return False
     tags = cast(Any, image).tag_v2
-    if tags.get(274, 1) != 1 or tags.get(262) not in (1, 2):  # upright; grey from black on, or RGB
+    if tags.get(_ORIENTATION, 1) != 1 or tags.get(262) not in (
+        1,
+        2,
+    ):  # upright; grey from black on, or RGB
         return False
     red, green, blue, grey = (getattr(ColorInterp, c) for c in ('red', 'green', 'blue', 'gray'))
     kinds = ((red, green, blue), (red, green, blue, ColorInterp.alpha), (grey,))

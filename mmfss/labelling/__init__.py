@@ -10,7 +10,7 @@ geotiff/<name>.tif     the label of a GeoTIFF with its georeference, where raste
 annotations.json       COCO's detection format: per image and class that is there one annotation,
                        its whole region as run-length code (text), with the object score as
                        ``score``; with ``--instances`` one per object, with a score of its own, see
-                       :mod:`mmfss.labelling.annotations`. ``file_name`` is relative to the folder of
+                       :mod:`mmfss.labelling.annotations`; ``file_name`` relative to the folder of
                        images
 scores.csv             least certain first: image, certainty, and for each class object score,
                        present (0 or 1), share of the pixels, confidence (see

@@ -1,5 +1,6 @@
 """Large photos by windows: the pixels of as_bgr, whichever way they are read."""
 
+import sys
 import threading
 
 import numpy as np
@@ -76,10 +77,13 @@ def test_what_is_small_is_decoded_whole(tmp_path):
     _same(tmp_path / 'photo.png', 'Photo')
 
 
-def test_without_rasterio_a_tiff_is_decoded_whole(tmp_path, every_photo_is_large, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'rasterio', None)
-    _picture().save(tmp_path / 'photo.tif')
-    _same(tmp_path / 'photo.tif', 'Photo')
+def test_without_rasterio_a_tiff_is_decoded_once(tmp_path, every_photo_is_large, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    for mode in ('RGB', 'L', 'RGBA'):
+        _picture(mode).save(tmp_path / 'photo.tif')
+        _same(tmp_path / 'photo.tif', '_PillowPhoto')
+    _picture().save(tmp_path / 'turned.tif', tiffinfo={274: 6})
+    _same(tmp_path / 'turned.tif', 'Photo')
 
 
 def _tiff(path, array, **options):
@@ -106,12 +110,9 @@ def test_tiffs_are_read_by_window(tmp_path, every_photo_is_large):
     ):
         _tiff(tmp_path / f'{i}.tif', np.asarray(_picture(mode)), **options)
         _same(tmp_path / f'{i}.tif', '_TiledFile')
-    # what rasterio gives other pixels for, or would read again and again
+    # another decoder may give other pixels
     _tiff(tmp_path / 'jpeg.tif', np.asarray(_picture()), **rgb, **tiled, compress='jpeg')
-    with Image.open(tmp_path / '0.tif') as image:
-        image.save(tmp_path / 'turned.tif', tiffinfo={274: 6})
-    for name in ('jpeg.tif', 'turned.tif'):
-        _same(tmp_path / name, 'Photo')
+    _same(tmp_path / 'jpeg.tif', '_PillowPhoto')
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -42,16 +42,14 @@ def mosaic(photos: Path, side: int) -> np.ndarray:
     canvas = np.zeros((side, side, 3), np.uint8)
     top, number = 0, 0
     while top < side:
-        left, bottom = 0, top
-        while left < side:
-            photo = as_bgr(files[number % len(files)])[: side - top, : side - left, ::-1]
-            canvas[top : top + photo.shape[0], left : left + photo.shape[1]] = photo
-            left, bottom, number = (
-                left + photo.shape[1],
-                max(bottom, top + photo.shape[0]),
-                number + 1,
-            )
-        top = bottom
+        row: list[np.ndarray] = []
+        while sum(photo.shape[1] for photo in row) < side:
+            row.append(as_bgr(files[number % len(files)])[..., ::-1])
+            number += 1
+        height = min(side - top, *(len(photo) for photo in row))  # no gap below any of them
+        strip = np.concatenate([photo[:height] for photo in row], axis=1)
+        canvas[top : top + height] = strip[:, :side]
+        top += height
     return canvas
 
 
