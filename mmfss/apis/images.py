@@ -12,6 +12,7 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import read_photo
 from mmfss.functional import RESIZES
 
@@ -25,23 +26,29 @@ _THREADS = 4  # that read ahead
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif')
 
 
-def as_bgr(image: ImageInput, name: str | None = None) -> np.ndarray:
+def as_bgr(
+    image: ImageInput, name: str | None = None, grey_values: GreyValues | None = None
+) -> np.ndarray:
     """An image as uint8 (H, W, 3) BGR. Files are turned upright as their EXIF tag says.
 
     Args:
         image: See :data:`ImageInput`. Arrays are BGR, as everywhere in mmseg; a fourth channel
             (alpha) is dropped, grey ones are copied to three.
         name: What messages call it; default: its path.
+        grey_values: What black and white stand for in photos of more than 8 bits, see
+            :class:`mmfss.datasets.grey_values.GreyValues`; None: the whole range of 16 bits.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: No image, an animation, or an array of another shape or dtype.
+        ValueError: No image, an animation, floats without a range, or an array of another shape or
+            dtype.
     """
+    known = () if grey_values is None else (grey_values,)
     if isinstance(image, (str, os.PathLike)):
-        return read_photo(image)
+        return read_photo(image, '', *known)
     name = name or 'the image'
     if isinstance(image, Image.Image):
-        return read_photo(image, name)
+        return read_photo(image, name, *known)
     if not isinstance(image, np.ndarray):
         raise ValueError(
             f'{name} must be a path, an array or an image of Pillow, got {type(image).__name__}'

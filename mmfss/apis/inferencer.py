@@ -24,8 +24,9 @@ from mmfss.apis.photos import Photo, open_photo
 from mmfss.apis.prediction import Marked, Prediction, TiledPrediction, check_threshold
 from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
-from mmfss.apis.windows import Blend, Tiles, Window
+from mmfss.apis.windows import Blend, Tiles
 from mmfss.arguments import integer, optional
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -68,6 +69,10 @@ class FewShotInferencer:
             says. A model that is built has a ``feature_cache`` of its own.
         method: name of a method, in the place of the config: 'prototype', see ``METHOD`` in the
             README.
+        grey_values: what black and white stand for in photos of more than 8 bits per channel,
+            supports included: ``dict(bit_depth=12)``, ``dict(percentiles=(1, 99))`` or
+            ``dict(limits=(0, 3000))``; see :class:`mmfss.datasets.grey_values.GreyValues`. None:
+            the whole range of 16 bits.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -85,9 +90,11 @@ class FewShotInferencer:
         pairs: int | None = None,
         feature_cache: str | os.PathLike | None = None,
         method: str | None = None,
+        grey_values: GreyValues | Mapping[str, Any] | None = None,
     ) -> None:
         self.batch_size = integer('batch_size', batch_size, 1)
         self.pairs = optional('pairs', pairs)
+        self.grey_values = GreyValues.of(grey_values)
         default = FALLBACK_THRESHOLD
         self.weights: str | None = None
         if method is not None and isinstance(config, (Config, FewShotModel)):
@@ -182,7 +189,8 @@ class FewShotInferencer:
         negatives: Mapping[str, Sequence[Any]] | None,
     ) -> SupportSet:
         if not isinstance(support, SupportSet):
-            support = SupportSet.build(support, self.image_size, self.resize, negatives)
+            how = self.image_size, self.resize, negatives, self.grey_values
+            support = SupportSet.build(support, *how)
         elif negatives is not None:
             raise ValueError(
                 'negatives are given with a SupportSet, which has its own; give them to '
@@ -249,18 +257,16 @@ class FewShotInferencer:
         Args:
             inputs: an image (see :func:`mmfss.apis.images.as_bgr`); a list of them; a folder, or
                 any other iterable of images.
-            tiles: look at images through windows of this side in pixels, at their own resolution,
-                each as a photo of its own, ``batch_size`` of them together; see
-                :mod:`mmfss.apis.windows` and :mod:`mmfss.apis.photos`. None takes them as a whole.
+            tiles: look at images through windows of this side in pixels, ``batch_size`` of them
+                together; see :mod:`mmfss.apis.windows`. None takes images as a whole.
             overlap: of the windows in pixels, at least; by default an eighth of them.
 
         Returns:
-            A :class:`Prediction`, with ``tiles`` a :class:`TiledPrediction`; a list of them for a
-            list; an iterator for a folder or iterable, which works as it goes and keeps nothing.
+            A :class:`Prediction`, with ``tiles`` a :class:`TiledPrediction`; a list for a list; an
+            iterator for a folder or iterable, which works as it goes and keeps nothing.
 
         Raises:
-            FileNotFoundError, ValueError: No support yet, or an image that cannot be read; tiles
-                and overlap that do not fit.
+            FileNotFoundError, ValueError: No support, an image that cannot be read, wrong tiles.
         """
         _ = self.support
         stream: Callable[[Iterable[ImageInput]], Iterator[Marked]] = self._stream
@@ -273,7 +279,8 @@ class FewShotInferencer:
         if isinstance(inputs, (str, os.PathLike, np.ndarray, Image.Image)):
             if tiles is not None:
                 return next(stream([inputs]))
-            return self.predict([as_bgr(inputs, 'image')], [_source(inputs, 'image')])[0]
+            pixels = as_bgr(inputs, 'image', self.grey_values)
+            return self.predict([pixels], [_source(inputs, 'image')])[0]
         if isinstance(inputs, (list, tuple)):
             return list(stream(inputs))
         if isinstance(inputs, Iterable):
@@ -310,12 +317,11 @@ class FewShotInferencer:
         sure: bool = False,
         done: Callable[[int, int], None] = lambda number, of: None,
     ) -> TiledPrediction:
-        """Mark the classes in a photo, window by window.
+        """Mark the classes in a photo, ``batch_size`` windows at a time.
 
         Args:
-            photo: of :func:`mmfss.apis.photos.open_photo`.
-            tiles: the windows; ``batch_size`` of them go through the model together.
-            source: what the photo is called.
+            photo, source: of :func:`mmfss.apis.photos.open_photo`, and what it is called.
+            tiles: the windows.
             sure: keep how sure each pixel is, one byte each.
             done: is told after each batch how many windows are done, and of how many.
 
@@ -324,15 +330,11 @@ class FewShotInferencer:
         """
         grid, count = tiles.over(*photo.shape), 0
         blend = Blend(grid, check_threshold(self.threshold, self.classes), sure)
-
-        def read(window: Window) -> tuple[Window, np.ndarray]:
-            return window, photo.window(window)
-
-        for batch in read_ahead(read, grid.windows, self.batch_size):
-            windows, images = zip(*(one.result() for one in batch))
-            found = self._segment(images)
-            for window, logits, scores in zip(windows, found.logits, found.scores, strict=True):
-                blend.add(window, logits, scores)
+        for batch in read_ahead(photo.window, grid.windows, self.batch_size):
+            found = self._segment([one.result() for one in batch])
+            windows = grid.windows[count : count + len(batch)]
+            for one in zip(windows, found.logits, found.scores, strict=True):
+                blend.add(*one)
             count += len(windows)
             done(count, len(grid.windows))
         return blend.prediction(self.classes, source)
@@ -348,7 +350,7 @@ class FewShotInferencer:
 
     def _stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
         """In batches; one that cannot be read is an error after the results of those before it."""
-        for batch in read_ahead(_read, enumerate(images), self.batch_size):
+        for batch in read_ahead(self._read, enumerate(images), self.batch_size):
             good = [one.result() for one in takewhile(_is_whole, batch)]
             number = len(good)
             if good:
@@ -361,8 +363,14 @@ class FewShotInferencer:
         """One after the other: of large photos the next one is not read meanwhile."""
         for number, image in enumerate(images):
             name = f'image {number}'
-            with open_photo(image, name) as photo:
+            with open_photo(image, name, self.grey_values) as photo:
                 yield self.predict_tiled(photo, tiles, _source(image, name))
+
+    def _read(self, numbered: tuple[int, ImageInput]) -> tuple[np.ndarray, str]:
+        """An image uint8 (H, W, 3) BGR, and what it is called."""
+        number, image = numbered
+        name = f'image {number}'
+        return as_bgr(image, name, self.grey_values), _source(image, name)
 
     # ------------------------------------------------------------------ the model
 
@@ -382,13 +390,6 @@ class FewShotInferencer:
         """Features of a uint8 (S, S, 3) BGR image, encoded by itself."""
         with self._context():
             return self.model.encode_image(as_input(image, self._device))
-
-
-def _read(numbered: tuple[int, ImageInput]) -> tuple[np.ndarray, str]:
-    """An image uint8 (H, W, 3) BGR, and what it is called."""
-    number, image = numbered
-    name = f'image {number}'
-    return as_bgr(image, name), _source(image, name)
 
 
 def _source(image: ImageInput, name: str) -> str:

@@ -12,6 +12,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.support import SupportSet
 from mmfss.checkpoints.official import local_file, official_in
 from mmfss.configs import find_method, method_names
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.methods.base import method_of
 
 BASELINES = 'all_foreground', 'pseudo_mask'
@@ -36,6 +37,7 @@ def compare(
     device: str | torch.device | None = None,
     amp: bool = False,
     begun: Callable[[str], None] | None = None,
+    grey_values: GreyValues | None = None,
 ) -> Comparison:
     """Check the same supports by several methods, one model in memory at a time.
 
@@ -45,6 +47,7 @@ def compare(
         names: of methods.
         device, amp: see :class:`FewShotInferencer`.
         begun: told each name before it is tried.
+        grey_values: see :class:`FewShotInferencer`.
 
     Raises:
         ValueError: no method of that name.
@@ -56,7 +59,8 @@ def compare(
         if begun is not None:
             begun(name)
         try:
-            inferencer = FewShotInferencer(config, device=device, amp=amp)
+            how = dict(device=device, amp=amp, grey_values=grey_values)
+            inferencer = FewShotInferencer(config, **how)
             checks[name] = inferencer.check(read(inferencer))
         except (ValueError, OSError, ImportError) as error:
             refused[name] = f'{error}'

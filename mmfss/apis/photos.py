@@ -24,6 +24,8 @@ from PIL import Image, ImageOps
 
 from mmfss.apis.images import ImageInput, as_bgr
 from mmfss.apis.windows import Window
+from mmfss.datasets import tiff
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import BROKEN
 
 MAX_PIXELS = 2**28
@@ -35,6 +37,7 @@ _FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF')
 _ORIENTATION = 274  # tag of TIFF, as of EXIF
 _SHORT = 2048  # rows of a strip; longer ones are decoded again for each row of windows
 _LOSSLESS = ('none', 'deflate', 'lzw', 'packbits', 'zstd')
+_ALPHA_STEP = 8  # of which a look at every 64th pixel tells
 _CACHE_MEGABYTES = 256  # of GDAL, whose default grows with the machine
 
 _lock = threading.Lock()
@@ -150,13 +153,16 @@ class _PillowPhoto(Photo):
 class _TiledFile(Photo):
     """A TIFF that rasterio reads by windows."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, grey_values: GreyValues) -> None:
         import rasterio
 
         self._stack = ExitStack()
         self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES))
         self._file = self._stack.enter_context(rasterio.open(path))
         self._reading = threading.Lock()
+        if self._file.count == 4:
+            shape = tuple(-(-side // _ALPHA_STEP) for side in self.shape)
+            _check_alpha(self._file.read(4, out_shape=shape), path, 'RGBA', grey_values)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,11 +188,13 @@ class _TiledFile(Photo):
         self._stack.close()
 
 
-def open_photo(image: ImageInput, name: str | None = None) -> Photo:
+def open_photo(
+    image: ImageInput, name: str | None = None, grey_values: GreyValues | None = None
+) -> Photo:
     """Open a photo for reading by windows; to be used in a ``with``.
 
     Args:
-        image, name: see :func:`mmfss.apis.images.as_bgr`.
+        image, name, grey_values: see :func:`mmfss.apis.images.as_bgr`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -195,18 +203,18 @@ def open_photo(image: ImageInput, name: str | None = None) -> Photo:
     if isinstance(image, (np.ndarray, Image.Image)):
         name = name or 'the image'
         with large_photos():
-            pixels = as_bgr(image, name)
+            pixels = as_bgr(image, name, grey_values)
         _check_size(pixels.shape[1], pixels.shape[0], name)
         return Photo(pixels)
     with large_photos():
-        opened = _by_windows(f'{image}')
+        opened = _by_windows(f'{image}', grey_values or GreyValues())
         if opened is None:
-            opened = Photo(as_bgr(image, name))
+            opened = Photo(as_bgr(image, name, grey_values))
             _check_size(opened.shape[1], opened.shape[0], f'{image}')
         return opened
 
 
-def _by_windows(path: str) -> Photo | None:
+def _by_windows(path: str, grey_values: GreyValues) -> Photo | None:
     """Of a large photo that need not be decoded whole into an array; None of any other, and of
     what cannot be opened, which is said better by who reads it.
 
@@ -223,19 +231,22 @@ def _by_windows(path: str) -> Photo | None:
         return None
     try:
         with Image.open(path) as image:
-            if image.format == 'TIFF' and _reads_by_windows(path, image):
-                return _TiledFile(path)
-            if image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
-                return None
             rawmode = image.tile[0][3] if image.tile else None
             plain = image.mode in _BYTES_PER_PIXEL and '16' not in f'{rawmode}'
-            if (
-                image.format == 'TIFF'
-            ):  # turned ones are left to who knows what Pillow makes of them
-                plain &= cast(Any, image).tag_v2.get(_ORIENTATION, 1) == 1
+            if image.format == 'TIFF':
+                tags = cast(Any, image).tag_v2
+                # turned ones are left to who knows what Pillow makes of them
+                plain &= tiff.is_plain(image) and tags.get(_ORIENTATION, 1) == 1
+                plain = plain and tiff.page_of(image, path) == (0, 1)
+                if plain and _reads_by_windows(path, image):
+                    return _TiledFile(path, grey_values)
+            elif image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
+                return None
             if image.format not in _FORMATS or not plain:
                 return None
             image.load()
+            if image.format == 'TIFF' and image.mode in ('RGBA', 'LA'):
+                _check_alpha(np.asarray(image.getchannel('A')), path, image.mode, grey_values)
             ImageOps.exif_transpose(image, in_place=True)
             return _PillowPhoto(image)
     except BROKEN:
@@ -252,10 +263,7 @@ def _reads_by_windows(path: str, image: Image.Image) -> bool:
     except ImportError:
         return False
     tags = cast(Any, image).tag_v2
-    if tags.get(_ORIENTATION, 1) != 1 or tags.get(262) not in (
-        1,
-        2,
-    ):  # upright; grey from black on, or RGB
+    if tags.get(262) not in (1, 2):  # upright; grey from black on, or RGB
         return False
     red, green, blue, grey = (getattr(ColorInterp, c) for c in ('red', 'green', 'blue', 'gray'))
     kinds = ((red, green, blue), (red, green, blue, ColorInterp.alpha), (grey,))
@@ -272,6 +280,12 @@ def _reads_by_windows(path: str, image: Image.Image) -> bool:
             )
     except RasterioError:
         return False
+
+
+def _check_alpha(alpha: np.ndarray, path: str, mode: str, grey_values: GreyValues) -> None:
+    """Say it where what a TIFF calls alpha is none by its values, as :func:`as_bgr` does."""
+    if not tiff.is_alpha(alpha):
+        grey_values.say('bands', tiff.NO_ALPHA.format(name=path, band=len(mode)))
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -102,9 +102,10 @@ class Proposer:
         beside = None
         if isinstance(model, FewShotInferencer):
             self._model, self._amp = model.model, model.amp
+            self._grey_values = model.grey_values
             beside = model.weights and Path(model.weights).with_name(PROMPT_WEIGHTS)
         else:
-            self._model, self._amp = model, False
+            self._model, self._amp, self._grey_values = model, False, None
         if checkpoint is None and beside and beside.is_file():
             checkpoint = beside
         self._prompter = self._model.prompter(None if checkpoint is None else str(checkpoint))
@@ -126,7 +127,7 @@ class Proposer:
             FileNotFoundError, ValueError: The image cannot be read, the prompt does not fit it (see
                 :meth:`Prompt.check`), or its mask is empty.
         """
-        pixels = as_bgr(image)
+        pixels = as_bgr(image, None, self._grey_values)
         height, width = pixels.shape[:2]
         prompt.check(width, height)
         side = self._model.image_size

@@ -32,6 +32,7 @@ from mmfss.apis.support_folder import read_support
 from mmfss.arguments import integer, optional
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.classes import label_palette
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.functional import RESIZES, up
 from mmfss.methods.base import FewShotModel, method_of
 
@@ -88,6 +89,8 @@ class FewShotSegmentor(BaseSegmentor):
             encoders have an ``encode_batch`` of their own.
         pairs: of image and class that go through the model at once, at most; None takes what suits
             the device, see :func:`mmfss.apis.nway.segment_classes`.
+        grey_values: see :class:`mmfss.apis.FewShotInferencer`, for the photos of supports; those of
+            the pipeline are read by ``LoadImage``, which takes the same.
         train_cfg, pretrained: None; mmseg's ``init_model`` sets them in every config.
         init_cfg: of mmseg's ``BaseSegmentor``.
 
@@ -118,6 +121,7 @@ class FewShotSegmentor(BaseSegmentor):
         pretrained: str | None = None,
         init_cfg: dict | None = None,
         negatives: Mapping[str, Sequence[Any]] | None = None,
+        grey_values: GreyValues | Mapping[str, Any] | None = None,
     ) -> None:
         for name, value in (('train_cfg', train_cfg), ('pretrained', pretrained)):
             if value is not None:
@@ -136,6 +140,7 @@ class FewShotSegmentor(BaseSegmentor):
         self._has_weights = False
         self.test_cfg = checked_test_cfg(test_cfg)
         self.threshold = threshold
+        self.grey_values = GreyValues.of(grey_values)
         self.prompt_checkpoint = prompt_checkpoint
         self.batch_size = integer('model.batch_size', batch_size, 1)
         self.pairs = optional('model.pairs', pairs)
@@ -199,12 +204,13 @@ class FewShotSegmentor(BaseSegmentor):
         source = self._source
         if _is_folder(source):
             self._need_weights()
-            return read_support(source, FewShotInferencer(self.model), self.prompt_checkpoint)[0]
+            inferencer = FewShotInferencer(self.model, grey_values=self.grey_values)
+            return read_support(source, inferencer, self.prompt_checkpoint)[0]
         if isinstance(source, (str, os.PathLike)):
             source = SupportSet.load(source)
         if not isinstance(source, SupportSet):
             size, resize = self.model.image_size, self.model.resize
-            return SupportSet.build(source, size, resize, self._negatives)
+            return SupportSet.build(source, size, resize, self._negatives, self.grey_values)
         source.check_image_size(self.model.image_size, self.model.resize)
         return source
 

@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.files import atomic
 from mmfss.functional import RESIZES
@@ -62,7 +63,13 @@ class Shot:
     source: str
 
 
-def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -> Shot:
+def make_shot(
+    pair: Any,
+    image_size: int,
+    name: str,
+    resize: str = 'bilinear',
+    grey_values: GreyValues | None = None,
+) -> Shot:
     """Read an (image, mask) pair and bring both to the model's size.
 
     Args:
@@ -70,6 +77,7 @@ def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -
         image_size: S.
         name: What messages call it where there is no path.
         resize: that of the model.
+        grey_values: see :func:`as_bgr`.
 
     Raises:
         FileNotFoundError, ValueError: One cannot be read, they differ in size, or the mask is
@@ -78,18 +86,24 @@ def make_shot(pair: Any, image_size: int, name: str, resize: str = 'bilinear') -
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f'{name} must be a pair (image, mask), got {pair!r:.80}')
     source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
-    image = as_bgr(pair[0], name)
+    image = as_bgr(pair[0], name, grey_values)
     mask = as_mask(pair[1], f'the mask of {source}')
     return _shot(image, mask, image_size, source, resize)
 
 
-def make_negative(item: Any, image_size: int, name: str, resize: str = 'bilinear') -> Shot:
+def make_negative(
+    item: Any,
+    image_size: int,
+    name: str,
+    resize: str = 'bilinear',
+    grey_values: GreyValues | None = None,
+) -> Shot:
     """Read what is not a class, though it may look like it.
 
     Args:
         item: An image, in which the class is nowhere; or a pair (image, mask), whose mask marks
             where it is not. The rest of that image says nothing.
-        image_size, name, resize: See :func:`make_shot`.
+        image_size, name, resize, grey_values: See :func:`make_shot`.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`make_shot`, but all of an image may be marked.
@@ -99,7 +113,7 @@ def make_negative(item: Any, image_size: int, name: str, resize: str = 'bilinear
         raise ValueError(f'{name} must be an image or a pair (image, mask), got {item!r:.80}')
     given = item if alone else item[0]
     source = str(given) if isinstance(given, (str, os.PathLike)) else name
-    image = as_bgr(given, name)
+    image = as_bgr(given, name, grey_values)
     if alone:
         return _shot(image, np.ones(image.shape[:2], np.uint8), image_size, source, resize)
     mask = as_mask(item[1], f'the mask of {source}', negative=True)
@@ -215,6 +229,7 @@ class SupportSet:
         image_size: int,
         resize: str = 'bilinear',
         negatives: Mapping[str, Sequence[Any]] | None = None,
+        grey_values: GreyValues | None = None,
     ) -> SupportSet:
         """Read and check images and masks.
 
@@ -224,6 +239,7 @@ class SupportSet:
             image_size, resize: of the model.
             negatives: name of a class -> images of what is not the class, or (image, mask) pairs
                 that mark it; see :func:`make_negative`.
+            grey_values: see :func:`as_bgr`.
 
         Raises:
             FileNotFoundError, ValueError: See :func:`make_shot`, :func:`make_negative` and
@@ -242,7 +258,7 @@ class SupportSet:
                     f'class {name!r} needs a list of at least one (image, mask), got {pairs!r:.80}'
                 )
             shots[name] = tuple(
-                make_shot(pair, image_size, f'support {i} of {name!r}', resize)
+                make_shot(pair, image_size, f'support {i} of {name!r}', resize, grey_values)
                 for i, pair in enumerate(pairs, 1)
             )
         if not isinstance(negatives, Mapping | None):
@@ -264,7 +280,7 @@ class SupportSet:
                     f'{items!r:.80}'
                 )
             found[name] = tuple(
-                make_negative(item, image_size, f'negative {i} of {name!r}', resize)
+                make_negative(item, image_size, f'negative {i} of {name!r}', resize, grey_values)
                 for i, item in enumerate(items, 1)
             )
         return cls(shots, image_size, resize, {n: found[n] for n in names if found.get(n)})

@@ -58,7 +58,7 @@ def read_support(
 
     Args:
         path: The folder, or a file of ``save_support``.
-        inferencer: For whose model it is; not changed.
+        inferencer: For whose model it is, and how it reads photos; not changed.
         checkpoint: Whose prompt encoder and mask decoder turn prompts into masks; see
             :class:`mmfss.apis.prompts.Proposer`.
 
@@ -87,7 +87,7 @@ def read_support(
     ]:
         image = source.images / sample.image
         if negative and sample.mask is None:
-            pixels = as_bgr(image)
+            pixels = as_bgr(image, None, inferencer.grey_values)
             if image.suffix.lower() == '.png' and set(np.unique(pixels)) <= {0, 1, UNKNOWN}:
                 raise ValueError(
                     f'{image} looks like a mask, and there is no image of its name beside it; add '
@@ -98,7 +98,8 @@ def read_support(
             proposer = proposer or Proposer(inferencer, checkpoint)
             prompt = read_prompt(sample.mask)
             try:
-                masks = {sample.class_id: proposer.propose(as_bgr(image), prompt)}
+                pixels = as_bgr(image, None, inferencer.grey_values)
+                masks = {sample.class_id: proposer.propose(pixels, prompt)}
             except ValueError as error:
                 raise ValueError(f'prompt {sample.mask} of {image}: {error}') from error
             prompted.append(str(image))
@@ -110,11 +111,12 @@ def read_support(
             )
         for class_id, mask in masks.items():
             given, size, resize = (image, mask), inferencer.image_size, inferencer.resize
+            how = size, str(image), resize, inferencer.grey_values
             if negative:
                 item = given if mask is not None else image
-                negatives[class_id].append(make_negative(item, size, str(image), resize))
+                negatives[class_id].append(make_negative(item, *how))
             else:
-                shots[class_id].append(make_shot(given, size, str(image), resize))
+                shots[class_id].append(make_shot(given, *how))
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
         raise ValueError(

@@ -39,10 +39,21 @@ def _found(args: CheckArguments) -> str:
         return read_support(args.support, inferencer, args.prompt_weights)[0]
 
     method = args.methods[0] if args.methods and args.config is None else None
-    own = FewShotInferencer(args.config, args.weights, args.device, amp=args.amp, method=method)
+    own = FewShotInferencer(
+        args.config,
+        args.weights,
+        args.device,
+        amp=args.amp,
+        method=method,
+        grey_values=args.grey_values(),
+    )
     found = own.check(read(own))
     names = methods_at_hand() if args.methods is None else args.methods
-    others = compare(read, names, args.device, args.amp, _begun) if len(names) > 1 else None
+    others = (
+        compare(read, names, args.device, args.amp, _begun, own.grey_values)
+        if len(names) > 1
+        else None
+    )
     lines = [found.text()]
     if others is not None:
         lines += ['', others.text()]

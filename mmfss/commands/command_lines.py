@@ -21,6 +21,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from mmfss import labelling
 from mmfss.configs import DEMO_CONFIG
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -69,6 +70,17 @@ def _several(kind: Callable[[str], Any], least: int = 1) -> PrimitiveConstructor
         nargs='*',
         metavar='',
         instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, (list, tuple)),
+        str_from_instance=lambda value: [str(one) for one in value or ()],
+    )
+
+
+def _two(kind: Callable[[str], Any]) -> PrimitiveConstructorSpec:
+    """Two values; None where an option is left out."""
+    return PrimitiveConstructorSpec(
+        nargs=2,
+        metavar='',
+        instance_from_str=lambda texts: [kind(text) for text in texts],
         is_instance=lambda value: value is None or isinstance(value, (list, tuple)),
         str_from_instance=lambda value: [str(one) for one in value or ()],
     )
@@ -237,7 +249,40 @@ class FreezeArguments(ConfigArguments):
 
 
 @dataclass(frozen=True)
-class LabelArguments:
+class PhotoArguments:
+    """How photos are read.
+
+    Args:
+        bit_depth: Values of photos of more than 8 bits are 0..2^N - 1 (default: what the file
+            states, 16 bits mostly).
+        percentiles: Or black and white are these percentiles of each photo, e.g. 1 99.
+        value_range: Or these values, in all photos; floats and 32-bit integers need one of the
+            three.
+    """
+
+    _: KW_ONLY
+    bit_depth: Annotated[int | None, _unset('N')] = None
+    percentiles: Annotated[Sequence[float] | None, _two(float), _unset('LOW HIGH')] = None
+    value_range: Annotated[Sequence[float] | None, _two(float), _unset('LOW HIGH')] = None
+
+    def grey_values(self) -> GreyValues:
+        """How grey values are read; what is lost of them is said on stderr.
+
+        Raises:
+            ValueError: Out of range, or more than one of the three.
+        """
+        return GreyValues(self.bit_depth, self.percentiles, self.value_range, say_note)
+
+
+def say_note(text: str) -> None:
+    """A line on stderr, beside a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f'note: {text}', file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class LabelArguments(PhotoArguments):
     """Label a folder of images, given a few marked ones.
 
     Args:
@@ -342,7 +387,7 @@ class WeightsArguments:
 
 
 @dataclass(frozen=True)
-class CheckArguments:
+class CheckArguments(PhotoArguments):
     """Check a support set, before anything is labelled: each support is predicted from the others
     of its class and looked for by the other classes. Prints the IoU to expect of each class, the
     threshold of its object score, supports to look at, and which method suits these photos.
@@ -371,7 +416,7 @@ class CheckArguments:
 
 
 @dataclass(frozen=True)
-class WebuiArguments:
+class WebuiArguments(PhotoArguments):
     """A web page to mark objects, label images and take masks away.
 
     Args:

@@ -177,6 +177,7 @@ def _build(
         batch_size=args.batch_size,
         pairs=args.pairs,
         feature_cache=args.feature_cache,
+        grey_values=args.grey_values(),
     )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
     for name in ('feature_cache', 'encode_batch'):  # the options above take their place

@@ -143,7 +143,11 @@ def run(args: WebuiArguments) -> int:
 def _serve(args: WebuiArguments) -> None:
     require_gradio()
     free_port(args.host, args.port)  # before the model is loaded, which takes a while
-    limits = Limits(max_pixels=args.max_pixels, max_upload_mb=args.max_upload_mb)
+    limits = Limits(
+        max_pixels=args.max_pixels,
+        max_upload_mb=args.max_upload_mb,
+        grey_values=args.grey_values().record(),
+    )
     choice = ModelChoice(args.config, args.weights, args.method)
     worker = ModelWorker.load(choice, args.device, args.prompt_weights)
     models = Models(worker, methods_at_hand(), args.device)

@@ -29,6 +29,7 @@ from mmfss.datasets.sampling import (
     drop_scarce,
 )
 from mmfss.datasets.segmentation import image_files
+from mmfss.datasets.transforms import LoadImage, read_grey_values
 from mmfss.distributed import first
 from mmfss.features.images import DeferredImage
 
@@ -186,6 +187,14 @@ class EpisodicDataset(Dataset):
             images=len(self.index),
             data=data_digest(self.index),
         )
+        ranges = [
+            transform.grey_values
+            for pipeline in self._pipelines
+            for transform in pipeline.transforms
+            if isinstance(transform, LoadImage) and transform.grey_values is not None
+        ]
+        if ranges:  # of photos of more than 8 bits
+            drawn['grey_values'] = ranges
         return drawn if self.episodes_file is None else {**drawn, **self._draw.protocol}
 
     def full_init(self) -> None:
@@ -218,6 +227,8 @@ class EpisodicDataset(Dataset):
                     f'is {self.num_episodes}; lower it, or freeze more'
                 )
             self._draw, self.num_episodes = frozen, self.num_episodes or len(frozen)
+        for pipeline in self._pipelines:
+            read_grey_values(pipeline.transforms, getattr(dataset, 'grey_values', None))
         load = *self._pipelines, self.seed, self.label_size, self.defer_images
         self._load = EpisodeLoader(files, self.split, *load)
         self.index, self._source = index, dataset

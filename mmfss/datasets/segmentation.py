@@ -229,6 +229,10 @@ class PreparedDataset(BaseSegDataset):
     ``class_mask_paths`` ``{class id: file}`` in place of ``seg_map_path``, and episodes are drawn
     from it. Classes and palette come from its ``dataset.json``.
 
+    Attributes:
+        grey_values: How its photos of more than 8 bits are read, see
+            :meth:`mmfss.datasets.grey_values.GreyValues.of`.
+
     Args:
         data_root: The prepared folder.
         split: Name of a list in ``splits/``, or several, of which the first that is there is
@@ -261,6 +265,7 @@ class PreparedDataset(BaseSegDataset):
                 f'split of {data_root} must be one of {sorted(content["splits"])}, got {split!r}'
             )
         self.kind = content['kind']
+        self.grey_values = content.get('source', {}).get('grey_values')
         self._expected = int(content['splits'][found[0]])
         classes = ('background', *Benchmark.from_dict(content['benchmark']).classes)
         super().__init__(

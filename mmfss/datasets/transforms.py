@@ -12,7 +12,9 @@ Keys: ``img`` uint8 (H, W, 3) BGR; ``gt_seg_map`` uint8 (h, w); ``ori_shape`` (h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -22,6 +24,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import Resize
 from mmseg.registry import TRANSFORMS
 
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import image_shape, read_image, read_mask
 
 IGNORE = 255
@@ -42,6 +45,10 @@ class LoadImage(BaseTransform):
             The pixels then differ a little. It belongs before a ``Resize`` to a fixed ``scale``
             that is no larger, see :func:`check_reduced`. ``ori_shape`` stays that of the file,
             ``img_shape`` is what came.
+        grey_values: What black and white stand for in photos of more than 8 bits:
+            ``dict(bit_depth=12)``, ``dict(percentiles=(1, 99))`` or ``dict(limits=(0, 3000))``, see
+            :class:`mmfss.datasets.grey_values.GreyValues`. None: the whole range of 16 bits, or
+            that with which the dataset was prepared.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`mmfss.datasets.io.read_image`; ``reduce_to`` out
@@ -52,7 +59,9 @@ class LoadImage(BaseTransform):
         self,
         exif_orientation: bool = False,
         reduce_to: int | Sequence[int] | None = None,
+        grey_values: Mapping[str, Any] | None = None,
     ) -> None:
+        self.grey_values = GreyValues.of(grey_values).record()
         self.exif_orientation = exif_orientation
         sides = (reduce_to, reduce_to) if isinstance(reduce_to, int) else reduce_to
         if sides is not None and (
@@ -75,10 +84,25 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Adds the image to the results."""
         path = results['img_path']
-        image = read_image(path, self.exif_orientation, self.reduce_to)
+        how = _grey_values(json.dumps(self.grey_values))
+        image = read_image(path, self.exif_orientation, self.reduce_to, how)
         whole = image.shape[:2] if self.reduce_to is None else self.shape_of(path)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=whole)
         return results
+
+
+@lru_cache
+def _grey_values(record: str) -> GreyValues:
+    """One for all pipelines of a process, which says once what is lost."""
+    return GreyValues.of(json.loads(record))
+
+
+def read_grey_values(transforms: Sequence, prepared: Mapping[str, Any] | None) -> None:
+    """Let ``LoadImage`` read photos with the range that their dataset was prepared with, unless it
+    has one of its own."""
+    for transform in transforms:
+        if isinstance(transform, LoadImage) and transform.grey_values is None:
+            transform.grey_values = GreyValues.of(prepared).record()
 
 
 @TRANSFORMS.register_module()

@@ -16,7 +16,8 @@ scores.csv             least certain first: image, certainty, and for each class
                        present (0 or 1), share of the pixels, confidence (see
                        :class:`mmfss.apis.Prediction`)
 failed.csv             images that could not be labelled, and why; tried again by the next run
-dataset.py, lists/     config fragment with ``labelled_dataset`` for mmseg; it may be moved with OUT
+dataset.py, lists/,    config fragment with ``labelled_dataset`` for mmseg, and the names and paths
+labelled.json          that it reads; they may be moved with OUT
 support.png            the supports with their masks
 support.safetensors    the same as a support file: SUPPORT of further runs
 run.json               what determines the results; a run goes on only where it is equal

@@ -18,10 +18,11 @@ from mmfss.files import PART_SUFFIX, remove_parts, write_text
 ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
 GEOTIFF = 'geotiff'
 COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'
+DATASET_NAMES = 'labelled.json'
 SUPPORT, SUPPORT_PICTURE = 'support.safetensors', 'support.png'
 RUN, LOCK = 'run.json', '.label.lock'
 _FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, RECORDS)
-_FILES = (COCO, SCORES, FAILED, DATASET, SUPPORT, SUPPORT_PICTURE)
+_FILES = (COCO, SCORES, FAILED, DATASET, DATASET_NAMES, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 

@@ -269,6 +269,7 @@ def settings_of(
         classes=list(inferencer.classes),
         thresholds=[round(value, 6) for value in thresholds],
         amp=inferencer.amp,
+        grey_values=inferencer.grey_values.record(),
         image_size=inferencer.image_size,
         weights=weights_digest(inferencer.model),
         support=support_digest(inferencer.support),

@@ -129,7 +129,11 @@ def label_folder(
         seconds = time.monotonic() - start
         annotations = processes.first(
             lambda: write_tables(
-                folder, plan.sources, inferencer.classes, Records(folder / RECORDS)
+                folder,
+                plan.sources,
+                inferencer.classes,
+                Records(folder / RECORDS),
+                inferencer.grey_values.record(),
             )
         )
     total = sum((Counter(count) for count in counts), Counter())
@@ -198,7 +202,11 @@ class _Work:
         stat = image_state(path)
         try:
             check_name(name)
-            photo = Photo(as_bgr(path)) if self.tiles is None else open_photo(path)
+            how = self.inferencer.grey_values
+            if self.tiles is None:
+                photo = Photo(as_bgr(path, None, how))
+            else:
+                photo = open_photo(path, None, how)
             return _Loaded(name, photo, stat)
         except _MEMORY:
             reason = f'image {path} does not fit into memory; make it smaller'

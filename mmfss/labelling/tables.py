@@ -5,13 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mmfss.datasets.classes import label_palette
 from mmfss.files import atomic, write_text
-from mmfss.labelling.folder import ANN_DIR, COCO, DATASET, FAILED, LISTS, SCORES, stem_of
+from mmfss.labelling.folder import (
+    ANN_DIR,
+    COCO,
+    DATASET,
+    DATASET_NAMES,
+    FAILED,
+    LISTS,
+    SCORES,
+    stem_of,
+)
 from mmfss.labelling.plan import Sources
 from mmfss.labelling.records import Records
 
@@ -21,15 +31,20 @@ confidence."""
 
 
 def write_tables(
-    out: Path, sources: Sources, classes: tuple[str, ...], records: Records
+    out: Path,
+    sources: Sources,
+    classes: tuple[str, ...],
+    records: Records,
+    grey_values: Mapping[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Write annotations.json, scores.csv, failed.csv, lists/ and dataset.py.
+    """Write annotations.json, scores.csv, failed.csv, lists/, dataset.py and labelled.json.
 
     Args:
         out: the output folder.
         sources: the images; what the folder holds of others is left out.
         classes: names of the labels 1..N.
         records: with all of them.
+        grey_values: how photos of more than 8 bits were read.
 
     Returns:
         How many annotations there are of each class.
@@ -44,7 +59,7 @@ def write_tables(
     write_scores(out / SCORES, classes, _measured(labelled, records))
     errors = ((name, records.read(name)['error']) for name in failed)
     write_csv(out / FAILED, ('image', 'error'), errors)
-    _write_dataset(out, sources.root, labelled, classes)
+    _write_dataset(out, sources.root, labelled, classes, grey_values)
     return {name: counts[i] for i, name in enumerate(classes, 1)}
 
 
@@ -137,55 +152,77 @@ def _write_coco(
     return counts
 
 
-_HEAD = '''\
-# The images and their labels as a dataset of mmseg; written by mmfss (tools/label.py).
+_DATASET = '''\
+# The images and their labels as a dataset of mmseg; written by mmfss (tools/label.py). Names and
+# paths are in {names}, beside this file.
 # In a config of mmseg:
 #   _base_ = ['<model>.py', '<schedule>.py', '<this file>']
 #   train_dataloader = dict(
 #       batch_size=8, num_workers=4, sampler=dict(type='InfiniteSampler', shuffle=True),
-#       dataset={{_base_.labelled_dataset}})
-# or, with a pipeline of your own:
+#       dataset={{{{_base_.labelled_dataset}}}})
+# or, with a pipeline of your own, which begins with labelled_load:
 #       dataset=dict(type='ConcatDataset', datasets=[
-#           dict(part, pipeline=train_pipeline) for part in _base_.labelled_dataset.datasets]))
+#           dict(part, pipeline=[_base_.labelled_load, *augmentation])
+#           for part in _base_.labelled_dataset.datasets]))
 # Label 0 is the background, so reduce_zero_label stays False and decode_head.num_classes is
 # len(labelled_metainfo['classes']).
+# labelled_load reads photos as they were read for labelling: upright, and of all formats. Where
+# mmfss is not installed dict(type='LoadImageFromFile') can take its place, if all of them are JPEGs
+# and PNGs in RGB of 8 bits.
+
+# without import statements, for which mmengine would take it for a config of its other kind
+__code = __import__('sys')._getframe().f_code  # which mmengine names by its file
+__here = __import__('pathlib').Path(__code.co_filename).parent
+__known = __import__('json').loads((__here / '{names}').read_text(encoding='utf-8'))
+labelled_metainfo = dict(classes=tuple(__known['classes']), palette=__known['palette'])
+labelled_load = dict(
+    type='mmfss.datasets.transforms.LoadImage',
+    exif_orientation=True,
+    grey_values=__known['grey_values'],
+)
+labelled_pipeline = [
+    labelled_load,
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+labelled_dataset = dict(
+    type='ConcatDataset',
+    datasets=[
+        dict(
+            type='BaseSegDataset',
+            img_suffix=suffix,
+            seg_map_suffix='.png',
+            ann_file=str(__here / listed),
+            data_prefix=dict(img_path=__known['images'], seg_map_path=str(__here / '{labels}')),
+            metainfo=labelled_metainfo,
+            pipeline=labelled_pipeline,
+        )
+        for suffix, listed in __known['lists'].items()
+    ],
+)
 '''
 
 
-def _write_dataset(out: Path, root: Path, names: Sequence[str], classes: tuple[str, ...]) -> None:
+def _write_dataset(
+    out: Path,
+    root: Path,
+    names: Sequence[str],
+    classes: tuple[str, ...],
+    grey_values: Mapping[str, Any] | None,
+) -> None:
+    """Code that is always the same, and a file of names and paths, so that none is run as code."""
     by_suffix: dict[str, list[str]] = {}
     for name in names:
         by_suffix.setdefault(PurePosixPath(name).suffix, []).append(stem_of(name))
     lists = {suffix: f'{LISTS}/{suffix[1:] or "none"}.txt' for suffix in sorted(by_suffix)}
     for suffix, listed in lists.items():
         write_text(out / listed, ''.join(f'{stem}\n' for stem in by_suffix[suffix]))
-    palette = label_palette(len(classes))
-    lines = [
-        _HEAD + 'labelled_metainfo = dict(',
-        f'    classes={("background", *classes)!r},',
-        f'    palette={palette!r},',
-        ')',
-        'labelled_pipeline = [',
-        "    dict(type='LoadImageFromFile'),",
-        "    dict(type='LoadAnnotations'),",
-        "    dict(type='PackSegInputs'),",
-        ']',
-        "labelled_dataset = dict(type='ConcatDataset', datasets=[",
-    ]
-    for suffix, listed in lists.items():
-        lines += [
-            '    dict(',
-            "        type='BaseSegDataset',",
-            f'        img_suffix={suffix!r},',
-            "        seg_map_suffix='.png',",
-            # triple quotes: mmengine puts the path there as it is, and it may hold quotes
-            f'        ann_file="""{{{{ fileDirname }}}}/{listed}""",',
-            '        data_prefix=dict(',
-            f'            img_path={str(root)!r},',
-            f'            seg_map_path="""{{{{ fileDirname }}}}/{ANN_DIR}""",',
-            '        ),',
-            '        metainfo=labelled_metainfo,',
-            '        pipeline=labelled_pipeline,',
-            '    ),',
-        ]
-    write_text(out / DATASET, '\n'.join([*lines, '])']) + '\n')
+    known = dict(
+        classes=['background', *classes],
+        palette=label_palette(len(classes)),
+        images=str(root),
+        lists=lists,
+        grey_values=grey_values,
+    )
+    write_text(out / DATASET_NAMES, json.dumps(known, indent=1, ensure_ascii=False) + '\n')
+    write_text(out / DATASET, _DATASET.format(names=DATASET_NAMES, labels=ANN_DIR))

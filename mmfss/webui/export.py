@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mmfss.datasets.grey_values import options_of
 from mmfss.datasets.io import save_png
 from mmfss.files import atomic
 from mmfss.labelling.tables import write_scores
@@ -67,11 +70,13 @@ def export(session: Session) -> list[Path]:
         return [folder / MASKS, folder / SCORES, folder / SUPPORT]
 
 
-def command(choice: ModelChoice, threshold: float) -> str:
+def command(
+    choice: ModelChoice, threshold: float, grey_values: Mapping[str, Any] | None = None
+) -> str:
     """The command line that labels a folder in the same way."""
     words = ['mmfss', 'label', SUPPORT, 'IMAGES', 'OUT', '--threshold', f'{threshold:g}']
     for name in ('method', 'config', 'weights'):
         value = getattr(choice, name)
         if value is not None:
             words += [f'--{name}', value]
-    return shlex.join(words)
+    return shlex.join([*words, *options_of(grey_values)])

@@ -261,7 +261,7 @@ class Page(Layout):
             hidden = gr.update(visible=False, value=None)
             return {self.take_note: note, self.files: hidden, self.command: hidden}
         files = [str(file) for file in export(session)]
-        line = command(session.worker.choice, session.threshold)
+        line = command(session.worker.choice, session.threshold, session.limits.grey_values)
         return {
             self.take_note: views.unlabelled_note(session),
             self.files: gr.update(value=files, visible=True),

@@ -76,15 +76,15 @@ class Session:
         the current one.
 
         Returns:
-            Why which files were left out.
+            Why which files were left out, and what is lost of grey values.
         """
-        size, most = self.worker.image_size, self.limits.max_shots
+        size, most, lost = self.worker.image_size, self.limits.max_shots, list[str]()
 
         def add_file(path: Path, name: str) -> None:
             self.supports = self.supports.with_file(path, name, size, most)
 
         def photo(path: Path, name: str) -> Photo:
-            image = read_upload(path, name, self.limits)
+            image = read_upload(path, name, self.limits, lost.append)
             kept = self.folder.keep(path)
             return Photo(name, kept, image.shape[:2], marking.preview(image, THUMB_SIDE))
 
@@ -97,7 +97,7 @@ class Session:
             if new:
                 self._choose(len(self.photos))
                 self.photos += tuple(new)
-            return refused + others
+            return refused + others + lost[:1]
 
     def choose_photo(self, index: int) -> None:
         """Make another image the current one; clicks and proposal are dropped.
@@ -240,18 +240,19 @@ class Session:
         """Take images to label.
 
         Returns:
-            Why which files were left out.
+            Why which files were left out, and what is lost of grey values.
         """
+        lost = list[str]()
 
         def query(path: Path, name: str) -> Query:
-            image = read_upload(path, name, self.limits)
+            image = read_upload(path, name, self.limits, lost.append)
             return Query.keep(name, self.folder.keep(path), image)
 
         with self.step():
             known = [one.name for one in self.queries]
             new, refused = take(uploads, known, self.limits.max_queries, query)
             self.queries += tuple(new)
-            return refused
+            return refused + lost[:1]
 
     def clear_queries(self) -> None:
         """Remove all images to label, and their results."""

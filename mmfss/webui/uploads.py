@@ -9,6 +9,7 @@ import tempfile
 import unicodedata
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmfss.apis.images import as_bgr
+from mmfss.datasets import tiff
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -75,13 +78,18 @@ def check_header(path: str | os.PathLike, name: str, limits: Limits) -> None:
         )
     too_large = None
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+        except UnidentifiedImageError:
+            if not tiff.is_tiff(path):  # one that Pillow does not know may be read all the same
+                raise
+            height, width = tiff.shape_of(path)
         if width * height > limits.max_pixels:
             too_large = f'{width} x {height}'
     except Image.DecompressionBombError:
         too_large = 'far more'
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
         raise ValueError(
             f'{name} is not an image, or damaged; these are read: JPEG, PNG, BMP, WebP, TIFF, PPM, '
             'GIF (still ones)'
@@ -93,8 +101,19 @@ def check_header(path: str | os.PathLike, name: str, limits: Limits) -> None:
         )
 
 
-def read_upload(path: str | os.PathLike, name: str, limits: Limits) -> np.ndarray:
+def read_upload(
+    path: str | os.PathLike,
+    name: str,
+    limits: Limits,
+    say: Callable[[str], object] = lambda text: None,
+) -> np.ndarray:
     """Check and decode a file: uint8 (H, W, 3) BGR, upright.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+        limits: of pixels and bytes, and how more than 8 bits are read.
+        say: called with what is lost of grey values and bands, once.
 
     Raises:
         ValueError: See :func:`check_header` and :func:`mmfss.apis.images.as_bgr`; messages have
@@ -102,9 +121,14 @@ def read_upload(path: str | os.PathLike, name: str, limits: Limits) -> np.ndarra
     """
     check_header(path, name, limits)
     try:
-        return as_bgr(path)
+        told = partial(_renamed, say, str(path), name)
+        return as_bgr(path, None, GreyValues(**(limits.grey_values or {}), say=told))
     except (ValueError, OSError) as error:
         raise ValueError(str(error).replace(str(path), name)) from error
+
+
+def _renamed(say: Callable[[str], object], path: str, name: str, text: str) -> None:
+    say(text.replace(path, name))
 
 
 class VisitorFolder:

@@ -18,6 +18,8 @@ def imported_at_the_top(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f'{node.module}.{alias.name}' for alias in node.names} | {f'{node.module}'}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+            todo += node.orelse
         elif not isinstance(node, (ast.FunctionDef, ast.Lambda)):
             todo += ast.iter_child_nodes(node)
     return names

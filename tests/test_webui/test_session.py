@@ -3,6 +3,7 @@
 import gc
 import threading
 
+import cv2
 import numpy as np
 import pytest
 from webui_steps import box_mask, click_box, marked, pixels
@@ -301,3 +302,18 @@ def test_support_files_that_do_not_fit_are_refused_and_nothing_is_lost(
         'f.safetensors has 2 marked objects, 1 are the most'
     ]
     assert session.supports is before
+
+
+def test_lost_grey_values_are_said_with_the_uploads(worker, tmp_path):
+    deep = (pixels(3).astype(np.uint16) << 4)[..., ::-1]
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), deep)
+    uploads = [(tmp_path / f'{i}.png', f'mine {i}.png') for i in range(2)]
+    for limits, number in ((Limits(), 1), (Limits(grey_values=dict(bit_depth=12)), 0)):
+        session = Session(worker, limits, tmp_path)
+        for notes in (session.add_photos(uploads), session.add_queries(uploads)):
+            assert len(notes) == number
+            assert all(note.startswith('image mine 0.png uses ') for note in notes)
+        assert len(session.photos) == len(session.queries) == 2
+        if not number:
+            np.testing.assert_array_equal(session.queries[0].preview()[..., ::-1], pixels(3))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from mmfss.webui.limits import Limits
@@ -118,3 +119,30 @@ def test_taking_goes_on_after_a_bad_file_and_stops_at_the_limit(tmp_path):
 def test_limits_are_whole_and_positive(value):
     with pytest.raises(ValueError, match='max_pixels must be a whole number of at least 1, got'):
         Limits(max_pixels=value)
+
+
+def test_tiffs_of_all_kinds_are_checked_and_read(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4096, (30, 40, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / 'deep.tif', values, photometric='rgb')
+    tifffile.imwrite(tmp_path / 'float.tif', values.astype(np.float32), photometric='rgb')
+    said: list[str] = []
+    whole = read_upload(tmp_path / 'deep.tif', 'my deep.tif', LIMITS, said.append)
+    np.testing.assert_array_equal(whole[..., ::-1], values >> 8)
+    assert len(said) == 1 and said[0].startswith('image my deep.tif uses 0..4095 of the 16-bit')
+    with pytest.raises(
+        ValueError, match=r'^image my\.tif has float pixels 0\.\.4095, and which of'
+    ):
+        read_upload(tmp_path / 'float.tif', 'my.tif', LIMITS)
+    deep = Limits(grey_values=dict(bit_depth=12))
+    for name in ('deep.tif', 'float.tif'):
+        got = read_upload(tmp_path / name, name, deep, pytest.fail)
+        np.testing.assert_array_equal(got[..., ::-1], values >> 4)
+    monkeypatch.setattr('mmfss.webui.uploads.as_bgr', lambda *args: pytest.fail('decoded'))
+    for name in ('deep.tif', 'float.tif'):
+        with pytest.raises(ValueError, match=r'x has 40 x 30 pixels, allowed are 0\.001 million'):
+            read_upload(tmp_path / name, 'x', Limits(max_pixels=1000))
+    whole = (tmp_path / 'float.tif').read_bytes()
+    (tmp_path / 'float.tif').write_bytes(whole[:100])
+    with pytest.raises(ValueError, match='x is not an image, or damaged; these are read: JPEG'):
+        check_header(tmp_path / 'float.tif', 'x', LIMITS)

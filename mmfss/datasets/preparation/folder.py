@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfss.datasets.folds import BENCHMARKS, DATASET_FILE, Benchmark
+from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.preparation.folder_layouts import LAYOUTS, Source, find_source
 from mmfss.datasets.preparation.folder_masks import IGNORED, Found, Rules, inspect, write
 from mmfss.datasets.preparation.jobs import run
@@ -67,6 +68,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='value of the object in masks of two values; 255 is ignored if it is 1 (default: 1 '
         'if any mask has it, else 255)',
     )
+    parser.add_argument(
+        '--bit-depth',
+        type=int,
+        metavar='N',
+        help='values of photos of more than 8 bits are 0..2^N - 1 (default: what the file states, '
+        '16 bits mostly); kept in dataset.json, for training and test',
+    )
+    parser.add_argument(
+        '--percentiles',
+        type=float,
+        nargs=2,
+        metavar=('LOW', 'HIGH'),
+        help='or black and white are these percentiles of each photo, e.g. 1 99',
+    )
+    parser.add_argument(
+        '--value-range',
+        type=float,
+        nargs=2,
+        metavar=('LOW', 'HIGH'),
+        help='or these values, in all photos; floats and 32-bit integers need one of the three',
+    )
     parser.add_argument('--images', type=Path, metavar='DIR', help='COCO: not SRC/images')
     parser.add_argument('--annotations', type=Path, metavar='FILE', help='not SRC/annotations.json')
 
@@ -82,7 +104,10 @@ def prepare(args: argparse.Namespace) -> str:
     _check_options(args)
     source = find_source(args.src, args.layout, args.images, args.annotations)
     benchmark = _benchmark(args, source)
-    rules = Rules(source.images, args.out, len(source.classes), source.labels)
+    grey_values = GreyValues(args.bit_depth, args.percentiles, args.value_range).record()
+    rules = Rules(
+        source.images, args.out, len(source.classes), source.labels, grey_values=grey_values
+    )
     checked = run(partial(inspect, rules=rules), source.samples, 'checking', args.workers).results
     overlap = any(found.overlap for found in checked)
     rules = replace(
@@ -113,13 +138,18 @@ def prepare(args: argparse.Namespace) -> str:
         test_fraction=args.test_fraction,
         seed=args.seed,
     )
+    if grey_values is not None:
+        made_from['grey_values'] = grey_values
     write_description(args.out, benchmark, rules.kind, source.images, entries, made_from)
     head = (
         f'{benchmark.name}: {len(areas)} images (layout {source.layout}), '
         f'{rules.kind.replace("_", " ")} in {args.out}: {tally}'
     )
     empty = sum(found.empty for found in checked)
-    return '\n'.join([head, *_summary(source, benchmark, areas, splits, empty)])
+    lost = [text for found in checked for text in found.lost]
+    also = f' (and so are {len(lost) - 1} images more)' if len(lost) > 1 else ''
+    notes = [f'  warning: {text}{also}' for text in lost[:1]]
+    return '\n'.join([head, *_summary(source, benchmark, areas, splits, empty), *notes])
 
 
 def _check_options(args: argparse.Namespace) -> None:

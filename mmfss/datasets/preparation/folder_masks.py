@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmfss.datasets.class_index import class_areas, label_counts
-from mmfss.datasets.io import read_image, read_mask, save_png
+from mmfss.datasets.grey_values import GreyValues
+from mmfss.datasets.io import exif_orientation, read_image, read_mask, save_png
 from mmfss.datasets.preparation.folder_layouts import Sample
 from mmfss.datasets.preparation.instances import CROWD, decode, paint
 from mmfss.datasets.preparation.jobs import Done, read_complete
@@ -20,7 +22,6 @@ from mmfss.datasets.prepared import mask_path
 IGNORED = 255
 Masks = dict[int | None, np.ndarray]
 """``{class id: class mask}``, or ``{None: label map}``."""
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Rules:
         labels: ``{category id: class id}`` of COCO.
         object_value: Value of the object in masks of two values: 1 or 255; None: not known yet.
         kind: 'label_maps' or 'class_masks'.
+        grey_values: How photos of more than 8 bits are to be read, see :meth:`.GreyValues.of`.
     """
 
     images: Path
@@ -42,6 +44,7 @@ class Rules:
     labels: Mapping[int, int]
     object_value: int | None = None
     kind: str = 'label_maps'
+    grey_values: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Found:
         values: The values of a mask file, ascending.
         overlap: Whether classes overlap (COCO).
         empty: Annotations that cover no pixel (COCO).
+        lost: What is lost of the grey values or bands of the photo.
     """
 
     values: tuple[int, ...] = ()
     overlap: bool = False
     empty: int = 0
+    lost: tuple[str, ...] = ()
 
 
 def inspect(sample: Sample, rules: Rules) -> Done:
@@ -71,9 +76,16 @@ def inspect(sample: Sample, rules: Rules) -> Done:
     """
     image = rules.images / sample.image
     image_size(image)  # its message is the better one where this is no image at all
-    read_image(image)  # to its end: a photo that is cut off would end a test half-way
+    lost: list[str] = []
+    # to its end: a photo that is cut off would end a test half-way
+    read_image(image, grey_values=GreyValues(**(rules.grey_values or {}), say=lost.append))
+    found = _inspect(sample, rules, image)
+    return Done(result=replace(found, lost=tuple(lost)))
+
+
+def _inspect(sample: Sample, rules: Rules, image: Path) -> Found:
     if sample.mask is None:
-        return Done(result=_inspect_annotations(sample, rules))
+        return _inspect_annotations(sample, rules)
     mask = _read(sample.mask, image)
     values = tuple(label_counts(mask))
     allowed = {0, 1, IGNORED} if sample.class_id else {*range(rules.num_classes + 1), IGNORED}
@@ -92,7 +104,7 @@ def inspect(sample: Sample, rules: Rules) -> Done:
         raise _empty(sample.mask)
     if sample.class_id:
         check_palette(sample.mask, values)
-    return Done(result=Found(values))
+    return Found(values)
 
 
 def write(sample: Sample, rules: Rules) -> Done:
@@ -171,8 +183,7 @@ def _check_fit(
         ValueError: They differ, or programs show the photo turned and the size does not tell
             which of the two was marked.
     """
-    with Image.open(image) as opened:
-        turned = int(opened.getexif().get(_ORIENTATION, 1))
+    turned = exif_orientation(image)
     remedy = (
         f'; the image has EXIF orientation {turned}, and programs that turn it show another '
         'picture than its pixels: save it upright and without the tag'

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmfss.datasets.io import read_image, save_png
+from mmfss.datasets.io import image_shape, read_image, save_png
 from mmfss.datasets.preparation.jobs import Done, read_complete
 from mmfss.datasets.prepared import mask_path
 from mmfss.words import repeated
@@ -60,8 +60,11 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
             takes.
     """
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
+        try:
+            with Image.open(path) as image:
+                return image.height, image.width
+        except UnidentifiedImageError:
+            return image_shape(path)  # of a TIFF that Pillow does not know
     except FileNotFoundError:
         raise FileNotFoundError(f'image not found: {path}') from None
     except Image.DecompressionBombError as error:
