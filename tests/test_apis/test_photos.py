@@ -11,6 +11,7 @@ from mmfss.apis import photos
 from mmfss.apis.images import as_bgr
 from mmfss.apis.photos import MAX_PIXELS, Photo, large_photos, open_photo
 from mmfss.apis.windows import Tiles
+from mmfss.datasets.grey_values import GreyValues
 
 
 def _picture(mode='RGB', size=(97, 61)):
@@ -206,3 +207,32 @@ def test_limits_of_several_threads(monkeypatch):
     leave.set()
     thread.join()
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_overviews_are_no_pages(tmp_path, every_photo_is_large):
+    rasterio = pytest.importorskip('rasterio')
+    path = tmp_path / 'overviews.tif'
+    tiled = dict(tiled=True, blockxsize=16, blockysize=16, photometric='RGB')
+    _tiff(path, np.asarray(_picture()), **tiled)
+    with rasterio.open(path, 'r+') as file:
+        file.build_overviews([2, 4])
+    _same(path, '_TiledFile')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('by_window', [True, False])
+def test_alpha_that_is_none_is_said(tmp_path, every_photo_is_large, monkeypatch, by_window):
+    if by_window:
+        pytest.importorskip('rasterio')
+    else:
+        monkeypatch.setitem(sys.modules, 'rasterio', None)
+    pixels, said = np.array(_picture('RGBA')), []
+    for name, infrared in (('alpha', False), ('infrared', True)):
+        pixels[..., 3] = np.random.default_rng(0).integers(20, 200, pixels.shape[:2])
+        if not infrared:
+            pixels[..., 3] = 255
+        Image.fromarray(pixels, 'RGBA').save(tmp_path / f'{name}.tif')
+        with open_photo(tmp_path / f'{name}.tif', None, GreyValues(say=said.append)) as photo:
+            assert type(photo).__name__ == ('_TiledFile' if by_window else '_PillowPhoto')
+    assert len(said) == 1 and 'band 4 of image' in said[0] and 'infrared.tif' in said[0]
