@@ -19,6 +19,7 @@ import numpy as np
 _SAMPLE = 2**18
 """Pixels that are looked at to say how a photo uses its range."""
 _FEW, _LOSS = 100, 2  # grey values that are left, and how many times as many there were
+_FEW_OF_GIVEN = 32  # the same where the range was given, or stated as another than 16 bits
 _CUT_OFF = 0.01  # share of the values beyond a given range from which on it is said
 _OPTIONS = (
     '--bit-depth N (values 0..2^N - 1), --value-range LOW HIGH or --percentiles LOW HIGH (in '
@@ -175,7 +176,10 @@ class GreyValues:
                 f'outside the given range {low:g}..{high:g} and become black or white: give '
                 f'another; said once',
             )
-        elif kept < _FEW and len(np.unique(held)) > _LOSS * kept:
+        elif (
+            kept < (_FEW if (low, high) == (0, 65535) else _FEW_OF_GIVEN)
+            and len(np.unique(held)) > _LOSS * kept
+        ):
             self.say(
                 'range',
                 f'image {name} uses {_found(values, nodata)} of the {_kind(values)} '
@@ -209,7 +213,8 @@ def few_left(grey: np.ndarray) -> bool:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, GreyValueWarning, stacklevel=2)
+    also = '. In Python and configs: grey_values=dict(bit_depth=N), limits=..., percentiles=...'
+    warnings.warn(text + also * ('--' in text), GreyValueWarning, stacklevel=2)
 
 
 def _pair(

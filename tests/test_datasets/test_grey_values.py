@@ -92,6 +92,7 @@ def test_what_is_lost_is_said_once(values, options, message):
         (FULL, {}),
         (FULL >> 1, {}),
         (FULL >> 4, dict(bit_depth=12)),
+        (FULL >> 6, dict(bit_depth=12)),  # a dark one: 64 are left
         (FULL >> 4, dict(limits=(0, 4095))),
         (FULL >> 4, dict(percentiles=(0, 100))),
         (np.where(FULL > 30000, 65535, 0).astype(np.uint16), {}),  # a drawing: nothing is lost
