@@ -74,5 +74,5 @@ setup(
         ]
     },
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('tests', 'webui', 'sam1')},
+    extras_require={name: requirements(name) for name in ('tests', 'webui', 'sam1', 'geo')},
 )

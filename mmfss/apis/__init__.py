@@ -2,7 +2,7 @@
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import load_model
-from mmfss.apis.prediction import Prediction
+from mmfss.apis.prediction import Prediction, TiledPrediction
 from mmfss.apis.segmentor import FewShotSegmentor
 from mmfss.apis.support import Shot, SupportSet
 
@@ -12,5 +12,6 @@ __all__ = [
     'Prediction',
     'Shot',
     'SupportSet',
+    'TiledPrediction',
     'load_model',
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +19,12 @@ from PIL import Image
 from mmfss.apis.check_result import SelfCheck
 from mmfss.apis.images import ImageInput, as_bgr, files_below, read_ahead, to_model_size
 from mmfss.apis.loading import choose_config, find_weights, load_model, read_config
-from mmfss.apis.nway import ClassStates, as_input, encode_classes, segment_classes
-from mmfss.apis.prediction import Prediction, check_threshold
+from mmfss.apis.nway import ClassMasks, ClassStates, as_input, encode_classes, segment_classes
+from mmfss.apis.photos import Photo, open_photo
+from mmfss.apis.prediction import Marked, Prediction, TiledPrediction, check_threshold
 from mmfss.apis.self_check import check_support
 from mmfss.apis.support import SupportSet
+from mmfss.apis.windows import Blend, Tiles
 from mmfss.arguments import integer, optional
 from mmfss.datasets.grey_values import GreyValues
 from mmfss.functional import bfloat16
@@ -244,31 +247,44 @@ class FewShotInferencer:
     # ------------------------------------------------------------------ images
 
     def __call__(
-        self, inputs: ImageInput | Iterable[ImageInput]
-    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        self,
+        inputs: ImageInput | Iterable[ImageInput],
+        tiles: int | None = None,
+        overlap: int | None = None,
+    ) -> Marked | list[Marked] | Iterator[Marked]:
         """Mark the classes.
 
         Args:
             inputs: an image (see :func:`mmfss.apis.images.as_bgr`); a list of them; a folder, or
                 any other iterable of images.
+            tiles: look at images through windows of this side in pixels, ``batch_size`` of them
+                together; see :mod:`mmfss.apis.windows`. None takes images as a whole.
+            overlap: of the windows in pixels, at least; by default an eighth of them.
 
         Returns:
-            A :class:`Prediction`; a list of them for a list; an iterator for a folder or iterable,
-            which works as it goes and keeps nothing.
+            A :class:`Prediction`, with ``tiles`` a :class:`TiledPrediction`; a list for a list; an
+            iterator for a folder or iterable, which works as it goes and keeps nothing.
 
         Raises:
-            FileNotFoundError, ValueError: No support yet, or an image that cannot be read.
+            FileNotFoundError, ValueError: No support, an image that cannot be read, wrong tiles.
         """
         _ = self.support
+        stream: Callable[[Iterable[ImageInput]], Iterator[Marked]] = self._stream
+        if tiles is not None:
+            stream = partial(self._stream_tiled, tiles=Tiles(tiles, overlap))
+        elif overlap is not None:
+            raise ValueError(f'overlap is of tiles, and there are none; got {overlap!r}')
         if isinstance(inputs, (str, os.PathLike)) and Path(inputs).is_dir():
-            return self._stream(files_below(inputs))
+            return stream(files_below(inputs))
         if isinstance(inputs, (str, os.PathLike, np.ndarray, Image.Image)):
+            if tiles is not None:
+                return next(stream([inputs]))
             pixels = as_bgr(inputs, 'image', self.grey_values)
             return self.predict([pixels], [_source(inputs, 'image')])[0]
         if isinstance(inputs, (list, tuple)):
-            return list(self._stream(inputs))
+            return list(stream(inputs))
         if isinstance(inputs, Iterable):
-            return self._stream(inputs)
+            return stream(inputs)
         raise ValueError(
             'inputs must be a path, an array (H, W, 3), an image of Pillow, a list or other '
             f'iterable of them, or a folder; got {type(inputs).__name__}'
@@ -284,18 +300,53 @@ class FewShotInferencer:
         Raises:
             ValueError: No support yet.
         """
-        side, how, names = self.image_size, self.resize, self.classes
+        names, found = self.classes, self._segment(images)
         thresholds = check_threshold(self.threshold, names)
-        device = self._device
+        parts = [tuple(None if p is None else p.cpu().numpy() for p in ps) for ps in found.parts]
+        rows = zip(images, sources, found.scores.numpy(), found.logits.numpy(), parts, strict=True)
+        return [
+            Prediction.make(names, scores, thresholds, logits, image.shape[:2], source, some)
+            for image, source, scores, logits, some in rows
+        ]
+
+    def predict_tiled(
+        self,
+        photo: Photo,
+        tiles: Tiles,
+        source: str,
+        sure: bool = False,
+        done: Callable[[int, int], None] = lambda number, of: None,
+    ) -> TiledPrediction:
+        """Mark the classes in a photo, ``batch_size`` windows at a time.
+
+        Args:
+            photo, source: of :func:`mmfss.apis.photos.open_photo`, and what it is called.
+            tiles: the windows.
+            sure: keep how sure each pixel is, one byte each.
+            done: is told after each batch how many windows are done, and of how many.
+
+        Raises:
+            ValueError: No support yet, or a part of the photo cannot be read.
+        """
+        grid, count = tiles.over(*photo.shape), 0
+        blend = Blend(grid, check_threshold(self.threshold, self.classes), sure)
+        for batch in read_ahead(photo.window, grid.windows, self.batch_size):
+            found = self._segment([one.result() for one in batch])
+            windows = grid.windows[count : count + len(batch)]
+            for one in zip(windows, found.logits, found.scores, strict=True):
+                blend.add(*one)
+            count += len(windows)
+            done(count, len(grid.windows))
+        return blend.prediction(self.classes, source)
+
+    def _segment(self, images: Sequence[np.ndarray]) -> ClassMasks:
+        """Masks and scores of all classes in images, as one batch; both on the CPU."""
+        side, how, device = self.image_size, self.resize, self._device
         small = torch.cat([as_input(to_model_size(image, side, how), device) for image in images])
         with self._context(), torch.no_grad():
             features = self.model.encode_image(small)
             masks = segment_classes(self.model, features, self._encoded(), self.pairs)
-        found = zip(masks.scores.cpu().numpy(), masks.logits.cpu().numpy(), strict=True)
-        return [
-            Prediction.make(names, scores, thresholds, logits, image.shape[:2], source)
-            for (scores, logits), image, source in zip(found, images, sources, strict=True)
-        ]
+        return ClassMasks(masks.logits.cpu(), masks.scores.cpu(), masks.parts)
 
     def _stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
         """In batches; one that cannot be read is an error after the results of those before it."""
@@ -307,6 +358,13 @@ class FewShotInferencer:
             del good  # as many images are read now
             if number < len(batch):
                 batch[number].result()
+
+    def _stream_tiled(self, images: Iterable[ImageInput], tiles: Tiles) -> Iterator[Marked]:
+        """One after the other: of large photos the next one is not read meanwhile."""
+        for number, image in enumerate(images):
+            name = f'image {number}'
+            with open_photo(image, name, self.grey_values) as photo:
+                yield self.predict_tiled(photo, tiles, _source(image, name))
 
     def _read(self, numbered: tuple[int, ImageInput]) -> tuple[np.ndarray, str]:
         """An image uint8 (H, W, 3) BGR, and what it is called."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,12 @@ class ClassMasks:
     Attributes:
         logits: (Q, N, S, S) float32; >= 0 where the class would be if it is there at all.
         scores: (Q, N) float32 in [0, 1], the object scores: is the class there?
+        parts: [Q][N] masks of single objects, see :class:`mmfss.methods.base.Segmentation`.
     """
 
     logits: Tensor
     scores: Tensor
+    parts: Sequence[Sequence[Tensor | None]]
 
 
 @torch.no_grad()
@@ -219,6 +221,7 @@ def segment_classes(
     count_images, side, device = len(compared), model.image_size, compared.device
     logits = torch.empty(count_images, len(states), side, side, device=device)
     scores = torch.empty(count_images, len(states), device=device)
+    parts: list[list[Tensor | None]] = [[None] * len(states) for _ in range(count_images)]
     # what no class decides is made once per image, before the loop over classes
     features = model.encode_query(features)
     for group in states.groups:
@@ -234,7 +237,11 @@ def segment_classes(
             scores[images, members[classes]] = object_scores(
                 compared[images], masks, group.prototypes[classes]
             )
-    return ClassMasks(logits, scores)
+            if found.parts is not None:
+                pairs_there = product(range(*images.indices(count_images)), group.members[classes])
+                for (image, place), some in zip(pairs_there, found.parts, strict=True):
+                    parts[image][place] = some
+    return ClassMasks(logits, scores, parts)
 
 
 def _batches(images: int, classes: int, pairs: int) -> Iterator[tuple[slice, slice]]:
@@ -290,21 +297,58 @@ def decide(
     Returns:
         (height, width) uint8: 0 background, 1..N the classes.
     """
+    return compete(logits, scores, threshold, size).labels
+
+
+def compete(
+    logits: Tensor, scores: Tensor, threshold: Tensor | float, size: tuple[int, int]
+) -> Contest:
+    """What :func:`decide` decides by."""
     # argmax over [-1e-30, s_1 up(logit_1), ...], a class at a time: no N maps of this size
-    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    best: Tensor | None = None
-    for place in (scores >= threshold).nonzero()[:, 0].tolist():
-        one = _weights(scores)[place] * logits[place]
-        if one.amax() < -1e-30:
+    contest = Contest(size, logits.device)
+    for label, one in enumerate(weighted_logits(logits, scores, threshold), 1):
+        if one is None or one.amax() < -1e-30:
             continue  # so is what is interpolated; nothing to write at the size of a photo
-        value = one if one.shape == size else up(one[None, None], size)[0, 0]
-        if best is None:
-            labels.masked_fill_(value >= 0, place + 1)
-            best = value.clamp_(min=_BELOW_ZERO)  # what is larger is >= 0 too
+        contest.enter(label, one if one.shape == size else up(one[None, None], size)[0, 0])
+    return contest
+
+
+class Contest:
+    """Classes that compete for pixels, entered one by one: the largest value wins, of equal ones
+    the first, and what is below 0 loses to the background.
+
+    Args:
+        size: (height, width).
+        device: where the values are.
+
+    Attributes:
+        labels: uint8 (height, width), 0 or the label that leads.
+        best: float32 (height, width), its value, just below 0 where none leads; None before the
+            first.
+    """
+
+    def __init__(self, size: tuple[int, int], device: torch.device | str = 'cpu') -> None:
+        self.labels = torch.zeros(size, dtype=torch.uint8, device=device)
+        self.best: Tensor | None = None
+
+    def enter(self, label: int, value: Tensor) -> None:
+        """Enter a class with its values (height, width) float32, which are used up."""
+        if self.best is None:
+            self.labels.masked_fill_(value >= 0, label)
+            self.best = value.clamp_(min=_BELOW_ZERO)  # what is larger is >= 0 too
         else:
-            labels.masked_fill_(value > best, place + 1)
-            torch.maximum(best, value, out=best)
-    return labels
+            self.labels.masked_fill_(value > self.best, label)
+            torch.maximum(self.best, value, out=self.best)
+
+
+def weighted_logits(
+    logits: Tensor, scores: Tensor, threshold: Tensor | float
+) -> Iterator[Tensor | None]:
+    """Of each class in turn what it competes with, score x logit (S, S), a tensor of its own; None
+    where it is absent. Arguments as of :func:`class_logits`."""
+    present = (scores >= threshold).tolist()
+    for weight, one, there in zip(_weights(scores), logits, present):
+        yield weight * one if there else None
 
 
 def _weights(scores: Tensor) -> Tensor:

@@ -323,6 +323,13 @@ class LabelArguments(PhotoArguments):
         feature_cache: Keep the features of all images there, about 9 MB an image at 512 pixels, to
             label them again with other supports or thresholds without encoding them; with a batch
             size of 1 it changes no byte of the results.
+        tiles: Look at images through windows of this side in pixels, at their own resolution, each
+            as a photo of its own, e.g. 1024: for orthomosaics and other photos of up to 268
+            megapixels. The batch size is of windows then.
+        overlap: Of the windows in pixels, at least; there they are blended (default: an eighth of
+            their side).
+        instances: Annotate objects in annotations.json, not whole classes: what the method itself
+            keeps apart (gf_sam), else connected parts.
         overlays: Write no overlays; images that are labelled already get none later.
         overwrite: Remove what an earlier run left in OUT, labels corrected by hand too, and start
             anew.
@@ -358,6 +365,9 @@ class LabelArguments(PhotoArguments):
     batch_size: Annotated[int, arg(metavar='IMAGES')] = 1
     pairs: Annotated[int | None, _unset('NUMBER')] = None
     feature_cache: Annotated[str | None, _unset('DIR')] = None
+    tiles: Annotated[int | None, _unset('PIXELS')] = None
+    overlap: Annotated[int | None, _unset('PIXELS')] = None
+    instances: bool = False
     overlays: Annotated[bool, arg(help_behavior_hint='')] = True
     overwrite: bool = False
     accept_prompts: bool = False

@@ -22,12 +22,14 @@ from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import Reading, read_support
+from mmfss.apis.windows import Tiles
 from mmfss.commands.command_lines import LabelArguments, SupportOptions, parse
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
-from mmfss.labelling.folder import FAILED, SCORES, known_check
+from mmfss.labelling.folder import COCO, FAILED, GEOTIFF, SCORES, known_check
+from mmfss.labelling.georeference import WRITTEN
 from mmfss.labelling.plan import PromptsNotAccepted, find_images, support_digest
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.run import Summary, label_folder
@@ -79,6 +81,9 @@ def _told(processes: Processes, text: str, status: int) -> int:
 def _label(args: LabelArguments, processes: Processes) -> int:
     if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEMO_NOTE, file=sys.stderr)
+    if args.tiles is None and args.overlap is not None:
+        raise ValueError(f'--overlap {args.overlap} is of tiles, and there are none; give --tiles')
+    tiles = None if args.tiles is None else Tiles(args.tiles, args.overlap)
     _check_out(args.support, args.out)
     processes.first(lambda: find_images(args.images, args.out))  # before minutes of self-check
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
@@ -113,9 +118,11 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         overlays=args.overlays,
         overwrite=args.overwrite,
         unconfirmed=[] if args.accept_prompts else prompted,
+        tiles=tiles,
+        instances=args.instances,
     )
     if processes.rank == 0:
-        print(report(summary, args.out))
+        print(report(summary, args.out, args.instances))
     return 1 if summary.failed else 0
 
 
@@ -219,7 +226,7 @@ def thresholds_of(
     return values
 
 
-def report(summary: Summary, out: str) -> str:
+def report(summary: Summary, out: str, instances: bool) -> str:
     """What is said at the end, in some lines."""
     new = summary.labelled + summary.failed
     rate = f' ({new / summary.seconds:.2f} images/s)' if new and summary.seconds > 0 else ''
@@ -228,6 +235,16 @@ def report(summary: Summary, out: str) -> str:
     ]
     if summary.edited:
         lines.append(f'{summary.edited} labels changed since are kept; the tables follow them')
+    if instances:
+        counts = ', '.join(f'{name} {count}' for name, count in summary.annotations.items())
+        lines.append(f'objects in {os.path.join(out, COCO)}: {counts}')
+    for what, count in summary.georeferences.items():
+        images = 'image is' if count == 1 else 'images are'
+        if what == WRITTEN:
+            where = os.path.join(out, GEOTIFF)
+            lines.append(f'{count} {images} georeferenced, their labels too: {where}')
+        else:
+            lines.append(f'{count} {images} georeferenced, their labels are not: {what}')
     lines.append(f'least certain first: {os.path.join(out, SCORES)}')
     if summary.failed:
         lines.append(f'what failed, and why: {os.path.join(out, FAILED)}')

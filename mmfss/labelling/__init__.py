@@ -6,10 +6,12 @@ What a run leaves in OUT; N classes, label i is the i-th of them and 0 the backg
 ann_dir/<name>.png     label of ``<name>.<any ending>`` below the folder of images: palette PNG of
                        0..N in VOC's colours, as large as the upright image (EXIF, as mmcv loads it)
 overlays/<name>.jpg    the image with its classes, long side at most 1600 pixels
+geotiff/<name>.tif     the label of a GeoTIFF with its georeference, where rasterio is installed
 annotations.json       COCO's detection format: per image and class that is there one annotation,
-                       its whole region as run-length code (text); classes of a semantic map have no
-                       instances, so neither are regions split into connected parts.
-                       ``score`` is the object score, ``file_name`` relative to the folder of images
+                       its whole region as run-length code (text), with the object score as
+                       ``score``; with ``--instances`` one per object, with a score of its own, see
+                       :mod:`mmfss.labelling.annotations`; ``file_name`` relative to the folder of
+                       images
 scores.csv             least certain first: image, certainty, and for each class object score,
                        present (0 or 1), share of the pixels, confidence (see
                        :class:`mmfss.apis.Prediction`)

@@ -16,11 +16,12 @@ from typing import Any
 from mmfss.files import PART_SUFFIX, remove_parts, write_text
 
 ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
+GEOTIFF = 'geotiff'
 COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'
 DATASET_NAMES = 'labelled.json'
 SUPPORT, SUPPORT_PICTURE = 'support.safetensors', 'support.png'
 RUN, LOCK = 'run.json', '.label.lock'
-_FOLDERS = (ANN_DIR, OVERLAYS, LISTS, RECORDS)
+_FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, RECORDS)
 _FILES = (COCO, SCORES, FAILED, DATASET, DATASET_NAMES, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
@@ -34,6 +35,11 @@ def label_name(name: str) -> str:
 def stem_of(name: str) -> str:
     """The relative path of an image without its ending, as lists of mmseg have it."""
     return name.removesuffix(PurePosixPath(name).suffix)
+
+
+def geotiff_of(out: Path, name: str) -> Path:
+    """Where the label of a georeferenced image is, with its georeference."""
+    return out / GEOTIFF / f'{stem_of(name)}.tif'
 
 
 @contextmanager

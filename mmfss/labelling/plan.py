@@ -15,23 +15,29 @@ from typing import Any
 import numpy as np
 
 from mmfss.apis import support_folder
-from mmfss.apis.images import as_bgr, files_below, other_files_below
+from mmfss.apis.images import files_below, other_files_below
 from mmfss.apis.inferencer import FewShotInferencer
+from mmfss.apis.photos import open_photo
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
+from mmfss.apis.windows import Tiles
 from mmfss.checkpoints.weights import weights_digest
+from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import save_png
+from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import (
     ANN_DIR,
     RECORDS,
     SUPPORT,
     SUPPORT_PICTURE,
     check_run,
+    geotiff_of,
     label_name,
     locked,
     stem_of,
     write_run,
 )
+from mmfss.labelling.georeference import WRITTEN, write_georeferenced
 from mmfss.labelling.records import (
     Records,
     RecordWriter,
@@ -202,13 +208,15 @@ def prepare(
     info: Mapping[str, Any],
     overwrite: bool,
     unconfirmed: Sequence[str],
+    tiles: Tiles | None,
+    instances: bool,
 ) -> Plan:
     """Check everything, take the lock of the output folder, write run.json and the supports, and
     find what is left.
 
     Args:
         stack: gives the lock back.
-        inferencer, images, out, made_with, info, overwrite, unconfirmed: of
+        inferencer, images, out, made_with, info, overwrite, unconfirmed, tiles, instances: of
             :func:`mmfss.labelling.label_folder`.
 
     Raises:
@@ -221,6 +229,10 @@ def prepare(
     if sources.others:
         print(f'{images}: left out by their ending: {sources.others}')
     settings = settings_of(inferencer, sources.root, made_with)
+    if tiles is not None:
+        settings.update(tiles=tiles.size, overlap=tiles.overlap)
+    if instances:
+        settings.update(instances=True)
     stack.enter_context(locked(out))
     goes_on = check_run(out, settings, overwrite)
     picture = support_folder.draw_support(inferencer.support)
@@ -242,7 +254,7 @@ def prepare(
         known['negatives'] = {name: len(n) for name, n in inferencer.support.negatives.items()}
     write_run(out, settings, known)
     inferencer.save_support(out / SUPPORT)
-    return _find_pending(out, sources, len(inferencer.classes))
+    return _find_pending(out, sources, len(inferencer.classes), instances)
 
 
 def settings_of(
@@ -281,20 +293,21 @@ def support_digest(support: SupportSet) -> str:
     return digest.hexdigest()
 
 
-def _find_pending(out: Path, sources: Sources, num_classes: int) -> Plan:
+def _find_pending(out: Path, sources: Sources, num_classes: int, instances: bool) -> Plan:
     records, run = Records(out / RECORDS), next_run(out / RECORDS)
     pending, edited, unusable = [], 0, []
     with RecordWriter(out / RECORDS, run, 0) as writer:
         for name in sources.names:
             entry = records.entries.get(name)
-            label, source = out / ANN_DIR / label_name(name), sources.root / name
+            source = sources.root / name
             if entry is None or not entry.ok:
                 pending.append(name)
                 continue
-            if label_state(label) == entry.label and image_state(source) == entry.stat:
+            label = label_state(out / ANN_DIR / label_name(name))
+            if label == entry.label and image_state(source) == entry.stat:
                 continue  # all is as it was written
             try:
-                changed = _edited(label, source, records.read(name), num_classes)
+                changed = _edited(out, source, records.read(name), num_classes, instances)
             except ValueError as error:
                 unusable.append(f'{error}')
                 continue
@@ -312,23 +325,31 @@ def _find_pending(out: Path, sources: Sources, num_classes: int) -> Plan:
 
 
 def _edited(
-    label: Path, source: Path, before: dict[str, Any], num_classes: int
+    out: Path, source: Path, before: dict[str, Any], num_classes: int, instances: bool
 ) -> dict[str, Any] | None:
     """The record of an image whose label a person has changed, since or earlier; None for any
-    other, and where another image of other size has taken its place.
+    other, and where another image of other size has taken its place. A GeoTIFF of it follows.
 
     Raises:
         ValueError: See :func:`mmfss.labelling.records.edited_label`.
     """
+    label = out / ANN_DIR / label_name(before['image'])
     if label_state(label) == tuple(before['label']) and not before.get('edited'):
         return None  # it is the image that has changed
     stat, shape = image_state(source), (before['height'], before['width'])
     if stat != tuple(before['stat']):
-        with suppress(FileNotFoundError, ValueError):  # a broken one says nothing of its size
-            if as_bgr(source).shape[:2] != shape:
+        # a broken one says nothing of its size
+        with suppress(FileNotFoundError, ValueError), open_photo(source) as photo:
+            if photo.shape != shape:
                 return None
     labels = edited_label(label, shape, num_classes)
     if labels is None:
         return None
-    described = describe_label(label, labels, num_classes)
+    if before.get('geotiff') == WRITTEN:
+        file = geotiff_of(out, before['image'])
+        said = write_georeferenced(file, file, labels, label_palette(num_classes))
+        if said != WRITTEN:
+            print(f'{file} could not be made anew and is not what {label} says: {said or "gone"}')
+    annotations = (objects_of if instances else regions_of)(labels, num_classes)
+    described = describe_label(label, labels, annotations)
     return before | described | dict(stat=stat or before['stat'], edited=True)

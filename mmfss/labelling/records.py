@@ -22,15 +22,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import mmcv
 import numpy as np
 from PIL import Image
 
-from mmfss.apis.prediction import Prediction
+from mmfss.apis.photos import large_photos
+from mmfss.apis.prediction import Marked
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_image, read_mask, save_png
 from mmfss.files import atomic
+from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import ANN_DIR, OVERLAYS, label_name, stem_of
 
 OVERLAY_SIDE = 1600
@@ -134,76 +135,61 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
 
 # ---------------------------------------------------------------------------------- writing
 def write_result(
-    out: Path, name: str, image: np.ndarray, prediction: Prediction, overlay: bool = True
+    out: Path, name: str, small: np.ndarray | None, prediction: Marked, apart: bool = False
 ) -> dict[str, Any]:
     """Write the palette PNG of an image and, where it is asked for, the image with its classes as
-    JPEG, shrunk to a long side of 1600 pixels where it is longer.
+    JPEG.
 
     Args:
         out: the output folder.
         name: of the image.
-        image: uint8 (H, W, 3) BGR.
+        small: the image uint8 (h, w, 3) BGR as it is to be drawn on; None for no overlay.
         prediction: for it.
-        overlay: write one.
+        apart: annotate objects, not classes.
 
     Returns:
         What its record says of the result: see :func:`describe_label`, and how sure it is:
         'certainty', and per class 'scores' and 'confidence', rounded.
     """
-    if overlay:
-        small, shown = image, prediction
-        scale = OVERLAY_SIDE / max(image.shape[:2])
-        if scale < 1:
-            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-            small = mmcv.imresize(image, (width, height), interpolation='area')
-            labels = mmcv.imresize(prediction.labels, (width, height), interpolation='nearest')
+    if small is not None:
+        shown = prediction
+        if small.shape[:2] != prediction.labels.shape:
+            size = (small.shape[1], small.shape[0])
+            labels = mmcv.imresize(prediction.labels, size, interpolation='nearest')
             shown = replace(prediction, labels=labels)
         with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg') as part:
             rgb = np.ascontiguousarray(shown.draw(small)[..., ::-1])
             Image.fromarray(rgb).save(part, 'JPEG', quality=90)
-    path = out / ANN_DIR / label_name(name)
+    path, count = out / ANN_DIR / label_name(name), len(prediction.classes)
     save_png(path, prediction.labels, prediction.palette)
+    if apart:
+        annotations = objects_of(prediction.labels, count, prediction)
+    else:
+        annotations = regions_of(prediction.labels, count)
     return dict(
-        **describe_label(path, prediction.labels, len(prediction.classes)),
+        **describe_label(path, prediction.labels, annotations),
         certainty=round(prediction.certainty, _DIGITS),
         scores=[round(float(score), _DIGITS) for score in prediction.scores],
         confidence=[round(prediction.confidence(c), _DIGITS) for c in prediction.classes],
     )
 
 
-def describe_label(path: Path, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
+def describe_label(
+    path: Path, labels: np.ndarray, annotations: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """What a record says of a label.
 
     Args:
         path: its file.
         labels: its content, uint8 (H, W) of 0..N.
-        num_classes: N.
+        annotations: see :mod:`mmfss.labelling.annotations`.
 
     Returns:
-        'label' (size and CRC-32 of the file), 'height', 'width', and 'annotations', one for each
-        class that is there, as COCO has them: 'category_id', 'segmentation' (run-length code as
-        text), 'area' and 'bbox' [x, y, width, height] in pixels.
+        'label' (size and CRC-32 of the file), 'height', 'width', and 'annotations'.
     """
-    from pycocotools import mask as coco_mask
-
     height, width = labels.shape
-    annotations = []
-    by_columns = cv2.transpose(labels).T  # the order of pycocotools, brought about once
-    for label in range(1, num_classes + 1):
-        mask = by_columns == label
-        area = int(np.count_nonzero(mask))
-        if not area:
-            continue
-        code = coco_mask.encode(mask.view(np.uint8))
-        annotations.append(
-            dict(
-                category_id=label,
-                segmentation=dict(size=[height, width], counts=code['counts'].decode()),
-                area=area,
-                bbox=[int(side) for side in coco_mask.toBbox(code)],
-            )
-        )
-    return dict(label=label_state(path), height=height, width=width, annotations=annotations)
+    state = label_state(path)
+    return dict(label=state, height=height, width=width, annotations=list(annotations))
 
 
 # ---------------------------------------------------------------------------------- what is there
@@ -229,11 +215,12 @@ def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarr
         ValueError: It is a whole image but no label map of this size with labels 0..N in their
             colours: somebody's work, which is not to be written over.
     """
-    try:
-        read_image(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    labels = read_mask(path)
+    with large_photos():
+        try:
+            read_image(path)
+        except (FileNotFoundError, ValueError):
+            return None
+        labels = read_mask(path)
     if labels.shape != tuple(shape):
         raise ValueError(
             f'label {path} is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its '
@@ -242,7 +229,7 @@ def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarr
     used = np.flatnonzero(np.bincount(labels.ravel()))
     if used[-1] > num_classes:
         raise ValueError(f'label {path} has the value {used[-1]}, allowed are 0..{num_classes}')
-    with Image.open(path) as image:
+    with large_photos(), Image.open(path) as image:
         colours = image.getpalette('RGB') if image.mode == 'P' else None
     ours = label_palette(num_classes)
     if colours and any(list(colours[3 * v : 3 * v + 3]) != ours[v] for v in used):

@@ -23,22 +23,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.prediction import Prediction
-from mmfss.datasets.grey_values import GreyValues
+from mmfss.apis.photos import Photo, open_photo
+from mmfss.apis.prediction import Marked
+from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
-from mmfss.labelling.folder import RECORDS
+from mmfss.labelling.folder import RECORDS, geotiff_of
+from mmfss.labelling.georeference import write_georeferenced
 from mmfss.labelling.plan import Plan, check_name, prepare
 from mmfss.labelling.processes import Processes
-from mmfss.labelling.records import Records, RecordWriter, image_state, write_result
+from mmfss.labelling.records import (
+    OVERLAY_SIDE,
+    Records,
+    RecordWriter,
+    image_state,
+    write_result,
+)
 from mmfss.labelling.tables import write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
+_SHOW_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ class Summary:
         edited: labels that were changed; they are kept, and the tables follow them.
         failed: images that could not be labelled.
         seconds: that labelling took.
+        annotations: how many annotations.json has of each class.
+        georeferences: how many images of this run have a georeference, by what became of it:
+            :data:`.georeference.WRITTEN`, or why it is not carried over.
     """
 
     labelled: int
@@ -58,6 +70,8 @@ class Summary:
     edited: int
     failed: int
     seconds: float
+    annotations: Mapping[str, int]
+    georeferences: Mapping[str, int]
 
 
 def label_folder(
@@ -70,6 +84,8 @@ def label_folder(
     overlays: bool = True,
     overwrite: bool = False,
     unconfirmed: Sequence[str] = (),
+    tiles: Tiles | None = None,
+    instances: bool = False,
 ) -> Summary:
     """Label a folder of images of any size; a run that was interrupted goes on.
 
@@ -87,6 +103,8 @@ def label_folder(
         overwrite: remove what an earlier run left in ``out`` and start anew.
         unconfirmed: support images whose masks nobody has looked at: the run stops once they are
             drawn, unless it goes on with one that was started with these masks.
+        tiles: look at each image through windows, see :mod:`mmfss.apis.windows`; None as a whole.
+        instances: annotate objects, not classes, see :mod:`mmfss.labelling.annotations`.
 
     Returns:
         The same in every process.
@@ -102,13 +120,14 @@ def label_folder(
         plan = processes.first(
             partial(
                 prepare, stack, inferencer, images, folder,
-                made_with or {}, info or {}, overwrite, unconfirmed,
+                made_with or {}, info or {}, overwrite, unconfirmed, tiles, instances,
             )
         )  # fmt: skip
         start = time.monotonic()
-        counts = processes.all(lambda: _work(inferencer, plan, folder, overlays, processes))
+        work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances)
+        counts = processes.all(lambda: work.share(plan, processes))
         seconds = time.monotonic() - start
-        processes.first(
+        annotations = processes.first(
             lambda: write_tables(
                 folder,
                 plan.sources,
@@ -119,106 +138,165 @@ def label_folder(
         )
     total = sum((Counter(count) for count in counts), Counter())
     done = len(plan.sources.names) - len(plan.pending)
-    return Summary(total['labelled'], done, plan.edited, total['failed'], seconds)
+    labelled, failed = total.pop('labelled', 0), total.pop('failed', 0)
+    return Summary(
+        labelled, done, plan.edited, failed, seconds, annotations, dict(sorted(total.items()))
+    )
 
 
 # ------------------------------------------------------------------------------------ work
 @dataclass(frozen=True)
 class _Loaded:
-    """An image uint8 (H, W, 3) BGR with its state before it was read; or why it cannot be used."""
+    """An image with its state before it was read; or why it cannot be used."""
 
     name: str
-    pixels: np.ndarray | None
+    photo: Photo | None
     stat: tuple[int, int] | None
     error: str = ''
 
 
-def _work(
-    inferencer: FewShotInferencer, plan: Plan, out: Path, overlays: bool, processes: Processes
-) -> dict[str, int]:
-    """Label this process's share; the number of images 'labelled' and 'failed'."""
-    share = plan.pending[processes.rank :: processes.world]
-    counts = dict(labelled=0, failed=0)
-    title = 'label' if processes.world == 1 else f'label (1 of {processes.world} shares)'
-    with (
-        RecordWriter(out / RECORDS, plan.run, processes.rank) as writer,
-        tqdm(None, title, len(share), unit='image', disable=processes.rank > 0) as bar,
-    ):
-        for batch in read_ahead(
-            partial(_read, plan.sources.root, inferencer.grey_values), share, inferencer.batch_size
+@dataclass(frozen=True)
+class _Work:
+    """What a process does with its share of the images; see :func:`label_folder`."""
+
+    inferencer: FewShotInferencer
+    root: Path
+    out: Path
+    tiles: Tiles | None
+    overlays: bool
+    instances: bool
+
+    def share(self, plan: Plan, processes: Processes) -> Counter[str]:
+        """Label this process's share; the number of images 'labelled' and 'failed', and of
+        georeferences."""
+        names = plan.pending[processes.rank :: processes.world]
+        counts = Counter[str]()
+        title = 'label' if processes.world == 1 else f'label (1 of {processes.world} shares)'
+        with (
+            RecordWriter(self.out / RECORDS, plan.run, processes.rank) as writer,
+            tqdm(None, title, len(names), unit='image', disable=processes.rank > 0) as bar,
         ):
-            for record in _records_of(inferencer, [one.result() for one in batch], out, overlays):
-                writer.add(record)
-                counts['labelled' if record['ok'] else 'failed'] += 1
-                if not record['ok']:
-                    tqdm.write(f'failed: {record["error"]}', file=sys.stderr)
-                bar.update()
-    return counts
+            for images in self.batches(names):
+                for record in self.records(images, bar):
+                    writer.add(record)
+                    counts['labelled' if record['ok'] else 'failed'] += 1
+                    if record.get('geotiff'):
+                        counts[record['geotiff']] += 1
+                    if not record['ok']:
+                        tqdm.write(f'failed: {record["error"]}', file=sys.stderr)
+                    bar.update()
+        return counts
 
+    def batches(self, names: Sequence[str]) -> Iterator[list[_Loaded]]:
+        """The images in order, read ahead; those that are labelled in tiles one by one, as they
+        may be so large that there is room for one only."""
+        if self.tiles is not None:
+            for name in names:
+                yield [self.load(name)]
+            return
+        for batch in read_ahead(self.load, names, self.inferencer.batch_size):
+            yield [one.result() for one in batch]
 
-def _read(root: Path, grey_values: GreyValues, name: str) -> _Loaded:
-    path = root / name
-    stat = image_state(path)
-    try:
-        check_name(name)
-        return _Loaded(name, as_bgr(path, None, grey_values), stat)
-    except _MEMORY:
-        return _Loaded(name, None, stat, f'image {path} does not fit into memory; make it smaller')
-    except Exception as error:  # decoders of broken files raise what they like
-        kind = type(error).__name__
-        return _Loaded(name, None, stat, f'{error}' or f'image {path} cannot be read ({kind})')
-
-
-def _predict(
-    inferencer: FewShotInferencer, images: Sequence[_Loaded]
-) -> Iterator[Prediction | Exception]:
-    """What each image gives, or why it does not fit into memory; where a batch does not, each by
-    itself."""
-    if not images:
-        return
-    failed: Exception | None = None
-    try:
-        pixels = [cast(np.ndarray, image.pixels) for image in images]
-        yield from inferencer.predict(pixels, [image.name for image in images])
-    except _MEMORY as error:
-        failed = error.with_traceback(None)  # whose frames would hold what they had taken
-    if failed is None:
-        return
-    if len(images) == 1:
-        yield failed
-        return
-    for image in images:
-        yield from _predict(inferencer, [image])
-
-
-def _records_of(
-    inferencer: FewShotInferencer, images: Sequence[_Loaded], out: Path, overlays: bool
-) -> Iterator[dict[str, Any]]:
-    """The records of images in order, each once its files are written."""
-    predictions = _predict(inferencer, [one for one in images if one.pixels is not None])
-    for image in images:
-        if image.pixels is None:
-            yield dict(image=image.name, ok=False, error=image.error)
-            continue
-        prediction = next(predictions)
+    def load(self, name: str) -> _Loaded:
+        path = self.root / name
+        stat = image_state(path)
         try:
-            if isinstance(prediction, Exception):
-                raise prediction
-            written = write_result(out, image.name, image.pixels, prediction, overlays)
+            check_name(name)
+            how = self.inferencer.grey_values
+            if self.tiles is None:
+                photo = Photo(as_bgr(path, None, how))
+            else:
+                photo = open_photo(path, None, how)
+            return _Loaded(name, photo, stat)
+        except _MEMORY:
+            reason = f'image {path} does not fit into memory; make it smaller'
+        except Exception as error:  # decoders of broken files raise what they like
+            reason = f'{error}' or f'image {path} cannot be read ({type(error).__name__})'
+            if isinstance(error.__cause__, Image.DecompressionBombError) and self.tiles is None:
+                reason += ', or label it in tiles: --tiles 1024'
+        return _Loaded(name, None, stat, reason)
+
+    def predictions(self, images: Sequence[_Loaded], bar: tqdm) -> Iterator[Marked | Exception]:
+        """What each image gives, or why it does not fit into memory or cannot be read further;
+        where a batch does not fit, each by itself."""
+        if not images:
+            return
+        failed: Exception | None = None
+        photos = [cast(Photo, image.photo) for image in images]
+        names = [image.name for image in images]
+        try:
+            if self.tiles is None:
+                yield from self.inferencer.predict([photo.pixels for photo in photos], names)
+            else:
+                for photo, name in zip(photos, names):
+                    done = partial(_show, bar, [time.monotonic()])
+                    yield self.inferencer.predict_tiled(
+                        photo, self.tiles, name, self.instances, done
+                    )
         except _MEMORY as error:
-            height, width = image.pixels.shape[:2]
-            size = f'{width} x {height} pixels'
-            reason = (
-                f'image {image.name} does not fit into memory ({size}: {error}); make it smaller'
-            )
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise  # of the output folder, not of the image: a full disk and the like
-            reason = (
-                f'the name of image {image.name} is too long for the file system of {out}; rename '
-                'the image'
-            )
-        else:
-            yield dict(image=image.name, ok=True, stat=image.stat, **written)
-            continue
-        yield dict(image=image.name, ok=False, error=reason)
+            failed = error.with_traceback(None)  # whose frames would hold what they had taken
+        except ValueError as error:
+            if self.tiles is None:
+                raise
+            failed = error
+        if failed is None:
+            return
+        if len(images) == 1:
+            yield failed
+            return
+        for image in images:
+            yield from self.predictions([image], bar)
+
+    def records(self, images: Sequence[_Loaded], bar: tqdm) -> Iterator[dict[str, Any]]:
+        """The records of images in order, each once its files are written."""
+        predictions = self.predictions([one for one in images if one.photo is not None], bar)
+        for image in images:
+            if image.photo is None:
+                yield dict(image=image.name, ok=False, error=image.error)
+                continue
+            prediction = next(predictions)
+            height, width = image.photo.shape
+            try:
+                with image.photo:
+                    if isinstance(prediction, Exception):
+                        raise prediction
+                    written = self.write(image.name, image.photo, prediction)
+            except _MEMORY as error:
+                size = f'{width} x {height} pixels'
+                reason = (
+                    f'image {image.name} does not fit into memory ({size}: {error}); make it '
+                    'smaller'
+                )
+            except ValueError as error:
+                reason = f'{error}'
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise  # of the output folder, not of the image: a full disk and the like
+                reason = (
+                    f'the name of image {image.name} is too long for the file system of '
+                    f'{self.out}; rename the image'
+                )
+            else:
+                yield dict(image=image.name, ok=True, stat=image.stat, **written)
+                continue
+            yield dict(image=image.name, ok=False, error=reason)
+
+    def write(self, name: str, photo: Photo, prediction: Marked) -> dict[str, Any]:
+        """Write the files of an image, whose pixels are given free; what its record says of it."""
+        with photo:
+            small = photo.small(OVERLAY_SIDE) if self.overlays else None
+        written = write_result(self.out, name, small, prediction, self.instances)
+        found = write_georeferenced(
+            self.root / name, geotiff_of(self.out, name), prediction.labels, prediction.palette
+        )
+        return written if found is None else dict(written, geotiff=found)
+
+
+def _show(bar: tqdm, last: list[float], number: int, of: int) -> None:
+    """Say how far a photo in many tiles is, some seconds apart."""
+    now = time.monotonic()
+    if now - last[0] > _SHOW_SECONDS:
+        last[0] = now
+        bar.set_postfix_str(f'tile {number} of {of}')
+    elif number == of:
+        bar.set_postfix_str('', refresh=False)

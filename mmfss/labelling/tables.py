@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,7 +36,7 @@ def write_tables(
     classes: tuple[str, ...],
     records: Records,
     grey_values: Mapping[str, Any] | None = None,
-) -> None:
+) -> dict[str, int]:
     """Write annotations.json, scores.csv, failed.csv, lists/, dataset.py and labelled.json.
 
     Args:
@@ -45,17 +46,21 @@ def write_tables(
         records: with all of them.
         grey_values: how photos of more than 8 bits were read.
 
+    Returns:
+        How many annotations there are of each class.
+
     Raises:
         OSError: Something cannot be written.
     """
     known = [name for name in sources.names if name in records.entries]
     labelled = [name for name in known if records.entries[name].ok]
     failed = [name for name in known if not records.entries[name].ok]
-    _write_coco(out / COCO, labelled, classes, records)
+    counts = _write_coco(out / COCO, labelled, classes, records)
     write_scores(out / SCORES, classes, _measured(labelled, records))
     errors = ((name, records.read(name)['error']) for name in failed)
     write_csv(out / FAILED, ('image', 'error'), errors)
     _write_dataset(out, sources.root, labelled, classes, grey_values)
+    return {name: counts[i] for i, name in enumerate(classes, 1)}
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -101,21 +106,26 @@ def _measured(
     """For :func:`write_scores`, the least certain first."""
     for name in sorted(names, key=lambda name: (records.entries[name].certainty, name)):
         record = records.read(name)
-        areas = {one['category_id']: one['area'] for one in record['annotations']}
+        areas = Counter[int]()
+        for one in record['annotations']:
+            areas[one['category_id']] += one['area']
         pixels = record['height'] * record['width']
         both = zip(record['scores'], record['confidence'], strict=True)
         yield (
             name,
             record['certainty'],
             [
-                (score, label in areas, areas.get(label, 0) / pixels, confidence)
+                (score, label in areas, areas[label] / pixels, confidence)
                 for label, (score, confidence) in enumerate(both, 1)
             ],
         )
 
 
-def _write_coco(path: Path, names: Sequence[str], classes: Sequence[str], records: Records) -> None:
-    """One item at a time: the file may be larger than the memory."""
+def _write_coco(
+    path: Path, names: Sequence[str], classes: Sequence[str], records: Records
+) -> Counter[int]:
+    """One item at a time: the file may be larger than the memory. How many of each category."""
+    counts = Counter[int]()
     dumps = partial(json.dumps, ensure_ascii=False)
     info = dict(description='labels predicted by mmfss (tools/label.py)')
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
@@ -132,10 +142,14 @@ def _write_coco(path: Path, names: Sequence[str], classes: Sequence[str], record
             record = records.read(name)
             for annotation in record['annotations']:
                 identity += 1
-                score = record['scores'][annotation['category_id'] - 1]
+                category = annotation['category_id']
+                counts[category] += 1
+                # an object has a score of its own, unless a person has drawn it
+                score = annotation.pop('score', record['scores'][category - 1])
                 item = dict(id=identity, image_id=number, **annotation, iscrowd=0, score=score)
                 file.write(('\n' if identity == 1 else ',\n') + dumps(item))
         file.write(']}\n')
+    return counts
 
 
 _DATASET = '''\

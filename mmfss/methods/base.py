@@ -53,11 +53,15 @@ class Segmentation:
         logits: (B, 1, S, S); >= 0 is foreground.
         maps: what led there, name -> (B, 1, h, w) in [0, 1]; drawn under these names.
         trace: the method's own, for tests.
+        parts: of each query the masks of single objects that make up its mask, (m, l, l) float
+            logits, > 0 inside, m >= 0, at a size of the method's own; None of methods that find no
+            single objects. They may overlap, and keep the objects of a class apart where they do.
     """
 
     logits: Tensor
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     trace: Any = None
+    parts: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)

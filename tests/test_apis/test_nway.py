@@ -14,6 +14,7 @@ from mmfss.apis.nway import (
     resemblance,
     segment_classes,
 )
+from mmfss.batching import take
 from mmfss.functional import logits_to_mask
 from mmfss.methods.fssam.model import ImageFeatures
 
@@ -65,6 +66,33 @@ def test_classes_do_not_touch_each_other(model, images):
     assert torch.equal(both.logits, turned.logits.flip(1))
     assert torch.equal(both.scores, turned.scores.flip(1))
     assert torch.equal(both.logits[:, :1], segment_classes(model, query, [one]).logits)
+
+
+@pytest.mark.parametrize('pairs', [1, 2, 5, 16])
+def test_masks_of_objects_are_those_of_their_image_and_class(images, pairs):
+    """In whatever batches images and classes go through the model, and of whatever group."""
+    torch.manual_seed(0)
+    model = MODELS.build(METHODS['GFSAM']).eval()
+    marks = [_box(4, 8), _box(30, 30), _box(10, 20)]
+    states = [
+        encode_class(
+            model, model.encode_image(images[:shots], 'support'), torch.stack(marks[:shots])
+        )
+        for shots in (1, 3, 1)
+    ]
+    with torch.no_grad():
+        query = model.encode_image(images)
+        found = segment_classes(model, query, states, pairs)
+        for i, by_class in enumerate(found.parts):
+            for n, parts in enumerate(by_class):
+                own = model.segment(take(query, slice(i, i + 1)), states[n].support).parts[0]
+                torch.testing.assert_close(parts, own, rtol=1e-4, atol=1e-4)
+
+
+def test_methods_without_objects_have_none(model, images):
+    state = encode_class(model, _features(model, images[:1]), _box(4, 8)[None])
+    found = segment_classes(model, _features(model, images[2:]), [state, state])
+    assert found.parts == [[None, None], [None, None]]
 
 
 def score_of(features, inside, prototypes):

@@ -381,6 +381,16 @@ def test_whole_method_in_loops(shots, changes):
         assert trace.pixels.tolist() == pixels.tolist() and trace.state.tolist() == state
         assert torch.equal(result.logits[b, 0] >= 0, mask)
         assert result.maps['points'][b].sum() == len(pixels)
+        # the masks that are taken, those of a cluster as one: together they cover the mask
+        parts, side = result.parts[b], model.segmenter_size
+        assert (union_logits(parts, side) > 0)[mask].all()
+        taken = (trace.state == 1) & trace.labels.ge(0)
+        if union_logits(trace.low_res[taken, 0], side).gt(0).any():
+            assert len(parts) == len(trace.labels[taken].unique())
+            first = trace.low_res[taken & (trace.labels == trace.labels[taken].min()), 0]
+            assert torch.equal(parts[0], first.amax(0))
+        else:
+            assert len(parts) == 1
 
 
 def test_whole_method_with_sam1():
@@ -532,6 +542,7 @@ def test_no_point_at_all_is_an_empty_mask(monkeypatch):
     )
     result = model.run(inputs_of(data))
     assert (result.logits == NO_POINT).all() and result.trace[0].state is None
+    assert [len(parts) for parts in result.parts] == [0, 0]
     assert not result.maps['points'].any()
 
 

@@ -414,6 +414,9 @@ def test_boxes_for_sam2():
     assert any((z >= 0).any() for z in plain.logits)
     assert found.logits.isfinite().all() and found.logits.abs().max() <= 1
     assert not torch.equal(found.logits >= 0, plain.logits >= 0)
+    assert plain.parts is None and len(found.parts) == len(found.logits)
+    for one, masks in zip(found.logits, found.parts):  # no part, no object
+        assert len(masks) or not (one >= 0).any()
     for name, values in plain.maps.items():
         assert torch.equal(values, found.maps[name])
     kept = torch.zeros(5, 5)
@@ -432,14 +435,15 @@ def test_boxes_for_sam2():
                 )
             ),
         )
-        soft = model._refined(features, kept)
-        assert not model._refined(features, 0 * kept).any() and len(asked) == 1
+        soft, parts = model._refined(features, kept)
+        assert not model._refined(features, 0 * kept)[0].any() and len(asked) == 1
     coords, labels = asked[0]
     side = SIZE / 5
     want = torch.tensor([[[0, 0], [2, 2]], [[3, 3], [5, 5]]]) * side
     torch.testing.assert_close(coords, want)
     assert labels.tolist() == [[2, 3], [2, 3]]
     torch.testing.assert_close(soft, torch.full((SIZE, SIZE), torch.sigmoid(torch.tensor(4.0))))
+    assert parts.amin((1, 2)).tolist() == [-4, 4] and parts.shape == (2, 16, 16)
     assert model.takes_prompts and model.prompter().image_size == SIZE
 
 

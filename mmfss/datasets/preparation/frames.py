@@ -102,23 +102,13 @@ def read_frame(path: str | os.PathLike) -> Photo:
         raise FileNotFoundError(f'image not found: {path}') from None
     except PermissionError:
         raise
-    except UnidentifiedImageError as error:
-        if not tiff.is_tiff(path):
-            raise _unread(path, error) from error
-        shown, orientation = tiff.shape_of(path), tiff.orientation_of(path)
-        stored = (shown[1], shown[0]) if orientation in (5, 6, 7, 8) else shown
-        return Photo(os.fspath(path), stored, orientation)
     except Image.DecompressionBombError as error:
         raise ValueError(f'image {path} is too large to be read: {error}; shrink it') from error
-    except BROKEN as error:
-        raise _unread(path, error) from error
-
-
-def _unread(path: str | os.PathLike, error: Exception) -> ValueError:
-    return ValueError(
-        f'cannot read image file {path}: it is truncated, damaged or not an image ({error}); '
-        'restore the file, or take it away'
-    )
+    except (UnidentifiedImageError, *BROKEN) as error:
+        raise ValueError(
+            f'cannot read image file {path}: it is truncated, damaged or not an image ({error}); '
+            'restore the file, or take it away'
+        ) from error
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -252,21 +252,22 @@ class GFSAM(FewShotModel):
             self._segment(take(query, slice(b, b + 1)), take(state, slice(b, b + 1)))
             for b in range(len(query.features))
         ]
-        logits = torch.stack([logits for logits, _ in found])[:, None]
+        logits = torch.stack([logits for logits, *_ in found])[:, None]
         if logits.shape[-1] != self.image_size:
             size = (self.image_size, self.image_size)
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        traces = [trace for _, trace in found]
+        traces = [trace for _, trace, _ in found]
         maps = {
             'like object': torch.stack([trace.points.cross for trace in traces])[:, None],
             'like background': torch.stack([trace.points.negative for trace in traces])[:, None],
             'points': torch.stack([trace.points.hot for trace in traces])[:, None].float(),
         }
         # mask = [z > 0], and here logits >= 0 are foreground
-        return Segmentation(logits - 1e-30, maps, traces)
+        return Segmentation(logits - 1e-30, maps, traces, [parts for *_, parts in found])
 
-    def _segment(self, query: Query, state: Supports) -> tuple[Tensor, Trace]:
-        """Logits (T, T) of one query."""
+    def _segment(self, query: Query, state: Supports) -> tuple[Tensor, Trace, Tensor]:
+        """Logits (T, T) of one query, and (m, T/4, T/4): the masks that are taken, those of a
+        cluster as one."""
         features, size = query.features[0].flatten(1).T, query.features.shape[-2:]
         side = self.segmenter_size
         with torch.autocast(features.device.type, enabled=False):
@@ -276,7 +277,7 @@ class GFSAM(FewShotModel):
         pixels = points.grid * side // torch.tensor(size[::-1], device=features.device)
         if not len(pixels):
             empty = torch.full((side, side), NO_POINT, device=features.device)
-            return empty, Trace(maps, points, pixels)
+            return empty, Trace(maps, points, pixels), empty[None][:0]
         low_res, ious = self.masks(query.segmenter, pixels)
         with torch.autocast(features.device.type, enabled=False):
             masks = GridMasks.read(low_res[:, 0], side, size)
@@ -288,13 +289,17 @@ class GFSAM(FewShotModel):
                 masks.soft(torch.stack(taps)), labels, points.grid, size[1], query.cosines[0]
             )
             chosen = states(consistency.agrees, keep)
-            best = union_logits(low_res[chosen == 1, 0], side)
+            taken = chosen == 1
+            best = union_logits(low_res[taken, 0], side)
             if not (best > 0).any():
-                best = union_logits(low_res[last_resort(chosen, scores), 0], side)
-        return best, Trace(
+                taken = last_resort(chosen, scores)
+                best = union_logits(low_res[taken, 0], side)
+            clustered = [low_res[taken & (labels == a), 0].amax(0) for a in labels[taken].unique()]
+        trace = Trace(
             maps, points, pixels, low_res, ious, masks, labels, keep, scores, consistency,
             union_maps, chosen,
         )  # fmt: skip
+        return best, trace, torch.stack(clustered)
 
     def maps(self, query: Tensor, state: Supports, size: tuple[int, int]) -> Maps:
         """Similarity maps of a query, features (P, C), to the supports of one episode.

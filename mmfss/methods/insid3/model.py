@@ -231,10 +231,13 @@ class INSID3(FewShotModel):
                 kept[i, 0] = trace.growth.kept[patches.segments[i]].float()
         size = (self.image_size, self.image_size)
         soft = F.interpolate(kept, size, mode='bilinear', align_corners=False)
+        parts: list[Tensor] | None = None
         if patches.sam2 is not None:
+            parts = []
             for i, one in enumerate(kept[:, 0]):
                 levels = (level[i : i + 1] for level in patches.sam2)
-                soft[i, 0] = self._refined(self.sam2.features(*levels), one)
+                soft[i, 0], found = self._refined(self.sam2.features(*levels), one)
+                parts.append(found)
         # with a threshold below 0 a score that is kept may be so, too
         weight = torch.where(kept > 0, score.clamp(min=1e-6), 1)
         weight = F.interpolate(weight, size, mode='bilinear')
@@ -246,7 +249,7 @@ class INSID3(FewShotModel):
             'candidates': torch.stack([t.candidates for t in traces])[:, None].float(),
             'segments': score.clamp(0, 1),
         }
-        return Segmentation(logits, maps, traces)
+        return Segmentation(logits, maps, traces, parts)
 
     def _trace(self, patches: QueryPatches, state: Supports, i: int) -> Trace:
         """The method for query i and episode i."""
@@ -278,12 +281,12 @@ class INSID3(FewShotModel):
             )
         return Trace(similarity.view_as(segments), candidates.view_as(segments), growth)
 
-    def _refined(self, features: SAM2Features, kept: Tensor) -> Tensor:
-        """Masks (S, S) in [0, 1] of SAM 2 for a box around each connected region of ``kept``
-        (h, w), of all regions the largest at each pixel."""
+    def _refined(self, features: SAM2Features, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of SAM 2 for a box around each connected region of ``kept`` (h, w): (S, S) in
+        [0, 1], of all regions the largest at each pixel, and the logits (m, l, l) of each."""
         regions, count = label(kept.cpu().numpy() > 0, np.ones((3, 3)))
         if not count:
-            return kept.new_zeros(self.image_size, self.image_size)
+            return kept.new_zeros(self.image_size, self.image_size), kept.new_zeros(0, 1, 1)
         # corners in pixels: from where the first patch begins to where the last one ends
         places = [[[c.start, r.start], [c.stop, r.stop]] for r, c in find_objects(regions)]
         scale = [self.image_size / side for side in (kept.shape[1], kept.shape[0])]
@@ -292,7 +295,7 @@ class INSID3(FewShotModel):
         logits, _ = masks_of_prompts(self.sam2, features, coords, labels.to(kept.device))
         size = (self.image_size, self.image_size)
         whole = F.interpolate(logits.amax(0)[None], size, mode='bilinear', align_corners=False)
-        return whole[0, 0].sigmoid()
+        return whole[0, 0].sigmoid(), logits[:, 0]
 
     @property
     def takes_prompts(self) -> bool:
