@@ -11,6 +11,7 @@ import functools
 import os
 import pickle
 import re
+import struct
 import types
 import urllib.error
 import zipfile
@@ -20,6 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+)
+"""What zipfile raises for damaged archives."""
 
 
 def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
@@ -66,6 +77,16 @@ def _check_archive(path: str) -> None:
             f'{damaged} in it does not fit its checksum (or it was saved without, after '
             'torch.serialization.set_crc32_options(False): save it again with them)'
         )
+
+
+def is_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an archive of ``torch.save`` in which all fits its checksums; the pickle in
+    it is not read. Files of the format before torch 1.6 have no checksums: False."""
+    try:
+        _check_archive(os.fspath(path))
+        return zipfile.is_zipfile(path)
+    except (OSError, pickle.UnpicklingError, *_DAMAGE):
+        return False
 
 
 def made_safe(loader: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),  # tells the EpisodeSampler its epoch
     checkpoint=dict(
-        type='CheckpointHook',
+        type='WholeCheckpointHook',
         interval=1,
         max_keep_ckpts=1,
         save_best=['mIoU', 'novel/mIoU'] if both else 'mIoU',

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from mmengine.logging import print_log
+
+from mmfss.safe_load import is_whole
 
 _MAGIC = '*?['
 
@@ -94,33 +99,58 @@ def checkpoint_folder(cfg: Mapping[str, Any], work_dir: str) -> str:
 def latest_checkpoint(work_dir: str, folder: str) -> str | None:
     """The checkpoint that a training in a work folder goes on from; None where it has none.
 
-    mmengine notes its path in ``last_checkpoint`` as it was at the time; of that only the name
-    counts, so that a folder that was copied or moved goes on with its own files.
+    It is the one that ``last_checkpoint`` names. mmengine notes the path there as it was at the
+    time; of that only the name counts, so that a folder that was copied or moved goes on with its
+    own files. A run that was killed may leave a later one that is whole and not noted yet, which
+    is taken; or a noted one that is damaged or gone: then the last one that is whole is. Which one
+    is taken instead of the noted one is said.
 
     Args:
         work_dir: The work folder; it need not exist.
         folder: Of its checkpoints, see :func:`checkpoint_folder`.
 
     Raises:
-        FileNotFoundError: The one that is noted is not there.
+        FileNotFoundError: The one that is noted is not there, and no other.
+        ValueError: None of those that are there is whole.
     """
     note = os.path.join(work_dir, 'last_checkpoint')
     numbered = sorted(
-        (int(found[1]), os.path.join(folder, name))
-        for name in (os.listdir(folder) if os.path.isdir(folder) else ())
-        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', name))
+        (
+            (int(found[1]), os.path.join(folder, name))
+            for name in (os.listdir(folder) if os.path.isdir(folder) else ())
+            if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', name))
+        ),
+        reverse=True,
     )
-    noted = ''
+    noted, order = '', [path for _, path in numbered]
     if os.path.isfile(note):
         with open(note, encoding='utf-8') as file:
             noted = file.read().strip()
-    if not noted:
-        return numbered[-1][1] if numbered else None
-    path = os.path.join(folder, re.split(r'[\\/]', noted)[-1])
-    if not os.path.isfile(path):
-        others = f', or give another one: --resume {numbered[-1][1]}' if numbered else ''
-        raise FileNotFoundError(
-            f'{note} names {noted}, but {path} does not exist; --resume takes checkpoints of its '
-            f'own work folder. Copy it there{others}, or delete {note} to begin anew'
-        )
-    return path
+    if noted:
+        named = os.path.join(folder, re.split(r'[\\/]', noted)[-1])
+        written = os.path.getmtime(note)
+        later = [path for path in order if path != named and os.path.getmtime(path) > written]
+        if named in order:  # numbers tell which of them are later
+            later = [path for path in later if order.index(path) < order.index(named)]
+        order = list(dict.fromkeys([*later, named, *order]))
+    damaged = []
+    for path in order:
+        if not os.path.isfile(path):
+            damaged.append(f'{path} does not exist')
+        elif not is_whole(path):
+            damaged.append(f'{path} is damaged')
+        else:
+            if noted and path != named:
+                why = '; '.join(damaged) or 'it was saved after that was written'
+                print_log(
+                    f'{note} names {noted}; {path} is taken ({why})', 'current', logging.WARNING
+                )
+            return path
+    if not order:
+        return None
+    missing = noted and not os.path.isfile(named)
+    raise (FileNotFoundError if missing else ValueError)(
+        f'{f"{note} names {noted}, but " if noted else ""}{"; ".join(damaged)}. --resume takes '
+        f'whole checkpoints of its own work folder: copy one there, or delete {note} and what is '
+        'damaged to begin anew'
+    )

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -375,5 +376,8 @@ def save_png(
     image = Image.fromarray(array)
     if palette is not None:
         image.putpalette([channel for colour in palette for channel in colour])
-    with atomic(path) as part:
-        image.save(part, 'PNG', compress_level=3)  # 20 % more bytes than level 6 in half the time
+    # into memory first: encoders that write to a descriptor may not notice that the disk is full
+    encoded = BytesIO()
+    image.save(encoded, 'PNG', compress_level=3)  # 20 % more bytes than level 6 in half the time
+    with atomic(path, flush=False) as part:  # what uses masks again compares their content first
+        part.write_bytes(encoded.getbuffer())

@@ -11,6 +11,7 @@ from mmfss.engine.loops import (
 from mmfss.engine.prefill import PrefillFeaturesHook
 from mmfss.engine.resuming import ResumeHook
 from mmfss.engine.samplers import EpisodeSampler
+from mmfss.engine.saving import WholeCheckpointHook
 
 __all__ = [
     'BFloat16OptimWrapper',
@@ -26,4 +27,5 @@ __all__ = [
     'SupportClassesHook',
     'ValLoopWatchingNovel',
     'WarmUpHook',
+    'WholeCheckpointHook',
 ]

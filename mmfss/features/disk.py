@@ -133,7 +133,7 @@ class DiskStore:
             return
         content = entries.encode(encoder, image, features)
         try:
-            with atomic(self.path_of(encoder, image)) as part:
+            with atomic(self.path_of(encoder, image), flush=False) as part:  # has a checksum
                 part.write_bytes(content)
         except OSError as error:
             self._stop_writing(error)

@@ -13,6 +13,7 @@ what tells whether it still holds, is kept in memory.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -157,9 +158,10 @@ def write_result(
             size = (small.shape[1], small.shape[0])
             labels = mmcv.imresize(prediction.labels, size, interpolation='nearest')
             shown = replace(prediction, labels=labels)
-        with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg') as part:
-            rgb = np.ascontiguousarray(shown.draw(small)[..., ::-1])
-            Image.fromarray(rgb).save(part, 'JPEG', quality=90)
+        rgb, encoded = np.ascontiguousarray(shown.draw(small)[..., ::-1]), io.BytesIO()
+        Image.fromarray(rgb).save(encoded, 'JPEG', quality=90)
+        with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg', flush=False) as part:
+            part.write_bytes(encoded.getvalue())
     path, count = out / ANN_DIR / label_name(name), len(prediction.classes)
     save_png(path, prediction.labels, prediction.palette)
     if apart:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 
+from mmfss.checkpoints import patterns
 from mmfss.checkpoints.official import WEIGHTS
 from mmfss.commands import preparation
 from mmfss.commands.preparation import (
@@ -66,7 +70,7 @@ def test_official_weights_that_a_training_starts_from_are_asked_for_at_once(tmp_
 def test_resume_of_the_config_counts_like_the_option(load_from, tmp_path):
     given, latest = tmp_path / 'given.pth', tmp_path / 'epoch_3.pth'
     given.touch()
-    latest.touch()
+    torch.save({}, latest)
     (tmp_path / 'last_checkpoint').write_text(str(latest))
     cfg = Config(dict(resume=True, load_from=str(given) if load_from else None))
     cfg.work_dir = str(tmp_path)
@@ -163,7 +167,7 @@ def test_what_was_left_out_of_a_dataset_is_said(log, tmp_path):
 def work_folder(path, *names, noted=None):
     path.mkdir(parents=True)
     for name in names:
-        (path / name).touch()
+        torch.save({'state_dict': {'w': torch.arange(9.0)}}, path / name)
     if noted is not None:
         (path / 'last_checkpoint').write_text(str(noted))
     return path
@@ -190,9 +194,44 @@ def test_checkpoint_of_another_folder_is_not_taken(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'last_checkpoint names .*old/epoch_2\.pth, but '
                        r'.*new/epoch_2\.pth does not exist.* delete'):  # fmt: skip
         resumed(new)
-    (new / 'epoch_1.pth').touch()
-    with pytest.raises(FileNotFoundError, match=r'give another one: --resume .*new/epoch_1\.pth'):
-        resumed(new)
+    work_folder(new / 'more', 'epoch_1.pth')
+    os.replace(new / 'more/epoch_1.pth', new / 'epoch_1.pth')
+    assert resumed(new) == str(new / 'epoch_1.pth')
+
+
+def damage(path):
+    """Flip a bit of the weights."""
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.arange(9.0).numpy().tobytes()) + 5] ^= 4
+    path.write_bytes(data)
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_said(tmp_path, log, monkeypatch):
+    monkeypatch.setattr(patterns, 'print_log', lambda text, *args, **kwargs: log.append(text))
+    run = work_folder(
+        tmp_path / 'run', *(f'epoch_{i}.pth' for i in (3, 9, 10)), noted='epoch_9.pth'
+    )
+    note = run / 'last_checkpoint'
+    now = note.stat().st_mtime
+    for number, seconds in ((3, -9), (9, -1), (10, -20)):  # the last one of an older run
+        os.utime(run / f'epoch_{number}.pth', (now, now + seconds))
+    assert resumed(run) == str(run / 'epoch_9.pth') and log == []
+    os.utime(run / 'epoch_10.pth', (now, now + 5))  # killed before it was noted
+    assert resumed(run) == str(run / 'epoch_10.pth')
+    assert 'it was saved after that was written' in log[-1]
+    damage(run / 'epoch_10.pth')
+    assert resumed(run) == str(run / 'epoch_9.pth')
+    damage(run / 'epoch_9.pth')
+    assert resumed(run) == str(run / 'epoch_3.pth')
+    assert f'{run}/epoch_9.pth is damaged' in log[-1] and '/epoch_3.pth is taken' in log[-1]
+    (run / 'epoch_3.pth').write_bytes((run / 'epoch_3.pth').read_bytes()[:-40])
+    with pytest.raises(
+        ValueError, match=r'epoch_9\.pth is damaged; .*epoch_3\.pth is damaged\. --re'
+    ):
+        resumed(run)
+    note.write_text('')  # killed while it was written
+    with pytest.raises(ValueError, match=r'epoch_10\.pth is damaged; .*epoch_9\.pth is damaged; '):
+        resumed(run)
 
 
 @pytest.mark.parametrize('noted', [None, ''])

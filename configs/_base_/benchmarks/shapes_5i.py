@@ -78,6 +78,6 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=1, max_keep_ckpts=1),
+    checkpoint=dict(_delete_=True, type='WholeCheckpointHook', interval=1, max_keep_ckpts=1),
 )
 custom_hooks = [dict(type='EpisodeVisualizationHook', max_episodes=6)]
