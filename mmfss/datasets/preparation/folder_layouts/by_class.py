@@ -53,6 +53,7 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
             f'{images / NOT} is of no class; images of what a class is not go into the folder of '
             f'that class, {images}/<class>/{NOT}'
         )
+    tree.check_no_numbered_part(names)
     classes = tuple(sorted(names))
     found: dict[bool, list[Sample]] = {False: [], True: []}
     used = {item.path for item in tree.items if prompts and item.suffix == PROMPT}
@@ -126,6 +127,7 @@ def find_masks_by_class(tree: Tree) -> Source:
     account = Account()
     photos = tree.under(IMAGE_FOLDER, suffixes=IMAGES)
     classes = tuple(tree.names(MASK_FOLDER))
+    tree.check_no_numbered_part(classes)
     images, root = tree.images_root(photos), tree.place(IMAGE_FOLDER)
     masks: dict[Path, dict[int, Path]] = {photo.path: {} for photo in photos}
     for class_id, name in enumerate(classes, 1):
