@@ -179,6 +179,15 @@ def test_numbered_parts_are_no_classes(tmp_path, form, names):
     assert f'{names[0]}' in said and 'would be classes, and are names of numbered parts' in said
 
 
+def test_a_folder_around_all_classes_is_named(tmp_path, capsys):
+    by_class(tmp_path / 'src/mine')
+    said = prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    assert 'folders in that of a class are no classes: mine/ant, mine/bee, mine/cat' in said
+    assert f'if they are, give {tmp_path}/src/mine' in said
+    by_class(tmp_path / 'src/mine', 'inner')
+    assert 'are no classes' not in prepare(capsys, 'folder', tmp_path / 'src/mine', tmp_path / 'b')
+
+
 def test_folders_of_images_and_masks_in_another_language(tmp_path, capsys):
     src = tmp_path / 'src'
     for i in range(3):

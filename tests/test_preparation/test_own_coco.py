@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from coco_cases import box, coco_folder, corners, counts, rectangle, write
-from prepared_checks import fails, picture, prepare, read
+from prepared_checks import fails, picture, prepare, read, save
 
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.folds import get_benchmark
@@ -324,6 +324,22 @@ def test_rows_have_names_and_numbers_of_their_own(tmp_path):
     ]
     assert [row['id'] for row in rows] == [1, 2, 3, 4]
     assert set(own_coco.CROWDS) == {'object', 'ignored'}
+
+
+def test_names_that_are_alike_are_said(tmp_path, capsys):
+    src, _ = changed(tmp_path, two_categories)
+    content = json.loads((src / 'annotations.json').read_text())
+    content['categories'][1]['name'] = 'Mug '
+    write(src, content)
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert 'class named as another but for case or spaces' in said and "'Mug ' and 'mug'" in said
+
+
+def test_masks_beside_annotations_are_named(tmp_path, capsys):
+    src, masks = changed(tmp_path, lambda content: None)
+    save(src / 'masks/0.png', next(iter(masks.values())))
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert '1 masks left out: annotations count' in said and '0.png' in said
 
 
 def test_a_run_length_code_in_a_list_is_one(tmp_path, capsys):

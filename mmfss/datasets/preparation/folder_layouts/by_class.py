@@ -18,6 +18,7 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
     paired,
     without_mask_tail,
 )
+from mmfss.words import listed
 
 PROMPT = '.json'
 NOT = 'not'
@@ -75,14 +76,25 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
                     masks = {class_id: mask.path} if mask else {}
                     split = photo.split or (mask.split if mask else '')
                     there.append(Sample(image, masks, split=split, class_id=class_id))
+    inner = [] if by_kind else [name for name in classes if _only_folders(tree, name)]
+    below = listed([f'{n}/{i}' for n in inner for i in tree.names(n)])
+    said = f'folders in that of a class are no classes: {below}; if they are, give {tree.root}/'
+    merged = said + ' or '.join(inner[:2]) if inner else ''
     return Source(
         'classes',
         images,
         classes,
         found[False],
-        remarks=tuple(filter(None, [left_out(tree, used)])),
+        remarks=tuple(filter(None, [merged, left_out(tree, used)])),
         negatives=tuple(found[True]),
     )
+
+
+def _only_folders(tree: Tree, name: str) -> bool:
+    """Whether the images of a class are all in several folders of its own, as classes would be."""
+    folders = {item.folders[1:2] for item in tree.under(name, suffixes=IMAGES)}
+    names = {*tree.names(name)} - {IMAGE_FOLDER, MASK_FOLDER}
+    return () not in folders and len([n for n in names if n.casefold() != NOT]) > 1
 
 
 def _class_pairs(

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mmfss.datasets.account import Account
+from mmfss.datasets.account import Account, Reason
 from mmfss.words import listed
 
 Colour = tuple[int, int, int]
 VALUES = 0
 """In the place of a class: the mask has a value for each class."""
+ALIKE = Reason(
+    'class named as another but for case or spaces: taken as another class',
+    'give them one name, if they are one',
+    lost=False,
+)
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,17 @@ class Source:
 
 
 def check_names(source: Source) -> None:
-    """Names go into lists, a line each, and under the output folder.
+    """Names go into lists, a line each, and under the output folder; classes whose names are alike
+    go into the account.
 
     Raises:
         ValueError: One that a list cannot hold, or two images of one name.
     """
+    first: dict[str, str] = {}
     for name in source.classes:
+        other = first.setdefault(' '.join(name.casefold().split()), name)
+        if other != name:
+            source.account.add(ALIKE, name, f'{name!r} and {other!r}')
         if not name.strip() or len(name.splitlines()) != 1:
             raise ValueError(f'class name {name!r} is empty or has a line break; rename it')
     for sample in source.samples:

@@ -288,8 +288,8 @@ def paired(
             f'{len(lone_images)} images have no mask in {folders[1]}: {listed(lone_images)}; '
             f'{len(lone_masks)} masks have no image in {folders[0]}: {listed(lone_masks)}; an '
             'image and its mask have one name, or that of the mask ends in _mask; masks are '
-            f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images; folders of '
-            f'either are called {IMAGE_FOLDER} and {MASK_FOLDER}'
+            f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images; images are '
+            f'{", ".join(IMAGES)}; folders of either are called {IMAGE_FOLDER} and {MASK_FOLDER}'
             f'{"; a prompt x.json may replace one" if prompts else ""}'
         )
     return ((image, masks.get(key)) for key, image in images.items())
