@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -56,6 +58,89 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file as UTF-8, whole or not at all."""
     with atomic(path) as part:
         part.write_text(text, encoding='utf-8')
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+
+
+@contextmanager
+def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
+    """Within, no other process gets this lock. It ends with its process, however that ends. Where
+    the file system has no locks, there is none.
+
+    Args:
+        path: File of the lock, which is made and removed; its folder is made.
+        doing: What one who has it does, e.g. 'is labelling into OUT', for the message to others.
+
+    Raises:
+        ValueError: Another process has it.
+        OSError: It cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, 'a+') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise ValueError(
+                    f'another run (process {file.read().strip() or "unknown"}) {doing}; wait for '
+                    'it, end it, or give another output'
+                ) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            try:
+                taken = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                taken = False
+            if not taken:  # whoever had it has just removed it
+                continue
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+_FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")
+
+
+def as_cell(text: str) -> str:
+    """A text, such as a name, as a cell of a CSV file: one that spreadsheets would run as a formula
+    gets an apostrophe before it, which they hide and :func:`from_cell` takes away. Numbers stay."""
+    if not text.startswith(_FORMULA):
+        return text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}"
+
+
+def from_cell(cell: str) -> str:
+    """The text of a cell of :func:`as_cell`."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
+
+
+def write_csv(path: str | os.PathLike, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table of texts, whole or not at all, see :func:`as_cell`. Names of files that are no
+    UTF-8 have their bytes shown."""
+    with (
+        atomic(path) as part,
+        open(part, 'w', encoding='utf-8', errors='backslashreplace', newline='') as file,
+    ):
+        table = csv.writer(file, lineterminator='\n')
+        table.writerows([as_cell(text) for text in row] for row in (head, *rows))
+
+
+def read_csv(path: str | os.PathLike) -> list[list[str]]:
+    """All rows of a table of :func:`write_csv`, the head too."""
+    with open(path, encoding='utf-8', newline='') as file:
+        return [[from_cell(cell) for cell in row] for row in csv.reader(file)]
 
 
 def remove_parts(folder: str | os.PathLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import os
@@ -11,6 +12,7 @@ import sys
 
 import pytest
 
+from mmfss import files
 from mmfss.files import (
     atomic,
     check_writable,
@@ -97,3 +99,57 @@ def test_errors_of_the_disk_say_what_to_do():
     assert explained(error) is error  # once is enough
     other = OSError(errno.EIO, 'Input/output error', '/x')
     assert explained(other) is other and explained(OSError('text')).errno is None
+
+
+NAMES = [
+    '=1+1',
+    '+cmd',
+    '-x',
+    '@a',
+    "'quoted",
+    "'=1",
+    '\tx',
+    'plain',
+    'a=1',
+    '',
+    '-0.5',
+    '+3e2',
+    'ä;"b"\nc',
+]
+
+
+def test_cells_that_a_spreadsheet_would_run_are_texts_and_come_back(tmp_path):
+    path = tmp_path / 'a.csv'
+    files.write_csv(path, ('name', '=head'), [(name, '1') for name in NAMES])
+    with open(path, encoding='utf-8', newline='') as file:
+        found = [row[0] for row in csv.reader(file)]
+    assert found[1:5] == ["'=1+1", "'+cmd", "'-x", "'@a"]
+    assert found[-3:-1] == ['-0.5', '+3e2']  # numbers are numbers
+    for cell in found:
+        try:
+            float(cell)
+        except ValueError:
+            assert not cell.startswith(('=', '+', '-', '@', '\t', '\r'))
+    assert files.read_csv(path) == [['name', '=head'], *([name, '1'] for name in NAMES)]
+
+
+def test_what_takes_its_name_was_flushed_before(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(files.os, 'fsync', lambda number: (done.append('flush'), fsync(number)))
+    monkeypatch.setattr(files.os, 'replace', lambda *names: (done.append('name'), replace(*names)))
+    files.write_text(tmp_path / 'a.txt', 'a')
+    with files.atomic(tmp_path / 'b.txt', flush=False) as part:
+        part.write_text('b')
+    assert done == ['flush', 'name', 'name']
+
+
+def test_a_lock_is_had_by_one_and_leaves_nothing(tmp_path):
+    lock = tmp_path / 'sub/.lock'
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError), files.locked(lock, 'is at it'):
+            said = rf'another run \(process {os.getpid()}\) is at it; wait'
+            with pytest.raises(ValueError, match=said), files.locked(lock, 'is at it'):
+                pass
+            raise FileNotFoundError('of what it does')
+        assert not lock.exists()

@@ -21,6 +21,7 @@ from mmfss.commands import test as testing
 from mmfss.datasets.folds import get_split
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.statistics import bootstrap_interval
+from mmfss.files import locked
 
 
 @HOOKS.register_module()
@@ -299,6 +300,44 @@ def test_csv_of_another_checkpoint_is_not_taken_for_that_of_the_run(run, weights
     assert CutTestHook.started == 3
 
 
+def test_figures_that_were_changed_on_the_disk_are_computed_anew(run, tmp_path, capsys):
+    table = ('CHECKPOINTS', '--folds', 0, 1, '--out', tmp_path / 'table')
+    run(*table)
+    file = tmp_path / 'table.json'
+    whole = json.loads(file.read_text())
+    changes = (
+        lambda one: one['metrics'].update(mIoU=one['metrics']['mIoU'] + 0.5),
+        lambda one: one['episodes']['query'].__setitem__(0, one['episodes']['query'][0] ^ 1),
+        lambda one: one.pop('digest'),
+    )
+    for change in changes:
+        data = json.loads(json.dumps(whole))
+        change(data['runs'][1])
+        file.write_text(json.dumps(data))
+        CutTestHook.started = 0
+        run(*table)
+        assert CutTestHook.started == 1
+        said = capsys.readouterr().out
+        assert '1 of 2 runs are there already' in said
+        assert ('fold 1, seed 0: what is stored does not fit its checksum; it is run' in said) == (
+            'digest' in data['runs'][1]
+        )
+        assert json.loads(file.read_text()) == whole
+
+
+def test_two_tables_into_one_file_are_refused(run, tmp_path):
+    with (
+        locked(tmp_path / '.table.lock', 'is testing into it'),
+        pytest.raises(
+            ValueError,
+            match=rf'another run \(process {os.getpid()}\) is testing into .*/table; wait',
+        ),
+    ):
+        run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
+    assert CutTestHook.started == 0
+    run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
+
+
 def test_file_that_holds_something_else_is_kept(run, tmp_path):
     (tmp_path / 'table.json').write_text('{"runs": [')
     run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
@@ -426,7 +465,9 @@ def test_metric_must_be_there(run):
 
 
 def test_images_that_do_not_do_are_found_before_the_first_episode(run):
-    with pytest.raises(ValueError, match='no image has at least 32 pixels in .*val.txt of a novel'):
+    with pytest.raises(
+        ValueError, match='none of the novel classes: 50-shot .* 51 images .*val.txt'
+    ):
         run('CHECKPOINTS', '--folds', 0, 1, '--shots', 1, 50)
     with pytest.raises(ValueError, match='2 1-shot episodes for test have none of .*--sampler bal'):
         options = ['test_evaluator.absent_classes=error']

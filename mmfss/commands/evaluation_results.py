@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -19,7 +21,9 @@ from mmfss.distributed import first
 from mmfss.evaluation.episode_csv import holds
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import markdown, text, to_json
-from mmfss.files import write_text
+from mmfss.files import locked, write_text
+
+_DIGEST = 'digest'
 
 
 class Results:
@@ -65,7 +69,25 @@ class Results:
             write_text(f'{self.base}.txt', text(self.report))
 
     def _json(self) -> str:
-        return to_json(self.report.to_dict()) + '\n'
+        data = json.loads(to_json(self.report.to_dict()))
+        for run in data['runs']:
+            run[_DIGEST] = _digest(run)
+        return to_json(data) + '\n'
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within, no other call writes the same files; all processes of this one enter together.
+
+        Raises:
+            ValueError: Another one is at it. OSError: Their folder cannot be written to.
+        """
+        with ExitStack() as stack:
+            if self.base is not None:
+                lock = os.path.join(
+                    os.path.dirname(self.base), f'.{os.path.basename(self.base)}.lock'
+                )
+                first(lambda: stack.enter_context(locked(lock, f'is testing into {self.base}')))
+            yield
 
     # ------------------------------------------------------------------------- earlier calls
     def take_over(self, protocol_of: Callable[[Job], Mapping[str, Any]]) -> None:
@@ -148,7 +170,23 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _runs(data: Mapping[str, Any]) -> list[Run]:
-    try:
-        return [Run.from_dict(run) for run in data.get('runs', [])]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        return []  # of another version
+    """The runs of a file that fit their checksums; others are run again, and it is said."""
+    found = []
+    for given in data.get('runs', []):
+        try:
+            fits = given[_DIGEST] == _digest(given)
+            run = Run.from_dict(given)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            continue  # of another version
+        if fits:
+            found.append(run)
+        else:
+            name = f'{run.label}, {run.shots}-shot, fold {run.fold}, seed {run.seed}'
+            print(f'{name}: what is stored does not fit its checksum; it is run again')
+    return found
+
+
+def _digest(run: Mapping[str, Any]) -> str:
+    """Of all that JSON has of a run, but for the digest itself."""
+    rest = {key: value for key, value in run.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

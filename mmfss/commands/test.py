@@ -62,17 +62,18 @@ def evaluate(request: Request) -> Report:
     with Distributed(request.launcher):
         say_left_out(plan.configs.values())
         results = Results(report, plan, request.base)
-        results.take_over(protocol_of)
-        if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
-            check_data(job for job in plan.jobs if not results.has(job))
-        for number, (fold, label) in enumerate(_groups(plan)):
-            jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
-            todo = [job for job in jobs if not results.has(job)]
-            if todo:
-                _run_jobs(request, plan, results, todo, number)
-        if is_main_process():
-            print(text(report))
-            results.write()
+        with results.alone():
+            results.take_over(protocol_of)
+            if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
+                check_data(job for job in plan.jobs if not results.has(job))
+            for number, (fold, label) in enumerate(_groups(plan)):
+                jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
+                todo = [job for job in jobs if not results.has(job)]
+                if todo:
+                    _run_jobs(request, plan, results, todo, number)
+            if is_main_process():
+                print(text(report))
+                results.write()
     return report
 
 

@@ -7,14 +7,13 @@ which training and testing read again when a class turns out to be scarce.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmfss.files import atomic
+from mmfss.files import read_csv, write_csv
 from mmfss.words import listed
 
 FILE = 'left_out.csv'
@@ -134,17 +133,18 @@ class Account:
         if not self:
             path.unlink(missing_ok=True)
             return None
-        with (
-            atomic(path) as part,
-            open(part, 'w', encoding='utf-8', errors='backslashreplace', newline='') as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            for reason, row in self:
-                lost = 'yes' if reason.lost else 'no'
-                writer.writerow(
-                    [reason.text, lost, row.class_name, row.what, row.file, reason.remedy]
-                )
+        rows = (
+            [
+                reason.text,
+                'yes' if reason.lost else 'no',
+                row.class_name,
+                row.what,
+                row.file,
+                reason.remedy,
+            ]
+            for reason, row in self
+        )
+        write_csv(path, _COLUMNS, rows)
         return path
 
     @classmethod
@@ -157,8 +157,7 @@ class Account:
         path, account = Path(folder) / FILE, cls()
         if not path.is_file():
             return account
-        with open(path, encoding='utf-8', newline='') as file:
-            head, *lines = list(csv.reader(file)) or [[]]
+        head, *lines = read_csv(path) or [[]]
         if tuple(head) != _COLUMNS or any(len(line) != len(_COLUMNS) for line in lines):
             raise ValueError(
                 f'{path} must have the columns {",".join(_COLUMNS)}; remove it, or prepare again'

@@ -158,10 +158,11 @@ def build_class_index(
                 for image, areas in content['areas'].items()
             }
             fresh = content['format'] == FORMAT and content['fingerprint'] == key
-            if fresh and list(found) == list(masks):
+            if fresh and list(found) == list(masks) and content['digest'] == _digest(found):
                 return ClassIndex(found)
     index = ClassIndex(_count(masks, num_classes, num_workers))
-    text = json.dumps(dict(format=FORMAT, fingerprint=key, areas=index.areas))
+    digest = _digest(index.areas)
+    text = json.dumps(dict(format=FORMAT, fingerprint=key, digest=digest, areas=index.areas))
     failures = []
     for cache in caches:  # the first that takes it
         try:
@@ -176,6 +177,12 @@ def build_class_index(
             stacklevel=2,
         )
     return index
+
+
+def _digest(areas: Mapping[str, Mapping[int, int]]) -> str:
+    """Of the counts themselves: one bit that fell over on the disk is another count."""
+    listed = [(image, sorted(found.items())) for image, found in areas.items()]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _count(

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterable
 
 from mmfss.evaluation.counts import EpisodeCounts, each_once
+from mmfss.files import as_cell, from_cell
 
 COLUMNS = (
     'episode',
@@ -39,7 +40,8 @@ def episodes_csv(counts: Iterable[EpisodeCounts], name_of: Callable[[int], str])
         iou = 100.0 * row.intersection[1] / row.union[1] if row.union[1] else ''
         name, supports = name_of(row.class_id), ';'.join(row.supports)
         figures = (iou, *row.intersection, *row.union)
-        writer.writerow((row.episode, row.class_id, name, *figures, row.query, supports))
+        texts = [as_cell(text) for text in (name, row.query, supports)]
+        writer.writerow((row.episode, row.class_id, texts[0], *figures, *texts[1:]))
     return text.getvalue()
 
 
@@ -49,7 +51,7 @@ def holds(text: str, counts: Iterable[EpisodeCounts]) -> bool:
     if not all(set(COLUMNS) <= set(row) for row in rows):
         return False
     names = ('episode', 'class_id', *(name for name in COLUMNS if '_bg' in name or '_fg' in name))
-    found = [(*(row[name] for name in names), row['query']) for row in rows]
+    found = [(*(row[name] for name in names), from_cell(row['query'])) for row in rows]
     wanted = [
         (*map(str, (row.episode, row.class_id, *row.intersection, *row.union)), row.query)
         for row in each_once(counts)

@@ -3,13 +3,9 @@ files."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +20,6 @@ RUN, LOCK = 'run.json', '.label.lock'
 _FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, RECORDS)
 _FILES = (COCO, SCORES, FAILED, DATASET, DATASET_NAMES, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 def label_name(name: str) -> str:
@@ -40,36 +35,6 @@ def stem_of(name: str) -> str:
 def geotiff_of(out: Path, name: str) -> Path:
     """Where the label of a georeferenced image is, with its georeference."""
     return out / GEOTIFF / f'{stem_of(name)}.tif'
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Within, no other run can take this folder; it is made.
-
-    A lock ends with its process, however that ends. Where the file system has no locks, there is
-    none.
-
-    Raises:
-        ValueError: Another run has it.
-        OSError: The folder cannot be made or written to.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / LOCK, 'a+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f'another run (process {file.read().strip() or "unknown"}) is labelling into '
-                f'{out}; wait for it, end it, or give another output folder'
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def check_run(out: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:

@@ -24,16 +24,17 @@ from mmfss.apis.windows import Tiles
 from mmfss.checkpoints.weights import weights_digest
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import save_png
+from mmfss.files import locked
 from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import (
     ANN_DIR,
+    LOCK,
     RECORDS,
     SUPPORT,
     SUPPORT_PICTURE,
     check_run,
     geotiff_of,
     label_name,
-    locked,
     stem_of,
     write_run,
 )
@@ -233,7 +234,7 @@ def prepare(
         settings.update(tiles=tiles.size, overlap=tiles.overlap)
     if instances:
         settings.update(instances=True)
-    stack.enter_context(locked(out))
+    stack.enter_context(locked(out / LOCK, f'is labelling into {out}'))
     goes_on = check_run(out, settings, overwrite)
     picture = support_folder.draw_support(inferencer.support)
     save_png(out / SUPPORT_PICTURE, np.ascontiguousarray(picture[..., ::-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmfss.datasets.classes import label_palette
-from mmfss.files import atomic, write_text
+from mmfss.files import atomic, write_csv, write_text
 from mmfss.labelling.folder import (
     ANN_DIR,
     COCO,
@@ -61,18 +60,6 @@ def write_tables(
     write_csv(out / FAILED, ('image', 'error'), errors)
     _write_dataset(out, sources.root, labelled, classes, grey_values)
     return {name: counts[i] for i, name in enumerate(classes, 1)}
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table, whole or not at all. Names of files that are no UTF-8 have their bytes
-    shown."""
-    with (
-        atomic(path) as part,
-        open(part, 'w', encoding='utf-8', errors='backslashreplace', newline='') as file,
-    ):
-        table = csv.writer(file, lineterminator='\n')
-        table.writerow(head)
-        table.writerows(rows)
 
 
 def write_scores(

@@ -149,6 +149,17 @@ def test_damaged_cache_is_rebuilt(masks, tmp_path, content):
     assert cache.read_text() == whole
 
 
+def test_no_flipped_bit_of_a_cache_changes_a_count(masks, tmp_path):
+    cache = tmp_path / 'cache.json'
+    expected = build_class_index(masks, 5, cache)
+    whole, rng = cache.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 60):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(7))
+        cache.write_bytes(data)
+        assert build_class_index(masks, 5, cache) == expected
+
+
 def test_unwritable_folder_is_a_warning(masks, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.warns(UserWarning, match='could not be stored in .*writable class_index_file'):

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mmfss.commands.label import label
 from mmfss.datasets.io import read_mask
+from mmfss.files import locked
 from mmfss.labelling import records
 
 
@@ -165,9 +166,7 @@ def test_other_values_are_refused_unless_overwritten(case, tmp_path, files_of, c
 
 
 def test_two_runs_at_once_are_refused(case, tmp_path, capsys):
-    from mmfss.labelling.folder import locked
-
-    with locked(tmp_path / 'out'):
+    with locked(tmp_path / 'out/.label.lock', f'is labelling into {tmp_path / "out"}'):
         assert label(case.arguments(tmp_path / 'out')) == 2
     said = capsys.readouterr().err
     assert f'another run (process {os.getpid()}) is labelling into' in said
