@@ -326,13 +326,19 @@ def test_rows_have_names_and_numbers_of_their_own(tmp_path):
     assert set(own_coco.CROWDS) == {'object', 'ignored'}
 
 
-def test_names_that_are_alike_are_said(tmp_path, capsys):
+def test_names_that_are_alike_are_refused(tmp_path):
     src, _ = changed(tmp_path, two_categories)
     content = json.loads((src / 'annotations.json').read_text())
     content['categories'][1]['name'] = 'Mug '
     write(src, content)
-    said = prepare(capsys, 'folder', src, tmp_path / 'out')
-    assert 'class named as another but for case or spaces' in said and "'Mug ' and 'mug'" in said
+    said = fails('folder', src, tmp_path / 'out')
+    assert "'mug' and 'Mug ' differ by case or spaces alone; give them one name" in said
+
+
+def test_background_is_no_class(tmp_path):
+    src, _ = changed(tmp_path, lambda content: content['categories'][0].update(name='Background'))
+    said = fails('folder', src, tmp_path / 'out')
+    assert "'Background' cannot be a class: it is value 0" in said
 
 
 def test_masks_beside_annotations_are_named(tmp_path, capsys):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mmfss.datasets.account import Account, Reason
+from mmfss.datasets.account import Account
 from mmfss.words import listed
 
 Colour = tuple[int, int, int]
 VALUES = 0
 """In the place of a class: the mask has a value for each class."""
-ALIKE = Reason(
-    'class named as another but for case or spaces: taken as another class',
-    'give them one name, if they are one',
-    lost=False,
-)
 
 
 @dataclass(frozen=True)
@@ -111,17 +107,27 @@ class Source:
 
 
 def check_names(source: Source) -> None:
-    """Names go into lists, a line each, and under the output folder; classes whose names are alike
-    go into the account.
+    """Names go into lists, a line each, and under the output folder.
 
     Raises:
-        ValueError: One that a list cannot hold, or two images of one name.
+        ValueError: One that a list cannot hold, 'background', two classes whose names differ by
+            case or spaces alone, or two images of one name.
     """
     first: dict[str, str] = {}
     for name in source.classes:
-        other = first.setdefault(' '.join(name.casefold().split()), name)
+        if name.strip().casefold() == 'background':
+            raise ValueError(
+                f'{name!r} cannot be a class: it is value 0, and all that no class covers; take '
+                'what is marked so out, or rename it'
+            )
+        other = first.setdefault(
+            ' '.join(unicodedata.normalize('NFC', name).casefold().split()), name
+        )
         if other != name:
-            source.account.add(ALIKE, name, f'{name!r} and {other!r}')
+            raise ValueError(
+                f'the classes {other!r} and {name!r} differ by case or spaces alone; give them one '
+                'name if they are one class, or names that tell them apart'
+            )
         if not name.strip() or len(name.splitlines()) != 1:
             raise ValueError(f'class name {name!r} is empty or has a line break; rename it')
     for sample in source.samples:
