@@ -344,8 +344,8 @@ def called_background(root: Path) -> None:
         (grey_edges, r'the mask of .*cup/0\.jpg has the values \[0, 7\]'),
         (swapped_palette, r'mask .*cup/0\.png has a palette in which the background'),
         (truncated_photo, r'cannot read image file .*cup/0\.jpg'),
-        (same_name, 'two classes are named'),
-        (called_background, "not be 'background'"),
+        (same_name, 'differ by case or spaces alone'),
+        (called_background, "'background' cannot be a class"),
     ],
 )
 def test_bad_folders(tmp_path, inferencer, make, message):

@@ -79,6 +79,11 @@ def percent(a, h, w):
     a['bbox'] = scaled(a['bbox'], 100 / w, 100 / h)
 
 
+def percent_of_the_left(a, h, w):
+    outlines(a, 45 / w, 100 / h)
+    a['bbox'] = scaled(a['bbox'], 45 / w, 100 / h)
+
+
 def relative(a, h, w):
     outlines(a, 1 / w, 1 / h)
     a['bbox'] = scaled(a['bbox'], 1 / w, 1 / h)
@@ -114,6 +119,7 @@ def corner_boxes(a, h, w):
         (along_rows, (80, 80), 'their run-length codes run along the rows, as if transposed'),
         (transposed, SHAPE, '4 run-length codes have height and width exchanged: they are transp'),
         (percent, LARGE, 'they are in percent of the sides; --units percent reads them so'),
+        (percent_of_the_left, LARGE, 'they are in percent of the sides'),
         (
             relative,
             SHAPE,

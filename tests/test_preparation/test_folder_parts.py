@@ -27,6 +27,9 @@ def lists(out) -> dict[str, list[str]]:
         *((name, 'val') for name in ('val', 'valid', 'Validation', 'dev', 'val-2014')),
         *((name, 'test') for name in ('test', 'Testing', 'test-dev', 'test_set', 'holdout')),
         *((name, 'train') for name in ('TrainDataset', 'training-data', 'Train Set')),
+        *((name, 'train') for name in ('Entrenamiento', 'Entraînement', 'Trainingsdaten')),
+        *((name, 'val') for name in ('Validación', 'Validierung')),
+        *((name, 'test') for name in ('prueba', 'Testdaten')),
         *((name, 'trainval') for name in ('trainval', 'train-val', 'train_val')),
         *(
             (name, '')
@@ -162,6 +165,37 @@ def test_a_class_of_the_name_of_a_split(tmp_path):
     said = fails('folder', src, tmp_path / 'out')
     assert 'train are names of splits, which are never classes, and stand beside bus, car' in said
     assert 'rename a folder that is a class (e.g. train to train_object)' in said
+
+
+@pytest.mark.parametrize('form', ['beside', 'inner', 'outer'])
+@pytest.mark.parametrize('names', [('train_1', 'train_2'), ('fold0', 'Fold 1')])
+def test_numbered_parts_are_no_classes(tmp_path, form, names):
+    src = tmp_path / 'src'
+    by_class(src, form)
+    for folder in (src / 'images', src / 'masks') if form == 'outer' else (src,):
+        for path, name in zip(sorted(folder.iterdir()), names):
+            path.rename(folder / name)
+    said = fails('folder', src, tmp_path / 'out')
+    assert f'{names[0]}' in said and 'would be classes, and are names of numbered parts' in said
+
+
+def test_a_folder_around_all_classes_is_named(tmp_path, capsys):
+    by_class(tmp_path / 'src/mine')
+    said = prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    assert 'folders in that of a class are no classes: mine/ant, mine/bee, mine/cat' in said
+    assert f'if they are, give {tmp_path}/src/mine' in said
+    by_class(tmp_path / 'src/mine', 'inner')
+    assert 'are no classes' not in prepare(capsys, 'folder', tmp_path / 'src/mine', tmp_path / 'b')
+
+
+def test_folders_of_images_and_masks_in_another_language(tmp_path, capsys):
+    src = tmp_path / 'src'
+    for i in range(3):
+        picture(src / f'Bilder/{i}.jpg', SHAPE, i)
+        save(src / f'Masken/{i}.png', blob(i))
+    assert 'images of each class (from 256 pixels on): object 3' in prepare(
+        capsys, 'folder', src, tmp_path / 'out'
+    )
 
 
 def test_unmarked_photos_beside_classes(tmp_path, capsys):

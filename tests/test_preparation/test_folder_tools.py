@@ -330,6 +330,7 @@ def test_voc_of_cvat(tmp_path, capsys):
         ('labels.txt', '__ignore__\n_background_\nnut\nbolt\n'),
         ('labels.txt', 'nut\nbolt\n'),
         ('classes.txt', 'background\nnut\nbolt\n'),
+        ('classes.txt', '0: background\n1: nut\n2: bolt\n'),
     ],
 )
 def test_voc_of_labelme(tmp_path, capsys, file, lines):
@@ -340,6 +341,19 @@ def test_voc_of_labelme(tmp_path, capsys, file, lines):
     assert get_benchmark(str(out)).classes == ('nut', 'bolt')
     for image, labels in wanted.items():
         np.testing.assert_array_equal(read(out / f'masks/{image[:-4]}.png'), labels)
+
+
+def test_numbers_before_names_are_their_values(tmp_path, capsys):
+    src, out = tmp_path / 'src', tmp_path / 'mine'
+    wanted = dict(voc(src, np.array([0, 1, 2])))
+    dump(src / 'classes.txt', '2: bolt\n1: nut\n')
+    prepare(capsys, 'folder', src, out)
+    classes = get_benchmark(str(out)).classes
+    assert classes == ('bolt', 'nut')
+    for image, labels in wanted.items():
+        found = read(out / f'masks/{image[:-4]}.png')
+        np.testing.assert_array_equal(found == 2, labels == 1)  # nut
+        np.testing.assert_array_equal(found == 1, labels == 2)
 
 
 def test_lists_of_voc_are_parts(tmp_path, capsys):

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from coco_cases import box, coco_folder, corners, counts, rectangle, write
-from prepared_checks import fails, picture, prepare, read
+from prepared_checks import fails, picture, prepare, read, save
 
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.folds import get_benchmark
@@ -81,6 +81,7 @@ def noted(out):
         every(bbox=[], area=0),
         every(bbox=[0, 0, 0, 0]),
         every(segmentation=lambda a: [np.reshape(a['segmentation'][0], (-1, 2)).tolist()]),
+        every(segmentation=lambda a: np.reshape(a['segmentation'][0], (-1, 2)).tolist()),
         without('width', 'images'),
         lambda c: [i.update(width=None, height='') for i in c['images']],
         lambda c: [i.update(width=str(i['width']), height=f'{i["height"]}.0') for i in c['images']],
@@ -323,6 +324,49 @@ def test_rows_have_names_and_numbers_of_their_own(tmp_path):
     ]
     assert [row['id'] for row in rows] == [1, 2, 3, 4]
     assert set(own_coco.CROWDS) == {'object', 'ignored'}
+
+
+def test_names_that_are_alike_are_refused(tmp_path):
+    src, _ = changed(tmp_path, two_categories)
+    content = json.loads((src / 'annotations.json').read_text())
+    content['categories'][1]['name'] = 'Mug '
+    write(src, content)
+    said = fails('folder', src, tmp_path / 'out')
+    assert "'mug' and 'Mug ' differ by case or spaces alone; give them one name" in said
+
+
+def test_background_is_no_class(tmp_path):
+    src, _ = changed(tmp_path, lambda content: content['categories'][0].update(name='Background'))
+    said = fails('folder', src, tmp_path / 'out')
+    assert "'Background' cannot be a class: it is value 0" in said
+
+
+def test_masks_beside_annotations_are_named(tmp_path, capsys):
+    src, masks = changed(tmp_path, lambda content: None)
+    save(src / 'masks/0.png', next(iter(masks.values())))
+    said = prepare(capsys, 'folder', src, tmp_path / 'out')
+    assert '1 masks left out: annotations count' in said and '0.png' in said
+
+
+def test_a_run_length_code_in_a_list_is_one(tmp_path, capsys):
+    content, masks = coco_folder(tmp_path / 'src')
+    for annotation, mask in zip(content['annotations'], masks.values()):
+        code = dict(size=list(mask.shape), counts=counts(mask > 0))
+        annotation.update(segmentation=[code], bbox=box(mask))
+    write(tmp_path / 'src', content)
+    prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    same(tmp_path / 'out', masks)
+
+
+def test_images_that_were_converted_after_annotation(tmp_path):
+    src = tmp_path / 'src'
+    content, _ = coco_folder(src)
+    for image in content['images']:
+        image['file_name'] = image['file_name'].rpartition('.')[0] + '.heic'
+    write(src, content)
+    said = fails('folder', src, tmp_path / 'out')
+    assert 'they are there with another ending: change it in file_name' in said
+    assert '--images' not in said
 
 
 def test_photos_without_annotations_are_background(tmp_path, capsys):

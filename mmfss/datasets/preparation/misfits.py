@@ -97,7 +97,7 @@ def _check_units(fits: Fits, shapes: list[Shape]) -> None:
         return
     if farthest <= 1.01 and sides.min() > 2:
         unit, said = 'relative', 'parts of the sides (0 to 1)'
-    elif min(fits.reach) > 50 and farthest <= 100.01:
+    elif 50 < farthest <= 100.01:
         chance = np.log(np.minimum(100 / sides, 1)).sum()
         if chance > np.log(_CHANCE):
             return

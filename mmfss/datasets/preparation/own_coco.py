@@ -303,6 +303,8 @@ def _box(value: Any) -> tuple[float, float, float, float] | None:
 def _outline(shape: Any) -> tuple[Any, int, bool]:
     """An outline as a list of polygons or a run-length code, None where there is none; parts of
     fewer than three points that were left out; whether it was one flat list of numbers."""
+    if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], dict):
+        shape = shape[0]
     if isinstance(shape, dict) and shape:
         return shape, 0, False
     if not isinstance(shape, list):
@@ -310,7 +312,8 @@ def _outline(shape: Any) -> tuple[Any, int, bool]:
             return [shape], 0, False  # malformed: said with its name when it is decoded
         return None, 0, False
     flat = bool(shape) and all(isinstance(number, (int, float)) for number in shape)
-    polygons = [_polygon(part) for part in ([shape] if flat else shape)]
+    points = len(shape) > 2 and all(isinstance(p, list) and len(p) == 2 for p in shape)
+    polygons = [_polygon(part) for part in ([shape] if flat or points else shape)]
     whole = [part for part in polygons if not isinstance(part, list) or len(part) >= 6]
     return whole or None, len(polygons) - len(whole), flat
 

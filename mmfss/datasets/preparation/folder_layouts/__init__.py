@@ -247,5 +247,12 @@ def _read(
         raise FileNotFoundError(f'{tree.root} has no file of {layout}; {_FORMS}')
     source = annotated_source(layout, tree, found, images)
     blank = [file for file in forms.get(NO_COCO_YET, []) if file not in files]
-    said = f'{len(blank)} files without annotations left out: {listed(blank)}'
-    return replace(source, remarks=(*source.remarks, said)) if blank else source
+    drawn = [str(item.path) for item in _mask_items(tree)]
+    for there, said in (
+        (blank, 'files without annotations left out'),
+        (drawn, 'masks left out: annotations count (--layout values or classes reads masks)'),
+    ):
+        if there:
+            said = f'{len(there)} {said}: {listed(there)}'
+            source = replace(source, remarks=(*source.remarks, said))
+    return source

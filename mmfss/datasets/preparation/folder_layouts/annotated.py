@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.preparation.folder_layouts.image_names import ImageNames
@@ -125,8 +125,11 @@ def _part(file: Path, tree: Tree) -> str:
 
 def _not_there(found: OwnCoco, absent: list[str], photos: list[Item], folder: Path) -> str:
     there = listed([photo.path for photo in photos], 3) if photos else 'none'
+    stems = {photo.path.stem.casefold() for photo in photos}
+    remedy = 'say with --images DIR where they are, or take those that are gone out of the file'
+    if all(PurePosixPath(name.replace('\\', '/')).stem.casefold() in stems for name in absent):
+        remedy = 'they are there with another ending: change it in file_name'
     return (
         f'{len(absent)} of {len(found.images)} images of {found.file} are not below {folder}: '
-        f'image not found: {listed(absent, 5)}; images there are {there}; say with --images DIR '
-        'where they are, or take those that are gone out of the file'
+        f'image not found: {listed(absent, 5)}; images there are {there}; {remedy}'
     )

@@ -18,6 +18,7 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
     paired,
     without_mask_tail,
 )
+from mmfss.words import listed
 
 PROMPT = '.json'
 NOT = 'not'
@@ -53,6 +54,7 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
             f'{images / NOT} is of no class; images of what a class is not go into the folder of '
             f'that class, {images}/<class>/{NOT}'
         )
+    tree.check_no_numbered_part(names)
     classes = tuple(sorted(names))
     found: dict[bool, list[Sample]] = {False: [], True: []}
     used = {item.path for item in tree.items if prompts and item.suffix == PROMPT}
@@ -74,14 +76,25 @@ def find_classes(tree: Tree, prompts: bool, forms: str) -> Source:
                     masks = {class_id: mask.path} if mask else {}
                     split = photo.split or (mask.split if mask else '')
                     there.append(Sample(image, masks, split=split, class_id=class_id))
+    inner = [] if by_kind else [name for name in classes if _only_folders(tree, name)]
+    below = listed([f'{n}/{i}' for n in inner for i in tree.names(n)])
+    said = f'folders in that of a class are no classes: {below}; if they are, give {tree.root}/'
+    merged = said + ' or '.join(inner[:2]) if inner else ''
     return Source(
         'classes',
         images,
         classes,
         found[False],
-        remarks=tuple(filter(None, [left_out(tree, used)])),
+        remarks=tuple(filter(None, [merged, left_out(tree, used)])),
         negatives=tuple(found[True]),
     )
+
+
+def _only_folders(tree: Tree, name: str) -> bool:
+    """Whether the images of a class are all in several folders of its own, as classes would be."""
+    folders = {item.folders[1:2] for item in tree.under(name, suffixes=IMAGES)}
+    names = {*tree.names(name)} - {IMAGE_FOLDER, MASK_FOLDER}
+    return () not in folders and len([n for n in names if n.casefold() != NOT]) > 1
 
 
 def _class_pairs(
@@ -126,6 +139,7 @@ def find_masks_by_class(tree: Tree) -> Source:
     account = Account()
     photos = tree.under(IMAGE_FOLDER, suffixes=IMAGES)
     classes = tuple(tree.names(MASK_FOLDER))
+    tree.check_no_numbered_part(classes)
     images, root = tree.images_root(photos), tree.place(IMAGE_FOLDER)
     masks: dict[Path, dict[int, Path]] = {photo.path: {} for photo in photos}
     for class_id, name in enumerate(classes, 1):

@@ -3,7 +3,8 @@
 ::
 
     classes.txt, class_names.txt, labels.txt   a name a line from value 1 on; a first line
-                 __ignore__ (LabelMe) counts for nothing, a next one background is value 0
+                 __ignore__ (LabelMe) counts for nothing, a next one background is value 0;
+                 or "value: name" on every line
     labelmap.txt   name:red,green,blue:...     CVAT, Datumaro
     _classes.csv   value, name                 Roboflow, semantic masks
     class_dict.csv name,red,green,blue
@@ -28,6 +29,7 @@ IGNORED = 255
 UNNAMED = 'object'
 """The class of masks of two values where nothing says its name."""
 _IGNORED_NAMES = {'ignore', 'ignored', 'void'}
+_NUMBERED = re.compile(r'(\d{1,3})\s*[:=,;\t]\s*(\S.*)')  # a line of "value: name"
 Named = tuple[tuple[str, ...], Meaning]
 """Classes 1..C and what the values mean."""
 
@@ -69,8 +71,10 @@ def read_meaning(file: Path) -> Named:
             or colour twice.
     """
     name = file.name.casefold()
-    if name in LISTS:
-        names = read_names(file)
+    lines = read_names(file) if name in LISTS else []
+    numbered = [found for line in lines if (found := _NUMBERED.fullmatch(line.strip()))]
+    if name in LISTS and len(numbered) < len(lines):
+        names = lines
         names = names[1:] if _is_ignored(names[0]) and names[0].startswith('__') else names
         classes = tuple(names[1:] if names and is_background(names[0]) else names)
         if any(map(is_background, classes)):
@@ -79,7 +83,10 @@ def read_meaning(file: Path) -> Named:
             )
         labels = {i: i for i in range(len(classes) + 1)}
         return classes, Meaning(f'the lines of {file.name}', {**labels, IGNORED: IGNORED})
-    rows = _colour_rows(file) if name in COLOURS else _number_rows(file)
+    if numbered:
+        rows: list = [(found[2].strip(), int(found[1])) for found in numbered]
+    else:
+        rows = _colour_rows(file) if name in COLOURS else _number_rows(file)
     twice = [*repeated(n for n, _ in rows), *repeated(f'{code}' for _, code in rows)]
     if twice or not rows:
         what = f'has {listed(twice, 5)} more than once' if twice else 'names no class'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,9 +110,24 @@ def check_names(source: Source) -> None:
     """Names go into lists, a line each, and under the output folder.
 
     Raises:
-        ValueError: One that a list cannot hold, or two images of one name.
+        ValueError: One that a list cannot hold, 'background', two classes whose names differ by
+            case or spaces alone, or two images of one name.
     """
+    first: dict[str, str] = {}
     for name in source.classes:
+        if name.strip().casefold() == 'background':
+            raise ValueError(
+                f'{name!r} cannot be a class: it is value 0, and all that no class covers; take '
+                'what is marked so out, or rename it'
+            )
+        other = first.setdefault(
+            ' '.join(unicodedata.normalize('NFC', name).casefold().split()), name
+        )
+        if other != name:
+            raise ValueError(
+                f'the classes {other!r} and {name!r} differ by case or spaces alone; give them one '
+                'name if they are one class, or names that tell them apart'
+            )
         if not name.strip() or len(name.splitlines()) != 1:
             raise ValueError(f'class name {name!r} is empty or has a line break; rename it')
     for sample in source.samples:

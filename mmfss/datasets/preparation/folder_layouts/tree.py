@@ -8,6 +8,7 @@ of a split, so that none can take one for a class.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,21 +24,27 @@ MASKS = ('.png', '.bmp', '.tif', '.tiff')
 IMAGE_FOLDER, MASK_FOLDER = 'images', 'masks'
 
 _SPLITS = {
-    'train': 'train training trainset trainingset trn',
-    'val': 'val valid validation valset validationset dev minival',
-    'test': 'test testing testset testdev eval evaluation holdout',
+    'train': 'train training trainset trainingset trn trainingsdaten entrenamiento entrainement '
+    'apprentissage addestramento treino treinamento',
+    'val': 'val valid validation valset validationset dev minival validierung validierungsdaten '
+    'validacion validacao validazione',
+    'test': 'test testing testset testdev eval evaluation holdout testdaten prueba pruebas teste',
     'trainval': 'trainval',
     'default': 'default',  # what CVAT calls the part of a task that has none
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.split()}
 _KINDS = {
-    IMAGE_FOLDER: 'images image imgs img photos photo jpegimages input inputs rgb originals',
+    IMAGE_FOLDER: 'images image imgs img photos photo jpegimages input inputs rgb originals '
+    'bilder fotos imagenes imagens immagini',
     MASK_FOLDER: 'masks mask ann anns annot annots annotations annotation labels label gt '
-    'groundtruth groundtruths target targets seg segs segmentation segmentations segmentationclass',
+    'groundtruth groundtruths target targets seg segs segmentation segmentations segmentationclass '
+    'masken mascaras masques maschere',
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 _FILLERS = {'dir', 'folder', 'set', 'data', 'dataset', 'png', 'jpg'}
 _YEAR = re.compile(r'(?:19|20)\d\d$')
+_NUMBERED = re.compile(r'([^\W\d_]+)[\W_]*\d+$')  # train_1, fold2
+_PARTS = {'fold', 'kfold', 'split', 'subset', 'batch'}
 
 
 def split_of(name: str) -> str:
@@ -51,7 +58,8 @@ def split_of(name: str) -> str:
 def _meaning(name: str) -> tuple[str, str]:
     """The split and kind of files that a folder's name says; '' what it does not say, and both
     where it says something else too."""
-    apart = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', ' ', name)  # TrainDataset
+    plain = ''.join(c for c in unicodedata.normalize('NFKD', name) if not unicodedata.combining(c))
+    apart = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', ' ', plain)  # TrainDataset
     words = [_YEAR.sub('', word) for word in re.split(r'[\W_]+', apart.casefold())]
     words = [word for word in words if word]
     joined = ''.join(words)
@@ -210,6 +218,17 @@ class Tree:
                     f'{splits[0]} to {splits[0]}_object), or put the others into their split'
                 )
 
+    def check_no_numbered_part(self, classes: Iterable[str]) -> None:
+        """ValueError where classes are called as numbered parts are, such as train_1 or fold2."""
+        found = [(name, _NUMBERED.match(name)) for name in sorted(classes)]
+        parts = [n for n, m in found if m and (split_of(m[1]) or m[1].casefold() in _PARTS)]
+        if parts:
+            raise ValueError(
+                f'{self.root}: {listed(parts, 4)} would be classes, and are names of numbered '
+                'parts; if they are parts, put what they hold into one folder, or into train, val '
+                f'and test; a folder that is a class needs another name (e.g. {parts[0]}_object)'
+            )
+
     def images_root(self, photos: Iterable[Item]) -> Path:
         """The folder that names of images are relative to: that of all images, else the root."""
         first = {item.path.relative_to(self.root).parts[0] for item in photos}
@@ -269,7 +288,8 @@ def paired(
             f'{len(lone_images)} images have no mask in {folders[1]}: {listed(lone_images)}; '
             f'{len(lone_masks)} masks have no image in {folders[0]}: {listed(lone_masks)}; an '
             'image and its mask have one name, or that of the mask ends in _mask; masks are '
-            f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images'
+            f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images; images are '
+            f'{", ".join(IMAGES)}; folders of either are called {IMAGE_FOLDER} and {MASK_FOLDER}'
             f'{"; a prompt x.json may replace one" if prompts else ""}'
         )
     return ((image, masks.get(key)) for key, image in images.items())
