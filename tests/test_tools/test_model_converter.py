@@ -189,7 +189,13 @@ def test_nothing_is_overwritten_unasked(tool, config, src, tmp_path, capsys):
         (('--fold', 0, '--shots', 0), '--shots must be at least 1, got 0'),
         (('--fold', 0, '--prior-encoder', 'no.pth'), 'has dino.* keys'),
         (
-            ('--fold', 0, '--cfg-options', 'model.prior_encoder.type=SAM2PriorEncoder'),
+            (
+                '--fold',
+                0,
+                '--cfg-options',
+                'model.prior_encoder.type=SAM2PriorEncoder',
+                'model.prior_encoder._delete_=True',
+            ),
             "dict(type='DINOv2', ...), and the model of --config has 'SAM2PriorEncoder'",
         ),
         (
