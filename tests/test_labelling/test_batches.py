@@ -130,7 +130,7 @@ def test_an_image_is_let_go_with_its_list(case, tmp_path, monkeypatch):
         for item in items:
             now = [Future()]
             now[0].set_result(read(item))
-            seen.append(weakref.ref(now[0].result().photo))
+            seen.append(weakref.ref(now[0].result().photo.pixels))
             yield now
             now.clear()
             assert seen[-1]() is None
