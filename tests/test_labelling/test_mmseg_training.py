@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from mmfss.datasets.io import read_image, read_mask
+from mmfss.labelling.tables import _write_dataset
 
 CONFIG = '''
 _base_ = ['{dataset}']
@@ -79,3 +80,27 @@ def test_an_fcn_learns_the_labels(case, tmp_path, monkeypatch):
         data = dict(inputs=[one['inputs']], data_samples=[one['data_samples']])
         result = model.eval().test_step(data)[0].pred_sem_seg.data
     assert result.shape[0] == 1 and set(result.unique().tolist()) <= {0, 1, 2}
+
+
+ODD = [
+    '{{ fileDirname }}',
+    '{{_base_.x}}',
+    '{{$HOME:a}}',
+    '$TEXT',
+    "it's",
+    'a"b',
+    'a\\nb',
+    '_delete_',
+]
+
+
+def test_names_that_could_be_code_or_placeholders_come_through_unchanged(tmp_path):
+    images = tmp_path / '{{ fileBasename }}'
+    (tmp_path / 'out').mkdir()
+    _write_dataset(tmp_path / 'out', images, ['{{ fileExtname }}.png', "b'.JPG"], tuple(ODD), None)
+    cfg = Config.fromfile(tmp_path / 'out/dataset.py')
+    parts = cfg.labelled_dataset.datasets
+    assert [tuple(part.metainfo['classes']) for part in parts] == [('background', *ODD)] * 2
+    assert {part.data_prefix.img_path for part in parts} == {str(images)}
+    listed = ''.join(path.read_text() for path in sorted((tmp_path / 'out/lists').iterdir()))
+    assert listed == "b'\n{{ fileExtname }}\n"
