@@ -36,6 +36,12 @@ def run(script: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+def test_command_lines_import_nothing_of_the_stack():
+    """So that --help and wrong options are quick."""
+    loaded = run('import mmfss.commands.command_lines\nprint(*sys.modules)').split()
+    assert sorted(set(STACK) & set(loaded)) == []
+
+
 @pytest.mark.smoke
 def test_importing_mmfss_imports_nothing_of_the_stack():
     loaded = run('import mmfss; print(*sys.modules)').split()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from textwrap import indent
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -21,8 +21,10 @@ from tyro.constructors import PrimitiveConstructorSpec
 from mmfss import labelling
 from mmfss.commands.assignments import assigned
 from mmfss.configs import DEMO_CONFIG
-from mmfss.datasets.grey_values import GreyValues
 from mmfss.webui.limits import Limits
+
+if TYPE_CHECKING:
+    from mmfss.datasets.grey_values import GreyValues
 
 T = TypeVar('T')
 Launcher = Literal['none', 'pytorch', 'slurm', 'mpi']
@@ -283,6 +285,8 @@ class PhotoArguments:
         Raises:
             ValueError: Out of range, or more than one of the three.
         """
+        from mmfss.datasets.grey_values import GreyValues  # with numpy
+
         return GreyValues(self.bit_depth, self.percentiles, self.value_range, say_note)
 
 
