@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 PART_SUFFIX = '.part'
 """How the names of files end that are being written; they begin with a dot."""
@@ -63,10 +64,23 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
+def take_lock(file: IO) -> None:
+    """Take the lock of an open file, which ends with it or its process. Where the file system has
+    no locks, there is none.
+
+    Raises:
+        BlockingIOError: Another process has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
 @contextmanager
 def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
-    """Within, no other process gets this lock. It ends with its process, however that ends. Where
-    the file system has no locks, there is none.
+    """Within, no other process gets this lock, see :func:`take_lock`.
 
     Args:
         path: File of the lock, which is made and removed; its folder is made.
@@ -81,16 +95,13 @@ def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
     while True:
         with open(path, 'a+') as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_lock(file)
             except BlockingIOError as error:
                 file.seek(0)
                 raise ValueError(
                     f'another run (process {file.read().strip() or "unknown"}) {doing}; wait for '
                     'it, end it, or give another output'
                 ) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
             try:
                 taken = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
             except FileNotFoundError:

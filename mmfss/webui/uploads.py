@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from mmfss.apis.images import as_bgr
 from mmfss.datasets import tiff
 from mmfss.datasets.grey_values import GreyValues
+from mmfss.files import take_lock
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -147,13 +148,13 @@ def page_folder(within: Path | None = None) -> Iterator[Path]:
         with suppress(OSError):  # gone already, or not ours to look into
             mine = old.stat(follow_symlinks=False).st_uid == os.getuid() and old.is_dir()
             if mine and not old.is_symlink():
-                with open(old / _LOCK, 'r+') as file:
+                with open(old / _LOCK, 'r+') as file:  # kept where locks tell nothing
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(old, ignore_errors=True)
     # locked under another name, so that no page that starts now takes it for a left one
     made = Path(tempfile.mkdtemp(prefix=f'.{_PAGE}', dir=place))
     with open(made / _LOCK, 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file)
         made = made.rename(made.with_name(made.name[1:]))
         try:
             yield made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import http.client
 import json
 import os
@@ -188,3 +190,16 @@ def test_folders_of_killed_pages_are_cleared_and_no_others(tmp_path):
             assert (tmp_path / 'mmfss_webui_other').exists() and elsewhere.exists()
         assert not made.exists()
     assert not there.exists()
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """The page starts, and takes no folder for one that is left."""
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    with page_folder(tmp_path) as there:
+        monkeypatch.setattr(fcntl, 'flock', none)
+        with page_folder(tmp_path) as made:
+            assert made.is_dir() and there.is_dir()
+        assert not made.exists()
