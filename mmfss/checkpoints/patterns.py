@@ -129,9 +129,8 @@ def latest_checkpoint(work_dir: str, folder: str) -> str | None:
     if noted:
         named = os.path.join(folder, re.split(r'[\\/]', noted)[-1])
         written = os.path.getmtime(note)
-        later = [path for path in order if path != named and os.path.getmtime(path) > written]
-        if named in order:  # numbers tell which of them are later
-            later = [path for path in later if order.index(path) < order.index(named)]
+        numbered_later = order[: order.index(named)] if named in order else order
+        later = [path for path in numbered_later if os.path.getmtime(path) > written]
         order = list(dict.fromkeys([*later, named, *order]))
     damaged = []
     for path in order:

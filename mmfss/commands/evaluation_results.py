@@ -69,7 +69,7 @@ class Results:
             write_text(f'{self.base}.txt', text(self.report))
 
     def _json(self) -> str:
-        data = json.loads(to_json(self.report.to_dict()))
+        data = self.report.to_dict()
         for run in data['runs']:
             run[_DIGEST] = _digest(run)
         return to_json(data) + '\n'
@@ -187,6 +187,6 @@ def _runs(data: Mapping[str, Any]) -> list[Run]:
 
 
 def _digest(run: Mapping[str, Any]) -> str:
-    """Of all that JSON has of a run, but for the digest itself."""
+    """Of all that the file has of a run, but for the digest itself."""
     rest = {key: value for key, value in run.items() if key != _DIGEST}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json(rest).encode()).hexdigest()

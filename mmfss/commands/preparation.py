@@ -175,7 +175,8 @@ def say_left_out(configs: Iterable[Config]) -> None:
         try:
             lines = Account.read(folder).table()
         except ValueError as error:  # no reason not to train
-            print_log(f'what was left out of {folder} is not known: {error}', 'current', 30)
+            said = f'what was left out of {folder} is not known: {error}'
+            print_log(said, 'current', logging.WARNING)
             continue
         if lines:
             head, file = f'left out of {folder} when it was prepared:', os.path.join(folder, FILE)

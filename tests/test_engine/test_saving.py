@@ -68,7 +68,7 @@ def checkpoints(folder):
 
 def test_the_old_one_goes_when_the_new_one_is_named(tmp_path, monkeypatch):
     events = []
-    put, replace, remove = LocalBackend.put, os.replace, LocalBackend.remove
+    replace, remove = os.replace, LocalBackend.remove
     monkeypatch.setattr(
         files.os, 'replace',
         lambda old, new: (events.append(f'name {os.path.basename(new)}'), replace(old, new)),
@@ -79,7 +79,6 @@ def test_the_old_one_goes_when_the_new_one_is_named(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(files.os, 'fsync', lambda number: events.append('flush'))
     runner_of(tmp_path, epochs=2).train()
-    assert put is LocalBackend.put
     second = events[events.index('name epoch_2.pth') - 1 :]
     assert [one for one in second if one != 'flush'] == [
         'name epoch_2.pth', 'name last_checkpoint', 'remove epoch_1.pth',
