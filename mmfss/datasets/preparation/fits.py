@@ -101,6 +101,8 @@ class Fits:
                 self.reach = max(mine[0], value[0]), max(mine[1], value[1])
             elif name == 'account':
                 mine.merge(value)
+            elif isinstance(value, list):
+                mine.extend(value)  # not copied for every photo
             else:
                 setattr(self, name, mine + value)
 
