@@ -31,6 +31,7 @@ from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
 from mmfss.apis.support_annotations import AnnotatedSupports
 from mmfss.datasets.account import Account, Reason
+from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
@@ -246,7 +247,7 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
             values = read(class_id, file)
             if value == 0 or (class_id == VALUES and value == UNKNOWN):
                 values = (values == value).astype(np.uint8)
-            present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}
+            present = {*label_counts(values)}
             if class_id != VALUES:
                 if not source.blank or present & {1, UNKNOWN}:
                     marked[class_id] = values
