@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from own_folders import corners
 from PIL import Image
+from prepared_checks import read
 
 SHAPE = (60, 90)
 """(height, width) of a photo as a viewer shows it."""
@@ -33,13 +35,6 @@ def rectangle(number: int, shape=SHAPE) -> np.ndarray:
     top, left = height // 2 - 2 + number % 3, 4 + 2 * (number % 5)
     mask[top : height - 5, left : left + 5 * width // 6] = True
     return mask
-
-
-def corners(mask: np.ndarray) -> list[float]:
-    """The polygon around a rectangle."""
-    ys, xs = np.nonzero(mask)
-    y, x, bottom, right = (float(v) for v in (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1))
-    return [x, y, right, y, right, bottom, x, bottom]
 
 
 def box(mask: np.ndarray) -> list[float]:
@@ -104,3 +99,8 @@ def coco_folder(src, number=4, orientation=1, frame='upright', code=False, shape
     content = dict(images=images, annotations=annotations, categories=categories)
     write(src, content)
     return content, masks
+
+
+def same(out, masks) -> None:
+    for image, mask in masks.items():
+        np.testing.assert_array_equal(read(out / 'masks' / image), mask)

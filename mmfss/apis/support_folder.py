@@ -31,6 +31,7 @@ from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
 from mmfss.apis.support_annotations import AnnotatedSupports
 from mmfss.datasets.account import Account, Reason
+from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
@@ -132,15 +133,12 @@ def read_support(
     def proposer() -> Proposer:
         return Proposer(inferencer, checkpoint)
 
+    @lru_cache(1)  # once for a prompt and for all classes of a photo
+    def pixels_of(photo: Path) -> np.ndarray:
+        return as_bgr(photo, None, inferencer.grey_values)
+
     annotated = (
-        AnnotatedSupports(
-            source,
-            reading.exif,
-            reading.units,
-            account,
-            proposer,
-            lambda photo: as_bgr(photo, None, inferencer.grey_values),
-        )
+        AnnotatedSupports(source, reading.exif, reading.units, account, proposer, pixels_of)
         if source.labels
         else None
     )
@@ -151,7 +149,7 @@ def read_support(
         image = source.images / sample.image
         file = next(iter(sample.masks.values()), None)
         if negative and file is None:
-            pixels = as_bgr(image, None, inferencer.grey_values)
+            pixels = pixels_of(image)
             if image.suffix.lower() == '.png' and set(np.unique(pixels)) <= {0, 1, UNKNOWN}:
                 raise ValueError(
                     f'{image} looks like a mask, and there is no image of its name beside it; add '
@@ -162,8 +160,7 @@ def read_support(
             prompt = read_prompt(file)
             made = proposer()
             try:
-                pixels = as_bgr(image, None, inferencer.grey_values)
-                masks = {sample.class_id: made.propose(pixels, prompt)}
+                masks = {sample.class_id: made.propose(pixels_of(image), prompt)}
             except ValueError as error:
                 raise ValueError(f'prompt {file} of {image}: {error}') from error
             prompted.append(str(image))
@@ -181,13 +178,13 @@ def read_support(
         if not masks:
             account.add(UNMARKED, file=image)
         for class_id, mask in masks.items():
-            given, size, resize = (image, mask), inferencer.image_size, inferencer.resize
-            how = size, str(image), resize, inferencer.grey_values
+            pixels = pixels_of(image)
+            how = inferencer.image_size, str(image), inferencer.resize
             if negative:
-                item = given if mask is not None else image
+                item = pixels if mask is None else (pixels, mask)
                 negatives[class_id].append(make_negative(item, *how))
             else:
-                shots[class_id].append(make_shot(given, *how))
+                shots[class_id].append(make_shot((pixels, mask), *how))
     for line in (*source.remarks, *account.table()):
         print_log(f'{path}: {line}', 'current', logging.WARNING)
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
@@ -246,7 +243,7 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
             values = read(class_id, file)
             if value == 0 or (class_id == VALUES and value == UNKNOWN):
                 values = (values == value).astype(np.uint8)
-            present = {*np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()}
+            present = {*label_counts(values)}
             if class_id != VALUES:
                 if not source.blank or present & {1, UNKNOWN}:
                     marked[class_id] = values

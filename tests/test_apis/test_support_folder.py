@@ -15,6 +15,7 @@ from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import Reading, draw_support, read_support
 from mmfss.datasets.classes import label_palette
+from mmfss.datasets.io import read_photo
 from mmfss.datasets.preparation.frames import STORED
 
 H, W = 40, 60
@@ -205,6 +206,29 @@ def test_class_values(tmp_path, inferencer):
     assert [(reason.text, row.file) for reason, row in support.account] == [
         ('image in which no class is marked: left out', str(tmp_path / 'images/b.jpg'))
     ]
+
+
+def test_a_photo_is_decoded_once(tmp_path, inferencer, monkeypatch):
+    """For both of its classes, and for its prompt and its shot."""
+    values = np.zeros((H, W), np.uint8)
+    values[5:20, 5:30], values[25:38, 30:55] = 2, 1
+    photo(tmp_path / 'values/images/a.jpg')
+    (tmp_path / 'values/masks').mkdir()
+    Image.fromarray(values).save(tmp_path / 'values/masks/a.png')
+    (tmp_path / 'values/classes.txt').write_text('zebra\nant\n')
+    photo(tmp_path / 'classes/cup/b.jpg')
+    (tmp_path / 'classes/cup/b.json').write_text('{"box": [10, 5, 50, 35]}')
+    photo(tmp_path / 'classes/cup/not/c.jpg')
+    decoded = []
+
+    def read(path, *rest):
+        decoded.append(Path(path).name)
+        return read_photo(path, *rest)
+
+    monkeypatch.setattr('mmfss.apis.images.read_photo', read)
+    for folder in ('values', 'classes'):
+        read_support(tmp_path / folder, inferencer)
+    assert decoded == ['a.jpg', 'b.jpg', 'c.jpg']
 
 
 def test_coco(tmp_path, inferencer):

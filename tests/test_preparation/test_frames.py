@@ -7,20 +7,16 @@ import re
 
 import numpy as np
 import pytest
-from coco_cases import SHAPE, coco_folder, corners, stored, write
+from coco_cases import SHAPE, coco_folder, same, stored, write
+from own_folders import corners
 from PIL import Image, ImageOps
-from prepared_checks import episodes, fails, prepare, read, save
+from prepared_checks import episodes, fails, prepare, save
 
 from mmfss.datasets.account import Account
 from mmfss.datasets.preparation.frames import Photo, read_frame, turned, upright_mask
 
 pytest.importorskip('pycocotools')
 QUARTER = (5, 6, 7, 8)
-
-
-def same(out, masks) -> None:
-    for image, mask in masks.items():
-        np.testing.assert_array_equal(read(out / 'masks' / image), mask)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))

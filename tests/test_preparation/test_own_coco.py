@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from coco_cases import box, coco_folder, corners, counts, rectangle, write
-from prepared_checks import fails, picture, prepare, read, save
+from coco_cases import box, coco_folder, counts, rectangle, same, write
+from own_folders import corners
+from prepared_checks import fails, picture, prepare, save
 
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.folds import get_benchmark
@@ -50,11 +51,6 @@ def every(**values):
 
 def without(key, part='annotations'):
     return lambda content: [entry.pop(key) for entry in content[part]]
-
-
-def same(out, masks):
-    for image, mask in masks.items():
-        np.testing.assert_array_equal(read(out / 'masks' / image), mask)
 
 
 def noted(out):

@@ -73,11 +73,9 @@ class Fits:
         ratios: Areas as the file says by those of the outlines.
         swapped: Run-length codes whose height and width are exchanged.
         sized: Run-length codes of another size.
-        forms: Boxes that fit in another form, by it.
         other_frame: Of photos that EXIF turns by a quarter: outlines that fit the other frame
             alone, and how many fit theirs alone.
         reach: Farthest coordinates of all outlines by polygons, x and y.
-        corner: Logarithm of the chance that they all lie within 100 pixels.
         account: What to say of single ones.
     """
 
@@ -93,7 +91,6 @@ class Fits:
     other_frame: list[str] = field(default_factory=list)
     own_frame: int = 0
     reach: tuple[float, float] = (0.0, 0.0)
-    corner: float = 0.0
     account: Account = field(default_factory=Account)
 
     def merge(self, other: Fits) -> None:
@@ -104,6 +101,8 @@ class Fits:
                 self.reach = max(mine[0], value[0]), max(mine[1], value[1])
             elif name == 'account':
                 mine.merge(value)
+            elif isinstance(value, list):
+                mine.extend(value)  # not copied for every photo
             else:
                 setattr(self, name, mine + value)
 

@@ -149,7 +149,6 @@ def prepare(args: argparse.Namespace) -> str:
     source = find_source(args.src, args.layout, args.images, args.annotations, crowd=args.crowd)
     benchmark, account = _benchmark(args, source), source.account
     terms = Terms(source.classes, source.labels, args.exif, args.units)
-    grey_values = GreyValues(args.bit_depth, args.percentiles, args.value_range).record()
     rules = Rules(
         source.images,
         args.out,

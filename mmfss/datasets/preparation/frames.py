@@ -113,11 +113,7 @@ def read_frame(path: str | os.PathLike) -> Photo:
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels (H, W, ...) as a viewer shows them, C-contiguous; orientation as in EXIF."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    down = orientation in (3, 4, 7, 8)  # of what is there now
-    along = orientation in (2, 3, 6, 7)
-    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if along else 1])
+    return np.ascontiguousarray(tiff.turned(pixels, orientation))
 
 
 def upright_mask(

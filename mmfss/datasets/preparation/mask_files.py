@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.io import read_mask
 from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning
 from mmfss.datasets.preparation.sources import Colour, coded_mask
@@ -130,7 +131,7 @@ def content_of(
         values: What :func:`read_values` or :func:`read_labels` gives for it.
         meaning: Of class values; colours of the palette matter where it is values that count.
     """
-    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
+    present = [*label_counts(values)]
     odd = False
     if 0 in present and {*present} <= {0, 1, IGNORED}:
         white = values == (1 if 1 in present else IGNORED)
@@ -157,7 +158,7 @@ def read_labels(file: Path, meaning: Meaning) -> np.ndarray:
         )
         return coded_mask(file, meaning.colours, shape, remedy=remedy)
     values = read_values(file, two=len(meaning.labels) == 3)
-    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
+    present = [*label_counts(values)]
     wrong = [value for value in present if value not in meaning.labels]
     if wrong:
         hint = (

@@ -169,6 +169,14 @@ class Tree:
                 index[item.folders[:depth]].append(item)
         return index
 
+    @cached_property
+    def _names(self) -> dict[tuple[str, ...], set[str]]:
+        index = defaultdict(set)
+        for folders, _ in self._places.values():
+            for depth, name in enumerate(folders):
+                index[folders[:depth]].add(name)
+        return index
+
     def under(self, *start: str, suffixes: Iterable[str] | None = None) -> list[Item]:
         """Files in a folder and below, of these endings; ``start`` has at most two names."""
         found = self._by_start.get(start, [])
@@ -176,9 +184,7 @@ class Tree:
 
     def names(self, *start: str) -> list[str]:
         """Names of the folders in a folder, splits left out, sorted; empty ones, too."""
-        places = [folders for folders, _ in self._places.values()]
-        depth = len(start)
-        return sorted({f[depth] for f in places if f[:depth] == start and len(f) > depth})
+        return sorted(self._names.get(start, ()))
 
     def lone_masks(self) -> str:
         """Name of the folder at the top that has masks without images beside it, by its name
