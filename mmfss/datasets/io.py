@@ -219,23 +219,6 @@ def image_shape(path: str | os.PathLike, exif_orientation: bool = False) -> tupl
             return height, width
 
 
-def exif_orientation(path: str | os.PathLike) -> int:
-    """How a file says that it is to be turned: 1 (upright) to 8.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not an image.
-    """
-    with _reading(path, 'image'):
-        try:
-            with Image.open(path) as image:
-                return int(image.getexif().get(_ORIENTATION, 1))
-        except UnidentifiedImageError:
-            if tiff.is_tiff(path):
-                return tiff.orientation_of(path)
-            raise
-
-
 def read_photo(
     photo: str | os.PathLike | Image.Image,
     name: str = 'given by Pillow',

@@ -126,13 +126,12 @@ def page_of(image: Image.Image, source: str | os.PathLike | BinaryIO) -> tuple[i
     return found[0], len(found)
 
 
-def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True) -> Pixels:
+def read(source: str | os.PathLike | BinaryIO, name: str) -> Pixels:
     """Read a TIFF, turned as its Orientation says, as Pillow does with every TIFF.
 
     Args:
         source: The file.
         name: What messages call it.
-        one_page: Refuse files of several pages.
 
     Raises:
         Refused: It is of a kind that is not read, or has several pages.
@@ -140,7 +139,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
     """
     with _opened(source) as file:
         found = _full_pages(file)
-        if one_page and len(found) > 1:
+        if len(found) > 1:
             raise Refused(
                 f'image {name} has {len(file.pages)} frames or pages, allowed are still images; '
                 'save the one that you mean'
