@@ -34,7 +34,6 @@ _WHOLE = 2**25
 """Pixels up to which a photo is simply decoded; 100 MB."""
 _BYTES_PER_PIXEL = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 _FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF')
-_ORIENTATION = 274  # tag of TIFF, as of EXIF
 _SHORT = 2048  # rows of a strip; longer ones are decoded again for each row of windows
 _LOSSLESS = ('none', 'deflate', 'lzw', 'packbits', 'zstd')
 _ALPHA_STEP = 8  # of which a look at every 64th pixel tells
@@ -236,7 +235,7 @@ def _by_windows(path: str, grey_values: GreyValues) -> Photo | None:
             if image.format == 'TIFF':
                 tags = cast(Any, image).tag_v2
                 # turned ones are left to who knows what Pillow makes of them
-                plain &= tiff.is_plain(image) and tags.get(_ORIENTATION, 1) == 1
+                plain &= tiff.is_plain(image) and tags.get(tiff.ORIENTATION, 1) == 1
                 plain = plain and tiff.page_of(image, path) == (0, 1)
                 if plain and _reads_by_windows(path, image):
                     return _TiledFile(path, grey_values)

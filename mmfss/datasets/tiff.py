@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_SUBFILE, _OLD_SUBFILE, _DESCRIPTION, _ORIENTATION, _DEPTH = 254, 255, 270, 274, 32997
+ORIENTATION = 274
+"""Tag of how a photo is to be turned, in EXIF as in TIFF."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Its values that exchange the sides."""
+_SUBFILE, _OLD_SUBFILE, _DESCRIPTION, _DEPTH = 254, 255, 270, 32997
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _ALPHA = ((1,), (2,))
 _NOT_PILLOWS = (34712, 34887, 50001, 50002)  # JPEG 2000, LERC, WebP, JPEG XL
@@ -162,7 +166,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str) -> Pixels:
             values = values if bits is None else values.view(f'u{values.dtype.itemsize}')
         white = page.photometric == WHITE_IS_ZERO
         nodata = page.nodata if 42113 in page.tags else None
-        values = turned(values, page.tags.valueof(_ORIENTATION, 1))
+        values = turned(values, page.tags.valueof(ORIENTATION, 1))
         return Pixels(np.ascontiguousarray(values), bits, white, nodata, remark)
 
 
@@ -187,22 +191,21 @@ def shape_of(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         ValueError: It is truncated or damaged.
     """
-    with _opened(path) as file:
-        page = cast('TiffPage', file.pages[_full_pages(file)[0]])
-        height, width = page.imagelength, page.imagewidth
-        turned = page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+    (height, width), orientation = frame_of(path)
+    return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
-def orientation_of(path: str | os.PathLike) -> int:
-    """1 to 8, as the tag says.
+def frame_of(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
+    """(H, W) as stored, and the Orientation, 1 to 8, from the header.
 
     Raises:
         ValueError: It is truncated or damaged.
     """
     with _opened(path) as file:
         page = cast('TiffPage', file.pages[_full_pages(file)[0]])
-        return int(page.tags.valueof(_ORIENTATION, 1))
+        orientation = page.tags.valueof(ORIENTATION, 1)
+        known = int(orientation) if orientation in _TURNS else 1
+        return (page.imagelength, page.imagewidth), known
 
 
 @contextmanager
