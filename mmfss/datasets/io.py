@@ -271,7 +271,7 @@ def _as_bgr(
     if image is not None:
         kind = image.format
         if kind == 'TIFF' and image.mode in ('RGBA', 'LA'):
-            _check_alpha(image, name, grey_values)
+            check_alpha(np.asarray(image.getchannel('A')), name, image.mode, grey_values)
         if upright:
             image = ImageOps.exif_transpose(image)
         pixels = deep.grey_pixels(image, decoded.rawmode, kind, decoded.depth)
@@ -319,11 +319,10 @@ def _all_bits(
     return tiff.turned(grey, image.getexif().get(tiff.ORIENTATION, 1)) if upright else grey
 
 
-def _check_alpha(image: Image.Image, name: str, grey_values: GreyValues) -> None:
-    """Say it where what a TIFF calls alpha is none by its values."""
-    alpha = np.asarray(image.getchannel('A'))
+def check_alpha(alpha: np.ndarray, name: str, mode: str, grey_values: GreyValues) -> None:
+    """Say it where what a TIFF calls alpha, the last band of its mode, is none by its values."""
     if not tiff.is_alpha(alpha):
-        grey_values.say('bands', tiff.NO_ALPHA.format(name=name, band=len(image.getbands())))
+        grey_values.say('bands', tiff.NO_ALPHA.format(name=name, band=len(mode)))
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
