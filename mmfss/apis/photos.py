@@ -26,7 +26,7 @@ from mmfss.apis.images import ImageInput, as_bgr
 from mmfss.apis.windows import Window
 from mmfss.datasets import tiff
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import BROKEN
+from mmfss.datasets.io import BROKEN, check_alpha
 
 MAX_PIXELS = 2**28
 """Of a photo that is labelled in windows: 268 megapixels, such as 16384 x 16384."""
@@ -34,7 +34,6 @@ _WHOLE = 2**25
 """Pixels up to which a photo is simply decoded; 100 MB."""
 _BYTES_PER_PIXEL = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 _FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF')
-_ORIENTATION = 274  # tag of TIFF, as of EXIF
 _SHORT = 2048  # rows of a strip; longer ones are decoded again for each row of windows
 _LOSSLESS = ('none', 'deflate', 'lzw', 'packbits', 'zstd')
 _ALPHA_STEP = 8  # of which a look at every 64th pixel tells
@@ -162,7 +161,7 @@ class _TiledFile(Photo):
         self._reading = threading.Lock()
         if self._file.count == 4:
             shape = tuple(-(-side // _ALPHA_STEP) for side in self.shape)
-            _check_alpha(self._file.read(4, out_shape=shape), path, 'RGBA', grey_values)
+            check_alpha(self._file.read(4, out_shape=shape), path, 'RGBA', grey_values)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -236,7 +235,7 @@ def _by_windows(path: str, grey_values: GreyValues) -> Photo | None:
             if image.format == 'TIFF':
                 tags = cast(Any, image).tag_v2
                 # turned ones are left to who knows what Pillow makes of them
-                plain &= tiff.is_plain(image) and tags.get(_ORIENTATION, 1) == 1
+                plain &= tiff.is_plain(image) and tags.get(tiff.ORIENTATION, 1) == 1
                 plain = plain and tiff.page_of(image, path) == (0, 1)
                 if plain and _reads_by_windows(path, image):
                     return _TiledFile(path, grey_values)
@@ -246,7 +245,7 @@ def _by_windows(path: str, grey_values: GreyValues) -> Photo | None:
                 return None
             image.load()
             if image.format == 'TIFF' and image.mode in ('RGBA', 'LA'):
-                _check_alpha(np.asarray(image.getchannel('A')), path, image.mode, grey_values)
+                check_alpha(np.asarray(image.getchannel('A')), path, image.mode, grey_values)
             ImageOps.exif_transpose(image, in_place=True)
             return _PillowPhoto(image)
     except BROKEN:
@@ -280,12 +279,6 @@ def _reads_by_windows(path: str, image: Image.Image) -> bool:
             )
     except RasterioError:
         return False
-
-
-def _check_alpha(alpha: np.ndarray, path: str, mode: str, grey_values: GreyValues) -> None:
-    """Say it where what a TIFF calls alpha is none by its values, as :func:`as_bgr` does."""
-    if not tiff.is_alpha(alpha):
-        grey_values.say('bands', tiff.NO_ALPHA.format(name=path, band=len(mode)))
 
 
 def _check_size(width: int, height: int, name: str) -> None:

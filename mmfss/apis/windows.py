@@ -104,6 +104,14 @@ class Axis:
         )
 
     @cached_property
+    def cells_of(self) -> tuple[tuple[int, ...], ...]:
+        """Of each window the numbers of its cells."""
+        return tuple(
+            tuple(number for number, cell in enumerate(self.cells) if i in cell[2])
+            for i in range(len(self.spans))
+        )
+
+    @cached_property
     def weights(self) -> tuple[Tensor, ...]:
         """Of each window at each of its pixels, float32; over the windows of a pixel they are 1."""
         total, tents = np.zeros(self.length), []
@@ -129,14 +137,14 @@ class Grid:
         """(H, W) of the photo."""
         return self.rows.length, self.columns.length
 
-    @property
-    def windows(self) -> list[Window]:
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
         """From the upper left to the lower right; whole rows one after the other."""
-        return [
+        return tuple(
             Window((i, j), top, left, bottom - top, right - left)
             for i, (top, bottom) in enumerate(self.rows.spans)
             for j, (left, right) in enumerate(self.columns.spans)
-        ]
+        )
 
     def share(self, place: tuple[int, int]) -> float:
         """The weight of a window, mean over the pixels of the photo; of all of them 1."""
@@ -219,14 +227,13 @@ class Blend:
     def _cells_of(self, window: Window) -> list[tuple[tuple[int, int], tuple[slice, slice], bool]]:
         """Of the cells of a window: (row, column), where it is in the window, and whether it is in
         no other."""
+        down, along = self.grid.rows, self.grid.columns
         found = []
-        for (r, (top, bottom, rows)), (c, (left, right, columns)) in product(
-            enumerate(self.grid.rows.cells), enumerate(self.grid.columns.cells)
-        ):
-            if window.place[0] in rows and window.place[1] in columns:
-                area = slice(top - window.top, bottom - window.top)
-                across = slice(left - window.left, right - window.left)
-                found.append(((r, c), (area, across), len(rows) * len(columns) == 1))
+        for r, c in product(down.cells_of[window.place[0]], along.cells_of[window.place[1]]):
+            (top, bottom, rows), (left, right, columns) = down.cells[r], along.cells[c]
+            area = slice(top - window.top, bottom - window.top)
+            across = slice(left - window.left, right - window.left)
+            found.append(((r, c), (area, across), len(rows) * len(columns) == 1))
         return found
 
     def _keep(self, cell: tuple[int, int], place: tuple[int, int], strip: _Strip) -> None:

@@ -13,10 +13,7 @@ from mmfss.datasets.tiff import Pixels
 _GREY_16_BIT = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 _COLOUR_16_BIT = ('RGB;16B', 'RGBA;16B', 'LA;16B')
 _CODESTREAM = b'\xff\x4f\xff\x51'  # of JPEG 2000: its begin, and the marker of sizes
-_COMPONENTS, _DEPTH = (
-    40,
-    42,
-)  # bytes from there to the number of components, and to the first's depth
+_DEPTH = 42  # bytes from there to the depth of the first component
 
 
 def grey_pixels(

@@ -37,7 +37,6 @@ BROKEN = (
 """What Pillow raises on files that are truncated, damaged or no images."""
 _GREY_STEP = {'L;2': 85, 'L;4': 17}  # Pillow spreads 2- and 4-bit grey values over 0..255
 _SIZE_IN_HEADER = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'GIF', 'TIFF')  # as large as when decoded
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
 _DEEP = ('PNG', 'PPM', 'JPEG2000')  # may have more than 8 bits
 _FULL = GreyValues()
 
@@ -111,7 +110,7 @@ def _decode(
             rawmode = image.tile[0][3] if image.tile else None
             frames = getattr(image, 'n_frames', 1) if kind == 'image' else 1
             if reduce_to is not None and image.format in ('JPEG', 'MPO'):
-                turned = upright and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+                turned = upright and _is_sideways(image)
                 image.draft(image.mode, reduce_to[::-1] if turned else reduce_to)
             depth = deep.depth_of(image, rawmode) if image.format in _DEEP else 8
             image.load()
@@ -138,8 +137,7 @@ def _decode_tiff(
     if pages > 1:
         raise _moving(name, image.n_frames)  # type: ignore[attr-defined]
     rawmode = _form(image.tile[0][3]) if image.tile else None
-    turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-    if turned and isinstance(source, (str, os.PathLike)):
+    if _is_sideways(image) and isinstance(source, (str, os.PathLike)):
         # opened by its path Pillow maps the pixels with the sides exchanged
         with open(source, 'rb') as file, Image.open(file) as again:
             again.seek(page)
@@ -214,26 +212,14 @@ def image_shape(path: str | os.PathLike, exif_orientation: bool = False) -> tupl
                 if page:
                     image.seek(page)
                 return image.height, image.width  # upright
-            turned = exif_orientation and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            turned = exif_orientation and _is_sideways(image)
             width, height = image.size[::-1] if turned else image.size
             return height, width
 
 
-def exif_orientation(path: str | os.PathLike) -> int:
-    """How a file says that it is to be turned: 1 (upright) to 8.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not an image.
-    """
-    with _reading(path, 'image'):
-        try:
-            with Image.open(path) as image:
-                return int(image.getexif().get(_ORIENTATION, 1))
-        except UnidentifiedImageError:
-            if tiff.is_tiff(path):
-                return tiff.orientation_of(path)
-            raise
+def _is_sideways(image: Image.Image) -> bool:
+    """Whether its EXIF tag exchanges the sides of an image."""
+    return image.getexif().get(tiff.ORIENTATION) in tiff.SIDEWAYS
 
 
 def read_photo(
@@ -285,7 +271,7 @@ def _as_bgr(
     if image is not None:
         kind = image.format
         if kind == 'TIFF' and image.mode in ('RGBA', 'LA'):
-            _check_alpha(image, name, grey_values)
+            check_alpha(np.asarray(image.getchannel('A')), name, image.mode, grey_values)
         if upright:
             image = ImageOps.exif_transpose(image)
         pixels = deep.grey_pixels(image, decoded.rawmode, kind, decoded.depth)
@@ -330,14 +316,13 @@ def _all_bits(
         )
     grey = grey_values.to_8_bit(values, f'{path}', decoded.depth)
     grey = np.broadcast_to(grey if grey.ndim == 3 else grey[..., None], (*grey.shape[:2], 3))
-    return tiff.turned(grey, image.getexif().get(_ORIENTATION, 1)) if upright else grey
+    return tiff.turned(grey, image.getexif().get(tiff.ORIENTATION, 1)) if upright else grey
 
 
-def _check_alpha(image: Image.Image, name: str, grey_values: GreyValues) -> None:
-    """Say it where what a TIFF calls alpha is none by its values."""
-    alpha = np.asarray(image.getchannel('A'))
+def check_alpha(alpha: np.ndarray, name: str, mode: str, grey_values: GreyValues) -> None:
+    """Say it where what a TIFF calls alpha, the last band of its mode, is none by its values."""
     if not tiff.is_alpha(alpha):
-        grey_values.say('bands', tiff.NO_ALPHA.format(name=name, band=len(image.getbands())))
+        grey_values.say('bands', tiff.NO_ALPHA.format(name=name, band=len(mode)))
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:

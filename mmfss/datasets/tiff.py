@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_SUBFILE, _OLD_SUBFILE, _DESCRIPTION, _ORIENTATION, _DEPTH = 254, 255, 270, 274, 32997
+ORIENTATION = 274
+"""Tag of how a photo is to be turned, in EXIF as in TIFF."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Its values that exchange the sides."""
+_SUBFILE, _OLD_SUBFILE, _DESCRIPTION, _DEPTH = 254, 255, 270, 32997
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _ALPHA = ((1,), (2,))
 _NOT_PILLOWS = (34712, 34887, 50001, 50002)  # JPEG 2000, LERC, WebP, JPEG XL
@@ -126,13 +130,12 @@ def page_of(image: Image.Image, source: str | os.PathLike | BinaryIO) -> tuple[i
     return found[0], len(found)
 
 
-def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True) -> Pixels:
+def read(source: str | os.PathLike | BinaryIO, name: str) -> Pixels:
     """Read a TIFF, turned as its Orientation says, as Pillow does with every TIFF.
 
     Args:
         source: The file.
         name: What messages call it.
-        one_page: Refuse files of several pages.
 
     Raises:
         Refused: It is of a kind that is not read, or has several pages.
@@ -140,7 +143,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
     """
     with _opened(source) as file:
         found = _full_pages(file)
-        if one_page and len(found) > 1:
+        if len(found) > 1:
             raise Refused(
                 f'image {name} has {len(file.pages)} frames or pages, allowed are still images; '
                 'save the one that you mean'
@@ -163,7 +166,7 @@ def read(source: str | os.PathLike | BinaryIO, name: str, one_page: bool = True)
             values = values if bits is None else values.view(f'u{values.dtype.itemsize}')
         white = page.photometric == WHITE_IS_ZERO
         nodata = page.nodata if 42113 in page.tags else None
-        values = turned(values, page.tags.valueof(_ORIENTATION, 1))
+        values = turned(values, page.tags.valueof(ORIENTATION, 1))
         return Pixels(np.ascontiguousarray(values), bits, white, nodata, remark)
 
 
@@ -188,22 +191,21 @@ def shape_of(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         ValueError: It is truncated or damaged.
     """
-    with _opened(path) as file:
-        page = cast('TiffPage', file.pages[_full_pages(file)[0]])
-        height, width = page.imagelength, page.imagewidth
-        turned = page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+    (height, width), orientation = frame_of(path)
+    return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
-def orientation_of(path: str | os.PathLike) -> int:
-    """1 to 8, as the tag says.
+def frame_of(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
+    """(H, W) as stored, and the Orientation, 1 to 8, from the header.
 
     Raises:
         ValueError: It is truncated or damaged.
     """
     with _opened(path) as file:
         page = cast('TiffPage', file.pages[_full_pages(file)[0]])
-        return int(page.tags.valueof(_ORIENTATION, 1))
+        orientation = page.tags.valueof(ORIENTATION, 1)
+        known = int(orientation) if orientation in _TURNS else 1
+        return (page.imagelength, page.imagewidth), known
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmfss.apis.photos import large_photos
 from mmfss.datasets.io import BROKEN
+from mmfss.datasets.tiff import ORIENTATION
 from mmfss.files import atomic
 
 WRITTEN = 'written'
@@ -17,7 +18,7 @@ NO_RASTERIO = "rasterio is not installed: pip install 'mmfss[geo]'"
 TURNED = 'their orientation tag turns them, which georeferences do not follow'
 _ENDINGS = ('.tif', '.tiff')
 _WORLD_FILES = ('.tfw', '.tifw', '.tiffw', '.wld')
-_ORIENTATION, _SCALE, _TIE_POINTS, _MATRIX = 274, 33550, 33922, 34264
+_SCALE, _TIE_POINTS, _MATRIX = 33550, 33922, 34264
 _TILE = 256  # sides of blocks of a GeoTIFF are multiples of 16
 
 
@@ -81,6 +82,6 @@ def _tags(source: Path) -> tuple[bool, bool]:
         with large_photos(), Image.open(source) as image:
             tags = getattr(image, 'tag_v2', {})
             there = any(tag in tags for tag in (_SCALE, _TIE_POINTS, _MATRIX))
-            return there, tags.get(_ORIENTATION, 1) != 1
+            return there, tags.get(ORIENTATION, 1) != 1
     except BROKEN:
         return False, False

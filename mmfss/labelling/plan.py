@@ -255,7 +255,7 @@ def prepare(
         known['negatives'] = {name: len(n) for name, n in inferencer.support.negatives.items()}
     write_run(out, settings, known)
     inferencer.save_support(out / SUPPORT)
-    return _find_pending(out, sources, len(inferencer.classes), instances)
+    return _find_pending(out, sources, inferencer, instances)
 
 
 def settings_of(
@@ -294,7 +294,9 @@ def support_digest(support: SupportSet) -> str:
     return digest.hexdigest()
 
 
-def _find_pending(out: Path, sources: Sources, num_classes: int, instances: bool) -> Plan:
+def _find_pending(
+    out: Path, sources: Sources, inferencer: FewShotInferencer, instances: bool
+) -> Plan:
     records, run = Records(out / RECORDS), next_run(out / RECORDS)
     pending, edited, unusable = [], 0, []
     with RecordWriter(out / RECORDS, run, 0) as writer:
@@ -308,7 +310,7 @@ def _find_pending(out: Path, sources: Sources, num_classes: int, instances: bool
             if label == entry.label and image_state(source) == entry.stat:
                 continue  # all is as it was written
             try:
-                changed = _edited(out, source, records.read(name), num_classes, instances)
+                changed = _edited(out, source, records.read(name), inferencer, instances)
             except ValueError as error:
                 unusable.append(f'{error}')
                 continue
@@ -326,7 +328,7 @@ def _find_pending(out: Path, sources: Sources, num_classes: int, instances: bool
 
 
 def _edited(
-    out: Path, source: Path, before: dict[str, Any], num_classes: int, instances: bool
+    out: Path, source: Path, before: dict[str, Any], inferencer: FewShotInferencer, instances: bool
 ) -> dict[str, Any] | None:
     """The record of an image whose label a person has changed, since or earlier; None for any
     other, and where another image of other size has taken its place. A GeoTIFF of it follows.
@@ -340,9 +342,13 @@ def _edited(
     stat, shape = image_state(source), (before['height'], before['width'])
     if stat != tuple(before['stat']):
         # a broken one says nothing of its size
-        with suppress(FileNotFoundError, ValueError), open_photo(source) as photo:
+        with (
+            suppress(FileNotFoundError, ValueError),
+            open_photo(source, None, inferencer.grey_values) as photo,
+        ):
             if photo.shape != shape:
                 return None
+    num_classes = len(inferencer.classes)
     labels = edited_label(label, shape, num_classes)
     if labels is None:
         return None

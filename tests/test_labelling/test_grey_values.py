@@ -16,8 +16,9 @@ from mmfss.apis import FewShotInferencer
 from mmfss.apis.support import make_negative
 from mmfss.apis.support_folder import read_support
 from mmfss.commands.label import label
+from mmfss.datasets.classes import label_palette
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import read_mask, read_photo
+from mmfss.datasets.io import read_mask, read_photo, save_png
 
 
 @pytest.fixture
@@ -123,6 +124,26 @@ def test_a_run_with_another_range_does_not_go_on(case, photos, tmp_path, capsys)
     ):
         assert label(case.arguments(out, *more, images=photos)) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_image_in_the_place_of_a_labelled_one_is_looked_at_with_the_range(
+    case, photos, tmp_path, capsys
+):
+    """Its size tells whether a corrected label may still be of it."""
+    for path in photos.iterdir():
+        if path.name != 'float.tif':
+            path.unlink()
+    out, given = tmp_path / 'out', ('--bit-depth', '12')
+    assert label(case.arguments(out, *given, images=photos)) == 0
+    path = out / 'ann_dir/float.png'
+    save_png(path, np.ones((70, 90), np.uint8), label_palette(2))
+    tifffile.imwrite(photos / 'float.tif', np.zeros((70, 90, 3), np.float32), photometric='rgb')
+    assert label(case.arguments(out, *given, images=photos)) == 0
+    assert '1 labels changed since are kept' in capsys.readouterr().out
+    tifffile.imwrite(photos / 'float.tif', np.zeros((50, 60, 3), np.float32), photometric='rgb')
+    assert label(case.arguments(out, *given, images=photos)) == 0
+    assert '1 labelled' in capsys.readouterr().out
+    assert read_mask(path).shape == (50, 60)
 
 
 def test_supports_are_read_with_the_range(case, photos, tmp_path):

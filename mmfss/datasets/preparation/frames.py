@@ -30,8 +30,7 @@ ASSUMED = Reason(
     '--exif stored, if they are of its stored pixels',
     lost=False,
 )
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101
-_SWAPPED = 4  # higher orientations are turned by a quarter
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Photo:
     @property
     def upright(self) -> Shape:
         """As a viewer shows it."""
-        return self.stored[::-1] if self.orientation > _SWAPPED else self.stored
+        return self.stored[::-1] if self.orientation in tiff.SIDEWAYS else self.stored
 
     @property
     def size_tells(self) -> bool:
@@ -86,11 +85,9 @@ def read_frame(path: str | os.PathLike) -> Photo:
         except UnidentifiedImageError:
             if not tiff.is_tiff(path):
                 raise
-            upright, orientation = tiff.shape_of(path), tiff.orientation_of(path)
-            stored = upright[::-1] if orientation > _SWAPPED else upright
-            return Photo(os.fspath(path), stored, orientation)
+            return Photo(os.fspath(path), *tiff.frame_of(path))
         with opened as image:
-            value = image.getexif().get(_ORIENTATION, 1)
+            value = image.getexif().get(tiff.ORIENTATION, 1)
             orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
             stored = image.height, image.width
             if image.format == 'TIFF':  # which Pillow may have turned already
