@@ -7,20 +7,23 @@ from .density import DensityMatcher
 from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
-from .losses import SquaredDiceLoss
+from .losses import FocalDiceLoss, SquaredDiceLoss
 from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .refine import GrabCut
 from .sam2_memory import SAM2Memory
+from .sansa import SANSA
 
 __all__ = [
     'FSSAM',
     'GFSAM',
     'INSID3',
+    'SANSA',
     'AllForeground',
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
+    'FocalDiceLoss',
     'GrabCut',
     'PerSAM',
     'PerSAMF',

@@ -1,7 +1,8 @@
-"""Loss of FSSAM."""
+"""Losses of FSSAM and SANSA."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -46,3 +47,45 @@ def squared_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     total = (prob * prob).sum(1) + (truth * truth).sum(1)
     # L = mean_B(1 - 2 sum(p t) / max(sum(p^2) + sum(t^2), 1e-8))   (Dice, squared form)
     return (1 - 2 * overlap / total.clamp(min=1e-8)).mean()
+
+
+@MODELS.register_module()
+class FocalDiceLoss(nn.Module):
+    """Focal loss and Dice of episodes, as two entries of a dict of losses (SANSA, section 7).
+
+    Pixels labelled 255 count as background.
+
+    Args:
+        alpha, gamma: of the focal loss.
+        focal_weight, dice_weight: factors of the two.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        focal_weight: float = 1.0,
+        dice_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.gamma = alpha, gamma
+        self.focal_weight, self.dice_weight = focal_weight, dice_weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Logits and labels {0, 1, 255} (B, ...), of each episode all frames together -> two
+        scalars: ``mean[a_t (1 - p_t)^g CE]`` with a_t = alpha on objects and 1 - alpha elsewhere,
+        and ``1 - (2 sum(p y) + 1) / (sum p + sum y + 1)``, each averaged over the batch."""
+        # float32 under autocast too: the sums run over F H W pixels
+        z = logits.float().flatten(1)
+        y = (target == 1).to(z.dtype).flatten(1)
+        p = z.sigmoid()
+        p_t = p * y + (1 - p) * (1 - y)
+        a_t = self.alpha * y + (1 - self.alpha) * (1 - y)
+        entropy = F.binary_cross_entropy_with_logits(z, y, reduction='none')
+        # focal = mean[a_t (1 - p_t)^gamma CE]
+        focal = (a_t * (1 - p_t) ** self.gamma * entropy).mean(1)
+        # dice = 1 - (2 sum(p y) + 1) / (sum p + sum y + 1)
+        dice = 1 - (2 * (p * y).sum(1) + 1) / (p.sum(1) + y.sum(1) + 1)
+        return dict(
+            loss_focal=self.focal_weight * focal.mean(), loss_dice=self.dice_weight * dice.mean()
+        )
