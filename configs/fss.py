@@ -22,7 +22,23 @@ if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in th
             support_pipeline=[_base_.test_dataloader.dataset.support_pipeline[0], *label, resize],
         )
     )
-    del resize, label
+    # what the method says of its training comes before what the benchmark does
+    recipe = _base_.get('recipe')
+    if recipe and _base_.get('train_dataloader'):
+        pipeline = [dict(type='LoadImage'), *label, resize]
+        train_dataloader = dict(
+            batch_size=recipe.batch_size,
+            sampler=dict(passes=1.0),
+            dataset=dict(query_pipeline=pipeline, support_pipeline=pipeline),
+        )
+        val_dataloader = test_dataloader
+        optim_wrapper = dict(_delete_=True, **recipe.optim_wrapper)
+        param_scheduler = dict(_delete_=True, **recipe.param_scheduler)
+        train_cfg = dict(max_epochs=recipe.epochs)
+        auto_scale_lr = dict(base_batch_size=recipe.batch_size)
+        custom_hooks = [dict(type='EpisodeVisualizationHook')]
+        del pipeline
+    del resize, label, recipe
 del side, how
 if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
                       'train heads for boxes, points and scribbles'),
     'convert-fssam': (command_lines.ConvertArguments, 'convert_fssam:run',
                       'turn a published checkpoint into one of mmfss'),
+    'convert-sansa': (command_lines.ConvertAdaptersArguments, 'convert_sansa:run',
+                      'turn published adapters into a checkpoint of mmfss'),
     'plot-curves': (command_lines.CurvesArguments, 'plot_curves:run', 'draw training curves'),
     'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw FSSAM on shapes'),
 }  # fmt: skip

@@ -535,6 +535,39 @@ class ConvertArguments:
 
 
 @dataclass(frozen=True)
+class ConvertAdaptersArguments:
+    """Turn published SANSA adapters into a checkpoint of mmfss.
+
+    SRC holds the adapters alone, and is read without running code from it. The config says which
+    SAM 2 they belong to, in which stages they are and how wide, and with the fold the classes they
+    were trained on. DST holds the adapters and the digest of the official weights beside them,
+    which must be there. See docs/checkpoints.md.
+
+    Args:
+        src: Published file.
+        dst: File to write.
+        config: Config of the same SAM 2 and benchmark, such as configs/sansa_coco_1shot.py.
+        fold: Fold that they were trained on.
+        shots: K of their training (default: the config's).
+        all_classes: They were trained on all classes of the benchmark, as the generalist was.
+        whole: Write the weights of SAM 2 into DST too.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2_tiny'}``.
+    """
+
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    config: str
+    fold: int
+    shots: Annotated[int | None, _unset('K')] = None
+    all_classes: bool = False
+    whole: bool = False
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CurvesArguments:
     """Draw the training curves of runs, no server.
 

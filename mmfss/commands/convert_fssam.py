@@ -17,9 +17,14 @@ import mmfss
 from mmfss.checkpoints import conversion
 from mmfss.checkpoints.official import OFFICIAL, official
 from mmfss.checkpoints.record import META_KEY, describe_run
-from mmfss.commands.command_lines import ConvertArguments, RunArguments, parse
+from mmfss.commands.command_lines import (
+    ConvertAdaptersArguments,
+    ConvertArguments,
+    RunArguments,
+    parse,
+)
 from mmfss.commands.train import load_config
-from mmfss.datasets.folds import get_split
+from mmfss.datasets.folds import FoldSplit, get_split
 from mmfss.files import digest_of
 
 
@@ -80,6 +85,26 @@ def origin(args: ConvertArguments) -> dict:
     }
 
 
+def target_of(
+    args: ConvertArguments | ConvertAdaptersArguments, tool: str
+) -> tuple[Config, FoldSplit, int]:
+    """Config, fold and K of what is converted.
+
+    Raises:
+        ValueError, OSError: something in the arguments or the config is wrong.
+    """
+    conversion.check_free(args.dst, args.overwrite)
+    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
+        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
+    os.environ['FOLD'] = str(args.fold)
+    cfg = load_config(RunArguments(args.config, cfg_options=args.cfg_options), tool)
+    data = training_data(cfg)
+    shots = data.get('shots', 1) if args.shots is None else args.shots
+    if shots < 1:
+        raise ValueError(f'--shots must be at least 1, got {shots}')
+    return cfg, get_split(data['benchmark'], data['fold']), shots
+
+
 def convert(args: ConvertArguments) -> str:
     """Do it; a summary in words.
 
@@ -87,17 +112,7 @@ def convert(args: ConvertArguments) -> str:
         ValueError, OSError: something in the arguments, the config or SRC is wrong, or DST cannot
             be written.
     """
-    conversion.check_free(args.dst, args.overwrite)
-    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
-        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
-    os.environ['FOLD'] = str(args.fold)
-    run = RunArguments(args.config, cfg_options=args.cfg_options)
-    cfg = load_config(run, 'tools/model_converters/fssam.py')
-    data = training_data(cfg)
-    split = get_split(data['benchmark'], data['fold'])
-    shots = data.get('shots', 1) if args.shots is None else args.shots
-    if shots < 1:
-        raise ValueError(f'--shots must be at least 1, got {shots}')
+    cfg, split, shots = target_of(args, 'tools/model_converters/fssam.py')
     model = build_model(cfg)
     weights, other = read_weights(args, model)
     # published rule: trained on all base classes, and the best on the novel ones was kept
@@ -108,7 +123,12 @@ def convert(args: ConvertArguments) -> str:
     return summary(args, run, len(weights), other)
 
 
-def summary(args: ConvertArguments, run: dict, number: int, other: dict[str, int]) -> str:
+def summary(
+    args: ConvertArguments | ConvertAdaptersArguments,
+    run: dict,
+    number: int,
+    other: dict[str, int],
+) -> str:
     """What was written, and how to test it."""
     stored = ', '.join(f'{count} of {kind}' for kind, count in other.items())
     command = [args.config, args.dst]
