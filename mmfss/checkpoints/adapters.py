@@ -112,7 +112,7 @@ def describe(shapes: Mapping[int, tuple[int, int]]) -> dict[str, object]:
     arch = SAM2_SIZES.get((widest // 8, blocks))
     stages = None
     if arch is not None:
-        each = {c: stage for stage in range(4) for c in (widest * 2**stage // 8,)}
+        each = {widest * 2**stage // 8: stage for stage in range(4)}
         stages = sorted({each[c] for c, _ in shapes.values() if c in each})
     # r = int(f C), of the first block of a stage int(f C / 2): the first such f in hundredths
     factor = next(
