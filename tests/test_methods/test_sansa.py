@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from tiny_models import METHODS, SIZE, episodes, inputs_of, randomised, samples_of, tiny_arch
 from torch import nn
+from two_processes import in_two_processes
 
 from mmfss.batching import take
 from mmfss.checkpoints.conversion import without_weights
@@ -360,6 +362,36 @@ def test_gradients_on_adapters_alone_and_a_step_lowers_the_loss():
     assert losses[-1] < 0.97 * losses[0]
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == set(trained(model)) and all('.adapter.' in key for key in changed)
+
+
+class Loss(nn.Module):
+    """What a distributed run wraps."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, data):
+        return sum(self.model.loss(inputs_of(data), samples_of(data)).values())
+
+
+def gradients(rows=None) -> dict[str, torch.Tensor]:
+    """Of three episodes a process, or of all of them."""
+    data = episodes(6, 2)
+    loss = Loss(make().train())
+    if rows is None:
+        rows = slice(3 * dist.get_rank(), 3 * dist.get_rank() + 3)
+        loss = nn.parallel.DistributedDataParallel(loss)
+    loss({key: value[rows] for key, value in data.items()}).backward()
+    return {n.split('model.')[-1]: p.grad for n, p in loss.named_parameters() if p.requires_grad}
+
+
+def test_two_processes_learn_what_one_does():
+    whole = gradients(slice(None))
+    for each in in_two_processes(gradients):
+        assert set(each) == set(whole)
+        for name, grad in whole.items():
+            torch.testing.assert_close(each[name], grad, rtol=1e-3, atol=1e-6)
 
 
 def test_no_graph_before_the_first_adapter():

@@ -10,7 +10,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from test_distributed import in_two_processes
 from tiny_models import METHODS, randomised
 from tiny_runs import write_config, write_shapes
 
@@ -199,26 +198,6 @@ def test_bad_files(config, tmp_path):
 OPTIONS = ['train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'val_cfg=None',
            'val_dataloader=None', 'val_evaluator=None',
            'default_hooks.checkpoint.trained_only=True']  # fmt: skip
-
-
-def test_two_processes_learn_what_one_does(config, tmp_path):
-    """Four steps of two episodes; gradients of both are averaged. Then the run goes on alone."""
-    args = [config, '--work-dir', str(tmp_path / 'two'), '--cfg-options', *OPTIONS,
-            'train_dataloader.batch_size=1',
-            'train_dataloader.sampler.episodes_per_epoch=8']  # fmt: skip
-    in_two_processes('train', *args, cwd=tmp_path)
-    os.environ['FOLD'] = '1'
-    one = [config, '--work-dir', str(tmp_path / 'one'), '--cfg-options', *OPTIONS,
-           'train_dataloader.batch_size=2',
-           'train_dataloader.sampler.episodes_per_epoch=8']  # fmt: skip
-    train(one)
-    states = [load_checkpoint(tmp_path / f'{n}/epoch_1.pth')['state_dict'] for n in ('one', 'two')]
-    assert set(states[0]) == set(states[1])
-    start = build(config).state_dict()
-    for key in states[0]:
-        if key != BASE:
-            torch.testing.assert_close(states[0][key], states[1][key], rtol=1e-4, atol=2e-5)
-    assert torch.equal(states[0][BASE], states[1][BASE]) and len(start) > len(states[0])
 
 
 def test_amp_and_resume(config, tmp_path):
