@@ -170,7 +170,7 @@ def prepare(args: argparse.Namespace) -> str:
         check_palettes(masks)
     for sample, one in zip(source.samples, checked):
         for text in one.lost:
-            account.add(LOST_VALUES, '', text, sample.image)
+            account.add(LOST_VALUES, '', text.removesuffix('; said once'), sample.image)
     overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,
