@@ -213,6 +213,37 @@ class Request(RunArguments):
 
 
 @dataclass(frozen=True)
+class CompareArguments:
+    """Compare two results or more on the same episodes: paired bootstrap intervals and permutation
+    tests of their differences.
+
+    Args:
+        results: Of tools/test.py: files of --out (NAME.json), or folders or files of --csv;
+            METHOD=FILE says what tables call it, and the same METHOD again is another training of
+            it. A file of several checkpoints gives a method for each.
+        trainings: Checkpoints of one file are trainings of one method.
+        shots: Compare these alone.
+        folds: Compare these alone.
+        seeds: Compare these alone.
+        classes: Print the differences of each class too.
+        out: Write NAME.json, NAME.md, NAME.txt, NAME.tex and NAME.csv.
+    """
+
+    results: Annotated[
+        Positional[Sequence[str]],
+        _several(str),
+        arg(metavar='[METHOD=]RESULT ...', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    trainings: bool = False
+    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
+    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
+    classes: bool = False
+    out: Annotated[str | None, _unset('NAME')] = None
+
+
+@dataclass(frozen=True)
 class FreezeArguments(ConfigArguments):
     """Write the test episodes of a config to a file, which
     test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.

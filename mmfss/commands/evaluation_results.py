@@ -143,6 +143,27 @@ class Results:
             print(f'{path} had other runs or settings too; it is kept as {kept_as}')
 
 
+def stored_runs(path: str) -> tuple[dict[str, Any], list[Run]]:
+    """All of a file that ``tools/test.py --out`` wrote: what it says of the whole, and its runs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no such file, or a run does not fit its checksum.
+    """
+    data = _read(path)
+    if data is None:
+        raise FileNotFoundError(f'results not found: {path}; tools/test.py --out BASE writes them')
+    if not data:
+        raise ValueError(f'{path} is no file of results as tools/test.py --out writes it')
+    runs = _runs(data)
+    if len(runs) < len(data['runs']):
+        raise ValueError(
+            f'{path}: {len(data["runs"]) - len(runs)} of {len(data["runs"])} runs do not fit their '
+            'checksum or are of another version; test again with the same --out'
+        )
+    return data, runs
+
+
 def _has_episodes(path: str, run: Run) -> bool:
     """Whether a CSV is that of a run, and not of a later one with another checkpoint."""
     try:
