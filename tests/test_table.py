@@ -473,3 +473,30 @@ def test_images_that_do_not_do_are_found_before_the_first_episode(run):
         options = ['test_evaluator.absent_classes=error']
         run('CHECKPOINTS', '--folds', 0, 1, '--episodes', 2, options=options)
     assert CutTestHook.started == 0
+
+
+def test_what_an_episode_costs(run, tmp_path, weights):
+    """Counted on the model with nothing kept; a table without it is run again."""
+    table = (
+        'CHECKPOINTS',
+        '--folds',
+        0,
+        '--seeds',
+        0,
+        1,
+        '--episodes',
+        12,
+        '--out',
+        tmp_path / 'a',
+    )
+    assert run(*table).runs[0].cost == {}
+    first, second = run(*table, '--cost').runs
+    assert CutTestHook.started == 4
+    state = torch.load(next(weights.glob('fold0/*.pth')), weights_only=True)['state_dict']
+    assert first.cost['parameters'] <= sum(value.numel() for value in state.values())
+    assert 0 < first.cost['trained'] < first.cost['parameters']
+    assert first.cost['gflop'] == second.cost['gflop'] > 0 < first.cost['ms']
+    assert first.cost['memory'] > 2**25
+    assert run(*table, '--cost').runs[1].cost == second.cost and CutTestHook.started == 4
+    (more,) = run(*table[:3], '--shots', 3, '--episodes', 12, '--cost').runs
+    assert more.cost['gflop'] > 1.5 * first.cost['gflop']  # 4 images in the place of 2

@@ -47,15 +47,15 @@ def run(args: CompareArguments) -> Compared:
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from error
-    print(document(found, {}, markdown=False))
+    print(document(found, markdown=False))
     if args.classes:
         print('\n'.join(table_lines(difference_table(found.differences, every=True), False)))
     if args.out is not None:
         base = base_of(args.out)
-        write_text(f'{base}.json', to_json(plain_types(found, {})) + '\n')
-        write_text(f'{base}.md', document(found, {}, markdown=True))
-        write_text(f'{base}.txt', document(found, {}, markdown=False))
-        write_text(f'{base}.tex', latex(found, {}))
+        write_text(f'{base}.json', to_json(plain_types(found)) + '\n')
+        write_text(f'{base}.md', document(found, markdown=True))
+        write_text(f'{base}.txt', document(found, markdown=False))
+        write_text(f'{base}.tex', latex(found))
         write_text(f'{base}.csv', csv_text(found))
         print(f'written to {base}.json, .md, .txt, .tex and .csv')
     return found

@@ -81,6 +81,7 @@ class Plan:
             trained.
         method: What results call it, see :attr:`mmfss.methods.base.FewShotModel.title`.
         jobs: All evaluations, in the order of the table.
+        cost: Whether what an episode costs is measured.
     """
 
     configs: Mapping[int, Config]
@@ -90,6 +91,7 @@ class Plan:
     checkpoints: Mapping[str | None, Mapping[str, Any]]
     method: str
     jobs: Sequence[Job]
+    cost: bool = False
 
     @property
     def folds(self) -> list[int]:
@@ -138,7 +140,7 @@ def make_plan(request: Request) -> Plan:
     ]
     check_outputs(request, jobs)
     patterns = {name: pattern for pattern, name in names.items()}
-    return Plan(configs, patterns, shots, seeds, infos, method, jobs)
+    return Plan(configs, patterns, shots, seeds, infos, method, jobs, request.cost)
 
 
 def untrained(cfg: Config) -> tuple[dict[str, Any], str]:

@@ -129,6 +129,7 @@ class Results:
             and checksum is not None
             and run.checkpoint['sha256'] == checksum
             and (job.csv_file is None or _has_episodes(job.csv_file, run))
+            and bool(run.cost) >= self.plan.cost
         )
 
     def _set_aside(self, data: Mapping[str, Any], kept: int) -> None:

@@ -165,6 +165,12 @@ class Compared:
             _deviation(table.mean((1, 2))),
         )
 
+    def cost(self, name: str, shots: int) -> Mapping[str, float]:
+        """What an episode of a method costs, see :attr:`.report.Run.cost`; empty if not known."""
+        runs = self.methods[self.names.index(name)].trainings[0]
+        known = (runs[place].cost for place in self.places if place[0] == shots)
+        return next((cost for cost in known if cost), {})
+
     def best(self, shots: int) -> str | None:
         """The method whose mean is surely above that of all others; None where there is none."""
         beaten: dict[str, set[str]] = {name: set() for name in self.names}

@@ -23,29 +23,27 @@ COST = {
 _OPEN = '-'
 
 
-def document(compared: Compared, costs: Mapping[str, Mapping[str, float]], markdown: bool) -> str:
+def document(compared: Compared, markdown: bool) -> str:
     """Figures, differences and how they were made.
 
     Args:
         compared: The comparison.
-        costs: Of some methods, entries of :data:`COST`.
         markdown: Tables with pipes; otherwise aligned columns.
     """
-    lines = [*table_lines(figure_table(compared, costs), markdown), '']
+    lines = [*table_lines(figure_table(compared), markdown), '']
     lines += [*table_lines(difference_table(compared.differences), markdown), '']
     lines += notes(compared)
     return '\n'.join(lines) + '\n'
 
 
-def figure_table(
-    compared: Compared, costs: Mapping[str, Mapping[str, float]], bold: str = '{}'
-) -> list[list[str]]:
+def figure_table(compared: Compared, bold: str = '{}') -> list[list[str]]:
     """Head and rows: K, method, folds, mean, deviations, what it costs.
 
     Args:
-        compared, costs: See :func:`document`.
+        compared: The comparison.
         bold: What the mean becomes that is surely above all others.
     """
+    costs = {(n, k): compared.cost(n, k) for n in compared.names for k in compared.shots}
     shown = [name for name in COST if any(name in cost for cost in costs.values())]
     head = ['shots', 'method', *(f'fold {fold}' for fold in compared.folds)]
     head += ['mean', 'std of episodes', 'std of trainings', *(COST[name][0] for name in shown)]
@@ -59,7 +57,7 @@ def figure_table(
                 str(shots), name, *(_number(found.folds[fold]) for fold in compared.folds),
                 bold.format(mean) if name == best else mean,
                 _number(found.of_episodes, 2), _number(found.of_trainings, 2),
-                *(_cost(costs.get(name, {}), entry) for entry in shown),
+                *(_cost(costs[name, shots], entry) for entry in shown),
             ])  # fmt: skip
     return rows
 
@@ -94,6 +92,12 @@ def verdict(found: Difference) -> str:
 def notes(compared: Compared) -> list[str]:
     """How to read the tables."""
     pairs = len(compared.names) * (len(compared.names) - 1) // 2
+    known = any(compared.cost(name, shots) for name in compared.names for shots in compared.shots)
+    costs = (
+        'GFLOP (a product and a sum are two operations), ms and memory are of one episode, its '
+        'supports and query encoded and nothing kept. Memory: on CUDA what torch holds, elsewhere '
+        'the whole process.'
+    )
     return [
         f'mIoU in percent over folds {_listed(compared.folds)}, episode seeds '
         f'{_listed(compared.seeds)}. std of episodes: over episode seeds; std of trainings: over '
@@ -102,13 +106,14 @@ def notes(compared: Compared) -> list[str]:
         'resamples of the query images of each class; it says nothing of other trainings. p: '
         f'paired permutation test, two-sided, {compared.permutations} permutations; corrected by '
         f"Holm's method for {pairs} pair{'s' * (pairs > 1)}. Verdict: corrected p below {ALPHA:g}.",
+        *[costs] * known,
     ]
 
 
-def latex(compared: Compared, costs: Mapping[str, Mapping[str, float]]) -> str:
+def latex(compared: Compared) -> str:
     """A table for the package booktabs; a mean is bold where the paired test says that it is above
     all others."""
-    rows = figure_table(compared, costs, bold=r'\textbf{{{}}}')
+    rows = figure_table(compared, bold=r'\textbf{{{}}}')
     rows = [[_escaped(cell) for cell in row] for row in rows]
     width = len(rows[0])
     lines = [
@@ -141,7 +146,7 @@ def csv_text(compared: Compared) -> str:
     return text.getvalue()
 
 
-def plain_types(compared: Compared, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def plain_types(compared: Compared) -> dict[str, Any]:
     """All of it for JSON, nothing rounded."""
     return dict(
         methods=list(compared.names),
@@ -151,7 +156,12 @@ def plain_types(compared: Compared, costs: Mapping[str, Mapping[str, float]]) ->
         trainings={method.name: len(method.trainings) for method in compared.methods},
         notes=notes(compared),
         figures=[
-            dict(method=name, shots=shots, **vars(compared.figures(name, shots)))
+            dict(
+                method=name,
+                shots=shots,
+                **vars(compared.figures(name, shots)),
+                cost=dict(compared.cost(name, shots)),
+            )
             for shots in compared.shots
             for name in compared.names
         ],
@@ -160,7 +170,6 @@ def plain_types(compared: Compared, costs: Mapping[str, Mapping[str, float]]) ->
             for found in compared.differences
         ],
         best={str(shots): compared.best(shots) for shots in compared.shots},
-        costs={name: dict(cost) for name, cost in costs.items()},
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mmfss.commands import compare
+from mmfss.commands import table as tables
+from mmfss.commands.command_lines import Request, TableArguments, parse
 from mmfss.commands.evaluation_results import _digest
 from mmfss.evaluation.counts import EpisodeCounts, few_shot_iou, sum_per_class
 from mmfss.evaluation.episode_csv import episodes_csv
@@ -138,3 +142,46 @@ def test_files_that_are_no_results(tmp_path, capsys):
     (tmp_path / '1shot_fold0_seed0.csv').write_text('a,b\n1,2\n')
     assert 'is no list of episodes' in fails(capsys, one, tmp_path / '1shot_fold0_seed0.csv')
     assert 'two methods or more of different names, got a' in fails(capsys, one)
+
+
+def test_table_tests_each_method_and_compares(tmp_path, capsys, monkeypatch):
+    """Each in a process of its own; trainings of a method have a row together."""
+    calls = []
+
+    def run_process(command):
+        calls.append(command[4:])
+        out = command[command.index('--out') + 1]
+        runs = table(0)
+        if out.endswith('fssam'):
+            runs = table(4) + table(6, label='again')
+        write(tmp_path / f'{out}.json', [replace(one, cost=dict(ms=7.0)) for one in runs])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(tables.subprocess, 'run', run_process)
+    out = tmp_path / 'results'
+    options = ['--folds', '0', '1', '--benchmark', 'shapes_5i', '--cfg-options', 'x.y=3']
+    methods = ['prototype', 'fssam=a.pth,b.pth', 'my/own.py=c.pth']
+    tables.main(['fss', *methods, *options, '--out', str(out)])
+    assert [call[0] for call in calls] == ['fss', 'fss', 'my/own.py']
+    assert calls[1][1:3] == ['a.pth', 'b.pth'] and calls[2][1] == 'c.pth'
+    assert '--method' in calls[0] and '--method' not in calls[2]
+    request = parse(Request, calls[1])
+    assert (request.method, request.folds, request.cost) == ('fssam', [0, 1], True)
+    assert request.cfg_options == {'x.y': 3} and request.benchmark == 'shapes_5i'
+    data = json.loads((out / 'table.json').read_text())
+    assert data['trainings'] == dict(prototype=1, fssam=2, own=1)
+    assert data['best'] == {'1': 'fssam'} and data['figures'][0]['cost'] == dict(ms=7.0)
+    assert 'GFLOP (a product' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('given, status, said', [
+    (['prototype'], 2, "two methods or more of different names, got ['prototype']"),
+    (['prototype', 'x/prototype.py'], 2, 'two methods or more of different names'),
+    (['=a.pth', 'prototype'], 2, "a method is NAME or CONFIG.py, and =CHECKPOINT[,CHECKPOINT]"),
+    (['prototype', 'density'], 7, 'error: the test of prototype failed, see above'),
+])  # fmt: skip
+def test_tables_that_fail(tmp_path, capsys, monkeypatch, given, status, said):
+    monkeypatch.setattr(tables.subprocess, 'run', lambda command: SimpleNamespace(returncode=7))
+    with pytest.raises(SystemExit) as failure:
+        tables.run(parse(TableArguments, ['fss', *given, '--out', str(tmp_path / 'out')]))
+    assert failure.value.code == status and said in capsys.readouterr().err
