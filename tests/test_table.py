@@ -260,15 +260,22 @@ def test_other_settings_are_computed_anew(run, tmp_path, weights, capsys, monkey
     CutTestHook.started = 0
     run(path, '--folds', 0, '--episodes', 6, '--out', out)
     assert CutTestHook.started == 1
+    torch.save(dict(content, meta=dict(content['meta'], iter=23)), path)
+    capsys.readouterr()
+    run(path, '--folds', 0, '--episodes', 6, '--out', out)
+    said = ', 1-shot, fold 0, seed 0: run again, as the weights are others'
+    assert said in capsys.readouterr().out and CutTestHook.started == 2
 
 
-def test_other_source_under_the_same_commit_is_computed_anew(run, tmp_path, monkeypatch):
+def test_other_source_under_the_same_commit_is_computed_anew(run, tmp_path, capsys, monkeypatch):
     """Two edits of a changed checkout have one commit, and both are "changed"."""
     monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='1' * 40, dirty=True))
     for started, digest in ((1, 'a'), (1, 'a'), (2, 'b')):
         monkeypatch.setattr(provenance, 'source_digest', lambda digest=digest: digest * 64)
         run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
         assert CutTestHook.started == started
+        said = ', 1-shot, fold 0, seed 0: run again, as other'
+        assert (f'{said} environment: source' in capsys.readouterr().out) == (started == 2)
 
 
 def test_source_digest_is_that_of_the_files(tmp_path, monkeypatch):

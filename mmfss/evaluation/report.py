@@ -41,7 +41,7 @@ class Run:
         protocol: What the dataset says of its episodes, and the metric's rule for classes
             without any under 'absent_classes'.
         checkpoint: Path, sha256, epoch, iter, trained_on, selection.
-        settings: Digest of model, data and metric configs.
+        settings: Digests of its config and of the user's code, see ``evaluation_plan.Job``.
         counts: Of its episodes, each once; empty on other processes than the main one.
         counted_zero: Names of classes without an IoU, which the mean counts as 0.
         cost: What an episode costs, see :func:`mmfss.engine.cost.episode_cost`; empty where it was
@@ -56,7 +56,7 @@ class Run:
     left_out: tuple[str, ...]
     protocol: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
-    settings: str
+    settings: Mapping[str, Any]
     counts: tuple[EpisodeCounts, ...] = field(default=(), repr=False)
     counted_zero: tuple[str, ...] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
