@@ -78,7 +78,7 @@ def place(tmp_path_factory) -> Place:
 def test_the_page_has_all_files_and_short_ones():
     assert set(FILES) == {
         'own_method.py', 'own.py', 'own_photos.py', 'own_tiny.py', 'own_encoder.py',
-        'own_colours.py',
+        'own_colours.py', 'own_refinement.py', 'own_part.py',
     }  # fmt: skip
     assert len(FILES['own_method.py'].splitlines()) < 60
     encoder = FILES['own_encoder.py']
@@ -91,6 +91,7 @@ def test_training_trains_what_is_not_the_encoder(place):
     assert first['meta']['mmfss']['arch'] == dict(
         type='LearnedPrototypes',
         encoder=dict(type='EfficientNetLiteEncoder', arch=dict(blocks=[10])),
+        parts={},
     )
     assert (first['meta']['mmfss']['fold'], second['meta']['mmfss']['fold']) == (0, 1)
     state, other = first['state_dict'], second['state_dict']
@@ -147,8 +148,8 @@ def test_its_checkpoint_is_refused_for_another_method(place):
         fails=True,
     )
     assert re.search(
-        r"epoch_1.pth is of another arch: it has \{'type': 'LearnedPrototypes'.*the configured "
-        r"model has \{'type': 'PrototypeMatcher'",
+        r"epoch_1.pth is of another arch: it has type LearnedPrototypes, the configured "
+        r'model has PrototypeMatcher',
         said,
     )
     said = place.run('python tools/test.py mine/own.py', fails=True)
@@ -203,6 +204,18 @@ def test_results_of_other_code_are_not_taken_over(place):
     finally:
         method.write_text(before)
     assert in_a_process(settings) == first
+
+
+def test_a_part_of_fssam_learns(place):
+    def work() -> tuple:
+        sys.path.insert(0, str(place.folder / 'mine'))
+        cfg = Config.fromfile(place.folder / 'mine/own_part.py')
+        model = MODELS.build(cfg.model)
+        return model.memory_refinement.scale.requires_grad, dict(cfg.default_hooks.strict_load)
+
+    assert in_a_process(work) == (
+        True, dict(type='StrictLoadHook', new_keys=['memory_refinement.*']),
+    )  # fmt: skip
 
 
 def test_the_config_for_photos_builds(place):

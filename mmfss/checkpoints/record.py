@@ -5,7 +5,7 @@ A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
     dict(benchmark='pascal-5i', fold=2, shots=1,
          base_classes=[...], novel_classes=[...],   # names, of this run
          trained_classes=[...],                     # names, of this run and of what it loaded
-         arch=dict(type='FSSAM', sam2=..., prior_encoder=...),
+         arch=dict(type='FSSAM', sam2=..., prior_encoder=..., parts=dict(prompt_generator=...)),
          selection=dict(rule='held_out', classes=[...], figures={'mIoU': ...}))
 """
 
@@ -142,7 +142,7 @@ def deciding(arch: Any) -> Any:
     return arch
 
 
-def check_arch(meta: Mapping, arch: dict, source: str) -> None:
+def check_arch(meta: Mapping, arch: dict, source: str, parts: bool = True) -> None:
     """Check that a checkpoint is of the configured arch: weights of some archs fit each other in
     shape.
 
@@ -150,6 +150,7 @@ def check_arch(meta: Mapping, arch: dict, source: str) -> None:
         meta: its ``meta['mmfss']``.
         arch: that of the configured model.
         source: what messages call it, e.g. 'checkpoint epoch_3.pth'.
+        parts: its other parts must be those of the model, too; not where a training starts from it.
 
     Raises:
         ValueError: entries are missing, or it has another arch.
@@ -160,11 +161,23 @@ def check_arch(meta: Mapping, arch: dict, source: str) -> None:
             f"{source}: meta[{META_KEY!r}] lacks {missing}; it is damaged or of another "
             'version of mmfss. Use a checkpoint as tools/train.py saved it'
         )
-    if _text(meta['arch']) != _text(arch):
+    before, now = (
+        {
+            **{k: v for k, v in one.items() if k != 'parts'},
+            **(one.get('parts') or {} if parts else {}),
+        }
+        for one in (need_dict(meta['arch'], f'arch of {source}'), arch)
+    )
+    differ = [key for key in dict.fromkeys([*before, *now])
+              if _text(before.get(key)) != _text(now.get(key))]  # fmt: skip
+    if differ:
+        said = '; '.join(
+            f'{key} {plain(before.get(key))}, the configured model has {plain(now.get(key))}'
+            for key in differ
+        )
         raise ValueError(
-            f"{source} is of another arch: it has {meta['arch']}, the configured model has "
-            f'{plain(arch)}. Test with the config that it was trained with, or set the '
-            'parts of the model to its'
+            f'{source} is of another arch: it has {said}. Test with the config that it was trained '
+            'with, or set the parts of the model to its'
         )
 
 
@@ -176,6 +189,7 @@ def check_checkpoint(
     source: str = 'the checkpoint',
     role: str = 'novel',
     tested: bool = False,
+    parts: bool = True,
 ) -> None:
     """Check that a checkpoint may be used on a fold.
 
@@ -188,12 +202,13 @@ def check_checkpoint(
         role: which classes of ``split`` the data are of; those of 'base_val' are held out too.
         tested: the figures are the result, so that it must not have been trained on any of the
             classes of ``role``.
+        parts: of :func:`check_arch`.
 
     Raises:
         ValueError: it was trained on classes that ``split`` holds out, belongs to another fold,
             or has another arch.
     """
-    check_arch(meta, arch, source)
+    check_arch(meta, arch, source, parts)
     trained = f"{meta['benchmark']} fold {meta['fold']}"
     here = f'{split.benchmark} fold {split.fold}'
     seen = {canonical(name): name for name in meta['trained_classes']}
@@ -254,7 +269,7 @@ def check_continuation(
             )
 
 
-def _text(arch: dict) -> str:
+def _text(arch: Any) -> str:
     return json.dumps(deciding(arch), sort_keys=True)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from mmfss.checkpoints.record import (
 from mmfss.checkpoints.trained_only import BASE
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.folds import FoldSplit
+from mmfss.words import listed
 
 
 def built_loops(runner: Runner) -> dict[str, BaseLoop]:
@@ -65,8 +67,9 @@ class FoldGuardHook(Hook):
     - Each checkpoint records in ``meta['mmfss']`` what it was trained on, see
       :mod:`mmfss.checkpoints.record`; classes are inherited from the checkpoint it started from.
     - A checkpoint that is loaded was not trained on classes that the run holds out, and is of the
-      same arch. To resume, it is of the same benchmark and fold, trained on the same classes and
-      chosen on the same.
+      same arch; its other parts are those of the model, unless a training starts from it. To
+      resume, it is of the same benchmark and fold, trained on the same classes and chosen on the
+      same.
 
     Args:
         allow_unverified: take checkpoints without that record, with a warning.
@@ -88,6 +91,8 @@ class FoldGuardHook(Hook):
         datasets = built_datasets(runner)
         check_loaders({name: _split_and_role(name, data) for name, data in datasets.items()})
         loops = built_loops(runner)
+        if 'train' in loops:
+            print_log(bare_model(runner).what_learns(), 'current')
         if (watched := getattr(loops.get('val'), 'watched', None)) is not None:
             loops = {**loops, 'test': watched}
         for name in ('val', 'test'):
@@ -142,7 +147,8 @@ class FoldGuardHook(Hook):
             split, role = _split_and_role(name, dataset)
             tested = name == 'test' and not self.allow_trained
             arch = bare_model(runner).arch
-            check_checkpoint(meta, split, arch, resume, source, role, tested)
+            starts = 'train' in datasets and not resume
+            check_checkpoint(meta, split, arch, resume, source, role, tested, not starts)
         if resume:
             loaders = {name: _split_and_role(name, data) for name, data in datasets.items()}
             check_continuation(meta, loaders, source)
@@ -219,13 +225,26 @@ class StrictLoadHook(Hook):
     from: it starts and resumes where the official ones cannot be had. One of trained weights alone
     (see :class:`~mmfss.engine.saving.WholeCheckpointHook`) is completed by them.
 
+    Args:
+        new_keys: patterns of names, such as ``'memory_refinement.*'``, of what a checkpoint that a
+            training starts from may lack: a part of one's own that starts anew.
+
     Raises:
-        ValueError: from ``after_load_checkpoint``: keys missing, unexpected or of another shape,
-            values that are not finite, or trained weights of another base.
+        ValueError: a pattern that no name of the model fits; from ``after_load_checkpoint``: keys
+            missing, unexpected or of another shape, values that are not finite, or trained weights
+            of another base.
         FileNotFoundError: the weights that complete it are not there.
     """
 
     priority = 'VERY_HIGH'
+
+    def __init__(self, new_keys: Sequence[str] = ()) -> None:
+        if isinstance(new_keys, str) or not all(isinstance(one, str) for one in new_keys):
+            raise ValueError(
+                "new_keys of the strict_load hook must be a list of patterns, such as "
+                f"['memory_refinement.*'], got {new_keys!r}"
+            )
+        self.new_keys = tuple(new_keys)
 
     def before_run(self, runner: Runner) -> None:
         """Spare the model the weights to start from. The config, which is saved with
@@ -249,7 +268,38 @@ class StrictLoadHook(Hook):
         if BASE in state:
             # of trained weights alone: the others come from the encoders' files
             state = checkpoint['state_dict'] = model.completed(state, source)
-        check_state_dict(model.state_dict(), state, f'{source} for {type(model).__name__}')
+        own = model.state_dict()
+        if 'train' in built_loops(runner) and not runner._resume:
+            new = self._new(own, state, source)
+            if new:
+                state = checkpoint['state_dict'] = {**state, **new}
+        check_state_dict(own, state, f'{source} for {type(model).__name__}')
+
+    def _new(
+        self, own: Mapping[str, torch.Tensor], state: Mapping[str, Any], source: str
+    ) -> dict[str, torch.Tensor]:
+        """What the checkpoint lacks and may lack, as the model has it."""
+        idle = [one for one in self.new_keys if not any(fnmatchcase(key, one) for key in own)]
+        if idle:
+            raise ValueError(
+                f'new_keys {listed(idle)} fit no weight of the model; its parts are '
+                f'{listed(dict.fromkeys(key.split(".")[0] for key in own))}'
+            )
+        missing = [key for key in own if key not in state]
+        new = {k: own[k] for k in missing if any(fnmatchcase(k, one) for one in self.new_keys)}
+        rest = [key for key in missing if key not in new]
+        known = {key.split('.')[0] for key in state}
+        fresh = dict.fromkeys(key.split('.')[0] for key in rest)
+        if rest and not any(part in known for part in fresh):
+            raise ValueError(
+                f'{source} has no weights of {listed(fresh)} ({listed(rest, 4)}). If that is a '
+                'part of your own that starts anew: --cfg-options '
+                f'default_hooks.strict_load.new_keys=[{",".join(f"{part}.*" for part in fresh)}]; '
+                'else give the checkpoint that belongs to this model'
+            )
+        if new:
+            print_log(f'{len(new)} weights start anew: {listed(new, 4)}', 'current')
+        return new
 
 
 @HOOKS.register_module()

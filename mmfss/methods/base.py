@@ -46,6 +46,10 @@ SMALL = (
 """What a method says of an object that vanishes on its grid and counts all the same."""
 
 
+_NO_PARTS = ('data_preprocessor', 'loss_decode', 'feature_cache', 'init_cfg')
+"""Entries of a model's config with a type that no result of given weights depends on."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """Result for B queries.
@@ -94,6 +98,13 @@ class _FinishedWhenBuilt(type(BaseSegmentor)):  # type: ignore[misc]
 
     def __call__(cls, *args: Any, **kwargs: Any) -> FewShotModel:
         model = super().__call__(*args, **kwargs)
+        model.parts = {
+            name: value
+            for name, value in kwargs.items()
+            if isinstance(value, Mapping)
+            and 'type' in value
+            and name not in {*model.encoders, *_NO_PARTS}
+        }
         model.set_trainable(model.trainable)
         return model.train()
 
@@ -111,7 +122,9 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         image_size: side S in pixels of the images that the model takes.
         trainable: what is trained, by names: of a module or parameter of the model, or patterns of
             them with ``*``, such as ``'sam2.memory_encoder'`` or ``'*.lora_*'``; each must hit a
-            parameter. All else is frozen and stays in eval mode. None trains all but the encoders.
+            parameter. All else of the encoders is frozen and stays in eval mode; so is what lies
+            outside of them, if some of that is named. None trains all but the encoders.
+        frozen: what is not trained for all that, by names and patterns like these.
         loss_decode: loss on (B, S, S) logits and labels; None for methods that are not trained.
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
@@ -146,6 +159,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         trainable: Sequence[str] | None = None,
         loss_decode: dict | None = None,
         feature_cache: dict | None = None,
+        frozen: Sequence[str] = (),
         encode_batch: int = 1,
         compile: dict | None = None,
         resize: str = 'bilinear',
@@ -177,8 +191,10 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             encode_batch,
             compile,
         )
-        self.trainable = trainable
+        self.trainable, self.frozen = trainable, frozen
+        self.parts: dict[str, Mapping[str, Any]] = {}
         self._learning: list[nn.Module] = []
+        self._resting: list[nn.Module] = []
         self._warned: set[str] = set()
         self._starts_from_encoders = True
 
@@ -285,9 +301,14 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     @property
     def arch(self) -> dict[str, Any]:
-        """What decides which weights fit, for checkpoints: the method and its encoders."""
+        """What decides which weights fit and what they give, for checkpoints: the method, its
+        encoders, and under ``parts`` the configs of its other parts of a registered type."""
         found = {name: encoder.record() for name, encoder in self.encoders.items()}
-        return dict(type=type(self).__name__, **found)
+        parts = {
+            name: dict(part, type=getattr(part['type'], '__name__', part['type']))
+            for name, part in self.parts.items()
+        }
+        return dict(type=type(self).__name__, **found, parts=parts)
 
     def trained_names(self) -> set[str]:
         """Names in the state dict of what a training changes: parameters with a gradient, and the
@@ -319,7 +340,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             encoder.init_weights()
 
     def leave_pretrained(self) -> None:
-        """Let :meth:`init_weights` do nothing: a checkpoint follows that sets every weight. A
+        """Let :meth:`init_weights` load no encoder: a checkpoint follows that sets every weight. A
         run starts and resumes so where the official weights cannot be had."""
         self._starts_from_encoders = False
 
@@ -328,9 +349,9 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         parts. MMEngine calls this before training; testing takes all from the checkpoint."""
         if self._starts_from_encoders:
             self.load_encoders()
-            for name, part in self.named_children():
-                if name not in self.encoders and hasattr(part, 'init_weights'):
-                    part.init_weights()
+        for name, part in self.named_children():
+            if name not in self.encoders and hasattr(part, 'init_weights'):
+                part.init_weights()
         self._is_init = True
 
     @classmethod
@@ -348,44 +369,76 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         Raises:
             ValueError: no list of names, or one hits no parameter.
         """
-        if patterns is not None and (
-            isinstance(patterns, str) or not all(isinstance(name, str) for name in patterns)
-        ):
-            raise ValueError(
-                "model.trainable must be None or a list of names, such as ['sam2.memory_encoder'],"
-                f' got {patterns!r}'
-            )
+        for what, names in (('trainable', patterns), ('frozen', self.frozen)):
+            if names is not None and (
+                isinstance(names, str) or not all(isinstance(name, str) for name in names)
+            ):
+                raise ValueError(
+                    f'model.{what} must be {"None or " * (what == "trainable")}a list of names, '
+                    f"such as ['sam2.memory_encoder'], got {names!r}"
+                )
         self.trainable = None if patterns is None else tuple(patterns)
-        if patterns is None:
+        others = [part for name, part in self.named_children() if name not in self.encoders]
+        hit = [self._named('trainable', pattern) for pattern in patterns or ()]
+        inside = {id(p) for encoder in self.encoders.values() for p in encoder.parameters()}
+        if all(id(p) in inside for _, found in hit for p in found):
             for encoder in self.encoders.values():
                 encoder.requires_grad_(False)
-            self._learning = [
-                part for name, part in self.named_children() if name not in self.encoders
-            ]
-            return
-        self.requires_grad_(False)
-        self._learning = []
-        for pattern in patterns:
-            parts = [m for name, m in self.named_modules() if name and fnmatchcase(name, pattern)]
-            # a parameter alone may learn (LoRA in a layer): its module is put into train mode
-            owners = [
-                self.get_submodule(name.rpartition('.')[0])
-                for name, _ in self.named_parameters()
-                if fnmatchcase(name, pattern)
-            ]
-            learning = [p for part in parts for p in part.parameters()]
-            learning += [p for name, p in self.named_parameters() if fnmatchcase(name, pattern)]
-            if not learning:
-                parts = dict(self.named_children())
-                raise ValueError(
-                    f'trainable names {pattern!r}, and {type(self).__name__} has no parameter of '
-                    'that name. Give names of modules or parameters, or patterns of them, such as '
-                    f'{sorted(n for n, m in parts.items() if list(m.parameters()))} or '
-                    "'sam2.memory_*'"
-                )
-            for parameter in learning:
+            self._learning = others
+        else:
+            self.requires_grad_(False)
+            self._learning = []
+        for modules, found in hit:
+            for parameter in found:
                 parameter.requires_grad_(True)
-            self._learning += [*parts, *owners]
+            self._learning = [*self._learning, *modules]
+        self._resting = []
+        for pattern in self.frozen:
+            modules, found = self._named('frozen', pattern)
+            for parameter in found:
+                parameter.requires_grad_(False)
+            self._resting += modules
+
+    def _named(self, what: str, pattern: str) -> tuple[list[nn.Module], list[nn.Parameter]]:
+        """Modules and parameters that a pattern names.
+
+        Raises:
+            ValueError: it names no parameter.
+        """
+        parts = [m for name, m in self.named_modules() if name and fnmatchcase(name, pattern)]
+        named = {name: p for name, p in self.named_parameters() if fnmatchcase(name, pattern)}
+        found = [p for part in parts for p in part.parameters()] + [*named.values()]
+        if not found:
+            children = dict(self.named_children())
+            raise ValueError(
+                f'{what} names {pattern!r}, and {type(self).__name__} has no parameter of '
+                'that name. Give names of modules or parameters, or patterns of them, such as '
+                f'{sorted(n for n, m in children.items() if list(m.parameters()))} or '
+                "'sam2.memory_*'"
+            )
+        # a parameter alone may be named (LoRA in a layer): its module is put into the mode
+        owners = [self.get_submodule(name.rpartition('.')[0]) for name in named]
+        return [*parts, *owners], found
+
+    def what_learns(self) -> str:
+        """Which parts are trained and which are frozen, with their numbers of parameters, in a
+        sentence."""
+        counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
+        for name, parameter in self.named_parameters():
+            words = name.split('.')
+            part = '.'.join(words[: 2 if words[0] in self.encoders else 1])
+            of_kind = counts[parameter.requires_grad]
+            of_kind[part] = of_kind.get(part, 0) + parameter.numel()
+        total = {kind: sum(of_kind.values()) for kind, of_kind in counts.items()}
+        said = [
+            f'{what} {total[kind]:,} parameters'
+            + ''.join(
+                f'{", " if i else ": "}{part} {number:,}'
+                for i, (part, number) in enumerate(counts[kind].items())
+            )
+            for what, kind in (('trained are', True), ('frozen are', False))
+        ]
+        return '; '.join(said)
 
     def train(self, mode: bool = True) -> FewShotModel:
         """Put what learns into training mode; the rest stays in eval mode."""
@@ -394,6 +447,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         self.training = mode
         for part in self._learning:
             part.train(mode)
+        for part in self._resting:
+            part.eval()
         for encoder in self.encoders.values():  # some of it is inside of what learns
             steps = encoder.steps()
             for step in steps[: leading_frozen(steps)]:

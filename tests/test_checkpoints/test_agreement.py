@@ -91,7 +91,22 @@ def test_another_benchmark_without_a_common_class_may_be_tested_but_not_resumed(
 def test_another_arch_is_refused_with_both_named(arch):
     with pytest.raises(ValueError, match='of another arch') as error:
         check_checkpoint(meta_of(), get_split('pascal-5i', 0), arch, resume=False)
-    assert str(ARCH) in str(error.value) and str(plain(arch)) in str(error.value)
+    (key,) = [k for k in {*ARCH, *arch} if ARCH.get(k) != arch.get(k)]
+    said = f'it has {key} {ARCH.get(key)}, the configured model has {plain(arch.get(key))}. Test'
+    assert said in str(error.value)
+
+
+def test_other_parts_are_refused_where_results_depend_on_them():
+    before, now = (
+        dict(ARCH, parts=dict(memory_refinement=dict(type=name), memory_attention=dict(type='C')))
+        for name in 'AB'
+    )
+    meta, split = meta_of(arch=before), get_split('pascal-5i', 0)
+    with pytest.raises(ValueError, match=r"has memory_refinement {'type': 'A'}, .* {'type': 'B'}"):
+        check_checkpoint(meta, split, now, resume=False)
+    with pytest.raises(ValueError, match=r"has memory_refinement {'type': 'A'}, .* model has None"):
+        check_checkpoint(meta, split, dict(before, parts={}), resume=True)
+    check_checkpoint(meta, split, now, resume=False, parts=False)  # a training starts from it
 
 
 def test_tuples_of_an_arch_count_as_lists():
