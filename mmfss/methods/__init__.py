@@ -4,10 +4,11 @@ from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .density import DensityMatcher
+from .fs_sam2 import FSSAM2
 from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
-from .losses import SquaredDiceLoss
+from .losses import BCEDiceLoss, SquaredDiceLoss
 from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .refine import GrabCut
@@ -15,9 +16,11 @@ from .sam2_memory import SAM2Memory
 
 __all__ = [
     'FSSAM',
+    'FSSAM2',
     'GFSAM',
     'INSID3',
     'AllForeground',
+    'BCEDiceLoss',
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',

@@ -265,6 +265,28 @@ class SAM2(SAM2Base, Encoder):
         # sine(t), the same for all tokens of a pointer: (F or 1, 1, M)
         return self.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=dim)).unsqueeze(1)
 
+    def decode_all(
+        self, top: Tensor, high_res: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All masks of the mask decoder for the empty prompt of tracking, none chosen.
+
+        Args:
+            top, high_res: as in :meth:`decode`.
+
+        Returns:
+            (N, 4, S/4, S/4) logits, the single mask first, then the three others; (N, 4) predicted
+            IoUs; (N, 4, D) tokens; (N, 1) object score.
+        """
+        sparse, dense, position = self._empty_prompt(len(top))
+        return self.sam_mask_decoder.predict_masks(
+            image_embeddings=top,
+            image_pe=position[:1],
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=False,
+            high_res_features=list(high_res),
+        )
+
     def decode(self, top: Tensor, high_res: tuple[Tensor, Tensor]) -> DecodedMasks:
         """Mask decoder with the empty prompt that SAM 2 uses while tracking.
 
