@@ -24,6 +24,14 @@ if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in th
     )
     del resize, label
 del side, how
+# a method that is trained in a way of its own, see its file
+training = _base_.get('training')
+if training is not None and _base_.get('train_dataloader') is not None:
+    train_dataloader, val_dataloader = training.train_dataloader, training.val_dataloader
+    optim_wrapper, train_cfg = training.optim_wrapper, training.train_cfg
+    param_scheduler = dict(training.param_scheduler, _delete_=True)
+    custom_hooks = [dict(type='EpisodeVisualizationHook')]
+del training
 if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
     val_dataloader = val_evaluator = val_cfg = None

