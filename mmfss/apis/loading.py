@@ -134,6 +134,7 @@ def load_model(
             f'{source} has no state_dict; use one that tools/train.py saved or that '
             'tools/model_converters/fssam.py made'
         )
+    state = model.completed(state, source)
     check_state_dict(model.state_dict(), state, f'{type(model).__name__} from {path}')
     model.load_state_dict(state)
     return model.to(target).eval()

@@ -299,9 +299,11 @@ class FewShotSegmentor(BaseSegmentor):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # Every loader comes through here, mmengine's too, which would load whatever fits.
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        check_state_dict(self.state_dict(), own, 'FewShotSegmentor')
+        whole = self.model.completed(own, 'the checkpoint of FewShotSegmentor')
+        check_state_dict(self.state_dict(), whole, 'FewShotSegmentor')
         for name in own:
-            state_dict[f'{prefix}model.{name}'] = state_dict.pop(f'{prefix}{name}')
+            del state_dict[f'{prefix}{name}']
+        state_dict.update({f'{prefix}model.{name}': value for name, value in whole.items()})
         self.forget_support()
         self._has_weights = True
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -70,12 +71,17 @@ def check_state_dict(expected: dict[str, Tensor], got: dict[str, Tensor], what: 
 
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 of the names and values of all weights, whatever file they came from."""
+    return state_digest(model.state_dict()).hex()
+
+
+def state_digest(state: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 of the names, types, shapes and values of a state dict."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
         content = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(content.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest.digest()
 
 
 def read_state(

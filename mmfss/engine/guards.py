@@ -24,6 +24,7 @@ from mmfss.checkpoints.record import (
     need_dict,
     recorded_meta,
 )
+from mmfss.checkpoints.trained_only import BASE
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.folds import NOVEL_IMAGES, FoldSplit
 
@@ -220,11 +221,13 @@ class StrictLoadHook(Hook):
     """Refuses checkpoints that do not fit the model key by key (mmengine loads what fits).
 
     Since such a checkpoint sets every weight, a run that loads one needs no weights to start
-    from: it starts and resumes where the official ones cannot be had.
+    from: it starts and resumes where the official ones cannot be had. One of trained weights alone
+    (see :class:`~mmfss.engine.saving.WholeCheckpointHook`) is completed by them.
 
     Raises:
         ValueError: from ``after_load_checkpoint``: keys missing, unexpected or of another shape,
-            or values that are not finite.
+            values that are not finite, or trained weights of another base.
+        FileNotFoundError: the weights that complete it are not there.
     """
 
     priority = 'VERY_HIGH'
@@ -248,6 +251,9 @@ class StrictLoadHook(Hook):
                 'that tools/train.py saved'
             )
         model = bare_model(runner)
+        if BASE in state:
+            # of trained weights alone: the others come from the encoders' files
+            state = checkpoint['state_dict'] = model.completed(state, source)
         check_state_dict(model.state_dict(), state, f'{source} for {type(model).__name__}')
 
 

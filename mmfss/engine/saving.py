@@ -10,7 +10,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from mmfss.checkpoints.trained_only import only_trained
+from mmfss.checkpoints.weights import state_digest
+from mmfss.engine.guards import bare_model
 from mmfss.files import atomic, write_text
+from mmfss.methods.base import FewShotModel
 
 _WHOLE = 'whole'
 
@@ -63,7 +67,24 @@ class WholeCheckpointHook(CheckpointHook):
 
     Checkpoints on remote storage (``backend_args``, or an ``out_dir`` with a scheme) are saved as
     by mmengine: there an object is whole or not there.
+
+    Args:
+        trained_only: save the trained weights alone, with the digest of the others, which are had
+            again from the encoders' own weight files: some MB for adapters. Of few-shot methods
+            whose frozen weights are those of such files.
+        *args, **kwargs: of :class:`mmengine.hooks.CheckpointHook`.
+
+    Raises:
+        ValueError: from ``before_train``, with ``trained_only``: frozen weights that are random, or
+            that ``load_from`` set to others than those of the files; nothing is trained.
     """
+
+    def __init__(self, *args: Any, trained_only: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(trained_only, bool):
+            raise ValueError(f'trained_only must be True or False, got {trained_only!r}')
+        self.trained_only = trained_only
+        self._base = b''
 
     def before_train(self, runner: Runner) -> None:
         """See :meth:`mmengine.hooks.CheckpointHook.before_train`."""
@@ -72,6 +93,14 @@ class WholeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=_WHOLE)
             self.file_backend = get_file_backend(backend_args=self.backend_args)
         self.file_backend = _RemovesLater(self.file_backend)
+        if self.trained_only:
+            self._base = base_digest(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Leave out what is not trained, where asked to."""
+        if self.trained_only:
+            names = bare_model(runner).trained_names()
+            checkpoint['state_dict'] = only_trained(checkpoint['state_dict'], names, self._base)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
@@ -87,3 +116,45 @@ class WholeCheckpointHook(CheckpointHook):
             write_text(pointer, str(self.last_ckpt))
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         self.file_backend.now(self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best)
+
+
+def base_digest(runner: Runner) -> bytes:
+    """Digest of the weights that a training leaves as they are.
+
+    Raises:
+        ValueError: they could not be had again from the files of the encoders.
+    """
+    model = bare_model(runner)
+    if not isinstance(model, FewShotModel):
+        raise ValueError(
+            'trained_only of the checkpoint hook is for few-shot methods, whose encoders have '
+            f'weight files; got a {type(model).__name__}. Leave it out'
+        )
+    trained = model.trained_names()
+
+    def digest() -> bytes:
+        return state_digest({k: v for k, v in model.state_dict().items() if k not in trained})
+
+    found = digest()
+    if not trained:
+        raise ValueError('trained_only saves what is trained, and nothing is; see model.trainable')
+    for name, encoder in model.encoders.items():
+        if getattr(encoder, 'checkpoint', '') is None:
+            raise ValueError(
+                f'trained_only leaves out the frozen weights of {name}, which are random '
+                f'(model.{name}.checkpoint=None) and could not be had again. Set its checkpoint, '
+                'or leave out default_hooks.checkpoint.trained_only'
+            )
+    if runner._load_from is not None:  # it set all weights; are they those of the files?
+        kept = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_encoders()
+        same = digest() == found
+        model.load_state_dict(kept)
+        if not same:
+            raise ValueError(
+                f'trained_only leaves out the frozen weights, and those of {runner._load_from} '
+                'are not those of the encoders\' files, from which they would be had again. Give '
+                'that file as checkpoint of the encoder (model.sam2.checkpoint=...) in the place '
+                'of load_from, or leave out default_hooks.checkpoint.trained_only'
+            )
+    return found

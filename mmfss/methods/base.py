@@ -30,6 +30,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmfss.checkpoints.trained_only import completed
 from mmfss.encoders.base import Encoder
 from mmfss.encoders.encoding import Encoding, leading_frozen
 from mmfss.features.images import DeferredBatch
@@ -288,6 +289,35 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         found = {name: encoder.record() for name, encoder in self.encoders.items()}
         return dict(type=type(self).__name__, **found)
 
+    def trained_names(self) -> set[str]:
+        """Names in the state dict of what a training changes: parameters with a gradient, and the
+        buffers of what is in training mode with them."""
+        names = {name for name, value in self.named_parameters() if value.requires_grad}
+        learning = {module for part in self._learning for module in part.modules()}
+        for encoder in self.encoders.values():
+            steps = encoder.steps()
+            for step in steps[: leading_frozen(steps)]:
+                learning -= {part for module in step.modules.values() for part in module.modules()}
+        for path, module in self.named_modules():
+            if module in learning:
+                own = (name for name, _ in module.named_buffers(recurse=False))
+                names |= {f'{path}.{name}'.lstrip('.') for name in own}
+        return names & self.state_dict().keys()
+
+    def completed(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """A checkpoint's state dict; of one of trained weights alone with the encoders' own, see
+        :mod:`mmfss.checkpoints.trained_only`.
+
+        Raises:
+            ValueError, FileNotFoundError: the encoders' weights are others, or not there.
+        """
+        return completed(state, self.state_dict, self.load_encoders, source)
+
+    def load_encoders(self) -> None:
+        """Load the official or given weights of the encoders."""
+        for encoder in self.encoders.values():
+            encoder.init_weights()
+
     def leave_pretrained(self) -> None:
         """Let :meth:`init_weights` do nothing: a checkpoint follows that sets every weight. A
         run starts and resumes so where the official weights cannot be had."""
@@ -297,8 +327,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         """Load the official or given weights of the encoders, strictly, and initialise the other
         parts. MMEngine calls this before training; testing takes all from the checkpoint."""
         if self._starts_from_encoders:
-            for encoder in self.encoders.values():
-                encoder.init_weights()
+            self.load_encoders()
             for name, part in self.named_children():
                 if name not in self.encoders and hasattr(part, 'init_weights'):
                     part.init_weights()
