@@ -194,10 +194,10 @@ class FSSAM2(FewShotModel):
         with without_lora(self.sam2):
             return _PlainSAM2Prompter(self.sam2, prompt_heads(self.sam2, checkpoint))
 
-    def init_weights(self) -> None:
+    def load_encoders(self) -> None:
         """As in the base; the weights of SAM 2 go below LoRA, which stays as it is."""
         with without_lora(self.sam2):
-            super().init_weights()
+            super().load_encoders()
 
     def train(self, mode: bool = True) -> FSSAM2:
         """As in the base; SAM 2's own dropout in memory attention is on with LoRA's."""
