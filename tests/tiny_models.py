@@ -130,6 +130,20 @@ METHODS = dict(
         shots_in_order=False,
     ),
 )
+METHODS['SANSA'] = dict(
+    type='SANSA',
+    image_size=SIZE,
+    sam2=dict(
+        arch=tiny_arch(),
+        image_size=SIZE,
+        checkpoint=None,
+        adapters=dict(stages=(2, 3), channel_factor=0.5),
+    ),
+    resize='bilinear',
+    # in the order of a video supports are not alike; what is frozen is in eval mode elsewhere
+    shots_in_order=False,
+    attention_dropout=False,
+)
 #: patterns of trained parameters that the loss need not reach: heads that nothing is read from,
 #: and masks that were not chosen
 IDLE = dict(

@@ -8,22 +8,25 @@ from .fs_sam2 import FSSAM2
 from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
-from .losses import BCEDiceLoss, SquaredDiceLoss
+from .losses import BCEDiceLoss, FocalDiceLoss, SquaredDiceLoss
 from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .refine import GrabCut
 from .sam2_memory import SAM2Memory
+from .sansa import SANSA
 
 __all__ = [
     'FSSAM',
     'FSSAM2',
     'GFSAM',
     'INSID3',
+    'SANSA',
     'AllForeground',
     'BCEDiceLoss',
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',
+    'FocalDiceLoss',
     'GrabCut',
     'PerSAM',
     'PerSAMF',

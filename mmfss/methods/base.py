@@ -488,6 +488,16 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 '(tools/test.py CONFIG), or give it a loss and something that learns'
             )
         logits = self.run(inputs, data_samples).logits[:, 0]
+        loss = self.loss_decode(logits, self.labels_of(data_samples, logits))
+        return loss if isinstance(loss, Mapping) else {self.loss_decode.loss_name: loss}
+
+    @staticmethod
+    def labels_of(data_samples: Sequence[SegDataSample], logits: Tensor) -> Tensor:
+        """Labels (B, S, S) of the queries, on the device of their logits (..., S, S).
+
+        Raises:
+            ValueError: they have another size.
+        """
         labels = [sample.gt_sem_seg.data[0] for sample in data_samples]
         wrong = {tuple(label.shape) for label in labels} - {tuple(logits.shape[-2:])}
         if wrong:
@@ -496,8 +506,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 f'{tuple(logits.shape[-2:])}; the query_pipeline for training must resize or crop '
                 'both to one size'
             )
-        target = torch.stack(labels).to(logits.device)
-        return {self.loss_decode.loss_name: self.loss_decode(logits, target)}
+        return torch.stack(labels).to(logits.device)
 
     def predict(self, inputs: dict, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Add to each data sample ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits``

@@ -43,6 +43,7 @@ from parity_metric import check_metric
 from parity_persam import PerSAM
 from parity_reference import Comparer, Reference, Row, check_case
 from parity_sam2_baseline import SAM2Baseline
+from parity_sansa import SANSA
 
 import mmfss  # noqa: F401  (registers the models)
 
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Comparer]] = {
     'INSID3': INSID3,
     'PerSAM': PerSAM,
     'SAM2Memory': SAM2Baseline,
+    'SANSA': SANSA,
 }
 
 

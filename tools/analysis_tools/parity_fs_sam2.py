@@ -25,7 +25,7 @@ from mmfss.encoders.lora import add_lora
 from mmfss.evaluation.counts import count_episode
 from mmfss.functional import logits_to_mask
 from mmfss.methods.fs_sam2 import LORA
-from mmfss.methods.losses import bce_and_dice
+from mmfss.methods.losses import BCEDiceLoss
 
 MODES = ('eval', 'evalloss', 'train')
 #: of units, whose tolerances the index does not have: of the largest value
@@ -104,9 +104,11 @@ class FSSAM2(Comparer):
         if case['mode'] == 'eval':
             return stages, []
         logits = result.logits[:, 0]
-        bce, dice = bce_and_dice(logits, labels)
-        loss = model.loss_decode(logits, labels)
-        stages.update({'loss': loss, 'loss.bce': bce, 'loss.dice': dice})
+        terms = model.loss_decode(logits, labels)
+        loss = terms['loss_bce'] + terms['loss_dice']
+        stages.update(
+            {'loss': loss, 'loss.bce': terms['loss_bce'], 'loss.dice': terms['loss_dice']}
+        )
         more: list[Row] = []
         if model.training:
             loss.backward()
@@ -310,9 +312,9 @@ def loss_units(data: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for key in [key.removesuffix('.target') for key in data if key.endswith('.target')]:
         logits = data[f'{key}.logits'].clone().requires_grad_()
-        bce, dice = bce_and_dice(logits[:, 0], data[f'{key}.target'])
-        (bce + dice).backward()
-        found.update({f'{key}.loss': (bce + dice).detach(), f'{key}.grad': logits.grad})
+        loss = sum(BCEDiceLoss()(logits[:, 0], data[f'{key}.target']).values())
+        loss.backward()
+        found.update({f'{key}.loss': loss.detach(), f'{key}.grad': logits.grad})
     return found
 
 

@@ -8,6 +8,7 @@ h = w = S / 16.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,18 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from mmfss.checkpoints.official import checkpoint_file
-from mmfss.checkpoints.weights import load_strict
+from mmfss.checkpoints.weights import load_state, read_state
 from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import KeptTables, keep_tables
+from mmfss.encoders.sam2.adapters import adapt_trunk, is_of_adapter
 from mmfss.encoders.sam2.archs import arch_config
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
+
+OF_OBJECT_SCORE = re.compile(
+    r'no_obj_ptr$|sam_mask_decoder\.(obj_score_token|pred_obj_score_head)\.'
+)
+"""Names of the 8 tensors that a SAM 2 without object score does not have."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,11 @@ class SAM2(SAM2Base, Encoder):
             tools/train.py too, of a method whose SAM 2 is of this arch.
         same_place: of :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 leaves
             random weights as they are.
+        adapters: of :func:`build_sam2`.
     """
 
     checkpoint: str | None = None
+    adapters: dict | None = None
     same_place: float = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +98,9 @@ class SAM2(SAM2Base, Encoder):
         self._tables = KeptTables()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w)."""
+        """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w).
+
+        Images of another side are resized: bilinear, antialiased."""
         return self._neck(*self._trunk(images))
 
     def steps(self) -> tuple[Step, Step]:
@@ -102,7 +113,11 @@ class SAM2(SAM2Base, Encoder):
         )
 
     def _trunk(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.image_encoder.trunk(self.normalise(images)))
+        pixels = self.normalise(images)
+        size = (self.image_size, self.image_size)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode='bilinear', antialias=True)
+        return tuple(self.image_encoder.trunk(pixels))
 
     def _neck(self, *maps: Tensor) -> tuple[Tensor, ...]:
         levels, _ = self.image_encoder.neck(list(maps))
@@ -125,18 +140,32 @@ class SAM2(SAM2Base, Encoder):
                 :func:`mmfss.checkpoints.official.official_file`.
         """
         if self.checkpoint is not None:
+            what = f'SAM 2 ({self.arch})'
             with checkpoint_file('sam2', self.arch, self.checkpoint) as path:
-                load_strict(self, path, key='model', what=f'SAM 2 ({self.arch})', part='sam2.')
+                state = read_state(path, what, 'model', 'sam2.')
+                load_state(self, self.fitting(state), f'{what} from {path}')
         elif self.same_place:
             start_at_same_place(self.memory_attention, self.same_place)
+
+    def fitting(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file without those of the object score, where this SAM 2 has none, and with
+        its own adapters, where the file has none."""
+        if not self.pred_obj_scores:
+            state = {key: value for key, value in state.items() if not OF_OBJECT_SCORE.match(key)}
+        if self.adapters is not None:
+            own = {key: value for key, value in self.state_dict().items() if is_of_adapter(key)}
+            state = {**own, **state}
+        return state
 
     def compile(self, **options: Any) -> None:
         """``torch.compile`` of the trunk, which takes nearly all the time."""
         self.image_encoder.trunk.compile(**options)
 
     def record(self) -> Any:
-        """The arch alone: a checkpoint of SAM 2 is of nothing else."""
-        return self.arch
+        """The arch alone, where a checkpoint of SAM 2 is of nothing else."""
+        if self.adapters is None and self.pred_obj_scores:
+            return self.arch
+        return dict(arch=self.arch, adapters=self.adapters, object_score=self.pred_obj_scores)
 
     def encode_memory(
         self, features: SAM2Features, masks: Tensor, logits: Tensor | None = None
@@ -328,6 +357,8 @@ def build_sam2(
     channels_last: bool = True,
     checkpoint: str | None = 'official',
     same_place: float = 0.0,
+    adapters: dict | None = None,
+    object_score: bool = True,
 ) -> SAM2:
     """Build SAM 2 from the YAML files of the sam2 package, with random weights.
 
@@ -349,10 +380,15 @@ def build_sam2(
             weights.
         same_place: for these, see
             :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 for nothing.
+        adapters: ``dict(stages=(2, 3), channel_factor=0.3)`` puts adapters into the trunk, see
+            :func:`mmfss.encoders.sam2.adapters.adapt_trunk`; None leaves it as it is.
+        object_score: whether SAM 2 tells if the object is there at all. Without, its token and head
+            and ``no_obj_ptr`` are left out, of files that are loaded too.
 
     Raises:
-        ValueError: unknown arch or override, a side that is not a multiple of 32,
-            ``channels_last`` is no bool, or ``same_place`` is set for weights that are loaded.
+        ValueError: unknown arch, override or adapters, a side that is not a multiple of 32,
+            ``channels_last`` or ``object_score`` is no bool, or ``same_place`` is set for weights
+            that are loaded.
     """
     if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
         raise ValueError(
@@ -360,6 +396,8 @@ def build_sam2(
         )
     if not isinstance(channels_last, bool):
         raise ValueError(f'channels_last must be True or False, got {channels_last!r}')
+    if not isinstance(object_score, bool):
+        raise ValueError(f'object_score must be True or False, got {object_score!r}')
     if same_place and checkpoint is not None:
         raise ValueError(
             'model.sam2.same_place is a start for random weights; with '
@@ -381,9 +419,15 @@ def build_sam2(
             f"dict(type='SAM2MemoryAttention'), or a registered class like them, got {kind!r}"
         )
     cls.retarget(cfg['memory_attention'], **options)
+    if adapters is not None:
+        adapt_trunk(cfg['image_encoder']['trunk'], adapters)
+    if not object_score:
+        cfg.update(pred_obj_scores=False, pred_obj_scores_mlp=False, fixed_no_obj_ptr=False)
     keep_tables(cfg)
     model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
     model.arch, model.checkpoint, model.same_place = arch, checkpoint, same_place
+    if adapters is not None:
+        model.adapters = dict(adapters, stages=list(adapters['stages']))
     if channels_last:
         use_native_norms(model)
         model.to(memory_format=torch.channels_last)

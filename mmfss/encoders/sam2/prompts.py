@@ -168,6 +168,7 @@ def prompt_heads(sam2: SAM2, checkpoint: str | None = None) -> PromptHeads:
         own = heads.state_dict()
         whole = any(key.startswith('image_encoder.') for key in state)
         expected = sam2.state_dict() if whole else own
+        state = sam2.fitting(state) if whole else state
         check_state_dict(expected, state, f'heads for prompts from {checkpoint}')
         state = {key: state[key].float() for key in own}
         for key in (key for key in own if key.startswith(_SHARED)):

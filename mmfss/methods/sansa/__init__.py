@@ -1,0 +1,5 @@
+"""SANSA and its prompts."""
+
+from .model import SANSA
+
+__all__ = ['SANSA']
