@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
                       'train heads for boxes, points and scribbles'),
     'convert-fssam': (command_lines.ConvertArguments, 'convert_fssam:run',
                       'turn a published checkpoint into one of mmfss'),
+    'convert-fs-sam2': (command_lines.ConvertFSSAM2Arguments, 'convert_fs_sam2:run',
+                        'the same for FS-SAM2'),
+    'fold-lora': (command_lines.FoldArguments, 'fold_lora:run',
+                  'add LoRA to the weights that it belongs to'),
     'plot-curves': (command_lines.CurvesArguments, 'plot_curves:run', 'draw training curves'),
     'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw FSSAM on shapes'),
 }  # fmt: skip

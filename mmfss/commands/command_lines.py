@@ -538,6 +538,55 @@ class ConvertArguments:
 
 
 @dataclass(frozen=True)
+class ConvertFSSAM2Arguments:
+    """Turn a checkpoint of FS-SAM2's own code (best_model.pt) into one of mmfss.
+
+    SRC holds SAM 2 with LoRA under the names of PEFT. The config says of which SAM 2 and LoRA, and
+    with the fold the classes it was trained on; that goes into DST, so that testing it on them is
+    refused. Every weight must fit. See docs/checkpoints.md.
+
+    Args:
+        src: Checkpoint of FS-SAM2.
+        dst: File to write.
+        config: Config of the same arch and benchmark, e.g. configs/fs_sam2_pascal_1shot.py.
+        fold: Fold that it was trained on.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2.1_small'}``.
+    """
+
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    config: str
+    fold: int
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FoldArguments:
+    """Add LoRA of a trained model to the weights that it belongs to: the same results up to
+    rounding, without LoRA's cost.
+
+    Args:
+        config: Config of its training, or its name among those of mmfss.
+        src: Checkpoint of tools/train.py or of a converter.
+        dst: File to write; its config is the same with --cfg-options model.lora=None.
+        fold: Instead of FOLD.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2.1_small'}``.
+    """
+
+    config: Positional[str]
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CurvesArguments:
     """Draw the training curves of runs, no server.
 

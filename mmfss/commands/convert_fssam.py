@@ -17,7 +17,12 @@ import mmfss
 from mmfss.checkpoints import conversion
 from mmfss.checkpoints.official import OFFICIAL, official
 from mmfss.checkpoints.record import META_KEY, describe_run
-from mmfss.commands.command_lines import ConvertArguments, RunArguments, parse
+from mmfss.commands.command_lines import (
+    ConvertArguments,
+    ConvertFSSAM2Arguments,
+    RunArguments,
+    parse,
+)
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import get_split
 from mmfss.files import digest_of
@@ -108,7 +113,9 @@ def convert(args: ConvertArguments) -> str:
     return summary(args, run, len(weights), other)
 
 
-def summary(args: ConvertArguments, run: dict, number: int, other: dict[str, int]) -> str:
+def summary(
+    args: ConvertArguments | ConvertFSSAM2Arguments, run: dict, number: int, other: dict[str, int]
+) -> str:
     """What was written, and how to test it."""
     stored = ', '.join(f'{count} of {kind}' for kind, count in other.items())
     command = [args.config, args.dst]
@@ -119,8 +126,9 @@ def summary(args: ConvertArguments, run: dict, number: int, other: dict[str, int
             f'{args.dst}: {number} tensors of {args.src}'
             + (f', stored as float32: {stored}' if stored else ''),
             f'trained on the {len(run["base_classes"])} base classes of {run["benchmark"]} fold '
-            f'{run["fold"]}, {run["shots"]}-shot, and chosen on its novel classes: '
-            + ', '.join(run['novel_classes']),
+            f'{run["fold"]}, {run["shots"]}-shot, and chosen on its '
+            + ('novel' if run['selection']['rule'] == 'novel' else 'validation')
+            + f' classes: {", ".join(run["selection"]["classes"])}',
             f'test it: FOLD={run["fold"]} python tools/test.py {shlex.join(command)}',
         ]
     )

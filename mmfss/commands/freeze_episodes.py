@@ -84,7 +84,7 @@ def drawn(data: EpisodicDataset) -> tuple[list[Episode], dict]:
 def read(args: FreezeArguments, data: EpisodicDataset) -> tuple[list[Episode], dict]:
     """The episodes of a published file for a dataset; as many as --episodes says, from the first
     on."""
-    assert args.published is not None
+    assert args.published is not None and data.index is not None
     episodes = read_episodes(args.published, data.split, data.shots, data.index)
     if (args.episodes or 0) > len(episodes):
         raise ValueError(

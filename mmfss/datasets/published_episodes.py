@@ -56,16 +56,19 @@ def read_episodes(
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} is damaged or no .npz file of arrays: {error}') from error
     queries, classes, supports = arrays['query'], arrays['class'], arrays['support']
-    if queries.ndim != 1 or classes.shape != queries.shape or supports.shape != (len(queries), shots):
+    shapes = [array.shape for array in (queries, classes, supports)]
+    if queries.ndim != 1 or shapes != [queries.shape, queries.shape, (len(queries), shots)]:
         raise ValueError(
             f'{path}: {start}query, .class and .support must be (N,), (N,) and (N, {shots}), got '
-            f'{queries.shape}, {classes.shape} and {supports.shape}'
+            f'{", ".join(map(str, shapes))}'
         )
     image_of = _images(split.benchmark, index)
     episodes = []
-    for i, (class_id, *numbers) in enumerate(np.column_stack([classes, queries, supports]).tolist()):
-        images = [image_of.get(number) for number in numbers]
-        wrong = [n for n, image in zip(numbers, images) if class_id not in index.areas.get(image, ())]
+    rows = np.column_stack([classes, queries, supports]).tolist()
+    for i, (class_id, *numbers) in enumerate(rows):
+        images = [image_of.get(number, '') for number in numbers]
+        shown = [class_id in index.areas.get(image, ()) for image in images]
+        wrong = [number for number, good in zip(numbers, shown) if not good]
         if wrong or class_id not in split.novel or len(set(images)) < len(images):
             raise ValueError(
                 f'{path}: episode {i} of {start} is of class {class_id} and images {numbers}; the '
@@ -82,7 +85,7 @@ def _images(benchmark: str, index: ClassIndex) -> dict[int, str]:
         return {int(image.rpartition('_')[2]): image for image in index.areas}
     if len(index) != _VAL_IMAGES:
         raise ValueError(
-            f'images of these episodes are positions in the {_VAL_IMAGES} of VOC 2012 val, the data '
-            f'of the config have {len(index)}; use ImageSets/Segmentation/val.txt as it is'
+            f'images of these episodes are positions in the {_VAL_IMAGES} of VOC 2012 val, and the '
+            f'data of the config have {len(index)}; use ImageSets/Segmentation/val.txt as it is'
         )
     return dict(enumerate(sorted(index.areas)))

@@ -141,9 +141,8 @@ def notes(report: Report) -> list[str]:
                 )
     kept = [e['checkpoint'] for e in report.checkpoints() if _kept_novel_images(e)]
     if kept:
-        lines.append(
-            f'trained on images that show novel classes, as background: {", ".join(dict.fromkeys(kept))}.'
-        )
+        which = ', '.join(dict.fromkeys(kept))
+        lines.append(f'trained on images that show novel classes, as background: {which}.')
     return lines
 
 
