@@ -21,6 +21,7 @@ from mmfss.commands.convert_fssam import summary, training_data
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import BENCHMARKS, get_split
 from mmfss.files import digest_of
+from mmfss.methods.fs_sam2 import FSSAM2
 
 
 def convert(args: ConvertFSSAM2Arguments) -> str:
@@ -36,15 +37,14 @@ def convert(args: ConvertFSSAM2Arguments) -> str:
     os.environ['FOLD'] = str(args.fold)
     run = RunArguments(args.config, cfg_options=args.cfg_options)
     cfg = load_config(run, 'tools/model_converters/fs_sam2.py')
-    kind = cfg.model.get('type')
-    if kind != 'FSSAM2' or not cfg.model.get('lora'):
-        raise ValueError(
-            '--config must be one of FS-SAM2 with LoRA, such as configs/fs_sam2_pascal_1shot.py; '
-            f'its model is {kind!r}'
-        )
     data = training_data(cfg)
     split = get_split(data['benchmark'], data['fold'])
     model = conversion.without_weights(lambda: MODELS.build(cfg.model))
+    if not isinstance(model, FSSAM2) or not model.lora:
+        raise ValueError(
+            '--config must be one of FS-SAM2 with LoRA, such as configs/fs_sam2_pascal_1shot.py; '
+            f'its model is a {model.title}'
+        )
     source = f'checkpoint {args.src}'
     state, other = conversion.as_float32(conversion.read_state(args.src))
     theirs = from_peft(state, source)
