@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from episode_cases import build
 
 from mmfss.checkpoints.provenance import read_checkpoint
@@ -41,12 +42,8 @@ def test_the_option_is_in_protocol_and_record(big_voc, tmp_path):
     assert counts['left_out'] < counts['kept']
     split = get_split('pascal-5i', 0)
     meta = describe_run(split, 'base', 1, {}, set(), None, 'kept')
-    assert (
-        meta['novel_images'] == 'kept'
-        and describe_run(split, 'base', 1, {}, set())['novel_images'] == 'left_out'
-    )
-    import torch
-
+    assert meta['novel_images'] == 'kept'
+    assert describe_run(split, 'base', 1, {}, set())['novel_images'] == 'left_out'
     torch.save(dict(state_dict={}, meta=dict(mmfss=meta)), tmp_path / 'epoch_1.pth')
     info, _ = read_checkpoint(str(tmp_path / 'epoch_1.pth'))
     assert info['trained_on']['novel_images'] == 'kept'

@@ -97,8 +97,9 @@ def test_frozen_from_the_file_and_replayed(tmp_path, monkeypatch):
     root = write_voc(tmp_path / 'VOC2012')
     monkeypatch.setenv('DATA_ROOT', str(root))
     config = str(CONFIGS / 'fs_sam2_pascal_1shot.py')
-    common = ['--cfg-options', 'test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/train.txt',
-              'test_dataloader.dataset.min_area=1', 'test_dataloader.dataset.scarce_classes=drop']  # fmt: skip
+    dataset = 'test_dataloader.dataset'
+    common = ['--cfg-options', f'{dataset}.dataset.ann_file=ImageSets/Segmentation/train.txt',
+              f'{dataset}.min_area=1', f'{dataset}.scarce_classes=drop']  # fmt: skip
     drawn, out, arrays = tmp_path / 'drawn.json', tmp_path / 'frozen.json', tmp_path / 'e.npz'
     freezing.main([config, str(drawn), '--fold', '1', '--episodes', '6', *common])
     rows = json.loads(drawn.read_text())['episodes']
