@@ -126,8 +126,8 @@ def test_what_has_seen_all_classes_is_tested_on_none(config, tmp_path, capsys):
         ),
         (
             dict(stages=[2, 3], channel_factor=0.8),
-            r'It has 3 in blocks 2 to 4 of widths \[32, 64\] with bottlenecks \[12, 25\]; the model '
-            r'has 3 .*bottlenecks \[8, 16\]. Add --cfg-options .*channel_factor=0.79',
+            r'It has 3 in blocks 2 to 4 of widths \[32, 64\] with bottlenecks \[12, 25\]; the '
+            r'model has 3 .*bottlenecks \[8, 16\]. Add --cfg-options .*channel_factor=0.79',
         ),
     ],
 )
