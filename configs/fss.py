@@ -22,16 +22,24 @@ if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in th
             support_pipeline=[_base_.test_dataloader.dataset.support_pipeline[0], *label, resize],
         )
     )
-    del resize, label
+    # what the method says of its training comes before what the benchmark does
+    recipe = _base_.get('recipe')
+    if recipe and _base_.get('train_dataloader'):
+        pipeline = [dict(type='LoadImage'), *label, resize, *recipe.get('augment', [])]
+        train_dataloader = dict(
+            batch_size=recipe.batch_size,
+            sampler=dict(passes=1.0),
+            dataset=dict(query_pipeline=pipeline, support_pipeline=pipeline),
+        )
+        val_dataloader = test_dataloader
+        optim_wrapper = dict(_delete_=True, **recipe.optim_wrapper)
+        param_scheduler = dict(_delete_=True, **recipe.param_scheduler)
+        train_cfg = dict(max_epochs=recipe.epochs)
+        auto_scale_lr = dict(base_batch_size=recipe.batch_size)
+        custom_hooks = [dict(type='EpisodeVisualizationHook')]
+        del pipeline
+    del resize, label, recipe
 del side, how
-# a method that is trained in a way of its own, see its file
-training = _base_.get('training')
-if training is not None and _base_.get('train_dataloader') is not None:
-    train_dataloader, val_dataloader = training.train_dataloader, training.val_dataloader
-    optim_wrapper, train_cfg = training.optim_wrapper, training.train_cfg
-    param_scheduler = dict(training.param_scheduler, _delete_=True)
-    custom_hooks = [dict(type='EpisodeVisualizationHook')]
-del training
 if _base_.model.get('loss_decode') is None:  # a method that is not trained is only tested
     train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
     val_dataloader = val_evaluator = val_cfg = None

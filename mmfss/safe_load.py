@@ -7,6 +7,7 @@ numbers; those are admitted here, each through a function that serves nothing el
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import pickle
@@ -15,7 +16,7 @@ import struct
 import types
 import urllib.error
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +34,9 @@ _DAMAGE = (
 """What zipfile raises for damaged archives."""
 
 
-def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
+def load_checkpoint(
+    filename: str | os.PathLike[str], map_location: Any = None, namespaces: bool = False
+) -> Any:
     """Load a local checkpoint without running code from it, on every supported torch.
 
     Allowed are tensors, plain containers, numpy scalars and arrays of numbers, and mmengine's
@@ -42,6 +45,8 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
     Args:
         filename: path; ``~`` is expanded.
         map_location: as in :func:`torch.load`.
+        namespaces: ``argparse.Namespace``, in which training programs keep their options, is
+            allowed too: names and values, which run nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +60,7 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
             f'checkpoint {path} {kind}; allowed: the path of a .pth file that tools/train.py '
             'saved or that was downloaded. Remedy: correct the path.'
         )
-    with _translated(path), _allowed_globals():
+    with _translated(path), _allowed_globals((argparse.Namespace,) if namespaces else ()):
         _check_archive(path)
         return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -114,10 +119,11 @@ def _weights_only_forced() -> Iterator[None]:
 
 
 @contextmanager
-def _allowed_globals() -> Iterator[None]:
-    """Within, ``weights_only`` loading also admits what mmengine's checkpoints hold."""
+def _allowed_globals(more: Sequence[type] = ()) -> Iterator[None]:
+    """Within, ``weights_only`` loading also admits what mmengine's checkpoints hold, and more."""
     known = torch.serialization.get_safe_globals()
-    with torch.serialization.safe_globals([x for x in _safe_globals() if x not in known]):
+    wanted = [x for x in (*_safe_globals(), *more) if x not in known]
+    with torch.serialization.safe_globals(wanted):
         yield
 
 

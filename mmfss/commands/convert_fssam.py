@@ -18,13 +18,14 @@ from mmfss.checkpoints import conversion
 from mmfss.checkpoints.official import OFFICIAL, official
 from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.commands.command_lines import (
+    ConvertAdaptersArguments,
     ConvertArguments,
     ConvertFSSAM2Arguments,
     RunArguments,
     parse,
 )
 from mmfss.commands.train import load_config
-from mmfss.datasets.folds import get_split
+from mmfss.datasets.folds import FoldSplit, get_split
 from mmfss.files import digest_of
 
 
@@ -85,6 +86,26 @@ def origin(args: ConvertArguments) -> dict:
     }
 
 
+def target_of(
+    args: ConvertArguments | ConvertAdaptersArguments, tool: str
+) -> tuple[Config, FoldSplit, int]:
+    """Config, fold and K of what is converted.
+
+    Raises:
+        ValueError, OSError: something in the arguments or the config is wrong.
+    """
+    conversion.check_free(args.dst, args.overwrite)
+    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
+        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
+    os.environ['FOLD'] = str(args.fold)
+    cfg = load_config(RunArguments(args.config, cfg_options=args.cfg_options), tool)
+    data = training_data(cfg)
+    shots = data.get('shots', 1) if args.shots is None else args.shots
+    if shots < 1:
+        raise ValueError(f'--shots must be at least 1, got {shots}')
+    return cfg, get_split(data['benchmark'], data['fold']), shots
+
+
 def convert(args: ConvertArguments) -> str:
     """Do it; a summary in words.
 
@@ -92,17 +113,7 @@ def convert(args: ConvertArguments) -> str:
         ValueError, OSError: something in the arguments, the config or SRC is wrong, or DST cannot
             be written.
     """
-    conversion.check_free(args.dst, args.overwrite)
-    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
-        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
-    os.environ['FOLD'] = str(args.fold)
-    run = RunArguments(args.config, cfg_options=args.cfg_options)
-    cfg = load_config(run, 'tools/model_converters/fssam.py')
-    data = training_data(cfg)
-    split = get_split(data['benchmark'], data['fold'])
-    shots = data.get('shots', 1) if args.shots is None else args.shots
-    if shots < 1:
-        raise ValueError(f'--shots must be at least 1, got {shots}')
+    cfg, split, shots = target_of(args, 'tools/model_converters/fssam.py')
     model = build_model(cfg)
     weights, other = read_weights(args, model)
     # published rule: trained on all base classes, and the best on the novel ones was kept
@@ -114,7 +125,10 @@ def convert(args: ConvertArguments) -> str:
 
 
 def summary(
-    args: ConvertArguments | ConvertFSSAM2Arguments, run: dict, number: int, other: dict[str, int]
+    args: ConvertArguments | ConvertAdaptersArguments | ConvertFSSAM2Arguments,
+    run: dict,
+    number: int,
+    other: dict[str, int],
 ) -> str:
     """What was written, and how to test it."""
     stored = ', '.join(f'{count} of {kind}' for kind, count in other.items())

@@ -5,11 +5,10 @@
 # version: SAM2=sam2.1_small, see README.md for all.
 load_from = None  # training starts from the official weights
 object_threshold = 0.5  # a guess, see fssam.py
-side = 1024
 model = dict(
     type='FSSAM2',
     data_preprocessor=dict(type='EpisodeDataPreprocessor'),
-    image_size=side,
+    image_size=1024,
     resize='pillow_bicubic',
     sam2=dict(arch='{{$SAM2:sam2.1_base_plus}}', checkpoint='official'),
     # layers by the end of their names
@@ -31,33 +30,21 @@ model = dict(
     ),
 )
 
-# How it is trained, in the place of what benchmarks say: 50 epochs of as many episodes as there are
-# training images, 8 episodes per process, query and support augmented apart.
-resize = dict(type='Resize', scale=(side, side), backend='pillow', interpolation='bicubic')
-label = [dict(type='LoadLabel'), dict(type='BinarizeLabel')]
-augmented = [
-    dict(type='LoadImage'),
-    *label,
-    resize,
-    # corners are black, and background in the label
-    dict(type='RandomRotateNearest', prob=1.0, degree=10, pad_val=0, seg_pad_val=0),
-    dict(type='RandomBlur', prob=1.0, kernel_size=5, sigma=(0.1, 2.0)),
-    dict(type='RandomFlip', prob=0.5),
-]
-plain = dict(
-    dataset=dict(
-        query_pipeline=[dict(type='LoadImage'), resize, *label],
-        support_pipeline=[dict(type='LoadImage'), *label, resize],
-    )
-)
-training = dict(
-    train_dataloader=dict(
-        sampler=dict(passes=1.0),
-        dataset=dict(query_pipeline=augmented, support_pipeline=augmented),
+# How it is trained, in the place of what a benchmark says: 50 passes over the images, 8 episodes a
+# step and process; query and supports are augmented apart, after they have the model's size.
+recipe = dict(
+    epochs=50,
+    batch_size=8,
+    augment=[
+        # corners are black, and background in the label
+        dict(type='RandomRotateNearest', prob=1.0, degree=10, pad_val=0, seg_pad_val=0),
+        dict(type='RandomBlur', prob=1.0, kernel_size=5, sigma=(0.1, 2.0)),
+        dict(type='RandomFlip', prob=0.5),
+    ],
+    optim_wrapper=dict(
+        type='OptimWrapper',  # --amp: bfloat16 autocast, as published
+        optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-6),
     ),
-    val_dataloader=plain,
-    test_dataloader=plain,
-    optim_wrapper=dict(optimizer=dict(lr=1e-4, weight_decay=1e-6)),
     param_scheduler=dict(
         type='CosineAnnealingLR',
         eta_min=0.0,
@@ -67,6 +54,4 @@ training = dict(
         by_epoch=True,
         convert_to_iter_based=True,
     ),
-    train_cfg=dict(max_epochs=50),
 )
-del side, resize, label, augmented, plain

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from mmseg.registry import MODELS
 from omegaconf import OmegaConf
@@ -424,7 +425,10 @@ def build_sam2(
     if not object_score:
         cfg.update(pred_obj_scores=False, pred_obj_scores_mlp=False, fixed_no_obj_ptr=False)
     keep_tables(cfg)
-    model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
+    try:
+        model: SAM2 = instantiate(OmegaConf.create(cfg), _recursive_=True)
+    except InstantiationException as error:  # around what one of the classes says
+        raise error.__cause__ or error from None
     model.arch, model.checkpoint, model.same_place = arch, checkpoint, same_place
     if adapters is not None:
         model.adapters = dict(adapters, stages=list(adapters['stages']))

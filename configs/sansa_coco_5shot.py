@@ -1,0 +1,6 @@
+# SANSA on COCO-20i, 5-shot. One run per fold: FOLD=0 .. FOLD=3.
+_base_ = 'sansa_coco_1shot.py'
+
+train_dataloader = dict(dataset=dict(shots=5))
+val_dataloader = dict(dataset=dict(shots=5))
+test_dataloader = dict(dataset=dict(shots=5))

@@ -1,0 +1,83 @@
+"""What ``mmfss convert-sansa`` does: it turns published SANSA adapters into a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg.registry import MODELS
+
+import mmfss
+from mmfss.checkpoints import adapters, conversion
+from mmfss.checkpoints.record import META_KEY, describe_run
+from mmfss.checkpoints.trained_only import only_trained
+from mmfss.checkpoints.weights import load_state, state_digest
+from mmfss.commands.command_lines import ConvertAdaptersArguments, parse
+from mmfss.commands.convert_fssam import summary, target_of
+from mmfss.files import digest_of
+
+
+def convert(args: ConvertAdaptersArguments) -> str:
+    """Do it; a summary in words.
+
+    Raises:
+        ValueError, OSError: something in the arguments, the config or SRC is wrong, SAM 2's weights
+            are not there, or DST cannot be written.
+    """
+    cfg, split, shots = target_of(args, 'tools/model_converters/sansa.py')
+    if cfg.model.get('type') != 'SANSA':
+        raise ValueError(
+            f'--config must be one of SANSA, such as configs/sansa_coco_1shot.py; {args.config} '
+            f'has a model of type {cfg.model.get("type")!r}'
+        )
+    theirs, other = conversion.as_float32(adapters.read_published(args.src))
+    model = MODELS.build(dict(cfg.model, feature_cache=None))
+    if model.sam2.checkpoint is None:
+        raise ValueError(
+            "model.sam2.checkpoint is None in --config: adapters belong to SAM 2's weights. Set it "
+            "to 'official' or a path"
+        )
+    names = model.trained_names()
+    own = {key: value for key, value in model.state_dict().items() if key in names}
+    found = adapters.fitted(theirs, own, f'{args.src}')
+    model.load_encoders()
+    state = {**model.state_dict(), **found}
+    load_state(model, state, f'SANSA from {args.src}')
+    if not args.whole:
+        base = {key: value for key, value in state.items() if key not in names}
+        state = only_trained(state, names, state_digest(base))
+    chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
+    seen = set(split.novel_names) if args.all_classes else set()
+    run = describe_run(split, 'base', shots, model.arch, seen, chosen)
+    source = dict(name=Path(args.src).name, sha256=digest_of(args.src))
+    meta = {
+        META_KEY: run,
+        'converted_from': dict(file=source),
+        'mmfss_version': mmfss.__version__,
+    }
+    conversion.save_whole(dict(meta=meta, state_dict=state), args.dst, args.overwrite)
+    said = summary(args, run, len(found), other)
+    if args.all_classes:
+        said += (
+            f'\ntrained on the novel classes of {run["benchmark"]} too (--all-classes): any test '
+            'on its classes refuses it; label with it'
+        )
+    return said
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """:func:`run` with a command line, by default the process's."""
+    run(parse(ConvertAdaptersArguments, argv))
+
+
+def run(args: ConvertAdaptersArguments) -> None:
+    """Convert, and say what was written.
+
+    Raises:
+        SystemExit: With what is wrong.
+    """
+    try:
+        print(convert(args))
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
