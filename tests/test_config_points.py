@@ -20,7 +20,7 @@ from mmfss.datasets.folds import BENCHMARKS, get_benchmark
 from mmfss.functional import RESIZES
 
 METHODS = sorted(path.stem for path in CONFIGS.glob('_base_/methods/*.py'))
-TRAINED = ('fs_sam2', 'fssam')
+TRAINED = ('fs_sam2', 'fssam', 'sansa')
 #: names of the files
 POINTS = sorted(path.stem for path in CONFIGS.glob('_base_/benchmarks/*.py'))
 
