@@ -25,7 +25,7 @@ if side and 'shapes' not in '{{$BENCHMARK:pascal_5i}}':  # at the size and in th
     # what the method says of its training comes before what the benchmark does
     recipe = _base_.get('recipe')
     if recipe and _base_.get('train_dataloader'):
-        pipeline = [dict(type='LoadImage'), *label, resize]
+        pipeline = [dict(type='LoadImage'), *label, resize, *recipe.get('augment', [])]
         train_dataloader = dict(
             batch_size=recipe.batch_size,
             sampler=dict(passes=1.0),

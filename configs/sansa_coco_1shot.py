@@ -2,7 +2,7 @@
 # photos; on squares of 640 px, as published:
 #   --cfg-options test_dataloader.dataset.label_size=640
 # Training images that show novel classes are left out; the published lists keep them in, as HSNet
-# and Matcher do: --cfg-options train_dataloader.dataset.exclude_novel_images=False
+# and Matcher do: NOVEL_IMAGES=kept
 _base_ = ['_base_/methods/sansa.py', '_base_/benchmarks/coco_20i.py']
 
 recipe, side = _base_.recipe, _base_.model.image_size

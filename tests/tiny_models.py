@@ -83,6 +83,12 @@ METHODS = dict(
         refine=dict(type='GrabCut', side=32),
     ),
     FSSAM=FULL,
+    FSSAM2=dict(
+        type='FSSAM2',
+        image_size=SIZE,
+        resize='bilinear',
+        sam2=dict(arch=tiny_arch('sam2.1_small'), checkpoint=None),
+    ),
     GFSAM=dict(
         type='GFSAM',
         image_size=SIZE,

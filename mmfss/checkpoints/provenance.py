@@ -23,6 +23,7 @@ _PACKAGES = (
     'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv',
     'onedl-mmsegmentation', 'sam2', 'opencv-python', 'opencv-python-headless', 'pillow',
 )  # fmt: skip
+_TRAINED_ON = ('benchmark', 'fold', 'shots', 'novel_images')
 
 
 def commit() -> dict[str, str | bool] | None:
@@ -93,8 +94,9 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
 
     Returns:
         ``dict(path, sha256, epoch, iter, trained_on, selection)``, with None for what the file
-        does not say; ``trained_on`` names benchmark, fold and shots, ``selection`` says how the
-        checkpoint was chosen, see :func:`selection_of`. Then the checkpoint.
+        does not say; ``trained_on`` names benchmark, fold, shots, and what became of training
+        images with a novel class, ``selection`` says how the checkpoint was chosen, see
+        :func:`selection_of`. Then the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: the file is not there, damaged, or wants to run code.
@@ -109,7 +111,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
         sha256=None if '://' in path else digest_of(os.path.expanduser(path)),
         epoch=meta.get('epoch'),
         iter=meta.get('iter'),
-        trained_on={k: ours.get(k) for k in ('benchmark', 'fold', 'shots')} if ours else None,
+        trained_on={k: ours.get(k) for k in _TRAINED_ON} if ours else None,
         selection=selection_of(path, ours),
     )
     return info, content

@@ -5,6 +5,7 @@ A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
     dict(benchmark='pascal-5i', fold=2, shots=1,
          base_classes=[...], novel_classes=[...],   # names, of this run
          trained_classes=[...],                     # names, of this run and of what it loaded
+         novel_images='left_out',                   # or 'kept': training images with a novel class
          arch=dict(type='FSSAM', sam2=..., prior_encoder=..., parts=dict(prompt_generator=...)),
          selection=dict(rule='held_out', classes=[...], figures={'mIoU': ...}))
 """
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfss.datasets.classes import canonical
-from mmfss.datasets.folds import FoldSplit
+from mmfss.datasets.folds import NOVEL_IMAGES, FoldSplit
 
 META_KEY = 'mmfss'
 #: how checkpoints are chosen, by the classes of validation
@@ -105,6 +106,7 @@ def describe_run(
     arch: dict,
     inherited: set[str],
     selection: dict | None = None,
+    novel_images: str = NOVEL_IMAGES[0],
 ) -> dict:
     """The entry ``meta['mmfss']`` of a checkpoint that is being trained on ``split``.
 
@@ -116,6 +118,7 @@ def describe_run(
         inherited: Names of the classes that its starting point had been trained on.
         selection: How checkpoints of the run are chosen, and the figure of this one:
             ``dict(rule=..., classes=..., figures=...)``; None without validation.
+        novel_images: One of :data:`mmfss.datasets.folds.NOVEL_IMAGES`.
     """
     trained = split.names(role)
     return dict(
@@ -125,6 +128,7 @@ def describe_run(
         base_classes=list(trained),
         novel_classes=list(split.novel_names),
         trained_classes=sorted(inherited | set(trained)),
+        novel_images=novel_images,
         arch=plain(arch),
         selection=plain(selection),
     )
@@ -238,7 +242,10 @@ def check_checkpoint(
 
 
 def check_continuation(
-    meta: Mapping, loaders: Mapping[str, tuple[FoldSplit, str]], source: str = 'the checkpoint'
+    meta: Mapping,
+    loaders: Mapping[str, tuple[FoldSplit, str]],
+    source: str = 'the checkpoint',
+    novel_images: str = NOVEL_IMAGES[0],
 ) -> None:
     """Check that a training that is resumed has the classes that it began with: its best figure so
     far, and the count of its early stop, are of those.
@@ -247,22 +254,29 @@ def check_continuation(
         meta: ``meta['mmfss']`` of the checkpoint.
         loaders: as for :func:`check_loaders`, with 'train'.
         source: what messages call the checkpoint.
+        novel_images: of the training data, one of :data:`mmfss.datasets.folds.NOVEL_IMAGES`.
 
     Raises:
-        ValueError: it was trained, or validated, on other classes.
+        ValueError: it was trained, or validated, on other classes, or on other images of them.
     """
+    before = meta.get('novel_images', NOVEL_IMAGES[0])
+    if 'train' in loaders and before != novel_images:
+        raise ValueError(
+            f'{source} cannot be resumed: its training images with a novel class were {before}, '
+            f'and in this config they are {novel_images}. Set NOVEL_IMAGES={before}'
+        )
     selection = meta.get('selection') or {}
-    for name, what, before in (
+    for name, what, classes in (
         ('train', 'trained', meta.get('base_classes')),
         ('val', 'chosen', selection.get('classes')),
     ):
-        if before is None or name not in loaders:
+        if classes is None or name not in loaders:
             continue
         split, role = loaders[name]
         now = list(split.names(role))
-        if list(before) != now:
+        if list(classes) != now:
             raise ValueError(
-                f'{source} cannot be resumed: it was {what} on {", ".join(before)}, and this '
+                f'{source} cannot be resumed: it was {what} on {", ".join(classes)}, and this '
                 f'config has {", ".join(now)}. Its best figure so far would be compared with that '
                 'of other classes. Resume with the SELECTION it was trained with, or start from '
                 'it with --cfg-options load_from=PATH'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -129,7 +129,12 @@ def read_state(
 
 
 def load_strict(
-    model: nn.Module, path: str, what: str, key: str | None = None, part: str | None = None
+    model: nn.Module,
+    path: str,
+    what: str,
+    key: str | None = None,
+    part: str | None = None,
+    fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> None:
     """Load a state dict from a file or URL into ``model``, every key accounted for.
 
@@ -138,12 +143,13 @@ def load_strict(
         path: local path or URL (fetched and cached by mmengine).
         what: name of the model for messages.
         key, part: of :func:`read_state`.
+        fit: what the model takes of what was read, where that is something else.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: see :func:`check_state_dict`; also where the file holds no state dict.
     """
-    load_state(model, read_state(path, what, key, part), f'{what} from {path}')
+    load_state(model, fit(read_state(path, what, key, part)), f'{what} from {path}')
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], what: str) -> None:

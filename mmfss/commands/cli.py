@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
                       'turn a published checkpoint into one of mmfss'),
     'convert-sansa': (command_lines.ConvertAdaptersArguments, 'convert_sansa:run',
                       'turn published adapters into a checkpoint of mmfss'),
+    'convert-fs-sam2': (command_lines.ConvertFSSAM2Arguments, 'convert_fs_sam2:run',
+                        'the same for FS-SAM2'),
+    'fold-lora': (command_lines.FoldArguments, 'fold_lora:run',
+                  'add LoRA to the weights that it belongs to'),
     'plot-curves': (command_lines.CurvesArguments, 'plot_curves:run', 'draw training curves'),
     'demo': (command_lines.DemoArguments, 'demo:run', 'train, test and draw FSSAM on shapes'),
 }  # fmt: skip

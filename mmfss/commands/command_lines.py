@@ -186,7 +186,7 @@ class Request(RunArguments):
         seeds: Of the episodes.
         shots: Of any checkpoint.
         episodes: Number per run, e.g. 1000, 4000, 20000.
-        sampler: image_list, uniform_class or balanced.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
         csv: Write the episodes of each run there.
         out: Write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs that
             are in NAME.json are not repeated.
@@ -262,7 +262,7 @@ class TableArguments:
         seeds: Of the episodes.
         shots: Of any method.
         episodes: Number per run.
-        sampler: image_list, uniform_class or balanced.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
         amp: Run under bfloat16 autocast.
         feature_cache: Keep there what the frozen encoders give for an image.
         cfg_options: Overrides for all of them.
@@ -298,7 +298,9 @@ class FreezeArguments(ConfigArguments):
         shots: Default: the config's.
         seed: Default: the config's.
         episodes: Number; default: the config's.
-        sampler: image_list, uniform_class or balanced.
+        published: Take them from this .npz file, which FS-SAM2's fixed test episodes come as, see
+            docs/benchmarking.md; nothing is drawn.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
     """
 
     file: Positional[str]
@@ -308,6 +310,7 @@ class FreezeArguments(ConfigArguments):
     seed: Annotated[int | None, _unset('SEED')] = None
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     sampler: Annotated[str | None, _unset('NAME')] = None
+    published: Annotated[str | None, _unset('FILE')] = None
 
 
 @dataclass(frozen=True)
@@ -638,6 +641,55 @@ class ConvertAdaptersArguments:
     shots: Annotated[int | None, _unset('K')] = None
     all_classes: bool = False
     whole: bool = False
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConvertFSSAM2Arguments:
+    """Turn a checkpoint of FS-SAM2's own code (best_model.pt) into one of mmfss.
+
+    SRC holds SAM 2 with LoRA under the names of PEFT. The config says of which SAM 2 and LoRA, and
+    with the fold the classes it was trained on; that goes into DST, so that testing it on them is
+    refused. Every weight must fit. See docs/checkpoints.md.
+
+    Args:
+        src: Checkpoint of FS-SAM2.
+        dst: File to write.
+        config: Config of the same arch and benchmark, e.g. configs/fs_sam2_pascal_1shot.py.
+        fold: Fold that it was trained on.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2.1_small'}``.
+    """
+
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    config: str
+    fold: int
+    overwrite: bool = False
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FoldArguments:
+    """Add LoRA of a trained model to the weights that it belongs to: the same results up to
+    rounding, without LoRA's cost.
+
+    Args:
+        config: Config of its training, or its name among those of mmfss.
+        src: Checkpoint of tools/train.py or of a converter.
+        dst: File to write; its config is the same with --cfg-options model.lora=None.
+        fold: Instead of FOLD.
+        overwrite: Replace DST if it exists.
+        cfg_options: Overrides, ``{'model.sam2.arch': 'sam2.1_small'}``.
+    """
+
+    config: Positional[str]
+    src: Positional[str]
+    dst: Positional[str]
+    _: KW_ONLY
+    fold: Annotated[str | None, _unset('FOLD')] = None
     overwrite: bool = False
     cfg_options: CfgOptions = field(default_factory=dict)
 

@@ -20,6 +20,7 @@ from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.commands.command_lines import (
     ConvertAdaptersArguments,
     ConvertArguments,
+    ConvertFSSAM2Arguments,
     RunArguments,
     parse,
 )
@@ -124,7 +125,7 @@ def convert(args: ConvertArguments) -> str:
 
 
 def summary(
-    args: ConvertArguments | ConvertAdaptersArguments,
+    args: ConvertArguments | ConvertAdaptersArguments | ConvertFSSAM2Arguments,
     run: dict,
     number: int,
     other: dict[str, int],
@@ -139,8 +140,9 @@ def summary(
             f'{args.dst}: {number} tensors of {args.src}'
             + (f', stored as float32: {stored}' if stored else ''),
             f'trained on the {len(run["base_classes"])} base classes of {run["benchmark"]} fold '
-            f'{run["fold"]}, {run["shots"]}-shot, and chosen on its novel classes: '
-            + ', '.join(run['novel_classes']),
+            f'{run["fold"]}, {run["shots"]}-shot, and chosen on its '
+            + ('novel' if run['selection']['rule'] == 'novel' else 'validation')
+            + f' classes: {", ".join(run["selection"]["classes"])}',
             f'test it: FOLD={run["fold"]} python tools/test.py {shlex.join(command)}',
         ]
     )

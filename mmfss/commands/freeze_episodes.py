@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 
 from mmfss.commands.command_lines import FreezeArguments, Request, parse
 from mmfss.commands.evaluation_plan import read_configs
+from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.datasets.frozen import freeze, frozen_path
-from mmfss.files import check_writable
+from mmfss.datasets.published_episodes import read_episodes
+from mmfss.datasets.sampling import Episode
+from mmfss.files import check_writable, digest_of
 
 
 def main(argv: Sequence[str] | None = None) -> list[str]:
@@ -29,6 +33,11 @@ def run(args: FreezeArguments) -> list[str]:
         ValueError, FileNotFoundError: wrong arguments, config or data.
     """
     pattern, seed = args.file, args.seed
+    if args.published is not None and (seed is not None or args.sampler is not None):
+        raise ValueError(
+            f'--seed and --sampler have no effect on the episodes of {args.published}; leave them '
+            'out, or leave out --published'
+        )
     request = Request(
         args.config,
         checkpoints=[],
@@ -61,7 +70,27 @@ def run(args: FreezeArguments) -> list[str]:
     for name in names:
         check_writable(name, 'FILE')
     for name, data in zip(names, datasets):
-        episodes = [data.episode(i) for i in range(len(data))]
-        freeze(name, episodes, data.split, data.role, data.protocol, data.index)
+        episodes, protocol = drawn(data) if args.published is None else read(args, data)
+        freeze(name, episodes, data.split, data.role, protocol, data.index)
         print(f'{len(episodes)} {data.shots}-shot episodes of fold {data.split.fold} in {name}')
     return names
+
+
+def drawn(data: EpisodicDataset) -> tuple[list[Episode], dict]:
+    """The episodes of a dataset, and how they were drawn."""
+    return [data.episode(i) for i in range(len(data))], data.protocol
+
+
+def read(args: FreezeArguments, data: EpisodicDataset) -> tuple[list[Episode], dict]:
+    """The episodes of a published file for a dataset; as many as --episodes says, from the first
+    on."""
+    assert args.published is not None and data.index is not None
+    episodes = read_episodes(args.published, data.split, data.shots, data.index)
+    if (args.episodes or 0) > len(episodes):
+        raise ValueError(
+            f'--episodes is {args.episodes}, and {args.published} has {len(episodes)} of fold '
+            f'{data.split.fold}, {data.shots}-shot'
+        )
+    file = dict(name=Path(args.published).name, sha256=digest_of(args.published))
+    protocol = dict(data.protocol, sampler='published', order=None, seed=None, published=file)
+    return episodes[: args.episodes], dict(protocol, query_min_area=None)

@@ -18,11 +18,15 @@ from mmengine.config import Config
 from mmfss.commands.command_lines import ConfigArguments
 from mmfss.commands.preparation import episodic
 from mmfss.configs import NAMED, check_names
-from mmfss.datasets.folds import BENCHMARKS
+from mmfss.datasets.folds import BENCHMARKS, NOVEL_IMAGES
 from mmfss.encoders.sam2.archs import ARCHS
 
 #: variables of few values
-_VALUES = {'SAM2': ARCHS, 'SELECTION': ('held_out', 'base', 'novel', 'both')}
+_VALUES = {
+    'SAM2': ARCHS,
+    'SELECTION': ('held_out', 'base', 'novel', 'both'),
+    'NOVEL_IMAGES': NOVEL_IMAGES,
+}
 
 
 def _method(cfg: Config) -> Any:
@@ -45,6 +49,7 @@ _READ: dict[str, Callable[[Config], Any]] = {
     'BENCHMARK': _benchmark,
     'SHOTS': lambda cfg: next((e['shots'] for e in episodic(cfg.get('test_dataloader'))), None),
     'SELECTION': lambda cfg: cfg.get('selection'),
+    'NOVEL_IMAGES': lambda cfg: cfg.get('novel_images'),
 }
 
 
@@ -103,7 +108,11 @@ def check_variables(cfg: Config) -> list[str]:
                 f'{has!r}). Unset {name}, or use a config that does; see configs/fss.py'
             )
         known = _canonical(name, value)
-        labels = {'BENCHMARK': known.replace('_', '-'), 'SHOTS': f'{known}shot'}
+        labels = {
+            'BENCHMARK': known.replace('_', '-'),
+            'SHOTS': f'{known}shot',
+            'NOVEL_IMAGES': f'novel_images_{known}',
+        }
         values.append(labels.get(name, known))
     return values
 

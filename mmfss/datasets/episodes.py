@@ -19,7 +19,7 @@ from mmfss.datasets.account import Account
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.deferred import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
-from mmfss.datasets.folds import ROLES, get_benchmark, get_split
+from mmfss.datasets.folds import NOVEL_IMAGES, ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
     SAMPLERS,
@@ -153,7 +153,8 @@ class EpisodicDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """Classes, palette, benchmark, fold, role and the split, in plain Python types.
+        """Classes, palette, benchmark, fold, role, the split, and which images training leaves
+        out (:data:`~mmfss.datasets.folds.NOVEL_IMAGES`), in plain Python types.
 
         mmengine stores this in checkpoints, which are loaded without unpickling classes;
         :meth:`mmfss.datasets.folds.FoldSplit.from_dict` makes a FoldSplit of ``split``.
@@ -167,6 +168,7 @@ class EpisodicDataset(Dataset):
             role=self.role,
             shots=self.shots,
             split=self.split.to_dict(),
+            novel_images=NOVEL_IMAGES[not self.exclude_novel_images],
         )
 
     @cached_property

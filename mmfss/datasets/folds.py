@@ -17,6 +17,9 @@ PHOTO_MIN_AREA = 2 * 32 * 32
 """A class qualifies in a photo from this many pixels on (PASCAL-5i and COCO-20i)."""
 SHAPES_MIN_AREA = 128
 """The same for Shapes-5i: 2048 pixels at a side of 512, scaled to 128."""
+NOVEL_IMAGES = ('left_out', 'kept')
+"""What becomes of training images that show a held-out class: in no episode, or there with that
+class as background, as HSNet, Matcher and SANSA have it."""
 ROLES = ('base', 'novel', 'base_train', 'base_val')
 """What episodes are about; see :meth:`FoldSplit.ids`."""
 DATASET_FILE = 'dataset.json'

@@ -42,12 +42,14 @@ class EpisodePool:
         images_of: For each class the ids of its query images, in list order; a class that no
             image qualifies for has an empty tuple.
         supports_of: For each class the ids of its support images, in list order.
+        shown_in: For each query image those of the classes that it shows, be it a single pixel.
     """
 
     images: tuple[str, ...]
     classes_of: dict[str, tuple[int, ...]]
     images_of: dict[int, tuple[str, ...]]
     supports_of: dict[int, tuple[str, ...]]
+    shown_in: dict[str, tuple[int, ...]]
 
     @cached_property
     def position(self) -> dict[int, dict[str, int]]:
@@ -87,6 +89,7 @@ def build_pool(
     wanted, banned = sorted(set(classes)), set(excluded)
     needed = min_area if support_min_area is None else support_min_area
     classes_of: dict[str, tuple[int, ...]] = {}
+    shown_in: dict[str, tuple[int, ...]] = {}
     images_of: dict[int, list[str]] = {c: [] for c in wanted}
     supports_of: dict[int, list[str]] = {c: [] for c in wanted}
     for image, areas in index.areas.items():
@@ -99,6 +102,7 @@ def build_pool(
         qualifying = tuple(c for c in found if c in images_of and areas[c] >= min_area)
         if qualifying:
             classes_of[image] = qualifying
+            shown_in[image] = tuple(c for c in found if c in images_of)
             for c in qualifying:
                 images_of[c].append(image)
     return EpisodePool(
@@ -106,6 +110,7 @@ def build_pool(
         classes_of,
         {c: tuple(images) for c, images in images_of.items()},
         {c: tuple(images) for c, images in supports_of.items()},
+        shown_in,
     )
 
 
@@ -153,7 +158,7 @@ class EpisodeDraw:
 
     def __call__(self, index: int) -> Episode:
         """Episode ``index`` >= 0."""
-        draws = np.random.default_rng([self.seed, _DRAW, index])
+        draws = self.random_numbers(index)
         query, class_id = self.choose(index, draws)
         others = self.pool.supports_of[class_id]
         own = self.pool.position[class_id].get(query, len(others))
@@ -161,6 +166,10 @@ class EpisodeDraw:
         chosen = draws.choice(room, size=self.shots, replace=False)
         supports = tuple(others[int(i) + (i >= own)] for i in chosen)
         return Episode(index, class_id, query, supports)
+
+    def random_numbers(self, index: int) -> np.random.Generator:
+        """What draws episode ``index``."""
+        return np.random.default_rng([self.seed, _DRAW, index])
 
     def choose(self, index: int, draws: np.random.Generator) -> tuple[str, int]:
         """Query image and class of episode ``index``."""
@@ -222,6 +231,34 @@ class BalancedSampler(EpisodeDraw):
         return images[int(order[place])], class_id
 
 
+class FSSAM2Sampler(EpisodeDraw):
+    """'fs_sam2': the very episodes of FS-SAM2's test on PASCAL-5i, with seed 42.
+
+    Episode i takes image ``i % N`` of the list, and a class that is uniform among those that the
+    image shows, be it with a single pixel. Its validation has the same episodes.
+    """
+
+    def random_numbers(self, index: int) -> np.random.Generator:
+        """As published: (seed, index, epoch + 1), and a test has epoch -1."""
+        return np.random.default_rng((self.seed, index, 0))
+
+    def choose(self, index: int, draws: np.random.Generator) -> tuple[str, int]:
+        """Query image and class of episode ``index``."""
+        query = self.pool.images[index % len(self.pool.images)]
+        classes = [c for c in self.pool.shown_in[query] if self.pool.images_of[c]]
+        return query, classes[int(draws.integers(len(classes)))]
+
+
+class FSSAM2ClassSampler(FSSAM2Sampler):
+    """'fs_sam2_by_class': the same for COCO-20i: the class is uniform, then the image among its."""
+
+    def choose(self, index: int, draws: np.random.Generator) -> tuple[str, int]:
+        """Query image and class of episode ``index``."""
+        class_id = self.pool.classes[int(draws.integers(len(self.pool.classes)))]
+        images = self.pool.images_of[class_id]
+        return images[int(draws.integers(len(images)))], class_id
+
+
 @lru_cache(maxsize=2048)
 def permutation(size: int, *key: int) -> np.ndarray:
     """A random order of 0..size - 1, the same for the same key."""
@@ -232,6 +269,8 @@ SAMPLERS: dict[str, type[EpisodeDraw]] = {
     'image_list': ImageListSampler,
     'uniform_class': UniformClassSampler,
     'balanced': BalancedSampler,
+    'fs_sam2': FSSAM2Sampler,
+    'fs_sam2_by_class': FSSAM2ClassSampler,
 }
 """How queries and classes are drawn, by name."""
 

@@ -18,10 +18,11 @@ from functools import lru_cache
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv import transforms as mmcv_transforms
 from mmcv.transforms import BaseTransform
-from mmseg.datasets.transforms import Resize
+from mmseg.datasets.transforms import RandomRotate, Resize
 from mmseg.registry import TRANSFORMS
 
 from mmfss.datasets.grey_values import GreyValues
@@ -150,29 +151,59 @@ class BinarizeLabel(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomRotateNearest(RandomRotate):
+    """mmseg's ``RandomRotate``, but each pixel of the image is one of the image before, as
+    torchvision rotates by default; mmseg mixes four."""
+
+    def transform(self, results: dict) -> dict:
+        """Rotates ``img`` and all ``seg_fields`` by one angle, or leaves them."""
+        rotate, angle = self.generate_degree()
+        if rotate:
+            how = dict(angle=angle, center=self.center, auto_bound=self.auto_bound)
+            values = {'img': self.pal_val, **dict.fromkeys(results['seg_fields'], self.seg_pad_val)}
+            for key, value in values.items():
+                results[key] = mmcv.imrotate(
+                    results[key], border_value=value, interpolation='nearest', **how
+                )
+        return results
+
+
+@TRANSFORMS.register_module()
 class RandomBlur(BaseTransform):
     """Gaussian blur of the image.
 
     Args:
         prob: Probability in 0..1.
         kernel_size: Odd side of the kernel.
+        sigma: Range that its deviation in pixels is drawn from, uniform; None takes the one that
+            OpenCV gives to the kernel.
 
     Raises:
         ValueError: Arguments out of range.
     """
 
-    def __init__(self, prob: float = 0.5, kernel_size: int = 5) -> None:
+    def __init__(
+        self,
+        prob: float = 0.5,
+        kernel_size: int = 5,
+        sigma: Sequence[float] | None = None,
+    ) -> None:
         if not 0 <= prob <= 1:
             raise ValueError(f'prob of RandomBlur must be in 0..1, got {prob}')
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size of RandomBlur must be odd, got {kernel_size}')
-        self.prob, self.kernel_size = prob, kernel_size
+        if sigma is not None and not (len(sigma) == 2 and 0 < sigma[0] <= sigma[1]):
+            raise ValueError(
+                f'sigma of RandomBlur must be None or (lowest, highest) > 0, got {sigma!r}'
+            )
+        self.prob, self.kernel_size, self.sigma = prob, kernel_size, sigma
 
     def transform(self, results: dict) -> dict:
         """Blurs ``img`` or leaves it."""
         if np.random.random() < self.prob:
             size = (self.kernel_size, self.kernel_size)
-            results['img'] = cv2.GaussianBlur(results['img'], size, 0)
+            sigma = 0.0 if self.sigma is None else float(np.random.uniform(*self.sigma))
+            results['img'] = cv2.GaussianBlur(results['img'], size, sigma)
         return results
 
 

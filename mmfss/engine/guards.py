@@ -27,7 +27,7 @@ from mmfss.checkpoints.record import (
 )
 from mmfss.checkpoints.trained_only import BASE
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.datasets.folds import FoldSplit
+from mmfss.datasets.folds import NOVEL_IMAGES, FoldSplit
 from mmfss.words import listed
 
 
@@ -132,6 +132,7 @@ class FoldGuardHook(Hook):
             bare_model(runner).arch,
             self._inherited,
             selection,
+            _novel_images(datasets['train']),
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -151,7 +152,7 @@ class FoldGuardHook(Hook):
             check_checkpoint(meta, split, arch, resume, source, role, tested, not starts)
         if resume:
             loaders = {name: _split_and_role(name, data) for name, data in datasets.items()}
-            check_continuation(meta, loaders, source)
+            check_continuation(meta, loaders, source, _novel_images(datasets['train']))
         self._inherited = set(meta['trained_classes'])
 
     def unverified(self, source: str) -> None:
@@ -215,6 +216,10 @@ def _split_and_role(name: str, dataset: Any) -> tuple[FoldSplit, str]:
             f'{type(dataset).__name__} lacks {sorted(missing)}'
         )
     return FoldSplit.from_dict(info['split']), info['role']
+
+
+def _novel_images(dataset: Any) -> str:
+    return dataset.metainfo.get('novel_images', NOVEL_IMAGES[0])
 
 
 @HOOKS.register_module()

@@ -139,7 +139,15 @@ def notes(report: Report) -> list[str]:
                     f'* {row.shots}-shot, {row.label}, fold {fold}: no episodes of '
                     f'{", ".join(names)}; {what}'
                 )
+    kept = [e['checkpoint'] for e in report.checkpoints() if _kept_novel_images(e)]
+    if kept:
+        which = ', '.join(dict.fromkeys(kept))
+        lines.append(f'trained on images that show novel classes, as background: {which}.')
     return lines
+
+
+def _kept_novel_images(checkpoint: Mapping[str, Any]) -> bool:
+    return (checkpoint.get('trained_on') or {}).get('novel_images') == 'kept'
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -4,10 +4,11 @@ from .base import FewShotModel, Segmentation
 from .baselines import AllForeground, PseudoMask
 from .data_preprocessor import EpisodeDataPreprocessor
 from .density import DensityMatcher
+from .fs_sam2 import FSSAM2
 from .fssam import FSSAM
 from .gf_sam import GFSAM
 from .insid3 import INSID3
-from .losses import FocalDiceLoss, SquaredDiceLoss
+from .losses import BCEDiceLoss, FocalDiceLoss, SquaredDiceLoss
 from .persam import PerSAM, PerSAMF
 from .prototype import PrototypeMatcher
 from .refine import GrabCut
@@ -16,10 +17,12 @@ from .sansa import SANSA
 
 __all__ = [
     'FSSAM',
+    'FSSAM2',
     'GFSAM',
     'INSID3',
     'SANSA',
     'AllForeground',
+    'BCEDiceLoss',
     'DensityMatcher',
     'EpisodeDataPreprocessor',
     'FewShotModel',

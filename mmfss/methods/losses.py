@@ -1,4 +1,4 @@
-"""Losses of FSSAM and SANSA."""
+"""Losses of the methods that are trained."""
 
 from __future__ import annotations
 
@@ -84,8 +84,38 @@ class FocalDiceLoss(nn.Module):
         entropy = F.binary_cross_entropy_with_logits(z, y, reduction='none')
         # focal = mean[a_t (1 - p_t)^gamma CE]
         focal = (a_t * (1 - p_t) ** self.gamma * entropy).mean(1)
-        # dice = 1 - (2 sum(p y) + 1) / (sum p + sum y + 1)
-        dice = 1 - (2 * (p * y).sum(1) + 1) / (p.sum(1) + y.sum(1) + 1)
         return dict(
-            loss_focal=self.focal_weight * focal.mean(), loss_dice=self.dice_weight * dice.mean()
+            loss_focal=self.focal_weight * focal.mean(),
+            loss_dice=self.dice_weight * smooth_dice(p, y),
         )
+
+
+@MODELS.register_module()
+class BCEDiceLoss(nn.Module):
+    """Binary cross entropy and Dice, as two entries of a dict of losses (FS-SAM2).
+
+    Pixels labelled 255 count as background.
+
+    Args:
+        bce_weight, dice_weight: factors of the two.
+    """
+
+    def __init__(self, bce_weight: float = 1.0, dice_weight: float = 1.0) -> None:
+        super().__init__()
+        self.bce_weight, self.dice_weight = bce_weight, dice_weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """(B, H, W) logits and labels {0, 1, 255} -> two scalars: cross entropy as mean over all
+        pixels of the batch, and :func:`smooth_dice`."""
+        # float32 under autocast too: the sums run over H W pixels
+        z = logits.float().flatten(1)
+        y = (target == 1).to(z.dtype).flatten(1)
+        bce = F.binary_cross_entropy_with_logits(z, y)
+        dice = smooth_dice(z.sigmoid(), y)
+        return dict(loss_bce=self.bce_weight * bce, loss_dice=self.dice_weight * dice)
+
+
+def smooth_dice(p: Tensor, y: Tensor) -> Tensor:
+    """Dice of probabilities and truth (B, n), mean over the batch; none where both are empty."""
+    # dice = 1 - (2 sum(p y) + 1) / (sum p + sum y + 1)
+    return (1 - (2 * (p * y).sum(1) + 1) / (p.sum(1) + y.sum(1) + 1)).mean()

@@ -164,7 +164,7 @@ def test_the_official_file_is_that_of_the_arch(monkeypatch):
     asked = []
     monkeypatch.setattr(
         'mmfss.encoders.sam2.model.load_strict',
-        lambda _, path, **options: asked.append((path, options)),
+        lambda _, path, what, **options: asked.append((path, options)),
     )
     monkeypatch.setattr('mmfss.checkpoints.official.official_file', lambda *of: '/'.join(of))
     model = sam2_of(tiny_arch(), 'official')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -306,3 +307,21 @@ def test_a_checksum_that_does_not_fit_says_so(tmp_path):
     path.write_bytes(data[:at] + b'\1' + data[at + 1 :])
     with pytest.raises(ValueError, match=r'a\.pth.*data/0 in it does not fit its checksum'):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize('form', ['zip', 'legacy'])
+def test_a_namespace_of_options_is_names_and_values_where_asked_for(tmp_path, form):
+    inner = argparse.Namespace(seed=0, stages=[2, 3])
+    content = dict(w=torch.ones(2), args=argparse.Namespace(lr=1e-4, inner=inner))
+    path = save(content, tmp_path / 'a.pth', form)
+    with pytest.raises(ValueError, match=r'was refused: it needs argparse.Namespace'):
+        load_checkpoint(path)
+    found = load_checkpoint(path, namespaces=True)
+    assert found['args'].inner == inner and found['args'].lr == 1e-4
+    target = tmp_path / 'made'
+    save(dict(args=argparse.Namespace(x=Touch(target))), path, form)
+    with pytest.raises(ValueError, match='was refused: it needs'):
+        load_checkpoint(path, namespaces=True)
+    assert not target.exists()
+    with pytest.raises(ValueError, match='argparse.Namespace'):  # it is not left open
+        load_checkpoint(save(content, path, form))

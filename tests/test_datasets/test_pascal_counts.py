@@ -17,7 +17,8 @@ import pytest
 from mmfss.datasets.class_index import ClassIndex
 from mmfss.datasets.folds import PHOTO_MIN_AREA, get_split
 from mmfss.datasets.preparation import voc
-from mmfss.datasets.sampling import build_pool
+from mmfss.datasets.published_episodes import read_episodes
+from mmfss.datasets.sampling import SAMPLERS, build_pool
 
 
 @pytest.fixture(scope='module')
@@ -124,3 +125,87 @@ def test_prepared_lists_are_compared_with_the_published_ones(lists):
         assert voc.against_published(name, ids[::-1]) == 'the published list'
         warning = voc.against_published(name, ids[1:])
         assert f'WARNING: not the {len(ids)} images' in warning
+
+
+# ---------------------------------------------------------------------------- FS-SAM2's protocol
+@pytest.fixture(scope='module')
+def published(shared_dir):
+    """FS-SAM2's fixed test episodes."""
+    file = shared_dir / 'parity/fs_sam2/episodes.npz'
+    if not file.is_file():
+        pytest.skip(f'no episodes at {file}')
+    return file
+
+
+@pytest.mark.parametrize('fold', range(4))
+def test_lists_of_fs_sam2_name_by_name(areas, lists, published, fold):
+    """Its test walks its list, so that the episodes tell it; its training list is that of the rule
+    by a loop, in the order of VOC's lists."""
+    split = get_split('pascal-5i', fold)
+    pool = build_pool(index_of(areas, lists['val']), split.novel, PHOTO_MIN_AREA)
+    queries = np.load(published)[f'pascal.fold{fold}.1shot.query'].tolist()
+    count = len(set(queries))
+    assert queries == [queries[i % count] for i in range(1000)]
+    assert [lists['val'][i] for i in queries[:count]] == list(pool.images)
+    train = build_pool(
+        index_of(areas, lists['train_aug_fss']), split.base, PHOTO_MIN_AREA, split.novel
+    )
+    by_loop = [
+        image
+        for image in lists['train_aug_fss']
+        if not any(c in areas[image] for c in split.novel)
+        and any(areas[image].get(c, 0) >= 2048 for c in split.base)
+    ]
+    assert list(train.images) == by_loop
+
+
+@pytest.mark.parametrize('shots', [1, 5])
+@pytest.mark.parametrize(('fold', 'small'), list(enumerate((7, 13, 7, 23))))
+def test_episodes_of_fs_sam2(areas, lists, published, fold, small, shots):
+    """All 1000, from the rule and from the file; some queries show little of their class."""
+    split = get_split('pascal-5i', fold)
+    index = index_of(areas, lists['val'])
+    draw = SAMPLERS['fs_sam2'](build_pool(index, split.novel, PHOTO_MIN_AREA), shots, 42, False)
+    drawn = [draw(i) for i in range(1000)]
+    assert drawn == read_episodes(published, split, shots, index)
+    assert sum(areas[one.query][one.class_id] < PHOTO_MIN_AREA for one in drawn) == small
+
+
+@pytest.mark.parametrize('fold', range(4))
+def test_classes_of_fs_sam2s_episodes_on_coco(published, fold):
+    split = get_split('coco-20i', fold)
+    found = np.load(published)[f'coco.fold{fold}.5shot.class'].tolist()
+    one_each = ClassIndex({f'{c}_{i}': {c: 4096} for c in split.novel for i in range(2)})
+    draw = SAMPLERS['fs_sam2_by_class'](build_pool(one_each, split.novel, 2048), 1, 42, False)
+    assert [draw(i).class_id for i in range(1000)] == found
+
+
+def test_images_of_fs_sam2s_episodes_on_coco(published):
+    """Class 13 of fold 0 (parking meter), whose list has 172 images in an order that we do not
+    have: under that length each place in it is always the same image."""
+    content = {k: v for k, v in np.load(published).items() if k.startswith('coco.fold0.5shot')}
+    split = get_split('coco-20i', 0)
+    images = {c: [f'{c}_{i}' for i in range(172 if c == 13 else 6)] for c in split.novel}
+    index = ClassIndex({image: {c: 4096} for c, some in images.items() for image in some})
+    draw = SAMPLERS['fs_sam2_by_class'](build_pool(index, split.novel, 2048), 5, 42, False)
+    image_at: dict[str, int] = {}
+    rows = np.flatnonzero(content['coco.fold0.5shot.class'] == 13)
+    for i in rows.tolist():
+        mine, support = draw(i), content['coco.fold0.5shot.support'][i]
+        theirs = [content['coco.fold0.5shot.query'][i], *support]
+        for place, image in zip((mine.query, *mine.supports), theirs):
+            assert image_at.setdefault(place, int(image)) == image
+    assert len(rows) == 49 and len(image_at) == len(set(image_at.values())) == 140
+
+
+@pytest.mark.parametrize(('fold', 'kept'), list(enumerate((4760, 4588, 4097, 5108))))
+def test_training_images_where_novel_ones_are_kept(areas, lists, fold, kept):
+    """HSNet's and Matcher's convention, on PASCAL-5i, by a loop too."""
+    split = get_split('pascal-5i', fold)
+    pool = build_pool(index_of(areas, lists['train_aug_fss']), split.base, PHOTO_MIN_AREA)
+    by_loop = [
+        image
+        for image in lists['train_aug_fss']
+        if max(areas[image].get(c, 0) for c in split.base) >= 2048
+    ]
+    assert list(pool.images) == by_loop and len(by_loop) == kept

@@ -38,7 +38,10 @@ def test_minimum_areas_of_query_and_support(index, support_area):
         for i in range(60):
             episode = sampler(pool, 2, 0, False)(i)
             c, images = episode.class_id, episode.supports
-            assert index.areas[episode.query][c] >= 30, name
+            if name == 'fs_sam2':  # asked for any class that the image shows
+                assert max(index.areas[episode.query].get(k, 0) for k in (2, 5, 8)) >= 30
+            else:
+                assert index.areas[episode.query][c] >= 30, name
             assert len({episode.query, *images}) == 3
             assert all(index.areas[image][c] >= support_area for image in images)
 
@@ -65,10 +68,11 @@ def test_episode_properties(index, sampler, shots, shuffle):
     draw = SAMPLERS[sampler](pool, shots, seed=3, shuffle=shuffle)
     for i in range(4 * len(pool.images)):
         episode = draw(i)
-        assert episode.index == i and episode.class_id in pool.classes_of[episode.query]
+        assert episode.index == i and episode.class_id in pool.shown_in[episode.query]
         images = (episode.query, *episode.supports)
         assert len(set(images)) == shots + 1
-        assert all(index.areas[image][episode.class_id] >= 30 for image in images)
+        large = images if sampler != 'fs_sam2' else episode.supports  # its query may show a pixel
+        assert all(index.areas[image][episode.class_id] >= 30 for image in large)
 
 
 def test_every_pass_walks_all_images(index):

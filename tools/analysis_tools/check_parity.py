@@ -35,6 +35,7 @@ from mmengine.logging import MMLogger
 if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from parity_fs_sam2 import FSSAM2
 from parity_fssam import FSSAM
 from parity_gf_sam import GFSAM
 from parity_insid3 import INSID3
@@ -49,6 +50,7 @@ import mmfss  # noqa: F401  (registers the models)
 #: a method of mmfss -> what computes its stages
 METHODS: dict[str, type[Comparer]] = {
     'FSSAM': FSSAM,
+    'FSSAM2': FSSAM2,
     'GF-SAM': GFSAM,
     'INSID3': INSID3,
     'PerSAM': PerSAM,

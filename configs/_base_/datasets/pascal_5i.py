@@ -7,9 +7,13 @@
 #   base      the base classes, all of them trained on, in images that training has not seen
 #   novel     the published rule: all base classes are trained on, and the best checkpoint is
 #             chosen on the novel classes that are tested
+# and NOVEL_IMAGES, what becomes of training images that show a held-out class:
+#   left_out  they are left out (the default), as FSSAM, FS-SAM2, BAM, HMNet do
+#   kept      they stay, with the held-out class as background, as HSNet, Matcher, SANSA do
 fold = '{{$FOLD:0}}'
 data_root = '{{$DATA_ROOT:data/VOCdevkit/VOC2012}}'
 selection = '{{$SELECTION:held_out}}'
+novel_images = '{{$NOVEL_IMAGES:left_out}}'
 trained_on = 'base' if selection in ('base', 'novel') else 'base_train'
 chosen_on = selection if selection in ('base', 'novel') else 'base_val'
 
@@ -53,6 +57,7 @@ train_dataloader = dict(
         split=trained_on,
         shots=int('{{$SHOTS:1}}'),
         num_episodes=10**8,  # for the whole run: episodes never come twice
+        exclude_novel_images=novel_images == 'left_out',
         query_pipeline=train_pipeline,
         support_pipeline=train_pipeline,
         dataset=dict(

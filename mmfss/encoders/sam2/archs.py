@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ ARCHS = {
 }
 """Name -> YAML in the sam2 package; official weights of the same names are in
 :mod:`mmfss.checkpoints.official`."""
+
+OF_OBJECT_SCORE = re.compile(
+    r'no_obj_ptr$|sam_mask_decoder\.(obj_score_token|pred_obj_score_head)\.'
+)
+"""Names of the 8 tensors that a SAM 2 without object score does not have."""
 
 
 def arch_config(arch: str | dict | None) -> dict:

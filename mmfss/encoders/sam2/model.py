@@ -8,7 +8,6 @@ h = w = S / 16.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +22,13 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from mmfss.checkpoints.official import checkpoint_file
-from mmfss.checkpoints.weights import load_state, read_state
+from mmfss.checkpoints.weights import load_strict
 from mmfss.encoders.base import Encoder, Step
 from mmfss.encoders.kept_tables import KeptTables, keep_tables
 from mmfss.encoders.sam2.adapters import adapt_trunk, is_of_adapter
-from mmfss.encoders.sam2.archs import arch_config
+from mmfss.encoders.sam2.archs import OF_OBJECT_SCORE, arch_config
 from mmfss.encoders.sam2.memory_attention import MemoryFrames, start_at_same_place
 from mmfss.encoders.sam2.native_norm import use_native_norms
-
-OF_OBJECT_SCORE = re.compile(
-    r'no_obj_ptr$|sam_mask_decoder\.(obj_score_token|pred_obj_score_head)\.'
-)
-"""Names of the 8 tensors that a SAM 2 without object score does not have."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,8 @@ class SAM2(SAM2Base, Encoder):
         self._tables = KeptTables()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w).
-
-        Images of another side are resized: bilinear, antialiased."""
+        """(N, 3, S, S) RGB 0..255 -> (N, D/8, S/4, S/4), (N, D/4, S/8, S/8), (N, D, h, w); images
+        of another side are resized to S: bilinear, antialiased."""
         return self._neck(*self._trunk(images))
 
     def steps(self) -> tuple[Step, Step]:
@@ -137,26 +130,22 @@ class SAM2(SAM2Base, Encoder):
 
         Raises:
             ValueError: keys missing, unexpected or of another shape, or values that are not finite.
-            FileNotFoundError: the file is not there; see
-                :func:`mmfss.checkpoints.official.official_file`.
+            FileNotFoundError: see :func:`mmfss.checkpoints.official.official_file`.
         """
         if self.checkpoint is not None:
-            what = f'SAM 2 ({self.arch})'
             with checkpoint_file('sam2', self.arch, self.checkpoint) as path:
-                state = read_state(path, what, 'model', 'sam2.')
-                load_state(self, self.fitting(state), f'{what} from {path}')
+                what = f'SAM 2 ({self.arch})'
+                load_strict(self, path, what, key='model', part='sam2.', fit=self.fitting)
         elif self.same_place:
             start_at_same_place(self.memory_attention, self.same_place)
 
     def fitting(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a file without those of the object score, where this SAM 2 has none, and with
         its own adapters, where the file has none."""
+        own = {key: value for key, value in self.state_dict().items() if is_of_adapter(key)}
         if not self.pred_obj_scores:
             state = {key: value for key, value in state.items() if not OF_OBJECT_SCORE.match(key)}
-        if self.adapters is not None:
-            own = {key: value for key, value in self.state_dict().items() if is_of_adapter(key)}
-            state = {**own, **state}
-        return state
+        return {**own, **state}
 
     def compile(self, **options: Any) -> None:
         """``torch.compile`` of the trunk, which takes nearly all the time."""
@@ -164,9 +153,8 @@ class SAM2(SAM2Base, Encoder):
 
     def record(self) -> Any:
         """The arch alone, where a checkpoint of SAM 2 is of nothing else."""
-        if self.adapters is None and self.pred_obj_scores:
-            return self.arch
-        return dict(arch=self.arch, adapters=self.adapters, object_score=self.pred_obj_scores)
+        more = dict(adapters=self.adapters, object_score=self.pred_obj_scores)
+        return self.arch if list(more.values()) == [None, True] else dict(arch=self.arch, **more)
 
     def encode_memory(
         self, features: SAM2Features, masks: Tensor, logits: Tensor | None = None
@@ -295,6 +283,28 @@ class SAM2(SAM2Base, Encoder):
         # sine(t), the same for all tokens of a pointer: (F or 1, 1, M)
         return self.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=dim)).unsqueeze(1)
 
+    def decode_all(
+        self, top: Tensor, high_res: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All masks of the mask decoder for the empty prompt of tracking, none chosen.
+
+        Args:
+            top, high_res: as in :meth:`decode`.
+
+        Returns:
+            (N, 4, S/4, S/4) logits, the single mask first, then the three others; (N, 4) predicted
+            IoUs; (N, 4, D) tokens; (N, 1) object score.
+        """
+        sparse, dense, position = self._empty_prompt(len(top))
+        return self.sam_mask_decoder.predict_masks(
+            image_embeddings=top,
+            image_pe=position[:1],
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=False,
+            high_res_features=list(high_res),
+        )
+
     def decode(self, top: Tensor, high_res: tuple[Tensor, Tensor]) -> DecodedMasks:
         """Mask decoder with the empty prompt that SAM 2 uses while tracking.
 
@@ -359,24 +369,21 @@ def build_sam2(
             weights.
         same_place: for these, see
             :func:`~mmfss.encoders.sam2.memory_attention.start_at_same_place`; 0 for nothing.
-        adapters: ``dict(stages=(2, 3), channel_factor=0.3)`` puts adapters into the trunk, see
-            :func:`mmfss.encoders.sam2.adapters.adapt_trunk`; None leaves it as it is.
-        object_score: whether SAM 2 tells if the object is there at all. Without, its token and head
-            and ``no_obj_ptr`` are left out, of files that are loaded too.
+        adapters: of :func:`mmfss.encoders.sam2.adapters.adapt_trunk`; None for no adapters.
+        object_score: whether SAM 2 tells if the object is there at all; without, its 8 tensors are
+            left out, of files that are loaded too.
 
     Raises:
-        ValueError: unknown arch, override or adapters, a side that is not a multiple of 32,
-            ``channels_last`` or ``object_score`` is no bool, or ``same_place`` is set for weights
-            that are loaded.
+        ValueError: unknown arch, override or adapters, a side that is not a multiple of 32, a
+            switch that is no bool, or ``same_place`` is set for weights that are loaded.
     """
     if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
         raise ValueError(
             f'image_size must be a multiple of 32 and at least 64 pixels, got {image_size!r}'
         )
-    if not isinstance(channels_last, bool):
-        raise ValueError(f'channels_last must be True or False, got {channels_last!r}')
-    if not isinstance(object_score, bool):
-        raise ValueError(f'object_score must be True or False, got {object_score!r}')
+    for name, value in dict(channels_last=channels_last, object_score=object_score).items():
+        if not isinstance(value, bool):
+            raise ValueError(f'{name} must be True or False, got {value!r}')
     if same_place and checkpoint is not None:
         raise ValueError(
             'model.sam2.same_place is a start for random weights; with '
@@ -408,8 +415,7 @@ def build_sam2(
     except InstantiationException as error:  # around what one of the classes says
         raise error.__cause__ or error from None
     model.arch, model.checkpoint, model.same_place = arch, checkpoint, same_place
-    if adapters is not None:
-        model.adapters = dict(adapters, stages=list(adapters['stages']))
+    model.adapters = adapters and dict(adapters, stages=list(adapters['stages']))
     if channels_last:
         use_native_norms(model)
         model.to(memory_format=torch.channels_last)

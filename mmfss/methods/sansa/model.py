@@ -121,9 +121,8 @@ class SANSA(FewShotModel):
     ) -> None:
         if sam2.get('adapters') is None:
             raise ValueError(
-                'SANSA learns in adapters of SAM 2, and model.sam2.adapters is '
-                'None: set dict(stages=(2, 3), channel_factor=0.3), or take SAM2Memory, which has '
-                'nothing to learn'
+                'SANSA learns in adapters of SAM 2, and model.sam2.adapters is None: set '
+                'dict(stages=(2, 3), channel_factor=0.3), or take SAM2Memory, which learns nothing'
             )
         for name, value in dict(
             shots_in_order=shots_in_order, attention_dropout=attention_dropout
