@@ -17,7 +17,14 @@ _MODULES = {
         'PreparedDataset',
         'ShapesDataset',
     ),
-    'transforms': ('BinarizeLabel', 'LoadImage', 'LoadLabel', 'RandomBlur', 'RandomCropKeepObject'),
+    'transforms': (
+        'BinarizeLabel',
+        'LoadImage',
+        'LoadLabel',
+        'RandomBlur',
+        'RandomCropKeepObject',
+        'RandomRotateNearest',
+    ),
 }
 """Where each name comes from. The modules are imported when one is asked for: what prepares
 datasets needs neither torch nor mmseg."""

@@ -94,12 +94,14 @@ def test_all_variables_are_in_the_work_dir(monkeypatch):
         BENCHMARK='coco_20i',
         SHOTS='5',
         SELECTION='novel',
+        NOVEL_IMAGES='kept',
         FOLD='3',
     )
     assert set(given) == {*VARIABLES} - {'DATA_ROOT'}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert load('fss.py').work_dir == 'work_dirs/fss_fssam_sam2_large_coco-20i_5shot_novel/fold3'
+    name = 'fss_fssam_sam2_large_coco-20i_5shot_novel_novel_images_kept'
+    assert load('fss.py').work_dir == f'work_dirs/{name}/fold3'
 
 
 def test_names_are_those_beside_the_config(tmp_path, monkeypatch):

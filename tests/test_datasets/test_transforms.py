@@ -11,6 +11,7 @@ from mmfss.datasets.transforms import (
     LoadImage,
     RandomBlur,
     RandomCropKeepObject,
+    RandomRotateNearest,
     check_reduced,
 )
 
@@ -119,6 +120,37 @@ def test_blur():
         RandomBlur(2)
     with pytest.raises(ValueError, match='kernel_size of RandomBlur must be odd, got 4'):
         RandomBlur(0.5, 4)
+
+
+def test_blur_of_a_width_that_is_drawn():
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    np.random.seed(3)
+    found = [RandomBlur(1, 5, (0.1, 2.0))(dict(img=image))['img'] for _ in range(50)]
+    np.random.seed(3)
+    for one in found:
+        np.random.random()
+        width = np.random.uniform(0.1, 2.0)
+        np.testing.assert_array_equal(one, cv2.GaussianBlur(image, (5, 5), width))
+    for sigma in ((0, 1), (2.0, 1.0), (1.0,)):
+        with pytest.raises(ValueError, match=r'sigma of RandomBlur must be None or \(lowest'):
+            RandomBlur(1, 5, sigma)
+
+
+def test_rotation_takes_each_pixel_from_the_image_before():
+    """By an angle for image and label; corners are filled."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(1, 3, (40, 60), dtype=np.uint8)
+    image = np.repeat(label[..., None] * 100, 3, axis=2)
+    np.random.seed(1)
+    turn = RandomRotateNearest(prob=1.0, degree=10, pad_val=0, seg_pad_val=0)
+    out = turn(results(image, label))
+    assert set(np.unique(out['img'])) == {0, 100, 200}  # no mixture
+    np.testing.assert_array_equal(out['img'][..., 0], out['gt_seg_map'] * 100)
+    assert out['gt_seg_map'][0, 0] == 0 and not np.array_equal(out['gt_seg_map'], label)
+    angles = [turn.generate_degree()[1] for _ in range(2000)]
+    assert -10 <= min(angles) < -9.9 and 9.9 < max(angles) <= 10
+    still = RandomRotateNearest(prob=0.0, degree=10)(results(image, label))
+    assert still['img'] is image
 
 
 def test_crop_is_a_window_of_image_and_label():

@@ -55,6 +55,15 @@ def test_a_table_of_some_folds_says_of_how_many(in_all, said):
     assert report.to_dict()['folds_in_all'] == in_all
 
 
+def test_a_table_says_whose_training_images_showed_novel_classes():
+    report = full()
+    assert 'novel classes, as background' not in text(report)
+    for run in report.runs:
+        run.checkpoint['trained_on'] = dict(benchmark='pascal-5i', novel_images='kept')
+    for form in (text(report), markdown(report)):
+        assert form.count('trained on images that show novel classes, as background: best.') == 1
+
+
 def test_figures_of_a_row():
     report = full()
     row = report.to_dict()['rows'][0]

@@ -215,6 +215,24 @@ def test_checkpoints_of_another_rank_or_target_list_are_refused(model, tmp_path)
                 load_model(Config.fromfile(config), path, 'cpu')
 
 
+def test_features_that_are_kept_are_of_lora_as_it_is():
+    model = make(feature_cache=dict(type='FeatureCache', memory_bytes=2**28))
+    data, plain = inputs_of(episodes(1, 2)), make()
+    assert torch.equal(model.run(data).logits, plain.run(data).logits)
+    stats = model.encoding.cache.stats
+    assert (stats.misses, stats.memory_hits) == (3, 0)
+    assert torch.equal(model.run(data).logits, plain.run(data).logits)
+    assert (stats.misses, stats.memory_hits) == (3, 3)
+    for one in (model, plain):
+        with torch.no_grad():
+            one.sam2.image_encoder.trunk.blocks[1].attn.qkv.lora.up.add_(0.5)
+    assert torch.equal(model.run(data).logits, plain.run(data).logits)
+    assert stats.misses == 6
+    fold_lora(model.sam2), fold_lora(plain.sam2)
+    assert torch.equal(model.run(data).logits, plain.run(data).logits)
+    assert stats.misses == 9
+
+
 def test_lora_that_was_folded_is_tested_and_not_trained():
     model, data = make(), episodes(2, 2)
     expected = model.run(inputs_of(data)).logits
