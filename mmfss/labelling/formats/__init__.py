@@ -17,9 +17,12 @@ What is written here is read by ``mmfss prepare folder`` and as supports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
+from mmfss.labelling.folder import FORMAT_FOLDERS
 from mmfss.labelling.formats.coco import CocoPolygons
 from mmfss.labelling.formats.files import Form, Terms
 from mmfss.labelling.formats.label_studio import LabelStudio
@@ -28,16 +31,34 @@ from mmfss.labelling.formats.photos import LabelledPhoto, Region, photo_of
 from mmfss.labelling.formats.voc import Voc
 from mmfss.labelling.formats.yolo import Yolo
 
-__all__ = ['FORMATS', 'LabelledPhoto', 'Region', 'Terms', 'photo_of', 'write_formats']
-FORMATS: Mapping[str, Callable[[Path, Terms], Form]] = {
-    'coco-polygons': CocoPolygons,
-    'labelme': LabelMe,
-    'labelme-masks': lambda folder, terms: LabelMe(folder, terms, painted=True),
-    'yolo': Yolo,
-    'label-studio': LabelStudio,
-    'label-studio-polygons': lambda folder, terms: LabelStudio(folder, terms, painted=False),
-    'voc': Voc,
-}
+__all__ = [
+    'FORMATS',
+    'LabelledPhoto',
+    'Region',
+    'Terms',
+    'check_formats',
+    'photo_of',
+    'write_formats',
+]
+_FORMS: tuple[Callable[[Path, Terms], Form], ...] = (
+    CocoPolygons,
+    LabelMe,
+    partial(LabelMe, painted=True),
+    Yolo,
+    LabelStudio,
+    partial(LabelStudio, painted=False),
+    Voc,
+)
+FORMATS = dict(zip(FORMAT_FOLDERS, _FORMS, strict=True))
+
+
+def check_formats(names: Sequence[str], tolerance: float) -> None:
+    """Raise ValueError for a format that is none, or a tolerance of outlines that is none."""
+    for name in names:
+        if name not in FORMATS:
+            raise ValueError(f'there is no format {name!r}; there are {", ".join(FORMATS)}')
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
 
 
 def write_formats(
@@ -54,18 +75,15 @@ def write_formats(
         terms: What all have in common.
 
     Returns:
-        How many files were kept as a person has changed them, of each form that has such.
+        Of each form how many files were kept as a person has changed them.
 
     Raises:
         ValueError: No such form, or a tolerance that is none.
         OSError: Something cannot be written.
     """
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown:
-        raise ValueError(f'there is no format {unknown[0]!r}; there are {", ".join(FORMATS)}')
+    check_formats(names, terms.tolerance)
     forms = {name: FORMATS[name](out / name, terms) for name in dict.fromkeys(names)}
     for photo in photos:
         for form in forms.values():
             form.add(photo)
-    kept = {name: form.finish() for name, form in forms.items()}
-    return {name: count for name, count in kept.items() if count}
+    return {name: form.finish() for name, form in forms.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfss import regions
+from mmfss.files import write_text
 from mmfss.labelling.folder import stem_of
 from mmfss.labelling.formats.files import Files, Terms
 from mmfss.labelling.formats.photos import LabelledPhoto, Region
@@ -35,7 +36,7 @@ class LabelMe:
         shapes = [
             shape for number, one in enumerate(photo.regions, 1) for shape in self._of(one, number)
         ]
-        content = dict(
+        content: dict[str, Any] = dict(
             version=_VERSION,
             flags={},
             shapes=shapes,
@@ -65,5 +66,7 @@ class LabelMe:
         return dict(common, group_id=group, description='', flags={}, **shape)
 
     def finish(self) -> int:
-        """All is written."""
+        """Write labels.txt, for ``labelme --labels``."""
+        names = ('__ignore__', '_background_', *self._terms.classes)
+        write_text(self._files.folder / 'labels.txt', ''.join(f'{name}\n' for name in names))
         return self._files.finish()
