@@ -154,6 +154,11 @@ def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
         items = [i for i in tree.items if re.fullmatch(pattern, i.path.name, re.IGNORECASE)]
         if items and needs(tree, items):
             return f'{items[0].path} is from {_FOREIGN[form]}'
+    for item in [i for i in tree.items if i.suffix == '.json'][:_MANY]:
+        try:
+            json.loads(item.path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            return f'{item.path} is cut off or no JSON ({error}); save or export it again'
     return ''
 
 

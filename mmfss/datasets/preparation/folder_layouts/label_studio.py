@@ -79,6 +79,8 @@ def _read(file: Path) -> OwnCoco:
         raise ValueError(
             f'{file} is cut off or no file of Label Studio ({error!r}); export it again as JSON'
         ) from error
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}') from error
     return gathered.done()
 
 
@@ -154,7 +156,7 @@ def _photo(gathered: Gathered, name: str, results: Results) -> None:
     sized = [one for one in results if one.get('original_width') and one.get('original_height')]
     sides = {(int(one['original_height']), int(one['original_width'])) for one in sized}
     if len(sides) > 1:
-        raise ValueError(f'{gathered.file}: the regions of {name} are of several sizes of it')
+        raise ValueError(f'the regions of {name} are of several sizes of it')
     size = sides.pop() if sides else (0, 0)
     image = gathered.image(name, *size)
     # a Labels tag and a tag without labels of its own make two results of one region
@@ -200,7 +202,7 @@ def _add(
         try:
             return gathered.add(image, label, what, brush_mask(value['rle'], *size))
         except ValueError as error:
-            raise ValueError(f'{gathered.file}: {what}: {error}') from error
+            raise ValueError(f'{what}: {error}') from error
 
     def of(*keys: str) -> list[float]:
         """In pixels."""

@@ -7,6 +7,7 @@ One number more is a confidence, which says nothing here.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,7 @@ import yaml
 
 from mmfss.datasets.preparation.folder_layouts.shapes import Gathered, numbers
 from mmfss.datasets.preparation.folder_layouts.tree import (
-    IMAGE_FOLDER,
     IMAGES,
-    MASK_FOLDER,
-    Item,
     Tree,
 )
 from mmfss.datasets.preparation.frames import read_frame
@@ -54,18 +52,30 @@ def read_yolo(tree: Tree, files: Sequence[Path], images: Path | None = None) -> 
     gathered = Gathered(tree.root)
     gathered.order(names)
     inside = tree if images is None else Tree(images)
-    photos = {_key(item): item.path for item in inside.items if item.suffix in IMAGES}
+    photos: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for item in inside.items:
+        if item.suffix in IMAGES:
+            key = _key(item.path.relative_to(inside.root))
+            photos[key].append(item.path)
+            photos[key[-1:]].append(item.path)
     wanted = {*files}
     texts = sorted((i for i in tree.items if i.path in wanted), key=lambda item: item.path)
-    alone = [item.path for item in texts if _key(item) not in photos]
+    found: dict[Path, Path] = {}
+    for item in texts:  # a photo of that place and name, or the only one of that name
+        key = _key(item.path.relative_to(tree.root))
+        some = {*photos[key]} or {*photos[key[-1:]]}
+        if len(some) == 1:
+            found[item.path] = some.pop()
+    alone = [item.path for item in texts if item.path not in found]
     if alone:
+        there = [item.path for item in inside.items if item.suffix in IMAGES]
         raise FileNotFoundError(
             f'{len(alone)} texts of YOLO have no photo of their name: {listed(alone, 5)}; photos '
-            f'there are {listed([*photos.values()], 3) if photos else "none"}; put them into '
+            f'there are {listed(there, 3) if there else "none"}; put them into '
             'images beside labels, or say with --images DIR where they are'
         )
     for item in texts:
-        file, photo = item.path, photos[_key(item)]
+        file, photo = item.path, found[item.path]
         root = tree.root if images is None else images
         name = photo.relative_to(root).as_posix()
         height, width = read_frame(photo).upright
@@ -83,11 +93,9 @@ def read_yolo(tree: Tree, files: Sequence[Path], images: Path | None = None) -> 
     return [gathered.done()]
 
 
-def _key(item: Item) -> tuple[str, ...]:
-    folders = item.folders
-    if folders and folders[0] in (IMAGE_FOLDER, MASK_FOLDER):
-        folders = folders[1:]
-    return (item.split, *folders, item.path.stem)
+def _key(path: Path) -> tuple[str, ...]:
+    """What a photo and its text have in common: images/train/x.jpg and labels/train/x.txt."""
+    return tuple(p for p in path.with_suffix('').parts if p.casefold() not in ('images', 'labels'))
 
 
 def _add(
