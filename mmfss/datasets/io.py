@@ -41,6 +41,26 @@ _DEEP = ('PNG', 'PPM', 'JPEG2000')  # may have more than 8 bits
 _FULL = GreyValues()
 
 
+HEIF = ('.heic', '.heif')
+"""Photos of phones that Pillow reads with a plugin."""
+
+
+def check_heif(path: str | os.PathLike, name: str) -> None:
+    """Bring in what reads HEIC, where a file has its ending; ``name`` is for messages.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    if os.fspath(path).lower().endswith(HEIF):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise tiff.Refused(
+                f'{name} is HEIC, which needs a plugin: pip install pillow-heif; or save it as JPEG'
+            ) from None
+        register_heif_opener()
+
+
 @dataclass
 class _Decoded:
     """A file decoded by Pillow, or its values, where Pillow would give others."""
@@ -91,6 +111,7 @@ def _decode(
         upright: ``reduce_to`` is of the image as its EXIF tag turns it.
     """
     with _reading(path, kind):
+        check_heif(path, f'{kind} {path}')
         try:
             opened = Image.open(path)
         except UnidentifiedImageError:
@@ -198,6 +219,7 @@ def image_shape(path: str | os.PathLike, exif_orientation: bool = False) -> tupl
         ValueError: The file is not an image.
     """
     with _reading(path, 'image'):
+        check_heif(path, f'image {path}')
         try:
             opened = Image.open(path)
         except UnidentifiedImageError:
