@@ -205,6 +205,23 @@ def read_support(
     return SupportSet(ordered, size, resize, others, account), prompted
 
 
+def check_support(path: str | os.PathLike, reading: Reading = Reading()) -> None:
+    """Look for what :func:`read_support` would refuse whatever the model, before one is loaded:
+    layout, names, annotations, mask files.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_support`.
+    """
+    if not os.path.isdir(path):
+        SupportSet.load(path)
+        return
+    source = find_source(
+        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
+    )
+    check_classes(list(source.classes))
+    _read_masks(source, reading.object_value)
+
+
 def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
     """What reads the masks of a sample, as ``{class id: uint8 (H, W) as as_mask reads it}``, once
     all mask files are known to agree.
