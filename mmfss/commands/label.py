@@ -269,7 +269,7 @@ def class_line(name: str, found: Found) -> str:
     if found.present or not found.of:
         return line
     if found.best >= found.threshold:
-        return f'{line}: nothing was marked, as other classes score higher where it would be'
+        return f'{line}: nothing was marked: its masks are empty, or of other classes'
     lower = math.floor(found.best * 20) / 20  # the next twentieth
     option = shlex.quote(f'{name}={lower:g}')
     return f'{line}: nothing was marked; try --threshold {option}, or more supports'
