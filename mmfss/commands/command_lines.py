@@ -412,12 +412,24 @@ class LabelArguments(PhotoArguments):
             their side).
         instances: Annotate objects in annotations.json, not whole classes: what the method itself
             keeps apart (gf_sam), else connected parts.
+        format: Write the labels in these forms, too: coco-polygons, labelme, labelme-masks, yolo,
+            label-studio, label-studio-polygons, voc; each in a folder of OUT of its name. The same
+            command again adds one to labels that are there.
+        tolerance: How far outlines in these may leave the border of a mask, in pixels: fewer
+            corners to correct by hand; 0 keeps every pixel.
+        keep_scores: Keep what labels were decided by in OUT/scores, about 0.6 MB for an image and
+            class at 512 pixels, for --rescore.
+        rescore: Decide the labels of OUT anew with other thresholds, from what --keep-scores kept;
+            no model is loaded and SUPPORT is not read. Those of the run count for classes that
+            --threshold does not name.
         overlays: Write no overlays; images that are labelled already get none later.
         overwrite: Remove what an earlier run left in OUT, labels corrected by hand too, and start
             anew.
         accept_prompts: Use masks that came from prompts; look at OUT/support.png first.
-        prompt_weights: Whose heads turn prompts into masks: 'official', or a file of
-            tools/train_prompts.py (default: prompts.pth beside the weights, else the model's own).
+        prompt_weights: Whose heads turn prompts into masks: 'official', which works with every
+            config, or a file of tools/train_prompts.py (default: prompts.pth beside the weights,
+            else the model's own, else official ones that are at hand). Boxes of which they make
+            nothing go to GrabCut.
         launcher: Several processes share the images.
         local_rank: Set by launchers.
         reading: How SUPPORT is read.
@@ -450,6 +462,10 @@ class LabelArguments(PhotoArguments):
     tiles: Annotated[int | None, _unset('PIXELS')] = None
     overlap: Annotated[int | None, _unset('PIXELS')] = None
     instances: bool = False
+    format: Annotated[Sequence[str] | None, _several(str), _unset('FORMAT [FORMAT ...]')] = None
+    tolerance: Annotated[float, arg(metavar='PIXELS')] = 0.0
+    keep_scores: bool = False
+    rescore: bool = False
     overlays: Annotated[bool, arg(help_behavior_hint='')] = True
     overwrite: bool = False
     accept_prompts: bool = False
