@@ -158,7 +158,7 @@ def write_result(
             size = (small.shape[1], small.shape[0])
             labels = mmcv.imresize(prediction.labels, size, interpolation='nearest')
             shown = replace(prediction, labels=labels)
-        rgb, encoded = np.ascontiguousarray(shown.draw(small)[..., ::-1]), io.BytesIO()
+        rgb, encoded = np.ascontiguousarray(shown.draw(small, legend=True)[..., ::-1]), io.BytesIO()
         Image.fromarray(rgb).save(encoded, 'JPEG', quality=90)
         with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg', flush=False) as part:
             part.write_bytes(encoded.getvalue())

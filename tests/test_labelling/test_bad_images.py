@@ -80,7 +80,7 @@ def test_a_folder_of_odd_images(case, odd, tmp_path, capsys):
         assert labels.shape == size == as_bgr(odd / name).shape[:2]
         np.testing.assert_array_equal(labels, inferencer(odd / name).labels)
     with Image.open(out / 'overlays/large.jpg') as overlay:
-        assert overlay.size == (OVERLAY_SIDE, 450)
+        assert overlay.width == OVERLAY_SIDE and 450 < overlay.height < 520  # and its legend
 
     (odd / 'torn.jpg').write_bytes((odd / 'large.jpg').read_bytes())
     for name in ('empty.jpg', 'text.png', 'moving.gif', 'blank .png'):
