@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ class Marked:
         drawn = overlay_labels(image, self.labels, colours, opacity, halos=halos)
         if not legend:
             return drawn
-        there = [
+        there: list[tuple[str, Sequence[int] | None]] = [
             (f'{name} {score:.2f}', colour)
             for name, score, colour in zip(self.classes, self.scores, colours[1:])
             if name in self.present

@@ -450,6 +450,9 @@ class WebuiArguments(PhotoArguments):
         allowed_host: A further host name that the page answers to, e.g. that of a server before it.
         max_upload_mb: Of a file.
         max_pixels: Width x height of an image.
+        sessions: Folder in which sessions stay over reloads and restarts (default:
+            ~/.local/state/mmfss/webui/PORT).
+        forget: Keep nothing: sessions end with the page.
     """
 
     _: KW_ONLY
@@ -465,6 +468,8 @@ class WebuiArguments(PhotoArguments):
     ] = ()
     max_upload_mb: int = Limits.max_upload_mb
     max_pixels: int = Limits.max_pixels
+    sessions: Annotated[Path | None, _unset('DIR')] = None
+    forget: bool = False
 
 
 @dataclass(frozen=True)

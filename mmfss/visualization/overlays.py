@@ -37,6 +37,7 @@ _CLASS_COLOURS = (
     (255, 45, 45), (40, 110, 255), (255, 165, 215), (255, 215, 0), (0, 150, 140), (190, 165, 255),
 )  # fmt: skip
 _GOLDEN = (5**0.5 - 1) / 2
+_HALO_OPACITY = 0.6
 _PALE, _DARK = (255, 255, 255), (0, 0, 0)
 
 
@@ -124,7 +125,7 @@ def overlay_labels(
         colours: of the labels 0..N, in the order of the image's channels; the first is not used.
         opacity: of the tint, 0..1.
         outline_part: the outline is this part of the longer side wide, at least one pixel.
-        halos: colours of the lines of one pixel more on both sides of the outlines, in the order of
+        halos: colours of faint lines, one pixel more on both sides of the outlines, in the order of
             ``colours``: an outline shows on a photo of its own colour, too. None: there are none.
 
     Returns:
@@ -138,7 +139,9 @@ def overlay_labels(
     for label in np.flatnonzero(np.bincount(labels[labels > 0])):
         here = labels == label
         if halos is not None:
-            _outline(out, here, tuple(map(int, halos[label])), width + 2)
+            around = out.copy()
+            _outline(around, here, tuple(map(int, halos[int(label)])), width + 2)
+            out = cv2.addWeighted(out, 1 - _HALO_OPACITY, around, _HALO_OPACITY, 0)
         _outline(out, here, table[label].tolist(), width)
     return out
 

@@ -86,7 +86,7 @@ def test_drawing_tints_classes_and_leaves_the_rest():
     assert picture[40, 20].tolist() == [135, 50, 178]  # half of (170, 0, 255) in BGR
     outside = np.flatnonzero(found.labels[40] == 0)[0]
     assert picture[40, outside - 1].tolist() == [170, 0, 255]  # the outline
-    assert picture[40, outside].tolist() == [0, 0, 0]  # and its halo
+    assert picture[40, outside].tolist() == [40, 40, 40]  # and its halo
     named = found.draw(image, legend=True)
     assert (named[:80] == picture).all() and 80 < len(named) < 110
     assert (named[80:] == (170, 0, 255)).all(2).any()  # of the class that is there
