@@ -10,8 +10,10 @@ name is removed. Paths in it are names of files of the folder, and nothing in it
 from __future__ import annotations
 
 import json
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -135,7 +137,7 @@ def take_up(session: Session, known: dict[str, Any]) -> None:
     """Take up a record of :func:`read_record` in a new session of the same folder. What cannot be
     is left out, and said in ``session.notes``."""
     folder, limits, worker = session.folder.path, session.limits, session.worker
-    reader = _Reader(folder, limits)
+    reader = _Reader(folder, limits, session.notes)
     same = known['model'] == _model(worker)
     size = worker.image_size, worker.resize
     resized = (known['model']['image_size'], known['model']['resize']) != size
@@ -143,11 +145,8 @@ def take_up(session: Session, known: dict[str, Any]) -> None:
     def each(key: str, read: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
         found = []
         for item in known[key]:
-            try:
+            with reader.noting(item.get('name') or f'a marked {item.get("class_name")}'):
                 found.append(read(item))
-            except BROKEN as error:
-                name = item.get('name') or f'a marked {item.get("class_name")}'
-                session.notes.append(f'{name} could not be taken up again: {error}')
         return tuple(found)
 
     def shot(item: dict[str, Any]) -> MarkedShot:
@@ -174,11 +173,21 @@ def take_up(session: Session, known: dict[str, Any]) -> None:
 
 
 class _Reader:
-    """Reads entries of the record; photos are shared by those who name the same file."""
+    """Reads entries of the record, and notes what cannot be read; photos are shared by those who
+    name the same file."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self.folder, self.limits = folder, limits
+    def __init__(self, folder: Path, limits: Limits, notes: list[str]) -> None:
+        self.folder, self.limits, self.notes = folder, limits, notes
         self.photos: dict[Path, Photo] = {}
+
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """What goes wrong within is left out, and noted under a name."""
+        try:
+            yield
+        except BROKEN as error:
+            reason = str(error).replace(f'{self.folder}{os.sep}', '')
+            self.notes.append(f'{name} could not be taken up again: {reason}')
 
     def photo(self, item: dict[str, Any]) -> Photo:
         path = _inside(self.folder, item['file'])
@@ -193,19 +202,23 @@ class _Reader:
         query = Query(name, _inside(self.folder, item['file']), (height, width))
         size = query.preview().shape[:2]
         if item['kept'] is not None:
-            path = _inside(self.folder, item['kept']['file'])
-            kept = Kept.read(item['kept']['classes'], path, (size[0], size[1]))
-            query = query.with_kept(kept, item['verdict'])
+            with self.noting(f'what was said of {name}'):
+                path = _inside(self.folder, item['kept']['file'])
+                kept = Kept.read(item['kept']['classes'], path, (size[0], size[1]))
+                query = query.with_kept(kept, item['verdict'])
         result = item['result']
         if result is None or not same_model:
             return query
-        scores, thresholds = (np.array(result[k], np.float32) for k in ('scores', 'thresholds'))
-        empty = np.zeros((0, 0, 0), np.float32)
-        made = Prediction(
-            tuple(result['classes']), scores, thresholds, np.zeros(size, np.uint8), name, empty
-        )
-        query = query.with_logits(made, _inside(self.folder, result['file']))
-        return query if query.kept else query.with_verdict(item['verdict'])
+        with self.noting(f'the result of {name}'):
+            scores, thresholds = (
+                np.array(result[key], np.float32) for key in ('scores', 'thresholds')
+            )
+            nothing, classes = np.zeros((0, 0, 0), np.float32), tuple(result['classes'])
+            made = Prediction(classes, scores, thresholds, np.zeros(size, np.uint8), name, nothing)
+            query = query.with_logits(made, _inside(self.folder, result['file']))
+            if query.kept is None:
+                query = query.with_verdict(item['verdict'])
+        return query
 
 
 def _inside(folder: Path, name: str) -> Path:

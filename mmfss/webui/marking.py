@@ -58,10 +58,11 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def to_whole(
     x: float, y: float, preview_shape: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[int, int]:
-    """A pixel (x, y) of the preview as one of the whole image; shapes are (height, width)."""
+    """The pixel of the whole image at a place (x, y) of the preview, whose first pixel is from 0 to
+    1; shapes are (height, width)."""
     found = []
     for value, of_preview, of_whole in zip((x, y), preview_shape[::-1], shape[::-1]):
-        scaled = int((value + 0.5) * of_whole / of_preview)
+        scaled = int(value * of_whole / of_preview)
         found.append(min(max(scaled, 0), of_whole - 1))
     return found[0], found[1]
 
@@ -138,7 +139,9 @@ def repainted(whole: np.ndarray, before: np.ndarray, painted: np.ndarray) -> np.
     Returns:
         bool (H, W), which is ``whole`` to the pixel where nothing was changed.
     """
-    changed = resize_mask(before != painted, (whole.shape[0], whole.shape[1]))
+    # and one pixel of the preview around: a line of the whole mask may fall between its pixels
+    here = cv2.dilate((before != painted).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    changed = resize_mask(here, (whole.shape[0], whole.shape[1]))
     new = resize_mask(painted, (whole.shape[0], whole.shape[1]))
     return np.where(changed, new, whole)
 
