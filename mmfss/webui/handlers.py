@@ -242,7 +242,7 @@ class Handlers(Showing):
             self.result: gr.update(visible=False),
             self.editor: gr.update(
                 value=dict(
-                    picture=views.plain_picture(query),
+                    picture=views.plain_picture(session, query),
                     marks=marks_of(review.mask_preview(session, name or '')),
                 ),
                 visible=True,

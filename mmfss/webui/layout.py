@@ -12,7 +12,10 @@ HEAD = """# Show a few, label the rest
 Mark an object in one or more images, name its class, and see it marked in your other images."""
 
 SHOW = 'Load images, mark an object in each, and name its class. One per class is enough to begin.'
-LABEL = 'Drop the images to label. Each is marked with the classes that were found in it.'
+LABEL = (
+    'Drop the images to label. A class that scores less than the threshold in an image is not '
+    'marked there; moving the threshold decides anew at once.'
+)
 NOT_IT = (
     'What is marked looks like the class and is not; without a mark, nothing here is the class.'
 )
@@ -21,7 +24,6 @@ TAKE = (
     'file.'
 )
 METHOD = 'Another one looks at the marked objects anew, and the images are to be labelled again.'
-THRESHOLD = 'A class that scores less in an image is not marked there. Decides anew at once.'
 MARK_KEYS = (
     '<p class="keys">Keys: <kbd>b</kbd> box <kbd>p</kbd> point <kbd>d</kbd> brush <kbd>e</kbd> '
     'eraser <kbd>[</kbd> <kbd>]</kbd> width <kbd>+</kbd> <kbd>-</kbd> <kbd>0</kbd> zoom '
@@ -150,7 +152,7 @@ class Layout:
                 self.clear_queries = gr.Button('Remove all', elem_id='clear-queries')
         self.threshold = gr.Slider(
             0, 1, value=threshold, step=0.01, label='Threshold of the object score',
-            info=THRESHOLD, elem_id='threshold', buttons=['reset'],
+            elem_id='threshold', buttons=['reset'],
         )  # fmt: skip
         self.found = gr.HTML(elem_id='found', padding=False)
         with gr.Row(elem_id='results-row'):
@@ -158,7 +160,9 @@ class Layout:
                 self._review()
             with gr.Column(scale=1, min_width=260):
                 self.results = _gallery('Least certain first', 'results', None)
-        with gr.Accordion('Object scores', open=False, visible=False) as self.score_part:
+        with gr.Accordion(
+            'Object scores', open=False, visible=False, elem_id='score-part'
+        ) as self.score_part:
             self.scores = gr.HTML(elem_id='scores', padding=False)
 
     def _review(self) -> None:

@@ -150,14 +150,10 @@ class Query:
         Raises:
             ValueError: The image is not labelled.
         """
-        made = self._with_kept_classes()
-        if made is None:
+        found = self.shown_at(self.shape)
+        if found is None:
             raise ValueError(f'{self.name} is not labelled yet')
-        if self.kept is not None:
-            return replace(made, labels=self.kept.numbered(made.classes, read_mask(self.kept.path)))
-        return Prediction.make(
-            made.classes, made.scores, made.thresholds, made.logits, self.shape, self.name
-        )
+        return found
 
     def _with_kept_classes(self) -> Prediction | None:
         """The prediction, with those classes of the kept labels that it does not know; they have
@@ -206,6 +202,19 @@ class Query:
         if made is None or self.kept is None:
             return made
         return replace(made, labels=self.kept.numbered(made.classes, self.kept.small))
+
+    def shown_at(self, size: tuple[int, int]) -> Prediction | None:
+        """What is to be seen at another size (height, width)."""
+        made = self._with_kept_classes()
+        if made is None:
+            return None
+        if self.kept is not None:
+            labels = read_mask(self.kept.path)
+            labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+            return replace(made, labels=self.kept.numbered(made.classes, labels))
+        return Prediction.make(
+            made.classes, made.scores, made.thresholds, made.logits, size, self.name
+        )
 
     def drawn(self, side: int = RESULT_SIDE) -> np.ndarray:
         """The preview with its classes, or as it is before it is labelled: uint8 (h, w, 3) BGR, its

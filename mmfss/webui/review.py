@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from mmfss.webui import marking
-from mmfss.webui.queries import RESULT_SIDE, Query
+from mmfss.webui.queries import Query
 from mmfss.webui.session import Session
 from mmfss.webui.supports import Photo
 from mmfss.webui.uploads import read_upload
@@ -89,9 +89,10 @@ def judge(session: Session, verdict: Literal['', 'accepted', 'rejected']) -> Non
 def mask_preview(session: Session, class_name: str) -> np.ndarray:
     """Where a class is in the opened result, at the size of the review's picture: bool (h, w)."""
     query = _opened(session)
-    shown = query.shown
+    size = marking.preview_shape(query.shape)
+    shown = query.shown_at(size)
     if shown is None or class_name not in shown.classes:
-        return np.zeros(marking.preview_shape(query.shape, RESULT_SIDE), bool)
+        return np.zeros(size, bool)
     return shown.mask(class_name)
 
 

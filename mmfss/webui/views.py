@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from mmfss.webui.canvas import marks_of, picture_of
 from mmfss.webui.queries import Query
 from mmfss.webui.session import Session
 from mmfss.webui.supports import THUMB_SIDE
+from mmfss.webui.uploads import read_upload
 
 OUTLINE_PART = 160
 """Part of the longer side that the outline of a mask is wide, on thumbnails."""
@@ -54,7 +56,7 @@ def shot_list(session: Session) -> list[Picture]:
             _rgb(shot.thumb), shot.thumb_mask, (own, own),
             outline_part=OUTLINE_PART, halos=[contrasting(own)] * 2,
         )  # fmt: skip
-        pictures.append((picture, f'{shot.title} ({shot.shot.source})'))
+        pictures.append((picture, f'{shot.title} ({PurePath(shot.shot.source).name})'))
     return pictures
 
 
@@ -145,21 +147,33 @@ def result_title(session: Session) -> str:
     items, shown = [], query.shown
     for i, (name, score, limit) in enumerate(zip(shown.classes, shown.scores, shown.thresholds), 1):
         there = name in shown.present
-        more = '' if there or score >= limit else f' &lt; {limit:.2f}'
+        digits = 2 if f'{score:.2f}' != f'{limit:.2f}' else 3
+        more = '' if there or score >= limit else f' &lt; {limit:.{digits}f}'
         kind = 'there' if there else 'absent'
-        items.append(f'<span class="{kind}">{swatch(i)}{escape(name)} {score:.2f}{more}</span>')
-    return f'{first}<p class="legend">{"".join(items)}</p>'
+        items.append(
+            f'<span class="{kind}">{swatch(i)}{escape(name)} {score:.{digits}f}{more}</span>'
+        )
+    return f'{first}<p class="legend">{" ".join(items)}</p>'
 
 
 def result_picture(session: Session) -> dict[str, Any] | None:
     """The opened result with its labels, for the canvas."""
     query = review.opened(session)
-    return None if query is None else picture_of(query.drawn(), query.path.name)
+    if query is None:
+        return None
+    image = _large(session, query)
+    shown = query.shown_at((image.shape[0], image.shape[1]))
+    return picture_of(image if shown is None else shown.draw(image), query.path.name)
 
 
-def plain_picture(query: Query) -> dict[str, Any]:
-    """The same without labels, to correct it."""
-    return picture_of(query.preview(), query.path.name)
+def plain_picture(session: Session, query: Query) -> dict[str, Any]:
+    """A result without labels, to correct it."""
+    return picture_of(_large(session, query), query.path.name)
+
+
+def _large(session: Session, query: Query) -> np.ndarray:
+    """As large as photos are marked, so that one can look closely."""
+    return marking.preview(read_upload(query.path, query.name, session.limits))
 
 
 def found_summary(session: Session) -> str:
@@ -221,7 +235,7 @@ def swatch(label: int) -> str:
 
 
 def _legend(items: list[str]) -> str:
-    return f'<p class="legend">{"".join(f"<span>{item}</span>" for item in items)}</p>'
+    return f'<p class="legend">{" ".join(f"<span>{item}</span>" for item in items)}</p>'
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -25,7 +25,10 @@ function press(event) {
 // A result that is opened from below comes into sight.
 function opened(event) {
   if (!event.target.closest('#results .thumbnail-item')) return;
-  document.querySelector('#result-title').scrollIntoView({block: 'nearest', behavior: 'smooth'});
+  const box = document.querySelector('#result').getBoundingClientRect();
+  const above = document.querySelector('#threshold').getBoundingClientRect().bottom;
+  if (box.top > above && box.bottom < window.innerHeight) return;
+  document.querySelector('#result-title').scrollIntoView({behavior: 'smooth'});
 }
 
 if (!window.mmfssPage) {
