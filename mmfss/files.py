@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -217,6 +218,15 @@ def digest_of(path: str | os.PathLike[str], kind: str = 'sha256') -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def checksum_of(path: str | os.PathLike[str]) -> int:
+    """CRC-32 of a file, which costs little beside reading it."""
+    checksum = 0
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 _REMEDIES = {
