@@ -31,7 +31,7 @@ from mmfss.apis.photos import large_photos
 from mmfss.apis.prediction import Marked
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_image, read_mask, save_png
-from mmfss.files import atomic, checksum_of
+from mmfss.files import atomic, checksum_of, name_file
 from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import ANN_DIR, OVERLAYS, label_name, stem_of
 
@@ -107,8 +107,12 @@ class RecordWriter:
             OSError: It cannot be written, e.g. the disk is full.
         """
         text = json.dumps(record, separators=(',', ':')).encode()
-        self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
-        self._file.flush()
+        try:
+            self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
+            self._file.flush()
+        except OSError as error:
+            name_file(error, self._file.name)
+            raise
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -118,9 +122,11 @@ class RecordWriter:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+            with self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            name_file(error, self._file.name)
+            raise
 
 
 def next_run(folder: Path) -> int:
