@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
 from mmfss.webui.limits import Limits
+from mmfss.webui.memory import MAX_SESSIONS
 from mmfss.webui.uploads import page_folder
 from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
 _ANYWHERE = ('0.0.0.0', '::')  # all addresses of this machine
-MAX_SESSIONS = 64
-"""Visitors whose data is kept; the one who was idle longest goes first."""
 
 
 def require_gradio() -> None:

@@ -19,6 +19,7 @@ from mmfss.webui.export import command, export
 from mmfss.webui.layout import BESIDE, BOX, BRUSH, POINT, Layout
 from mmfss.webui.limits import Limits
 from mmfss.webui.marking import Kind
+from mmfss.webui.memory import Visitors
 from mmfss.webui.session import Session
 from mmfss.webui.worker import Models, ModelWorker
 
@@ -32,7 +33,7 @@ def steps(handler: Callable) -> Callable:
 
     @functools.wraps(handler)
     def guarded(self: Page, session: Session | None, *args: Any) -> Updates:
-        if session is None:
+        if session is None or session.closed:
             _warn(layout.SESSION_GONE)
             return {self.session: None}
         try:
@@ -44,6 +45,7 @@ def steps(handler: Callable) -> Callable:
             logging.getLogger(__name__).exception('a step of the page failed')
             _warn(layout.UNEXPECTED)
             updates = {}
+        self.visitors.seen(session)
         # given back each time: Gradio counts a session's age from here
         return {self.session: session, **updates}
 
@@ -69,6 +71,7 @@ class Page(Layout):
     ) -> None:
         self.worker, self.limits, self.root = worker, limits, root
         self.models = models or Models(worker)
+        self.visitors = Visitors()
         tool = BOX if worker.takes_prompts else BRUSH
         super().__init__(worker.threshold, worker.choice.note, self.models.names, tool)
         with self.blocks:
@@ -125,6 +128,7 @@ class Page(Layout):
     def start(self) -> Updates:
         """A new visitor."""
         session = Session(self.worker, self.limits, self.root)
+        self.visitors.seen(session)
         return {self.session: session, self.summary: views.support_summary(session)}
 
     @steps

@@ -19,6 +19,7 @@ from mmfss.webui import marking
 from mmfss.webui.images import SUPPORT_SUFFIX, THUMB_SIDE, MarkedShot, Photo, Query, Supports
 from mmfss.webui.limits import Limits
 from mmfss.webui.marking import LEAST_SIDE, Click, Kind
+from mmfss.webui.memory import bytes_of
 from mmfss.webui.uploads import Upload, VisitorFolder, read_upload, take
 from mmfss.webui.worker import ModelWorker
 
@@ -52,10 +53,31 @@ class Session:
         self.queries: tuple[Query, ...] = ()
         self.threshold = worker.threshold
         self._checked: tuple[Supports, SelfCheck] | None = None
+        self.closed = False
 
     def close(self) -> None:
-        """Remove the session's files."""
+        """Give up all that the session holds, and remove its files."""
+        self.closed = True
+        self._inferencer = self.worker.new_inferencer()
+        self.photos, self.queries, self.current = (), (), None
+        self.clicks, self.proposal, self._checked = (), None, None
+        self._encoded = self.supports = Supports()
         self.folder.remove()
+
+    def close_if_idle(self) -> bool:
+        """:meth:`close`, unless a step runs; whether that was done."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self.close()
+        finally:
+            self._lock.release()
+        return True
+
+    def nbytes(self) -> int:
+        """Bytes of memory that the session holds; what is on disk does not count."""
+        held = [self.photos, self.supports, self.proposal, self.queries, self._inferencer.states]
+        return bytes_of(held if self._encoded is self.supports else [*held, self._encoded])
 
     @contextmanager
     def step(self) -> Iterator[None]:
