@@ -123,7 +123,10 @@ def read_support(
     masks_of = _read_masks(source, reading.object_value)
     account = Account()
     account.merge(source.account)
-    names = check_classes(list(source.classes))
+    try:
+        names = check_classes(list(source.classes))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []

@@ -349,7 +349,7 @@ class LabelArguments(PhotoArguments):
     description: ClassVar[str] = indent(labelling.__doc__ or '', '  ').strip() + (
         '\n\nExit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or '
         'nothing can be written, 3 supports have masks from prompts that are to be looked at '
-        'first, 130 after ctrl-C.'
+        'first, 130 after ctrl-C, 143 after SIGTERM.'
     )
 
     support: Positional[str]

@@ -22,7 +22,8 @@ from mmfss.webui.folders import (
     signing_key,
 )
 from mmfss.webui.limits import Limits
-from mmfss.webui.visitors import MAX_SESSIONS, Visitors
+from mmfss.webui.memory import MAX_SESSIONS
+from mmfss.webui.visitors import Visitors
 from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 if TYPE_CHECKING:

@@ -25,6 +25,8 @@ VISITOR = 'mmfss.visitor'
 """
 MAX_VISITORS = 256
 """Whose files are remembered; of others the one who asked last longest ago goes first."""
+MAX_FILES = 5000
+"""Of a visitor, the last ones named: what a page shows at a time is a few hundred."""
 _FILE = re.compile(r'^.*?/file(?:=|/)(.*)$', re.DOTALL)
 _UPLOAD = 'multipart/form-data'
 _TEXT = re.compile('json|event-stream')
@@ -73,7 +75,7 @@ class Guard:
         self._key = key
         self._age = '' if days is None else f'; Max-Age={days * 24 * 3600}'
         self._kept = '' if days is None else '_kept'
-        self._given: OrderedDict[str, set[str]] = OrderedDict()
+        self._given: OrderedDict[str, dict[str, None]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] not in ('http', 'websocket'):
@@ -197,7 +199,12 @@ class Guard:
         found = set(paths)
         if not found:
             return
-        self._given.setdefault(visitor, set()).update(found)
+        names = self._given.setdefault(visitor, {})
+        for path in found:  # pictures of later steps have other names
+            names.pop(path, None)
+            names[path] = None
+        for path in [*names][: max(0, len(names) - MAX_FILES)]:
+            del names[path]
         self._given.move_to_end(visitor)
         while len(self._given) > MAX_VISITORS:
             self._given.popitem(last=False)

@@ -41,6 +41,7 @@ def steps(handler: Callable) -> Callable:
             except Exception:  # whatever it is, the others' pages and this one go on
                 logging.getLogger(__name__).exception('a step of the page failed')
                 warn(layout.UNEXPECTED)
+            self.visitors.seen(visitor_of(session))
         return {self.done: gr.skip(), **updates}  # Gradio takes no empty answer
 
     guarded.__annotations__ = {**handler.__annotations__, 'session': gr.Request}

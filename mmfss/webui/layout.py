@@ -86,7 +86,7 @@ class Layout:
             with gr.Row(elem_id='head'):
                 gr.Markdown(HEAD)
                 self.anew = gr.Button('Start anew', size='sm', elem_id='anew', scale=0)
-            self.sure = gr.State(False)
+            self.sure = gr.Checkbox(visible=False)
             self.done = gr.State(None)
             if note:
                 gr.HTML(f'<p class="notice">{note}</p>', padding=False)

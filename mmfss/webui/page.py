@@ -40,7 +40,8 @@ class Page(Handlers):
         results = [
             self.query_files, self.found, self.results, self.score_part, self.scores, *opened
         ]  # fmt: skip
-        everything = [self.method, self.threshold, *photos, *shots, *results]
+        taken = [self.take_note, self.files, self.command]
+        everything = [self.method, self.threshold, *taken, *photos, *shots, *results]
         changed = [*photos, *shots, *results]
         self.blocks.load(self.start, None, everything, api_name='start')
         self.anew.click(self.start_anew, [self.sure], everything, js=layout.SURE)
@@ -86,7 +87,6 @@ class Page(Handlers):
         self._on(self.use_result.click, self.taking(False), [self.of_class], both)
         self._on(self.not_it.click, self.taking(True), [self.of_class], both)
 
-        taken = [self.take_note, self.files, self.command]
         self._on(self.take_tab.select, self.take, [self.formats], taken)
         self._on(self.formats.input, self.take, [self.formats], taken)
 

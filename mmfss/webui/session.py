@@ -14,6 +14,7 @@ from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.keeping import Keeper
 from mmfss.webui.limits import Limits
 from mmfss.webui.marking_session import MarkingSession
+from mmfss.webui.memory import bytes_of
 from mmfss.webui.queries import Query
 from mmfss.webui.supports import Supports
 from mmfss.webui.uploads import Upload, read_upload, take
@@ -48,6 +49,13 @@ class Session(MarkingSession):
         self.threshold = worker.threshold
         self.notes: list[str] = []
         self._checked: tuple[Supports, SelfCheck] | None = None
+
+    def nbytes(self) -> int:
+        """Bytes of memory that the session holds; what is on disk does not count."""
+        held = [self.photos, self.supports, self.proposal, self.queries, self._inferencer.states]
+        others = (self._encoded, self.labelled_with)
+        held += [one for one in others if one is not None and one is not self.supports]
+        return bytes_of(held)
 
     def save(self) -> None:
         """Keep what was done so far; within a step."""

@@ -113,6 +113,9 @@ class Showing(Layout):
         return {
             self.method: self.visitors.models.name_of(session.worker),
             self.threshold: session.threshold,
+            self.take_note: '',
+            self.files: gr.update(value=None, visible=False),
+            self.command: gr.update(value=None, visible=False),
             **self.show_photos(session),
             **self.show_shots(session),
             **self.show_results(session),

@@ -253,7 +253,7 @@ def _check_header(path: Path, image_size: int, most: int) -> None:
         count = sum(
             len(entry['shots']) + len(entry.get('negatives', ())) for entry in content['classes']
         )
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return
     if side != image_size:
         raise ValueError(

@@ -9,17 +9,12 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from mmfss.webui.folders import SESSION, VisitorFolder, clear_stale
+from mmfss.webui.folders import VisitorFolder, clear_stale
 from mmfss.webui.keeping import BROKEN, read_record, take_up
 from mmfss.webui.limits import Limits
+from mmfss.webui.memory import MAX_BYTES, MAX_IN_MEMORY, MAX_SESSIONS, give_back
 from mmfss.webui.session import Session
 from mmfss.webui.worker import Models
-
-MAX_SESSIONS = 64
-"""Visitors whose data is kept by a page that keeps nothing on disk; the one who was idle longest
-goes first."""
-MAX_IN_MEMORY = 16
-"""Sessions in memory where they stay on disk; the others are read again when they are asked for."""
 
 
 class Visitors:
@@ -31,26 +26,35 @@ class Visitors:
         root: for the files of sessions that go with the page.
         kept: folder of sessions that stay, of :func:`mmfss.webui.folders.kept_folder`; None for
             none.
+        most_bytes: that all sessions in memory hold together. Beyond that, and beyond a number of
+            them, those idle longest go; one who is at work never, however much it holds.
     """
 
     def __init__(
-        self, models: Models, limits: Limits, root: Path, kept: Path | None = None
+        self,
+        models: Models,
+        limits: Limits,
+        root: Path,
+        kept: Path | None = None,
+        most_bytes: int = MAX_BYTES,
     ) -> None:
         self.models, self.limits, self.root, self.kept = models, limits, root, kept
+        self.most_bytes = most_bytes
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._bytes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def find(self, visitor: str) -> Session | None:
-        """The session of a visitor, None where there is none (any more)."""
+        """The session of a visitor, None where there is none any more."""
         with self._lock:
             if visitor not in self._sessions:
                 folder = self._kept_folder(visitor)
-                if folder is None or not (folder.path / SESSION).is_file():
+                if folder is None:
                     return None
-                self._add(visitor, folder)
+                self._add(visitor, folder)  # of one who has done nothing yet, an empty one
             self._sessions.move_to_end(visitor)
             return self._sessions[visitor]
 
@@ -78,9 +82,8 @@ class Visitors:
             session = self._sessions.get(visitor)
             if session is not None:
                 with session.step():
-                    del self._sessions[visitor]
+                    self._let_go(visitor)
                 session.close()
-                shutil.rmtree(self.exports(session), ignore_errors=True)
             elif folder := self._kept_folder(visitor):
                 folder.remove()
 
@@ -99,15 +102,39 @@ class Visitors:
         session = self._taken_up(folder) if folder.stays else None
         session = session or Session(self.models.get(self.models.first), self.limits, folder)
         self._sessions[visitor] = session
-        most = MAX_SESSIONS if self.kept is None else MAX_IN_MEMORY
-        idle = [name for name, one in self._sessions.items() if not one.busy and name != visitor]
-        for name in idle[: max(len(self._sessions) - most, 0)]:
-            gone = self._sessions.pop(name)
-            shutil.rmtree(self.exports(gone), ignore_errors=True)
-            if not gone.folder.stays:
-                gone.close()
+        self._bound(visitor)
         if self.kept is not None:
             clear_stale(self.kept)
+        return session
+
+    def nbytes(self) -> int:
+        """Bytes that all sessions hold, each as after its last step."""
+        return sum(self._bytes.values())
+
+    def seen(self, visitor: str) -> None:
+        """Note that a step of a visitor has ended."""
+        with self._lock:
+            if visitor in self._sessions:
+                self._sessions.move_to_end(visitor)
+                self._bound(visitor)
+        give_back()
+
+    def _bound(self, visitor: str) -> None:
+        """Let sessions go until the others are few and small enough; never this one."""
+        self._bytes[visitor] = self._sessions[visitor].nbytes()
+        most = MAX_SESSIONS if self.kept is None else MAX_IN_MEMORY
+        for name in [*self._sessions]:
+            if len(self._sessions) <= most and self.nbytes() <= self.most_bytes:
+                return
+            if name != visitor and not self._sessions[name].busy:
+                self._let_go(name)
+
+    def _let_go(self, name: str) -> Session:
+        session = self._sessions.pop(name)
+        self._bytes.pop(name, None)
+        shutil.rmtree(self.exports(session), ignore_errors=True)
+        if not session.folder.stays:
+            session.close()
         return session
 
     def _taken_up(self, folder: VisitorFolder) -> Session | None:

@@ -424,8 +424,9 @@ def test_results_are_opened_judged_corrected_and_used(visit, tmp_path, server):
     one.press('#anew')
     one.js('window.confirm = () => true')
     one.press('#anew')
-    one.until(lambda: 'Nothing to take' in one.text('body') or 'Nothing marked' in one.js(
-        "return document.querySelector('#summary').textContent"))  # fmt: skip
+    one.until(lambda: not one.all('#files a[href]'))
+    one.tab(1)
+    one.until(lambda: 'Nothing marked yet' in one.text('#summary') and one.all('#try'))
     assert not session.folder.path.exists()
 
 

@@ -177,4 +177,4 @@ def numbers(values: Sequence[Any], what: str) -> list[float]:
             return found
     except (TypeError, ValueError):
         pass
-    raise ValueError(f'{what} must be finite numbers, got {listed(values, 6)}')
+    raise ValueError(f'{what} must be finite numbers, got {listed(values, 6):.200}')
