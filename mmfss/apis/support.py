@@ -22,6 +22,7 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.apis.marks import Prompt
 from mmfss.datasets.account import Account
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import BROKEN, read_mask
+from mmfss.datasets.io import BROKEN
+from mmfss.datasets.preparation.mask_files import read_values
 from mmfss.files import atomic
 from mmfss.functional import RESIZES
 
@@ -56,12 +59,15 @@ class Shot:
             the rest.
         shape: (height, width) of the original.
         source: what messages and pictures call it.
+        prompts: what a person marked, where the mask was made from it, in pixels of the original;
+            not kept in a support file.
     """
 
     image: np.ndarray
     mask: np.ndarray
     shape: tuple[int, int]
     source: str
+    prompts: tuple[Prompt, ...] = ()
 
 
 def make_shot(
@@ -89,7 +95,7 @@ def make_shot(
     source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
     image = as_bgr(pair[0], name, grey_values)
     mask = as_mask(pair[1], f'the mask of {source}')
-    return _shot(image, mask, image_size, source, resize)
+    return _shot(image, mask, image_size, source, resize, pair[1])
 
 
 def make_negative(
@@ -118,10 +124,12 @@ def make_negative(
     if alone:
         return _shot(image, np.ones(image.shape[:2], np.uint8), image_size, source, resize)
     mask = as_mask(item[1], f'the mask of {source}', negative=True)
-    return _shot(image, mask, image_size, source, resize)
+    return _shot(image, mask, image_size, source, resize, item[1])
 
 
-def _shot(image: np.ndarray, mask: np.ndarray, image_size: int, source: str, resize: str) -> Shot:
+def _shot(
+    image: np.ndarray, mask: np.ndarray, image_size: int, source: str, resize: str, made: Any = None
+) -> Shot:
     if mask.shape != image.shape[:2]:
         turned = mask.shape == image.shape[1::-1]
         hint = (
@@ -138,17 +146,18 @@ def _shot(image: np.ndarray, mask: np.ndarray, image_size: int, source: str, res
             f'the object of {source} has {int((mask == 1).sum())} pixels and vanishes at the '
             f"model's {image_size} x {image_size}; cut out the part of the image around it"
         )
-    return Shot(to_model_size(image, image_size, resize), small, mask.shape, source)
+    prompts = tuple(getattr(made, 'prompts', ()))
+    return Shot(to_model_size(image, image_size, resize), small, mask.shape, source, prompts)
 
 
 def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:
     """A mask as uint8 (H, W): 1 the object, 255 unknown, 0 the rest.
 
     Args:
-        mask: A palette or grey file of two values; a bool array; a uint8 array of two values; or
-            anything with a ``mask`` attribute that is one (a proposal from a prompt). Where 1
-            occurs, it is the object and 255 is unknown; else 255 is the object, as drawing
-            programs save it.
+        mask: A file of two values (see :func:`.mask_files.read_values`); a bool array; a uint8
+            array of two values; or anything with a ``mask`` attribute that is one (a proposal from
+            a prompt). Where 1 occurs, it is the object and 255 is unknown; else 255 is the object,
+            as drawing programs save it.
         name: What messages call it.
         negative: It marks where a class is not, which may be everywhere.
 
@@ -159,7 +168,7 @@ def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:
     """
     mask = getattr(mask, 'mask', mask) if not isinstance(mask, np.ndarray) else mask
     if isinstance(mask, (str, os.PathLike)):
-        name, mask = f'{name} ({mask})', read_mask(mask)
+        name, mask = f'{name} ({mask})', read_values(Path(mask), two=True)
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask)
     if isinstance(mask, torch.Tensor):

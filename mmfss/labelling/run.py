@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -30,13 +31,15 @@ from tqdm import tqdm
 from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.photos import Photo, open_photo
-from mmfss.apis.prediction import Marked
+from mmfss.apis.prediction import Marked, Prediction, check_threshold
 from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.files import checksum_of
+from mmfss.labelling import kept
 from mmfss.labelling.folder import RECORDS, geotiff_of
+from mmfss.labelling.formats import Terms, check_formats, photo_of, write_formats
 from mmfss.labelling.georeference import write_georeferenced
-from mmfss.labelling.plan import Plan, check_name, prepare
+from mmfss.labelling.plan import Plan, Sources, check_name, prepare
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.records import (
     OVERLAY_SIDE,
@@ -45,7 +48,7 @@ from mmfss.labelling.records import (
     image_state,
     write_result,
 )
-from mmfss.labelling.tables import write_tables
+from mmfss.labelling.tables import Found, found_of, write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
 _SHOW_SECONDS = 5.0
@@ -64,6 +67,9 @@ class Summary:
         annotations: how many annotations.json has of each class.
         georeferences: how many images of this run have a georeference, by what became of it:
             :data:`.georeference.WRITTEN`, or why it is not carried over.
+        formats: of each form of other tools that was written, how many of its files were kept, as a
+            person has changed them.
+        classes: what was found of each class in all images.
     """
 
     labelled: int
@@ -73,6 +79,8 @@ class Summary:
     seconds: float
     annotations: Mapping[str, int]
     georeferences: Mapping[str, int]
+    formats: Mapping[str, int]
+    classes: Mapping[str, Found]
 
 
 def label_folder(
@@ -87,6 +95,9 @@ def label_folder(
     unconfirmed: Sequence[str] = (),
     tiles: Tiles | None = None,
     instances: bool = False,
+    formats: Sequence[str] = (),
+    tolerance: float = 0.0,
+    keep_scores: bool = False,
 ) -> Summary:
     """Label a folder of images of any size; a run that was interrupted goes on.
 
@@ -106,6 +117,10 @@ def label_folder(
             drawn, unless it goes on with one that was started with these masks.
         tiles: look at each image through windows, see :mod:`mmfss.apis.windows`; None as a whole.
         instances: annotate objects, not classes, see :mod:`mmfss.labelling.annotations`.
+        formats: forms of other tools to write, too, see :mod:`mmfss.labelling.formats`.
+        tolerance: of outlines in these, in pixels.
+        keep_scores: keep what labels were decided by, see :mod:`mmfss.labelling.kept`; not in
+            tiles.
 
     Returns:
         The same in every process.
@@ -116,6 +131,9 @@ def label_folder(
             or of other things. OSError: Something cannot be written. What is labelled stays.
     """
     need_pycocotools()
+    check_formats(formats, tolerance)
+    if keep_scores and tiles is not None:
+        raise ValueError('scores are kept of photos seen as a whole, not of tiles; leave one out')
     processes, folder = Processes(), Path(os.path.abspath(out))
     with ExitStack() as stack:
         plan = processes.first(
@@ -125,24 +143,61 @@ def label_folder(
             )
         )  # fmt: skip
         start = time.monotonic()
-        work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances)
+        work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances, keep_scores)
         counts = processes.all(lambda: work.share(plan, processes))
         seconds = time.monotonic() - start
-        annotations = processes.first(
-            lambda: write_tables(
-                folder,
-                plan.sources,
-                inferencer.classes,
-                Records(folder / RECORDS),
-                inferencer.grey_values.record(),
-            )
+        terms = Terms(inferencer.classes, plan.sources.root, instances, tolerance)
+        how = inferencer.grey_values.record()
+        limits = check_threshold(inferencer.threshold, terms.classes).tolist()
+        thresholds = dict(zip(terms.classes, limits))
+        about = processes.first(
+            lambda: write_about_all(folder, plan.sources, terms, how, thresholds, formats)
         )
     total = sum((Counter(count) for count in counts), Counter())
     done = len(plan.sources.names) - len(plan.pending)
     labelled, failed = total.pop('labelled', 0), total.pop('failed', 0)
+    georeferences = dict(sorted(total.items()))
     return Summary(
-        labelled, done, plan.edited, failed, seconds, annotations, dict(sorted(total.items()))
+        labelled, done, plan.edited, failed, seconds, georeferences=georeferences, **about
     )
+
+
+def write_about_all(
+    out: Path,
+    sources: Sources,
+    terms: Terms,
+    grey_values: Mapping[str, Any] | None,
+    thresholds: Mapping[str, float],
+    formats: Sequence[str],
+) -> dict[str, Any]:
+    """Write the files about all images, and the labels in forms of other tools; 'annotations',
+    'classes' and 'formats' of :class:`Summary`."""
+    records = Records(out / RECORDS)
+    annotations = write_tables(out, sources, terms.classes, records, grey_values)
+    names = [n for n in sources.names if n in records.entries and records.entries[n].ok]
+    photos = (photo_of(name, records.read(name)) for name in names)
+    return dict(
+        annotations=annotations,
+        classes=found_of(names, thresholds, records),
+        formats=write_formats(formats, out, photos, terms),
+    )
+
+
+def write_photo(
+    out: Path,
+    root: Path,
+    name: str,
+    small: np.ndarray | None,
+    prediction: Marked,
+    instances: bool,
+) -> dict[str, Any]:
+    """Write the files of an image; what its record says of it. Arguments as of
+    :func:`.records.write_result`; ``root`` is the folder of images."""
+    written = write_result(out, name, small, prediction, instances)
+    found = write_georeferenced(
+        root / name, geotiff_of(out, name), prediction.labels, prediction.palette
+    )
+    return written if found is None else dict(written, geotiff=found)
 
 
 # ------------------------------------------------------------------------------------ work
@@ -168,6 +223,7 @@ class _Work:
     tiles: Tiles | None
     overlays: bool
     instances: bool
+    keep_scores: bool
 
     def share(self, plan: Plan, processes: Processes) -> Counter[str]:
         """Label this process's share; the number of images 'labelled' and 'failed', and of
@@ -290,11 +346,9 @@ class _Work:
         """Write the files of an image, whose pixels are given free; what its record says of it."""
         with photo:
             small = photo.small(OVERLAY_SIDE) if self.overlays else None
-        written = write_result(self.out, name, small, prediction, self.instances)
-        found = write_georeferenced(
-            self.root / name, geotiff_of(self.out, name), prediction.labels, prediction.palette
-        )
-        return written if found is None else dict(written, geotiff=found)
+        if self.keep_scores and isinstance(prediction, Prediction):
+            kept.keep_scores(self.out, name, prediction)
+        return write_photo(self.out, self.root, name, small, prediction, self.instances)
 
 
 def _show(bar: tqdm, last: list[float], number: int, of: int) -> None:

@@ -100,7 +100,7 @@ def picture_of(image: np.ndarray, name: str) -> dict[str, Any]:
 
 
 def marks_of(
-    mask: np.ndarray | None, clicks: Sequence[Click] = (), scale: float = 1, prompts: bool = True
+    mask: np.ndarray | None, clicks: Sequence[Click] = (), scale: float = 1, points: bool = True
 ) -> dict[str, Any]:
     """Marks as the canvas has them.
 
@@ -108,7 +108,7 @@ def marks_of(
         mask: bool (h, w) of the picture, or None.
         clicks: in the whole image.
         scale: of the picture to the whole image.
-        prompts: whether boxes and points are of use.
+        points: whether points are of use.
     """
     url = ''
     if mask is not None:
@@ -119,7 +119,7 @@ def marks_of(
             raise ValueError('the mask cannot be shown')
         url = f'data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}'
     at = [dict(kind=c.kind, x=(c.x + 0.5) * scale, y=(c.y + 0.5) * scale) for c in clicks]
-    return dict(mask=url, clicks=at, prompts=prompts)
+    return dict(mask=url, clicks=at, points=points)
 
 
 def _template(tools: Sequence[str]) -> str:

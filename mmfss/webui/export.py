@@ -15,7 +15,9 @@ import numpy as np
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.grey_values import options_of
 from mmfss.datasets.io import save_png
+from mmfss.files import walk
 from mmfss.labelling.annotations import regions_of
+from mmfss.labelling.formats import FORMATS, Terms, photo_of, write_formats
 from mmfss.labelling.tables import Measured, write_coco, write_scores
 from mmfss.webui.queries import Query
 from mmfss.webui.session import Session
@@ -25,7 +27,7 @@ MASKS, COCO, SCORES, SUPPORT = (
     'masks.zip', 'annotations.json', 'scores.csv', 'support.safetensors'
 )  # fmt: skip
 PNG, RUN_LENGTHS = 'png', 'coco'
-OFFERED = (('palette PNG', PNG), ('COCO', RUN_LENGTHS))
+OFFERED = (('palette PNG', PNG), ('COCO', RUN_LENGTHS), *((name, name) for name in FORMATS))
 """What each form of labels is called, and its name."""
 
 
@@ -34,7 +36,8 @@ def export(session: Session, folder: Path, forms: Sequence[str] = (PNG,)) -> lis
 
     ``masks.zip``: ``ann_dir/<name>.png``, a palette PNG (0 background, 1..N the classes) of each
     labelled image at its own size, and ``classes.txt``. ``annotations.json``: COCO, a region for
-    each class. ``scores.csv``: a row per image, the least certain first. ``support.safetensors``:
+    each class. ``<form>.zip``: what ``mmfss label --format`` writes, but for links to photos.
+    ``scores.csv``: a row per image, the least certain first. ``support.safetensors``:
     see :mod:`mmfss.apis.support`. Without a labelled image only the last. Rejected images are left
     out.
 
@@ -79,9 +82,25 @@ def export(session: Session, folder: Path, forms: Sequence[str] = (PNG,)) -> lis
             names = [query.name for query in queries]
             write_coco(folder / COCO, names, labels.classes, labels)
             files.insert(0, folder / COCO)
+        others = [name for name in FORMATS if name in forms]
+        terms = Terms(labels.classes, folder.resolve() / 'images')
+        photos = (photo_of(query.name, labels.read(query.name)) for query in queries)
+        write_formats(others, folder, photos, terms)
+        files = [*(_packed(folder / name) for name in others), *files]
         rows = sorted(labels.rows, key=lambda row: (row[1], row[0]))
         write_scores(folder / SCORES, labels.classes, rows)
         return files
+
+
+def _packed(folder: Path) -> Path:
+    """The files of a folder in an archive beside it."""
+    path = folder.with_suffix('.zip')
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for file, is_folder in sorted(walk(folder)):
+            if not is_folder and not file.is_symlink():
+                archive.write(file, file.relative_to(folder.parent))
+    shutil.rmtree(folder)
+    return path
 
 
 class _Labels:

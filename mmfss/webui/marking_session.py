@@ -34,6 +34,7 @@ class MarkingSession:
         self.current: int | None = None
         self.clicks: tuple[Click, ...] = ()
         self.proposal: np.ndarray | None = None
+        self.made_by = ''  # the proposal, where it was not the heads for prompts
         self.supports = Supports()
 
     def close(self) -> None:
@@ -104,7 +105,7 @@ class MarkingSession:
             self._choose(index)
 
     def _choose(self, index: int | None) -> None:
-        self.current, self.clicks, self.proposal = index, (), None
+        self.current, self.clicks, self.proposal, self.made_by = index, (), None, ''
 
     def drop_photo(self) -> None:
         """Take the current image off the list; supports made of it stay."""
@@ -160,8 +161,8 @@ class MarkingSession:
 
     def _propose(self, image: np.ndarray, clicks: tuple[Click, ...]) -> None:
         prompt = marking.as_prompt(clicks)
-        proposal = None if prompt is None else self.worker.propose(image, prompt)
-        self.clicks, self.proposal = clicks, proposal
+        proposal, made_by = (None, '') if prompt is None else self.worker.propose(image, prompt)
+        self.clicks, self.proposal, self.made_by = clicks, proposal, made_by
 
     def use_mask(self, class_name: str, painted: str = '', negative: bool = False) -> str:
         """Add the current image to a class, with the mask that is shown.

@@ -54,10 +54,10 @@ class Page(Handlers):
         quick = dict(show_progress='minimal')
         for kind in ('corner', 'object', 'rest'):
             event = getattr(self.canvas, kind)
-            self._on(event, self.clicked(kind), [self.canvas], [self.canvas], **quick)
-        self._on(self.canvas.drag, self.drag, [self.canvas], [self.canvas], **quick)
-        self._on(self.canvas.undo, self.undo, [], [self.canvas], **quick)
-        self._on(self.canvas.clear, self.clear, [], [self.canvas], **quick)
+            self._on(event, self.clicked(kind), [self.canvas], [self.canvas, self.title], **quick)
+        self._on(self.canvas.drag, self.drag, [self.canvas], [self.canvas, self.title], **quick)
+        self._on(self.canvas.undo, self.undo, [], [self.canvas, self.title], **quick)
+        self._on(self.canvas.clear, self.clear, [], [self.canvas, self.title], **quick)
         marked = [self.class_name, self.canvas, self.negative]
         self._on(self.use.click, self.use_mask, marked, changed)
         self._on(self.shots.select, self.choose_shot, [], [self.chosen_shot])

@@ -46,7 +46,10 @@ class Showing(Layout):
 
     def show_marks(self, session: Session) -> Updates:
         """Clicks and proposal."""
-        return {self.canvas: dict(marks=views.current_marks(session))}
+        return {
+            self.canvas: dict(marks=views.current_marks(session)),
+            self.title: views.current_title(session),
+        }
 
     def show_shots(self, session: Session) -> Updates:
         """The marked objects."""

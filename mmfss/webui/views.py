@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmfss.apis.box_masks import BOX, GRABCUT
 from mmfss.visualization.overlays import class_colours, contrasting, overlay_labels
 from mmfss.webui import marking, review
 from mmfss.webui.canvas import marks_of, picture_of
@@ -28,6 +29,11 @@ CHECK = (
     'that it gets wrong; <b>separation</b>: how well the scores tell them apart, 1 is all.</p>'
 )
 """Below the table of the self-check."""
+MADE_BY = {
+    GRABCUT: 'The mask is by colours alone (GrabCut): look at its border.',
+    BOX: 'The mask is the box itself: paint and erase it into shape.',
+}
+"""What made a proposal, where it was not the heads for prompts."""
 SIGNS = {'': '', 'accepted': '✓ ', 'corrected': '✎ ', 'rejected': '✗ '}
 Picture = tuple[np.ndarray, str]
 """An image uint8 (h, w, 3) RGB with its caption."""
@@ -65,7 +71,10 @@ def current_title(session: Session) -> str:
     if session.current is None:
         return 'No image yet.'
     name = session.photos[session.current].name
-    return f'Image {session.current + 1} of {len(session.photos)}: <b>{escape(name)}</b>'
+    title = f'Image {session.current + 1} of {len(session.photos)}: <b>{escape(name)}</b>'
+    if session.made_by in MADE_BY:
+        title += f'. <span class="note">{MADE_BY[session.made_by]}</span>'
+    return title
 
 
 def current_picture(session: Session) -> dict[str, Any] | None:
@@ -78,12 +87,12 @@ def current_picture(session: Session) -> dict[str, Any] | None:
 
 def current_marks(session: Session) -> dict[str, Any]:
     """Clicks and proposed mask, for the canvas."""
-    prompts = session.worker.takes_prompts
+    points = session.worker.takes_points
     if session.current is None:
-        return marks_of(None, prompts=prompts)
+        return marks_of(None, points=points)
     shape = session.photos[session.current].shape
     scale = max(marking.preview_shape(shape)) / max(shape)
-    return marks_of(session.proposal_preview(), session.clicks, scale, prompts)
+    return marks_of(session.proposal_preview(), session.clicks, scale, points)
 
 
 def support_summary(session: Session) -> str:

@@ -14,7 +14,7 @@ from prepared_checks import fails, picture, prepare, save
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.folds import get_benchmark
 from mmfss.datasets.preparation import own_coco
-from mmfss.datasets.preparation.instances import decode, run_lengths
+from mmfss.datasets.preparation.instances import decode
 from mmfss.datasets.preparation.own_coco import (
     BOX,
     CROWD_IGNORED,
@@ -27,6 +27,7 @@ from mmfss.datasets.preparation.own_coco import (
     TWICE,
     read_own_coco,
 )
+from mmfss.regions import run_lengths
 
 pytest.importorskip('pycocotools')
 
@@ -83,6 +84,7 @@ def noted(out):
         lambda c: [i.update(width=str(i['width']), height=f'{i["height"]}.0') for i in c['images']],
         lambda c: c['categories'].insert(0, dict(id=0, name='mug', supercategory='none')),
         lambda c: c['categories'].append(dict(id=1, name='mug')),
+        lambda c: c['categories'].append(dict(id=9)),
         lambda c: c.update(info=None, licenses=[]),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shlex
 import sys
 import zipfile
@@ -18,7 +19,8 @@ from webui_steps import box_mask, marked, painted
 from mmfss.apis import FewShotInferencer, SupportSet
 from mmfss.configs import find_config
 from mmfss.datasets.classes import label_palette
-from mmfss.webui.export import command, export
+from mmfss.labelling.formats import FORMATS
+from mmfss.webui.export import OFFERED, command, export
 from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
@@ -73,6 +75,37 @@ def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo
         export(session, tmp_path / 'files')
     marked(session, photo)
     assert [file.name for file in export(session, tmp_path / 'files')] == ['support.safetensors']
+
+
+def test_every_form_that_the_command_writes_is_offered(new_session, photo, tmp_path):
+    session = new_session()
+    marked(session, photo, ('cup', 'cat'))
+    session.add_queries([photo(f'q{i}.png', 10 + i) for i in range(2)])
+    session.set_threshold(0)
+    session.label()
+    names = [name for _, name in OFFERED]
+    assert names[:2] == ['png', 'coco'] and names[2:] == list(FORMATS)
+    files = export(session, tmp_path / 'files', names)
+    expected = {'annotations.json', 'masks.zip', 'scores.csv', 'support.safetensors'}
+    assert {file.name for file in files} == expected | {f'{name}.zip' for name in FORMATS}
+    assert len(files) == len(set(files)) and all(file.is_file() for file in files)
+    labels = session.queries[0].whole().labels
+    with zipfile.ZipFile(tmp_path / 'files/labelme-masks.zip') as opened:
+        content = json.loads(opened.read('labelme-masks/q0.json'))
+    assert content['imagePath'] == '../images/q0.png'
+    assert {shape['label'] for shape in content['shapes']} == set(
+        session.queries[0].whole().present
+    )
+    with zipfile.ZipFile(tmp_path / 'files/voc.zip') as opened:
+        assert 'voc/ImageSets/Segmentation/train.txt' in opened.namelist()
+        mask = np.array(Image.open(opened.open('voc/SegmentationClass/q0.png')))
+    np.testing.assert_array_equal(mask, labels)
+    coco = json.loads((tmp_path / 'files/annotations.json').read_text())
+    assert sum(one['area'] for one in coco['annotations'] if one['image_id'] == 1) == (
+        np.count_nonzero(labels)
+    )
+    with pytest.raises(ValueError, match='there is no form docx of labels'):
+        export(session, tmp_path / 'files', ['docx'])
 
 
 def test_the_command_names_the_model_and_is_quoted():

@@ -9,6 +9,8 @@ import pytest
 from webui_steps import box_mask, click_box, marked, painted, pixels
 
 from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.apis.box_masks import BOX, GRABCUT
+from mmfss.webui import views
 from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.marking import png_to_mask
@@ -81,24 +83,35 @@ def test_a_prompt_that_finds_nothing_leaves_the_clicks_before(new_session, photo
     assert session.clicks == before and session.proposal is proposal
 
 
-def test_without_prompts_the_brush_is_left(tiny_model, photo, tmp_path, monkeypatch):
+def test_without_heads_for_prompts_a_box_and_the_brush_are_left(
+    tiny_model, photo, tmp_path, monkeypatch
+):
     def none(inferencer, checkpoint=None):
-        raise ValueError('Matcher takes no boxes')
+        if checkpoint == 'official':
+            raise FileNotFoundError('no official weights')
+        raise ValueError('Matcher takes no points')
 
-    monkeypatch.setattr('mmfss.webui.worker.Proposer', none)
+    monkeypatch.setattr('mmfss.apis.box_masks.Proposer', none)
     inferencer = FewShotInferencer(tiny_model, threshold=0.3)
     worker = ModelWorker(inferencer)
     session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
     session.add_photos([photo('a.png')])
-    session.click('corner', 10, 10)
-    with pytest.raises(ValueError, match='^Matcher takes no boxes. On this page, paint the object'):
-        session.click('corner', 90, 90)
+    assert not worker.takes_points and views.current_marks(session)['points'] is False
+    with pytest.raises(ValueError, match='^Matcher takes no points. A box does with every method'):
+        session.click('object', 40, 30)
+    session.drag(25, 15, 65, 55)  # around the rectangle, which GrabCut finds by its colour
+    assert session.made_by in (GRABCUT, BOX)
+    assert 'look at its border' in views.current_title(session) or 'is the box itself' in (
+        views.current_title(session)
+    )
+    session.clear_clicks()
+    assert views.current_title(session).endswith('<b>a.png</b>')
     assert session.use_mask('cup', painted(box_mask())) == 'cup'
     session.close()
     worker.close()
     # weights that were asked for must be there
     monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_: inferencer)
-    with pytest.raises(ValueError, match='^Matcher takes no boxes$'):
+    with pytest.raises(ValueError, match='^Matcher takes no points$'):
         ModelWorker.load(ModelChoice(method='prototype'), prompt_weights='some.pth')
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning
@@ -17,7 +18,13 @@ from mmfss.datasets.preparation.sources import Colour, coded_mask
 from mmfss.words import listed
 
 IGNORED = 255
+WITHOUT_PALETTE = Reason(
+    'mask of grey values among masks with a palette: its values are taken to mean the same',
+    'look at one of each; save all in one form',
+    lost=False,
+)
 _WHITE_16_BIT = 65535
+_BRIGHT = 128
 _BORDER, _AREA = 0.9, 0.5  # parts of the border and of the image from which on a mask is odd
 
 
@@ -25,8 +32,9 @@ def read_values(path: Path, two: bool) -> np.ndarray:
     """The values of a mask file.
 
     Besides palette and grey of up to 8 bits: colour whose channels are equal, alpha that is opaque
-    everywhere, 16 bits whose values fit 8. In masks of ``two`` values 65535 is 255, and white drawn
-    on transparency is 255 where it is opaque.
+    everywhere, 16 bits whose values fit 8. In masks of ``two`` values 65535 is 255, so is the one
+    colour beside black, or the one value from 128 on beside 0; and what is drawn or cut out on
+    transparency is 255 where it is opaque.
 
     Returns:
         uint8 (H, W).
@@ -36,14 +44,17 @@ def read_values(path: Path, two: bool) -> np.ndarray:
         ValueError: It is truncated, no image, or of another form.
     """
     try:
-        return read_mask(path)
+        found: np.ndarray | str | None = read_mask(path)
     except ValueError as error:
         found = _unusual(path, two)
         if found is None:
             raise
         if isinstance(found, str):
             raise ValueError(f'mask {path} {found}') from error
-        return found
+    values = np.asarray(found)
+    if two and values.max(initial=0) >= _BRIGHT and {*label_counts(values)} == {0, values.max()}:
+        return np.where(values, IGNORED, 0).astype(np.uint8)
+    return values
 
 
 def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
@@ -68,8 +79,9 @@ def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
     if mode in ('RGBA', 'LA'):
         alpha, pixels = pixels[..., -1], pixels[..., :-1]
         if not (alpha == 255).all():
-            drawn = two and np.isin(alpha, (0, 255)).all() and (pixels[alpha == 255] == 255).all()
-            if drawn:
+            black = pixels[alpha == 255].max(-1) == 0
+            both = black.any() and (pixels[alpha == 255].min(-1) == 255).any()
+            if two and np.isin(alpha, (0, 255)).all() and (alpha == 255).any() and not both:
                 return np.ascontiguousarray(alpha)
             return (
                 f'has mode {mode!r} and is transparent in parts, so it has no value there; flatten '
@@ -77,7 +89,10 @@ def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
             )
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
-    number = len(np.unique(pixels.reshape(-1, 3), axis=0))
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    number = len(colours)
+    if two and number == 2 and not colours[0].any():
+        return np.where(pixels.any(-1), IGNORED, 0).astype(np.uint8)
     return f'has {number} colours (mode {mode!r}), allowed are values; ' + (
         'save the object white on black'
         if two
@@ -198,8 +213,12 @@ def allowed(meaning: Meaning) -> str:
 
 
 # ------------------------------------------------------------------------ of all files together
-def check_palettes(masks: Sequence[MaskContent]) -> None:
+def check_palettes(masks: Sequence[MaskContent], account: Account) -> None:
     """Refuse masks of class values whose palettes contradict each other or their values.
+
+    Args:
+        masks: All masks of a folder.
+        account: Is told of masks without a palette among others with one.
 
     Raises:
         ValueError: A value has different colours in different files (programs that save space give
@@ -223,6 +242,10 @@ def check_palettes(masks: Sequence[MaskContent]) -> None:
                 f'value {value} has {len(ways)} colours (red, green, blue) in the palettes of the '
                 f'masks: {said}; so values mean different things in different files: {remedy}'
             )
+    if seen:
+        for mask in masks:
+            if mask.class_id == VALUES and not mask.colours and max(mask.values) > 0:
+                account.add(WITHOUT_PALETTE, file=mask.file)
     colours = {value: next(iter(ways)) for value, ways in seen.items()}
     black = [value for value, colour in colours.items() if colour == (0, 0, 0) and value]
     if black and colours.get(0, (0, 0, 0)) != (0, 0, 0):

@@ -2,7 +2,7 @@
 // Runs once for each component (gr.HTML, js_on_load) with: element, props, trigger, watch.
 //   props.value, from the server   {picture, marks}, or one of them:
 //       picture  {id, url, width, height} or null    what is shown
-//       marks    {mask, clicks, prompts}             PNG (opaque where the mask is), clicks, tools
+//       marks    {mask, clicks, points}              PNG (opaque where the mask is), clicks, tools
 //   props.value, to the server     {id, mask, at}, see Canvas.preprocess
 // Coordinates are pixels of the picture.
 const find = (selector) => element.querySelector(selector);
@@ -10,7 +10,7 @@ const view = find('.cv-view'), sheet = find('.cv-sheet'), picture = find('.cv-pi
 const layer = find('.cv-mask'), signs = find('.cv-signs'), cursor = find('.cv-cursor');
 const size = find('.cv-size'), percent = find('.cv-percent');
 const ink = layer.getContext('2d', {willReadFrequently: true});
-const TINT = '#ff00aa', PROMPTS = ['box', 'object', 'rest'];
+const TINT = '#ff00aa', POINTS = ['object', 'rest'];
 const paints = (tool) => tool === 'brush' || tool === 'eraser';
 let tool = '', zoom = 1, fit = 1, shown = null, base = null, strokes = [], stroke = null;
 let from = null, pan = null, marks = {};
@@ -62,8 +62,8 @@ function showPicture(next) {
 
 function showMarks(next) {
   marks = next || {};
-  element.classList.toggle('cv-no-prompts', marks.prompts === false);
-  if (!tool || (marks.prompts === false && PROMPTS.includes(tool))) pick(first());
+  element.classList.toggle('cv-no-points', marks.points === false);
+  if (marks.points === false && POINTS.includes(tool)) pick(first());
   strokes = [];
   const url = marks.mask;
   if (!url) { base = null; repaint(); tell(); return; }
@@ -79,8 +79,7 @@ function showMarks(next) {
 
 function first() {
   const tools = [...element.querySelectorAll('[data-tool]')].map((b) => b.dataset.tool);
-  return tools.find((one) => one !== 'move' && !(marks.prompts === false && PROMPTS.includes(one)))
-    || 'move';
+  return tools[0];
 }
 
 function repaint() {
