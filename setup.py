@@ -66,6 +66,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmfss', 'mmfss.*']),
+    package_data={'mmfss.webui': ['static/*']},
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={
         'console_scripts': [

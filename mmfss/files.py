@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,10 +50,18 @@ def atomic(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
             finally:
                 os.close(written)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(name)
+        name_file(error, path)
         raise
+
+
+def name_file(error: BaseException, path: str | os.PathLike) -> None:
+    """Give an error of the system the name of the file that it is of, where it has none: what is
+    written to an open file fails without one."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = os.fspath(path)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -219,8 +228,18 @@ def digest_of(path: str | os.PathLike[str], kind: str = 'sha256') -> str:
     return digest.hexdigest()
 
 
+def checksum_of(path: str | os.PathLike[str]) -> int:
+    """CRC-32 of a file, which costs little beside reading it."""
+    checksum = 0
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space'),
+    **dict.fromkeys(_FULL, 'free some space'),
     errno.EROFS: 'choose another output folder',
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM), 'change its rights or choose another output folder'
@@ -237,6 +256,8 @@ def explained(error: OSError) -> OSError:
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None or remedy in f'{error.strerror}':
         return error
+    if error.errno in _FULL and error.filename is not None:
+        remedy += f' on the disk of {os.path.dirname(os.path.abspath(error.filename))}'
     return OSError(
         error.errno,
         f'{error.strerror}; {remedy}, then run the command again: what is complete is kept',

@@ -93,8 +93,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 def test_errors_of_the_disk_say_what_to_do():
     error = explained(OSError(errno.ENOSPC, 'No space left on device', '/x'))
     assert f'{error}' == (
-        f'[Errno {errno.ENOSPC}] No space left on device; free some space, then run the command '
-        "again: what is complete is kept: '/x'"
+        f'[Errno {errno.ENOSPC}] No space left on device; free some space on the disk of /, then '
+        "run the command again: what is complete is kept: '/x'"
     )
     assert explained(error) is error  # once is enough
     other = OSError(errno.EIO, 'Input/output error', '/x')

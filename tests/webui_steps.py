@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
+from PIL import Image
 
 from mmfss.apis.prompts import Prompt
 
@@ -47,10 +50,19 @@ def marked(session, photo, names=('cup',), corner=(30, 20), other=(59, 49)):
 
 def click_box(session, corner, other):
     """Two clicks on the preview at pixels (x, y) of the image."""
-    height, width = session.current_marks().shape[:2]
+    height, width = session.current_preview().shape[:2]
     tall, wide = session.photos[session.current].shape
     for x, y in (corner, other):
         session.click('corner', (x + 0.5) * width / wide, (y + 0.5) * height / tall)
+
+
+def painted(mask):
+    """A mask, bool (h, w), as the page's canvas sends it."""
+    layer = np.zeros((*mask.shape, 4), np.uint8)
+    layer[mask] = (255, 0, 170, 255)
+    encoded = BytesIO()
+    Image.fromarray(layer).save(encoded, 'PNG')
+    return f'data:image/png;base64,{b64encode(encoded.getvalue()).decode()}'
 
 
 def box_mask():

@@ -155,6 +155,11 @@ class FewShotInferencer:
         return self._support
 
     @property
+    def states(self) -> ClassStates | None:
+        """What is kept of the supports, encoded; None before there are some."""
+        return self._states
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the labels 1..N."""
         return self.support.classes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmfss.apis.nway import Contest, compete, decide
 from mmfss.datasets.classes import label_palette
-from mmfss.visualization.overlays import overlay_labels
+from mmfss.visualization.legend import with_legend
+from mmfss.visualization.overlays import class_colours, contrasting, overlay_labels
 
 SCORE_SPREAD = 0.1
 """Distance of an object score from its threshold at which the odds are e : 1."""
@@ -43,7 +44,7 @@ class Marked:
 
     @property
     def palette(self) -> list[list[int]]:
-        """RGB colours of background and classes."""
+        """RGB colours of background and classes in palette PNGs."""
         return label_palette(len(self.classes))
 
     def place(self, name: str) -> int:
@@ -64,12 +65,17 @@ class Marked:
         """
         return self.labels == self.place(name) + 1
 
-    def draw(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-        """The image with tinted classes and their outlines: uint8 (H, W, 3) BGR.
+    def draw(self, image: np.ndarray, opacity: float = 0.5, legend: bool = False) -> np.ndarray:
+        """The image with tinted classes and their outlines, in colours that are seen on photos
+        (:func:`mmfss.visualization.overlays.class_colours`).
 
         Args:
             image: uint8 (H, W, 3) BGR, the one that was labelled.
             opacity: of the tint, 0..1.
+            legend: add a strip below the image, with the classes that are there and their scores.
+
+        Returns:
+            uint8 (H, W, 3) BGR; higher with a legend.
 
         Raises:
             ValueError: The image has another size.
@@ -79,8 +85,17 @@ class Marked:
                 f'the image is {image.shape[:2]}, the labels are of {self.labels.shape}; give the '
                 'image that was labelled, upright'
             )
-        colours = [colour[::-1] for colour in self.palette]
-        return overlay_labels(image, self.labels, colours, opacity)
+        rgb = class_colours(len(self.classes))
+        colours, halos = [c[::-1] for c in rgb], [contrasting(c)[::-1] for c in rgb]
+        drawn = overlay_labels(image, self.labels, colours, opacity, halos=halos)
+        if not legend:
+            return drawn
+        there: list[tuple[str, Sequence[int] | None]] = [
+            (f'{name} {score:.2f}', colour)
+            for name, score, colour in zip(self.classes, self.scores, colours[1:])
+            if name in self.present
+        ]
+        return with_legend(drawn, there or [('nothing found', None)])
 
     def confidence(self, name: str) -> float:
         """Mean probability of the mask of a class before it competes with others, in [0.5, 1];

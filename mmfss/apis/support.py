@@ -364,20 +364,20 @@ class SupportSet:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(
-                f'{path} is no support file of mmfss, or damaged ({error}); copy it again, or make '
-                'it anew with save_support'
+                f'{path} is no support file of mmfss, or damaged ({str(error):.300}); copy '
+                'it again, or make it anew with save_support'
             ) from error
         try:
             content = json.loads(metadata[FORMAT])
             if content['version'] in VERSIONS:
                 return cls._from_content(content, tensors)
-        except (TypeError, AttributeError, Image.DecompressionBombError, *BROKEN) as error:
+        except (AttributeError, RecursionError, Image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
-                f'support file {path} is damaged ({type(error).__name__}: {error}); copy it again, '
-                'or make it anew with save_support'
+                f'support file {path} is damaged ({type(error).__name__}: {str(error):.300}); '
+                'copy it again, or make it anew with save_support'
             ) from error
         raise ValueError(
-            f'support file {path} is of version {content["version"]!r}, this mmfss reads '
+            f'support file {path} is of version {content["version"]!r:.100}, this mmfss reads '
             f'{" and ".join(map(str, VERSIONS))}; make it anew with save_support, or use the mmfss '
             'that wrote it'
         )

@@ -33,7 +33,6 @@ from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, m
 from mmfss.apis.support_annotations import AnnotatedSupports, note_how
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.class_index import label_counts
-from mmfss.datasets.classes import label_palette
 from mmfss.datasets.preparation.folder_layouts import (
     PROMPT,
     VALUES,
@@ -52,7 +51,7 @@ from mmfss.datasets.preparation.mask_files import (
     read_values,
 )
 from mmfss.visualization.episodes import GAP, PAPER, blank, stack_rows
-from mmfss.visualization.overlays import overlay_mask
+from mmfss.visualization.overlays import class_colours, overlay_mask
 from mmfss.visualization.text import write_text
 from mmfss.words import listed
 
@@ -125,7 +124,10 @@ def read_support(
     masks_of = _read_masks(source, reading.object_value)
     account = Account()
     account.merge(source.account)
-    names = check_classes(list(source.classes))
+    try:
+        names = check_classes(list(source.classes))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []
@@ -298,7 +300,7 @@ def draw_support(support: SupportSet) -> np.ndarray:
     Returns:
         uint8 (H, W, 3) BGR.
     """
-    colours = label_palette(len(support.shots))[1:]
+    colours = class_colours(len(support.shots))[1:]
     groups: list[tuple[str, list[np.ndarray]]] = []
     for label, (name, shots) in enumerate(list(support.shots.items())[:MAX_CLASSES], 1):
         for title, some, colour in (

@@ -10,6 +10,7 @@ from mmfss.apis.method_choice import compare, methods_at_hand
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import check_support, read_support
 from mmfss.commands.command_lines import CheckArguments, parse
+from mmfss.commands.ending import show_traceback
 from mmfss.commands.label import reading_of
 from mmfss.files import explained
 
@@ -31,6 +32,7 @@ def run(args: CheckArguments) -> int:
 
 
 def _told(text: str) -> int:
+    show_traceback()
     print(f'error: {text}', file=sys.stderr)
     return 2
 

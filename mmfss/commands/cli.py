@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 
 import mmfss
 from mmfss.commands import command_lines
+from mmfss.commands.ending import ends_in_one_line
 
 COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'train': (command_lines.TrainArguments, 'train:run', 'train on the base classes of a fold'),
@@ -78,13 +79,14 @@ def run(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -
 
     Raises:
         SystemExit: With the command's status where that is not 0; with 2 for a wrong command line,
-            0 after ``--help``.
+            0 after ``--help``; see :func:`mmfss.commands.ending.ends_in_one_line`.
     """
     arguments, function, _ = COMMANDS[name]
     given = (argv, prog) if arguments is None else (command_lines.parse(arguments, argv, prog),)
-    result = resolve_name(f'mmfss.commands.{function}')(*given)
-    if isinstance(result, int) and result != 0:
-        sys.exit(result)
+    with ends_in_one_line():
+        result = resolve_name(f'mmfss.commands.{function}')(*given)
+        if isinstance(result, int) and result != 0:
+            sys.exit(result)
 
 
 def label() -> None:

@@ -439,7 +439,7 @@ class LabelArguments(PhotoArguments):
     description: ClassVar[str] = indent(labelling.__doc__ or '', '  ').strip() + (
         '\n\nExit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or '
         'nothing can be written, 3 supports have masks from prompts that are to be looked at '
-        'first, 130 after ctrl-C.'
+        'first, 130 after ctrl-C, 143 after SIGTERM.'
     )
 
     support: Positional[str]
@@ -544,6 +544,9 @@ class WebuiArguments(PhotoArguments):
         allowed_host: A further host name that the page answers to, e.g. that of a server before it.
         max_upload_mb: Of a file.
         max_pixels: Width x height of an image.
+        sessions: Folder in which sessions stay over reloads and restarts (default:
+            ~/.local/state/mmfss/webui/PORT).
+        forget: Keep nothing: sessions end with the page.
     """
 
     _: KW_ONLY
@@ -559,6 +562,8 @@ class WebuiArguments(PhotoArguments):
     ] = ()
     max_upload_mb: int = Limits.max_upload_mb
     max_pixels: int = Limits.max_pixels
+    sessions: Annotated[Path | None, _unset('DIR')] = None
+    forget: bool = False
 
 
 @dataclass(frozen=True)

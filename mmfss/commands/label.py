@@ -1,7 +1,8 @@
 """What ``mmfss label``, ``mmfss-label`` and ``tools/label.py`` do.
 
 Exit status: 0 all images are labelled, 1 some failed, 2 wrong arguments or input, or nothing can be
-written, 3 supports have masks from prompts that are to be looked at first, 130 after ctrl-C.
+written, 3 supports have masks from prompts that are to be looked at first, 130 after ctrl-C, 143
+after SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import Reading, check_support, read_support
 from mmfss.apis.windows import Tiles
 from mmfss.commands.command_lines import LabelArguments, SupportOptions, parse
+from mmfss.commands.ending import show_traceback
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
@@ -85,6 +87,7 @@ def run(args: LabelArguments) -> int:
 
 def _told(processes: Processes, text: str, status: int) -> int:
     """Errors reach all processes; one says them."""
+    show_traceback()
     if processes.rank == 0:
         print(text, file=sys.stderr)
     return status

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mmfss.commands.ending import show_traceback
 from mmfss.datasets.preparation import (
     chest_xray,
     coco,
@@ -60,8 +61,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     try:
         print(COMMANDS[args.command].prepare(args))
     except OSError as error:
+        show_traceback()
         sys.exit(f'error: {explained(error)}')
     except ValueError as error:
+        show_traceback()
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         print(

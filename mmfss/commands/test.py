@@ -68,15 +68,27 @@ def evaluate(request: Request) -> Report:
             results.take_over(protocol_of)
             if len(plan.jobs) > 1:  # of a single one, the Runner finds it soon enough
                 check_data(job for job in plan.jobs if not results.has(job))
-            for number, (fold, label) in enumerate(_groups(plan)):
-                jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
-                todo = [job for job in jobs if not results.has(job)]
-                if todo:
-                    _run_jobs(request, plan, results, todo, number)
+            try:
+                for number, (fold, label) in enumerate(_groups(plan)):
+                    jobs = [job for job in plan.jobs if (job.fold, job.label) == (fold, label)]
+                    todo = [job for job in jobs if not results.has(job)]
+                    if todo:
+                        _run_jobs(request, plan, results, todo, number)
+            except KeyboardInterrupt as stop:
+                raise KeyboardInterrupt(_kept(results)) from stop
             if is_main_process():
                 print(text(report))
                 results.write()
     return report
+
+
+def _kept(results: Results) -> str:
+    """What an evaluation that was stopped leaves."""
+    report = results.report
+    done = f'{len(report.runs)} of {report.planned} runs'
+    if results.base is None:
+        return f'{done} were done and are not kept, which --out would do; run the command again'
+    return f'{done} are in {results.base}.json; the same command does the others'
 
 
 def _groups(plan: Plan) -> list[tuple[int, str]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmfss import compat
+from mmfss.checkpoints.patterns import checkpoint_folder, latest_checkpoint
 from mmfss.checkpoints.record import check_loaders
 from mmfss.commands.caching import log_loaders, set_feature_cache, set_loaders
 from mmfss.commands.command_lines import RunArguments, TrainArguments, parse
@@ -35,6 +37,7 @@ from mmfss.commands.variables import (
 from mmfss.configs import find_config
 from mmfss.datasets.folds import get_split
 from mmfss.engine.guards import bare_model
+from mmfss.files import name_file
 
 
 def train(argv: Sequence[str] | None = None) -> Runner:
@@ -71,9 +74,25 @@ def run(args: TrainArguments) -> Runner:
         _check_epoch(runner)
         warn_schedulers(cfg, len(runner.train_dataloader))
         warn_batch_size(cfg, runner.world_size)
-        runner.train()
+        try:
+            runner.train()
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(_kept(cfg)) from stop
+        except OSError as error:
+            name_file(error, runner.work_dir)
+            raise
         runner.model = bare_model(runner)  # its wrapper holds the process group
     return runner
+
+
+def _kept(cfg: Config) -> str:
+    """What a training that was stopped leaves."""
+    work_dir, last = cfg.work_dir, None
+    with suppress(ValueError, OSError):
+        last = latest_checkpoint(work_dir, checkpoint_folder(cfg, work_dir))
+    if last is None:
+        return f'no checkpoint is in {work_dir} yet; run the same command again'
+    return f'{last} is whole; the same command with --resume goes on from there'
 
 
 # ----------------------------------------------------------------------------------- config

@@ -12,11 +12,12 @@ from mmseg.registry import DATASETS
 
 from mmfss.apis.loading import find_weights, load_model
 from mmfss.apis.prompts import PROMPT_WEIGHTS
+from mmfss.checkpoints.conversion import save_whole
 from mmfss.commands.command_lines import PromptArguments, parse
 from mmfss.commands.prompt_training import encode_objects, train_prompts
 from mmfss.configs import find_config
 from mmfss.encoders.sam2.model import SAM2
-from mmfss.files import atomic, check_writable
+from mmfss.files import check_writable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,6 +67,5 @@ def write_heads(args: PromptArguments) -> Path:
         if step % 100 == 0 or step == args.iterations:
             spent = time.time() - start
             print(f'{step}/{args.iterations}  loss {mean:.3f}  {spent:.0f} s', flush=True)
-    with atomic(out) as part:
-        torch.save(heads.state_dict(), part)
+    save_whole(heads.state_dict(), out, overwrite=True)
     return out

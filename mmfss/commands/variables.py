@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -122,7 +121,9 @@ def prepared_folders(cfg: Config) -> list[str]:
     its own work dir."""
     loaders = (cfg.get(f'{name}_dataloader') for name in ('train', 'val', 'test'))
     benchmarks = {str(episodes['benchmark']) for episodes in episodic(list(loaders))}
-    return sorted({Path(name).resolve().name for name in benchmarks - set(BENCHMARKS)})
+    return sorted(
+        {os.path.basename(os.path.realpath(name)) for name in benchmarks - set(BENCHMARKS)}
+    )
 
 
 def _canonical(name: str, value: Any) -> Any:

@@ -7,15 +7,23 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
+from mmfss.webui.folders import (
+    KEPT_DAYS,
+    default_sessions,
+    kept_folder,
+    page_folder,
+    signing_key,
+)
 from mmfss.webui.limits import Limits
-from mmfss.webui.uploads import page_folder
+from mmfss.webui.memory import MAX_SESSIONS
+from mmfss.webui.visitors import Visitors
 from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 if TYPE_CHECKING:
@@ -23,8 +31,6 @@ if TYPE_CHECKING:
 
 _LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
 _ANYWHERE = ('0.0.0.0', '::')  # all addresses of this machine
-MAX_SESSIONS = 64
-"""Visitors whose data is kept; the one who was idle longest goes first."""
 
 
 def require_gradio() -> None:
@@ -41,10 +47,15 @@ def require_gradio() -> None:
         )
 
 
-def make_page(
-    worker: ModelWorker, limits: Limits, root: Path, models: Models | None = None
-) -> Page:
-    """The page, its files below ``root``; nothing of it is sent elsewhere.
+def make_page(models: Models, limits: Limits, root: Path, kept: Path | None = None) -> Page:
+    """The page; nothing of it is sent elsewhere.
+
+    Args:
+        models: to pick from.
+        limits: of each visitor.
+        root: folder of files that go with the page.
+        kept: folder of sessions that stay, of :func:`mmfss.webui.folders.kept_folder`; None for
+            none.
 
     Raises:
         ModuleNotFoundError: Gradio is not installed.
@@ -56,7 +67,7 @@ def make_page(
     os.environ['GRADIO_TEMP_DIR'] = str(root / 'gradio')
     from mmfss.webui.page import Page
 
-    return Page(worker, limits, root, models)
+    return Page(Visitors(models, limits, root, kept))
 
 
 def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: bool = True) -> str:
@@ -74,18 +85,28 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
     from starlette.middleware import Middleware
 
     from mmfss.webui.guard import Guard
-    from mmfss.webui.layout import CSS, theme
+    from mmfss.webui.layout import css, theme
 
     everywhere = host in _ANYWHERE
     hosts = (host, *_LOOPBACKS, *([socket.gethostname(), socket.getfqdn()] if everywhere else ()))
-    guard = Middleware(Guard, hosts=hosts, numbers=everywhere, outer=names, root=page.root)
+    visitors = page.visitors
+    kept = visitors.kept
+    guard = Middleware(
+        Guard,
+        hosts=hosts,
+        numbers=everywhere,
+        outer=names,
+        roots=[visitors.root, *([] if kept is None else [kept])],
+        key=signing_key(kept),
+        days=None if kept is None else KEPT_DAYS,
+    )
     options: dict[str, Any] = dict(
         server_name=host,
         server_port=free_port(host, port),
         share=False,
         inbrowser=False,
         show_error=False,
-        max_file_size=page.limits.max_upload_bytes,
+        max_file_size=visitors.limits.max_upload_bytes,
         state_session_capacity=MAX_SESSIONS,
         enable_monitoring=False,
         ssr_mode=False,
@@ -93,7 +114,7 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
         mcp_server=False,
         footer_links=[],
         theme=theme(),
-        css=CSS,
+        css=css(),
         quiet=True,
         app_kwargs=dict(middleware=[guard]),
     )
@@ -166,8 +187,8 @@ def _serve(args: WebuiArguments) -> None:
     choice = ModelChoice(args.config, args.weights, args.method)
     worker = ModelWorker.load(choice, args.device, args.prompt_weights)
     models = Models(worker, methods_at_hand(), args.device)
-    with page_folder() as root:
-        page = make_page(worker, limits, root, models)
+    with page_folder() as root, _sessions(args) as kept:
+        page = make_page(models, limits, root, kept)
         if args.host not in _LOOPBACKS:
             print(
                 f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
@@ -178,3 +199,22 @@ def _serve(args: WebuiArguments) -> None:
             launch(page, args.host, args.port, args.allowed_host)
         finally:
             models.close()  # nothing writes any more
+
+
+@contextmanager
+def _sessions(args: WebuiArguments) -> Iterator[Path | None]:
+    """The folder in which sessions stay; None where they do not."""
+    with ExitStack() as stack:
+        kept = None
+        if args.sessions is not None and args.forget:
+            raise ValueError('--sessions keeps what --forget does not; leave one of them out')
+        if args.sessions is not None:
+            kept = stack.enter_context(kept_folder(args.sessions))
+        elif not args.forget and args.port:  # a browser would not know a page at another port
+            try:
+                kept = stack.enter_context(kept_folder(default_sessions(args.port)))
+            except OSError as error:
+                print(f'Warning: sessions are not kept: {error}', file=sys.stderr)
+        if kept is not None:
+            print(f'Sessions are kept in {kept} (--forget keeps nothing)')
+        yield kept

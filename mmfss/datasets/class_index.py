@@ -105,7 +105,8 @@ def _areas(path: str | os.PathLike, highest: int, allowed: str) -> dict[int, int
 
 
 def fingerprint(masks: Mapping[str, Masks], num_classes: int) -> str:
-    """Hash of ids, file names, sizes and modification times: changes when the data change."""
+    """Hash of ids, file names, sizes and times: changes when the data change, also where a file of
+    equal size has been given the time of the one before it (mtime can be set, ctime cannot)."""
     digest = hashlib.sha256(f'{FORMAT} {num_classes}'.encode())
     for image, files in masks.items():
         by_class: Mapping = files if isinstance(files, Mapping) else {'': files}
@@ -116,6 +117,7 @@ def fingerprint(masks: Mapping[str, Masks], num_classes: int) -> str:
                 raise FileNotFoundError(f'mask file not found: {path}') from error
             name = (f'{class_id}:' if class_id else '') + os.path.basename(path)
             digest.update(f'\n{image}\t{name}\t{stat.st_size}\t{stat.st_mtime_ns}'.encode())
+            digest.update(f'\t{stat.st_ctime_ns}'.encode())
     return digest.hexdigest()
 
 

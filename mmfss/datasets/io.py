@@ -80,7 +80,8 @@ def _reading(path: str | os.PathLike, kind: str) -> Iterator[None]:
         kind: 'image' or 'mask', for messages.
     """
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{kind} file not found: {path}')
+        link = ' (a link to nothing, or to itself)' if os.path.islink(path) else ''
+        raise FileNotFoundError(f'{kind} file not found: {path}{link}')
     try:
         yield
     except (PermissionError, tiff.Refused):

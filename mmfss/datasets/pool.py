@@ -58,6 +58,7 @@ def in_processes(
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked one would have the parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

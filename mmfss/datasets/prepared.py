@@ -107,7 +107,7 @@ def write_description(
         format=FORMAT,
         kind=kind,
         # where the folders really are: '..' is followed from the target of a link
-        images=os.path.relpath(Path(images).resolve(), root.resolve()),
+        images=os.path.relpath(os.path.realpath(images), os.path.realpath(root)),
         **(dict(upright=True) if upright else {}),
         splits={name: len(entries) for name, entries in splits.items()},
         benchmark=benchmark.to_dict(),

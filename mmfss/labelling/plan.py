@@ -24,7 +24,7 @@ from mmfss.apis.windows import Tiles
 from mmfss.checkpoints.weights import weights_digest
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import save_png
-from mmfss.files import locked
+from mmfss.files import checksum_of, locked
 from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import (
     ANN_DIR,
@@ -45,6 +45,7 @@ from mmfss.labelling.records import (
     describe_label,
     edited_label,
     image_state,
+    is_unchanged,
     label_state,
     next_run,
 )
@@ -89,7 +90,7 @@ def find_images(images: str | os.PathLike, out: str | os.PathLike) -> Sources:
     """
     path, others = Path(os.path.abspath(images)), Counter[str]()
     if path.is_dir():
-        one, other = path.resolve(), Path(out).resolve()
+        one, other = Path(os.path.realpath(path)), Path(os.path.realpath(out))
         if one == other or one in other.parents or other in one.parents:
             raise ValueError(
                 f'the folder of images {path} and the output {out} lie in each other; then results '
@@ -176,9 +177,10 @@ def _listed(file: Path) -> list[Path]:
 
 
 def _check_none_in(found: Iterable[Path], out: Path) -> None:
-    folder = out.resolve()
+    folder = Path(os.path.realpath(out))
     for file in found:
-        if folder in file.resolve().parents:
+        # Path.resolve raises for a link that leads to itself, which is for failed.csv to say
+        if folder in Path(os.path.realpath(file)).parents:
             raise ValueError(f'image {file} lies in the output {out}; give another output folder')
 
 
@@ -307,10 +309,14 @@ def _find_pending(
                 pending.append(name)
                 continue
             label = label_state(out / ANN_DIR / label_name(name))
-            if label == entry.label and image_state(source) == entry.stat:
-                continue  # all is as it was written
+            stat = image_state(source)
+            same = is_unchanged(source, stat, entry)
+            if label == entry.label and same:  # all is as it was written
+                if stat != entry.stat:  # so that its content is not read again each time
+                    writer.add(records.read(name) | dict(stat=stat))
+                continue
             try:
-                changed = _edited(out, source, records.read(name), inferencer, instances)
+                changed = _edited(out, source, same, records.read(name), inferencer, instances)
             except ValueError as error:
                 unusable.append(f'{error}')
                 continue
@@ -328,7 +334,12 @@ def _find_pending(
 
 
 def _edited(
-    out: Path, source: Path, before: dict[str, Any], inferencer: FewShotInferencer, instances: bool
+    out: Path,
+    source: Path,
+    same: bool,
+    before: dict[str, Any],
+    inferencer: FewShotInferencer,
+    instances: bool,
 ) -> dict[str, Any] | None:
     """The record of an image whose label a person has changed, since or earlier; None for any
     other, and where another image of other size has taken its place. A GeoTIFF of it follows.
@@ -340,7 +351,7 @@ def _edited(
     if label_state(label) == tuple(before['label']) and not before.get('edited'):
         return None  # it is the image that has changed
     stat, shape = image_state(source), (before['height'], before['width'])
-    if stat != tuple(before['stat']):
+    if not same:
         # a broken one says nothing of its size
         with (
             suppress(FileNotFoundError, ValueError),
@@ -359,4 +370,5 @@ def _edited(
             print(f'{file} could not be made anew and is not what {label} says: {said or "gone"}')
     annotations = (objects_of if instances else regions_of)(labels, num_classes)
     described = describe_label(label, labels, annotations)
-    return before | described | dict(stat=stat or before['stat'], edited=True)
+    now = {} if stat is None else dict(stat=stat, content=checksum_of(source))
+    return before | described | now | dict(edited=True)

@@ -31,13 +31,14 @@ from mmfss.apis.photos import large_photos
 from mmfss.apis.prediction import Marked
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_image, read_mask, save_png
-from mmfss.files import atomic
+from mmfss.files import atomic, checksum_of, name_file
 from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import ANN_DIR, OVERLAYS, label_name, stem_of
 
 OVERLAY_SIDE = 1600
 _DIGITS = 6
 _SYNC_SECONDS = 5.0
+_SETTLED = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Entry:
         file: number of the record file in :attr:`Records.files`.
         offset: first byte of its line.
         ok: whether the image was labelled; else it failed.
-        stat: size and time of change of the image then.
+        stat: of the image then, see :func:`image_state`.
+        content: CRC-32 of the image then.
         label: size and CRC-32 of its label file.
         certainty: of the result.
     """
@@ -56,7 +58,8 @@ class Entry:
     file: int
     offset: int
     ok: bool
-    stat: tuple[int, int]
+    stat: tuple[int, int, int]
+    content: int
     label: tuple[int, int]
     certainty: float
 
@@ -75,6 +78,7 @@ class Records:
                         offset,
                         record['ok'],
                         tuple(record.get('stat', ())),
+                        record.get('content', -1),
                         tuple(record.get('label', ())),
                         record.get('certainty', 0.0),
                     )
@@ -103,8 +107,12 @@ class RecordWriter:
             OSError: It cannot be written, e.g. the disk is full.
         """
         text = json.dumps(record, separators=(',', ':')).encode()
-        self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
-        self._file.flush()
+        try:
+            self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
+            self._file.flush()
+        except OSError as error:
+            name_file(error, self._file.name)
+            raise
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -114,9 +122,11 @@ class RecordWriter:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+            with self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            name_file(error, self._file.name)
+            raise
 
 
 def next_run(folder: Path) -> int:
@@ -158,7 +168,7 @@ def write_result(
             size = (small.shape[1], small.shape[0])
             labels = mmcv.imresize(prediction.labels, size, interpolation='nearest')
             shown = replace(prediction, labels=labels)
-        rgb, encoded = np.ascontiguousarray(shown.draw(small)[..., ::-1]), io.BytesIO()
+        rgb, encoded = np.ascontiguousarray(shown.draw(small, legend=True)[..., ::-1]), io.BytesIO()
         Image.fromarray(rgb).save(encoded, 'JPEG', quality=90)
         with atomic(out / OVERLAYS / f'{stem_of(name)}.jpg', flush=False) as part:
             part.write_bytes(encoded.getvalue())
@@ -241,10 +251,31 @@ def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarr
     return labels
 
 
-def image_state(source: Path) -> tuple[int, int] | None:
-    """Size and time of change of an image; None where there is none."""
+def image_state(source: Path) -> tuple[int, int, int] | None:
+    """What tells at a glance that an image has not changed: size, mtime and ctime (ns; an mtime can
+    be set, a ctime cannot). None where there is no image.
+
+    The ctime of a file that was written a moment ago is 0, which tells nothing: it could be written
+    again within the same step of the file system's clock.
+    """
     try:
         stat = source.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    settled = abs(time.time() - stat.st_ctime) > _SETTLED
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns if settled else 0
+
+
+def is_unchanged(source: Path, stat: tuple[int, int, int] | None, entry: Entry) -> bool:
+    """Whether an image is the one that was labelled: at a glance, else by its content. So one that
+    was copied, moved or touched is not done again, and another one in its place is, whatever times
+    it was given.
+
+    Args:
+        source: its file.
+        stat: of it now, see :func:`image_state`.
+        entry: of its record.
+    """
+    if stat is None or stat[0] != entry.stat[0]:
+        return False
+    return stat == entry.stat and stat[2] > 0 or checksum_of(source) == entry.content

@@ -34,6 +34,7 @@ from mmfss.apis.photos import Photo, open_photo
 from mmfss.apis.prediction import Marked, Prediction, check_threshold
 from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
+from mmfss.files import checksum_of
 from mmfss.labelling import kept
 from mmfss.labelling.folder import RECORDS, geotiff_of
 from mmfss.labelling.formats import Terms, check_formats, photo_of, write_formats
@@ -202,11 +203,13 @@ def write_photo(
 # ------------------------------------------------------------------------------------ work
 @dataclass(frozen=True)
 class _Loaded:
-    """An image with its state before it was read; or why it cannot be used."""
+    """An image with its state and CRC-32 before it was decoded, so that one that is replaced in
+    between is seen as another one later; or why it cannot be used."""
 
     name: str
     photo: Photo | None
-    stat: tuple[int, int] | None
+    stat: tuple[int, int, int] | None = None
+    content: int = -1
     error: str = ''
 
 
@@ -258,19 +261,20 @@ class _Work:
         stat = image_state(path)
         try:
             check_name(name)
+            content = checksum_of(path) if path.is_file() else -1
             how = self.inferencer.grey_values
             if self.tiles is None:
                 photo = Photo(as_bgr(path, None, how))
             else:
                 photo = open_photo(path, None, how)
-            return _Loaded(name, photo, stat)
+            return _Loaded(name, photo, stat, content)
         except _MEMORY:
             reason = f'image {path} does not fit into memory; make it smaller'
         except Exception as error:  # decoders of broken files raise what they like
             reason = f'{error}' or f'image {path} cannot be read ({type(error).__name__})'
             if isinstance(error.__cause__, Image.DecompressionBombError) and self.tiles is None:
                 reason += ', or label it in tiles: --tiles 1024'
-        return _Loaded(name, None, stat, reason)
+        return _Loaded(name, None, error=reason)
 
     def predictions(self, images: Sequence[_Loaded], bar: tqdm) -> Iterator[Marked | Exception]:
         """What each image gives, or why it does not fit into memory or cannot be read further;
@@ -333,7 +337,8 @@ class _Work:
                     f'{self.out}; rename the image'
                 )
             else:
-                yield dict(image=image.name, ok=True, stat=image.stat, **written)
+                read = dict(stat=image.stat, content=image.content)
+                yield dict(image=image.name, ok=True, **read, **written)
                 continue
             yield dict(image=image.name, ok=False, error=reason)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,13 @@ from mmfss.labelling.records import Records
 Measured = tuple[float, bool, float, float]
 """Of a class in an image: its object score, whether it is there, its share of the pixels, and its
 confidence."""
+
+
+class Readable(Protocol):
+    """What has a record for each image: :class:`.records.Records`."""
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The record of an image, a new object each time or one that may be changed."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def write_tables(
     known = [name for name in sources.names if name in records.entries]
     labelled = [name for name in known if records.entries[name].ok]
     failed = [name for name in known if not records.entries[name].ok]
-    counts = _write_coco(out / COCO, labelled, classes, records)
+    counts = write_coco(out / COCO, labelled, classes, records)
     write_scores(out / SCORES, classes, _measured(labelled, records))
     errors = ((name, records.read(name)['error']) for name in failed)
     write_csv(out / FAILED, ('image', 'error'), errors)
@@ -163,10 +170,20 @@ def _measured(
         )
 
 
-def _write_coco(
-    path: Path, names: Sequence[str], classes: Sequence[str], records: Records
+def write_coco(
+    path: Path, names: Sequence[str], classes: Sequence[str], records: Readable
 ) -> Counter[int]:
-    """One item at a time: the file may be larger than the memory. How many of each category."""
+    """Write annotations.json, one item at a time: the file may be larger than the memory.
+
+    Args:
+        path: of the file.
+        names: of the images.
+        classes: names of the labels 1..N.
+        records: of each image what :func:`.records.describe_label` says, and 'scores'.
+
+    Returns:
+        How many annotations there are of each category.
+    """
     counts = Counter[int]()
     dumps = partial(json.dumps, ensure_ascii=False)
     info = dict(description='labels predicted by mmfss (tools/label.py)')

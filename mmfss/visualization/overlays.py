@@ -5,6 +5,7 @@ Pure functions on numpy arrays. Images are uint8 (H, W, 3) RGB.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import cv2
@@ -30,6 +31,46 @@ ERROR_LEGEND = {
     MISSED: ('missed', MISSED_COLOUR),
     IGNORED: ('ignored', IGNORE_COLOUR),
 }
+
+_CLASS_COLOURS = (
+    (255, 0, 170), (0, 229, 255), (200, 255, 0), (255, 140, 0), (150, 70, 255), (0, 230, 90),
+    (255, 45, 45), (40, 110, 255), (255, 165, 215), (255, 215, 0), (0, 150, 140), (190, 165, 255),
+)  # fmt: skip
+_GOLDEN = (5**0.5 - 1) / 2
+_HALO_OPACITY = 0.6
+_PALE, _DARK = (255, 255, 255), (0, 0, 0)
+
+
+def class_colours(num_classes: int) -> list[tuple[int, int, int]]:
+    """Colours that are seen on photos: vivid ones, first those that fur, skin, wood, leaves, stone
+    and shadow do not have. (Labels in palette PNGs have PASCAL's, whose first is a dark red.)
+
+    Returns:
+        RGB of the labels 0..C, all different; that of the background is black.
+    """
+    found = [(0, 0, 0), *_CLASS_COLOURS[:num_classes]]
+    number = 0
+    while len(found) <= num_classes:  # hues all round, each in four tones
+        tone = ((1.0, 1.0), (0.55, 1.0), (1.0, 0.62), (0.5, 0.75))[number % 4]
+        red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN % 1, *tone)
+        colour = (round(255 * red), round(255 * green), round(255 * blue))
+        number += 1
+        if colour not in found:
+            found.append(colour)
+    return found
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Relative luminance of an RGB colour as WCAG 2 defines it, 0 (black) to 1 (white)."""
+    parts = np.asarray(colour, np.float64) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def contrasting(colour: Sequence[int]) -> tuple[int, int, int]:
+    """Black or white, whichever stands out more from an RGB colour."""
+    bright = luminance(colour)
+    return _DARK if (bright + 0.05) / 0.05 > 1.05 / (bright + 0.05) else _PALE
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -74,6 +115,7 @@ def overlay_labels(
     colours: Sequence[Sequence[int]],
     opacity: float = 0.5,
     outline_part: int = 400,
+    halos: Sequence[Sequence[int]] | None = None,
 ) -> np.ndarray:
     """Tint and outline the labels 1..N; what is 0 stays as it is.
 
@@ -83,6 +125,8 @@ def overlay_labels(
         colours: of the labels 0..N, in the order of the image's channels; the first is not used.
         opacity: of the tint, 0..1.
         outline_part: the outline is this part of the longer side wide, at least one pixel.
+        halos: colours of faint lines, one pixel more on both sides of the outlines, in the order of
+            ``colours``: an outline shows on a photo of its own colour, too. None: there are none.
 
     Returns:
         uint8 (H, W, 3), a new array.
@@ -93,7 +137,12 @@ def overlay_labels(
     out = np.where((labels > 0)[..., None], tinted, image)
     width = max(1, round(max(out.shape[:2]) / outline_part))
     for label in np.flatnonzero(np.bincount(labels[labels > 0])):
-        _outline(out, labels == label, table[label].tolist(), width)
+        here = labels == label
+        if halos is not None:
+            around = out.copy()
+            _outline(around, here, tuple(map(int, halos[int(label)])), width + 2)
+            out = cv2.addWeighted(out, 1 - _HALO_OPACITY, around, _HALO_OPACITY, 0)
+        _outline(out, here, table[label].tolist(), width)
     return out
 
 

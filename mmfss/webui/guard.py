@@ -20,8 +20,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = 'mmfss_visitor'
+VISITOR = 'mmfss.visitor'
+"""In the scope of a request that came through: the name of its visitor, which is none's to make up.
+"""
 MAX_VISITORS = 256
 """Whose files are remembered; of others the one who asked last longest ago goes first."""
+MAX_FILES = 5000
+"""Of a visitor, the last ones named: what a page shows at a time is a few hundred."""
 _FILE = re.compile(r'^.*?/file(?:=|/)(.*)$', re.DOTALL)
 _UPLOAD = 'multipart/form-data'
 _TEXT = re.compile('json|event-stream')
@@ -37,7 +42,7 @@ class Guard:
     script) gives itself away by one of them. Programs that are no browser send no ``Origin``.
 
     A visitor is told from others by a cookie, which is signed so that nobody can make one up. Of
-    files below ``root``, a visitor may name and fetch those that answers to this visitor have
+    files below ``roots``, a visitor may name and fetch those that answers to this visitor have
     named before: results and own uploads.
 
     Args:
@@ -45,7 +50,9 @@ class Guard:
         hosts: names and numbers that are answered to.
         numbers: whether all other numbers are, too: no foreign page has a number of this machine.
         outer: further names, those of servers before the page, which may change ``Host``.
-        root: folder of the files.
+        roots: folders of files of visitors.
+        key: that cookies are signed with, see :func:`mmfss.webui.folders.signing_key`.
+        days: that a browser keeps its cookie; None until it is closed.
         max_json_bytes: of a request.
     """
 
@@ -55,15 +62,20 @@ class Guard:
         hosts: Iterable[str],
         numbers: bool,
         outer: Iterable[str],
-        root: Path,
+        roots: Iterable[Path],
+        key: bytes,
+        days: int | None = None,
         max_json_bytes: int = 64 * 2**20,
     ) -> None:
-        self.app, self.root, self.max_json_bytes = app, os.path.realpath(root), max_json_bytes
+        self.app, self.max_json_bytes = app, max_json_bytes
+        self.roots = [os.path.realpath(root) for root in roots]
         self.outer = {name.casefold() for name in outer}
         self.hosts = {name.casefold() for name in hosts} | self.outer
         self.numbers = numbers
-        self._key = secrets.token_bytes(32)
-        self._given: OrderedDict[str, set[str]] = OrderedDict()
+        self._key = key
+        self._age = '' if days is None else f'; Max-Age={days * 24 * 3600}'
+        self._kept = '' if days is None else '_kept'
+        self._given: OrderedDict[str, dict[str, None]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] not in ('http', 'websocket'):
@@ -94,10 +106,12 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         # a browser sends a host's cookies to all of its ports, so that two pages need two names
-        cookie = f'{COOKIE}_{(scope.get("server") or ("", ""))[1]}'
+        # and a page that keeps nothing must not put its own in the place of one that leads back
+        cookie = f'{COOKIE}{self._kept}_{(scope.get("server") or ("", ""))[1]}'
         visitor = self._visitor(headers.get('cookie', ''), cookie)
         new = visitor is None
         visitor = visitor or self._new_visitor()
+        scope[VISITOR] = visitor.partition('.')[0]
         asked = _FILE.match(scope['path'])
         if asked and not self._may(visitor, asked[1]):
             await PlainTextResponse('There is no such file of yours', 403)(scope, receive, send)
@@ -115,7 +129,9 @@ class Guard:
                 return
             receive = _replay(body, receive)
         asked_for = unquote(scope['path'] + scope.get('query_string', b'').decode('latin-1'))
-        telling = self._telling(visitor, cookie if new else None, send, self.root not in asked_for)
+        giving = not any(root in asked_for for root in self.roots)
+        new |= bool(self._age) and scope['path'] == '/'  # whoever comes back has it for longer
+        telling = self._telling(visitor, cookie if new else None, send, giving)
         await self.app(scope, receive, telling)
 
     def _telling(self, visitor: str, cookie: str | None, send: Send, giving: bool) -> Send:
@@ -130,7 +146,7 @@ class Guard:
                 kind = headers.get('content-type', '')
                 text = giving and message['status'] == 200 and bool(_TEXT.search(kind))
                 if cookie is not None:
-                    value = f'{cookie}={visitor}; Path=/; HttpOnly; SameSite=Lax'
+                    value = f'{cookie}={visitor}; Path=/; HttpOnly; SameSite=Lax{self._age}'
                     headers.append('set-cookie', value)
             elif message['type'] == 'http.response.body' and text:
                 waiting += message.get('body', b'')
@@ -162,7 +178,7 @@ class Guard:
         return f'{name}.{signature}' if known else None
 
     def _named(self, text: bytes) -> Iterator[str]:
-        """Files below the root in the strings of JSON, however they are spelled."""
+        """Files below the roots in the strings of JSON, however they are spelled."""
         for literal in _STRING.findall(text.decode('utf-8', 'replace')):
             if '/' not in literal and '\\' not in literal:
                 continue
@@ -171,18 +187,24 @@ class Guard:
             except ValueError:
                 continue
             for path in {string, *_FILE.findall(string)}:
-                if self.root in path:
-                    yield os.path.normpath(path[path.index(self.root) :])
-                elif len(path) < _LONGEST and '\0' not in path:
+                inside = [root for root in self.roots if root in path]
+                for root in inside:
+                    yield os.path.normpath(path[path.index(root) :])
+                if not inside and len(path) < _LONGEST and '\0' not in path:
                     real = os.path.realpath(path)
-                    if real == self.root or real.startswith(self.root + os.sep):
+                    if any(real == root or real.startswith(root + os.sep) for root in self.roots):
                         yield real
 
     def _give(self, visitor: str, paths: Iterable[str]) -> None:
         found = set(paths)
         if not found:
             return
-        self._given.setdefault(visitor, set()).update(found)
+        names = self._given.setdefault(visitor, {})
+        for path in found:  # pictures of later steps have other names
+            names.pop(path, None)
+            names[path] = None
+        for path in [*names][: max(0, len(names) - MAX_FILES)]:
+            del names[path]
         self._given.move_to_end(visitor)
         while len(self._given) > MAX_VISITORS:
             self._given.popitem(last=False)

@@ -1,29 +1,27 @@
-"""From clicks and brush strokes to prompts and masks, and how they look on the image.
+"""From clicks and brush strokes to prompts and masks.
 
-The page shows a preview of the image, :data:`LEAST_SIDE` to :data:`PREVIEW_SIDE` pixels long;
-prompts and masks are those of the whole image.
+The page shows a preview of the image, at most :data:`PREVIEW_SIDE` pixels long; prompts and masks
+are those of the whole image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from io import BytesIO
+from typing import Literal
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from mmfss.apis.prompts import Prompt
-from mmfss.visualization.overlays import overlay_labels
 
-PREVIEW_SIDE = 800
-LEAST_SIDE = 640
-"""Smaller images are enlarged for marking."""
-OUTLINE_PART = 300
-"""Part of the longer side that the outline of a mask is wide, on previews and thumbnails."""
+PREVIEW_SIDE = 1600
 Kind = Literal['corner', 'object', 'rest']
-_BLUE, _GREEN, _RED, _WHITE = (255, 144, 30), (60, 200, 60), (50, 50, 235), (255, 255, 255)  # BGR
-_COLOURS = {'corner': _BLUE, 'object': _GREEN, 'rest': _RED}
+_PNG_URL = 'data:image/png;base64,'
+_MAX_URL = 8 * 2**20  # characters; a mask of a preview has some thousand
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,18 @@ class Click:
     y: int
 
 
-def preview(image: np.ndarray, side: int = PREVIEW_SIDE, least: int = 1) -> np.ndarray:
-    """The image (H, W, 3) with its long side at most ``side``, at least ``least`` pixels,
-    proportions kept."""
-    height, width = image.shape[:2]
-    scale = min(max(1.0, least / max(height, width)), side / max(height, width))
-    if scale == 1:
+def preview(image: np.ndarray, side: int = PREVIEW_SIDE) -> np.ndarray:
+    """The image (H, W, 3) with its long side at most ``side`` pixels, proportions kept."""
+    shape = preview_shape((image.shape[0], image.shape[1]), side)
+    if shape == image.shape[:2]:
         return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(image, size, interpolation=smooth)
+    return cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+
+
+def preview_shape(shape: tuple[int, int], side: int = PREVIEW_SIDE) -> tuple[int, int]:
+    """(height, width) of the preview of an image of such a shape."""
+    scale = min(1.0, side / max(shape))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -58,10 +58,11 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def to_whole(
     x: float, y: float, preview_shape: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[int, int]:
-    """A pixel (x, y) of the preview as one of the whole image; shapes are (height, width)."""
+    """The pixel of the whole image at a place (x, y) of the preview, whose first pixel is from 0 to
+    1; shapes are (height, width)."""
     found = []
     for value, of_preview, of_whole in zip((x, y), preview_shape[::-1], shape[::-1]):
-        scaled = int((value + 0.5) * of_whole / of_preview)
+        scaled = int(value * of_whole / of_preview)
         found.append(min(max(scaled, 0), of_whole - 1))
     return found[0], found[1]
 
@@ -73,6 +74,11 @@ def add_click(clicks: Sequence[Click], click: Click) -> tuple[Click, ...]:
     if click.kind == 'corner' and len(corners) == 2:
         kept = tuple(one for one in clicks if one.kind != 'corner')
     return (*kept, click)
+
+
+def with_box(clicks: Sequence[Click], start: Click, end: Click) -> tuple[Click, ...]:
+    """The clicks with a box that was dragged, in the place of the one before."""
+    return (*(one for one in clicks if one.kind != 'corner'), start, end)
 
 
 def as_prompt(clicks: Sequence[Click]) -> Prompt | None:
@@ -88,7 +94,7 @@ def as_prompt(clicks: Sequence[Click]) -> Prompt | None:
         xs, ys = sorted(c.x for c in corners), sorted(c.y for c in corners)
         if xs[0] == xs[1] or ys[0] == ys[1]:
             raise ValueError(
-                'the two corners are on one line; click two opposite corners of the box'
+                'the two corners are on one line; drag the box from one corner to the other'
             )
         box = (xs[0], ys[0], xs[1] + 1, ys[1] + 1)  # its end is behind the last pixel
     if box is None and not any(point.kind == 'object' for point in points):
@@ -100,67 +106,44 @@ def as_prompt(clicks: Sequence[Click]) -> Prompt | None:
     )
 
 
-def brush_mask(editor: Mapping[str, Any] | None, shape: tuple[int, int]) -> np.ndarray:
-    """What was painted: bool (H, W) at ``shape``.
+def painted_mask(url: str, shape: tuple[int, int]) -> np.ndarray:
+    """What was painted on a preview: bool (h, w).
 
     Args:
-        editor: of the page's editor: ``layers`` are uint8 (h, w, 4), opaque where painted.
-        shape: (height, width) of the image.
+        url: of the page's canvas: a PNG as data URL, opaque where painted.
+        shape: (h, w) of the preview.
 
     Raises:
-        ValueError: Nothing was painted.
+        ValueError: It is something else, or of another size.
     """
-    painted = _painted(editor)
-    if painted is None:
-        raise ValueError('nothing is painted yet; paint over the object with the brush')
-    return resize_mask(painted, shape)
+    try:
+        if len(url) > _MAX_URL or not url.startswith(_PNG_URL):
+            raise ValueError('no PNG')
+        data = base64.b64decode(url[len(_PNG_URL) :], validate=True)
+        with Image.open(BytesIO(data), formats=['PNG']) as image:
+            if image.size != shape[::-1]:
+                raise ValueError('another size')
+            return np.asarray(image.convert('RGBA'))[..., 3] > 127
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError('what was painted did not arrive whole; paint it again') from error
 
 
-def is_painted(editor: Mapping[str, Any] | None) -> bool:
-    """Whether anything was painted in the page's editor."""
-    return _painted(editor) is not None
-
-
-def _painted(editor: Mapping[str, Any] | None) -> np.ndarray | None:
-    """bool (h, w) at the size of the preview; None where there is nothing."""
-    painted = None
-    for layer in (editor or {}).get('layers') or ():
-        alpha = np.asarray(layer)[..., -1] > 127
-        painted = alpha if painted is None else painted | resize_mask(alpha, painted.shape)
-    return None if painted is None or not painted.any() else painted
-
-
-def draw_marks(
-    image: np.ndarray,
-    clicks: Sequence[Click],
-    shape: tuple[int, int],
-    mask: np.ndarray | None,
-) -> np.ndarray:
-    """The preview with clicks, box and proposed mask.
+def repainted(whole: np.ndarray, before: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """A mask with what was painted and erased on its preview.
 
     Args:
-        image: uint8 (h, w, 3) BGR, the preview.
-        clicks: in pixels of the whole image.
-        shape: (height, width) of the whole image.
-        mask: bool (H, W), the proposal.
+        whole: bool (H, W).
+        before: bool (h, w), ``whole`` as the preview had it.
+        painted: bool (h, w).
+
+    Returns:
+        bool (H, W), which is ``whole`` to the pixel where nothing was changed.
     """
-    out = image.copy()
-    if mask is not None:
-        small = resize_mask(mask, image.shape[:2])
-        rim = cv2.dilate(small.astype(np.uint8), np.ones((7, 7), np.uint8)) > small
-        out = overlay_labels(image, small, (_WHITE, _BLUE), outline_part=OUTLINE_PART)
-        out[rim] = _WHITE  # blue alone is hard to see on the sky
-    scale = np.array(image.shape[1::-1]) / np.array(shape[::-1])
-    places = [tuple(int(v) for v in np.array([c.x, c.y]) * scale) for c in clicks]
-    radius = max(3, round(max(out.shape[:2]) / 110))
-    corners = [place for place, click in zip(places, clicks) if click.kind == 'corner']
-    if len(corners) == 2:
-        cv2.rectangle(out, corners[0], corners[1], _WHITE, 4)
-        cv2.rectangle(out, corners[0], corners[1], _BLUE, 2)
-    for place, click in zip(places, clicks):
-        cv2.circle(out, place, radius + 2, _WHITE, -1, cv2.LINE_AA)
-        cv2.circle(out, place, radius, _COLOURS[click.kind], -1, cv2.LINE_AA)
-    return out
+    # and one pixel of the preview around: a line of the whole mask may fall between its pixels
+    here = cv2.dilate((before != painted).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    changed = resize_mask(here, (whole.shape[0], whole.shape[1]))
+    new = resize_mask(painted, (whole.shape[0], whole.shape[1]))
+    return np.where(changed, new, whole)
 
 
 def mask_to_png(mask: np.ndarray) -> bytes:

@@ -1,16 +1,10 @@
-"""What visitors send: checked before it is decoded, under names that can do no harm, and kept in a
-folder that goes with the session."""
+"""What visitors send: checked before it is decoded, under names that can do no harm."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import tempfile
 import unicodedata
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 from mmfss.apis.images import as_bgr
 from mmfss.datasets import tiff
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.files import take_lock
 from mmfss.webui.limits import Limits
 
 T = TypeVar('T')
@@ -31,7 +24,6 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')
 """Pillow's names; MPO comes with JPEG. Others stay closed: some of
 them start programs, as PostScript does."""
 MAX_NAME_BYTES = 120
-_PAGE, _LOCK = 'mmfss_webui_', '.lock'
 _WINDOWS_DEVICES = {'con', 'prn', 'aux', 'nul'} | {
     f'{port}{i}' for port in ('com', 'lpt') for i in range(1, 10)
 }
@@ -133,59 +125,6 @@ def read_upload(
 
 def _renamed(say: Callable[[str], object], path: str, name: str, text: str) -> None:
     say(text.replace(path, name))
-
-
-@contextmanager
-def page_folder(within: Path | None = None) -> Iterator[Path]:
-    """A folder for the files of a page's visitors, which goes with the page. Those of pages that
-    were killed are removed before: a lock, which ends with its process, tells them.
-
-    Args:
-        within: default: the system's folder for temporary files.
-    """
-    place = Path(within or tempfile.gettempdir()).resolve()
-    for old in place.glob(f'{_PAGE}*'):
-        with suppress(OSError):  # gone already, or not ours to look into
-            mine = old.stat(follow_symlinks=False).st_uid == os.getuid() and old.is_dir()
-            if mine and not old.is_symlink():
-                with open(old / _LOCK, 'r+') as file:  # kept where locks tell nothing
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(old, ignore_errors=True)
-    # locked under another name, so that no page that starts now takes it for a left one
-    made = Path(tempfile.mkdtemp(prefix=f'.{_PAGE}', dir=place))
-    with open(made / _LOCK, 'w') as file:
-        take_lock(file)
-        made = made.rename(made.with_name(made.name[1:]))
-        try:
-            yield made
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-
-
-class VisitorFolder:
-    """A folder below ``root``; it is removed by :meth:`remove`, with this object, or at exit.
-
-    Attributes:
-        path: the folder.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix='visitor_', dir=root))
-        # the page may forget a session without a word
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-        self._number = 0
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        self._finalizer()
-
-    def keep(self, path: Path) -> Path:
-        """Copy an upload into the folder; there its name is a number and its ending."""
-        self._number += 1
-        suffix = Path(clean_name(path.name)).suffix.lower()
-        kept = self.path / f'{self._number:05d}{suffix}'
-        shutil.copyfile(path, kept)
-        return kept
 
 
 def take(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -12,21 +11,22 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from mmengine.logging import print_log
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.loading import choose_config
-from mmfss.apis.prompts import Prompt, Proposer
+from mmfss.apis.prompts import Prompt
 from mmfss.configs import DEMO_CONFIG, EMBEDDED_METHOD
 
 T = TypeVar('T')
 
 
 class Proposes(Protocol):
-    """What turns a prompt into a mask: :class:`mmfss.apis.prompts.Proposer`."""
+    """What turns a prompt into a mask: :class:`mmfss.apis.box_masks.BoxMasks`."""
 
     def propose(self, image: np.ndarray, prompt: Prompt) -> Any:
-        """A proposal with ``mask``, bool (H, W), for a uint8 (H, W, 3) BGR image."""
+        """A proposal with ``mask``, bool (H, W), and maybe ``how`` it was made, for a uint8
+        (H, W, 3) BGR image."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class ModelWorker:
 
     Args:
         inferencer: its model and threshold are shared; its support set is not used.
-        proposer: default: that of the same model; where its method takes no prompts, or has no
-            weights for them, the page is for the brush alone, and a click says why.
+        proposer: default: boxes become masks whatever the method; points do where there are heads
+            for them.
         choice: what the model is called.
     """
 
@@ -72,14 +72,7 @@ class ModelWorker:
         choice: ModelChoice | None = None,
     ) -> None:
         self._inferencer = inferencer
-        self._no_prompts = ''
-        if proposer is None:
-            try:
-                proposer = Proposer(inferencer)
-            except ValueError as error:
-                self._no_prompts = f'{error}. On this page, paint the object with the brush'
-                print_log(f'{error}. The page goes without', 'current', logging.WARNING)
-        self._proposer = proposer
+        self._proposer = proposer or BoxMasks(inferencer)
         self.choice = choice or ModelChoice()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='mmfss-model')
 
@@ -92,24 +85,23 @@ class ModelWorker:
         Args:
             choice: its config or method, and weights; the default method where it has neither.
             device: default: the first GPU, else the CPU.
-            prompt_weights: see :class:`mmfss.apis.prompts.Proposer`.
+            prompt_weights: see :class:`mmfss.apis.box_masks.BoxMasks`.
 
         Raises:
             FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
-                :class:`mmfss.apis.prompts.Proposer`.
+                :class:`mmfss.apis.box_masks.BoxMasks`.
         """
         weights = None if choice.weights is None else os.path.expanduser(choice.weights)
         path = choose_config(choice.config, choice.method, weights)
         if choice.config is None:  # by its name in the command that visitors get, too
             choice = replace(choice, method=path.stem)
         inferencer = FewShotInferencer(path, weights, device)
-        asked = None if prompt_weights is None else Proposer(inferencer, prompt_weights)
-        return cls(inferencer, asked, choice)
+        return cls(inferencer, BoxMasks(inferencer, prompt_weights), choice)
 
     @property
-    def takes_prompts(self) -> bool:
-        """Whether boxes and points become masks here."""
-        return self._proposer is not None
+    def takes_points(self) -> bool:
+        """Whether points become masks here; boxes always do."""
+        return getattr(self._proposer, 'heads', True) is not None
 
     @property
     def image_size(self) -> int:
@@ -141,17 +133,15 @@ class ModelWorker:
         """Do a job with the model when those before are done; its errors are raised here."""
         return self._pool.submit(job, *args).result()
 
-    def propose(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
-        """The mask that a prompt means: bool (H, W).
+    def propose(self, image: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, str]:
+        """The mask that a prompt means: bool (H, W); and what made it, '' the heads for prompts.
 
         Raises:
-            ValueError: The prompt is not inside the image, or finds nothing; or there is nothing
-                for prompts.
+            ValueError: The prompt is not inside the image, or finds nothing; or there are points
+                alone and no heads for them.
         """
-        if self._proposer is None:
-            raise ValueError(self._no_prompts)
         proposal = self.run(self._proposer.propose, image, prompt)
-        return np.asarray(proposal.mask, bool)
+        return np.asarray(proposal.mask, bool), getattr(proposal, 'how', '')
 
     def close(self) -> None:
         """Finish the job that runs, drop those that wait."""

@@ -83,9 +83,16 @@ def test_drawing_tints_classes_and_leaves_the_rest():
     picture = found.draw(image, opacity=0.5)
     assert picture.shape == image.shape and (image == 100).all()
     assert (picture[:, 60:] == 100).all()
-    assert picture[40, 20].tolist() == [50, 50, 114]  # half of (0, 0, 128) in BGR
+    assert picture[40, 20].tolist() == [135, 50, 178]  # half of (170, 0, 255) in BGR
     outside = np.flatnonzero(found.labels[40] == 0)[0]
-    assert picture[40, outside - 1].tolist() == [0, 0, 128]  # the outline
+    assert picture[40, outside - 1].tolist() == [170, 0, 255]  # the outline
+    assert picture[40, outside].tolist() == [40, 40, 40]  # and its halo
+    named = found.draw(image, legend=True)
+    assert (named[:80] == picture).all() and 80 < len(named) < 110
+    assert (named[80:] == (170, 0, 255)).all(2).any()  # of the class that is there
+    assert not (named[80:] == (255, 229, 0)).all(2).any()
+    nothing = _prediction(scores=(0.1, 0.2), size=(80, 80)).draw(image, legend=True)
+    assert (nothing[:80] == 100).all() and (nothing[80:] < 60).any()
     with pytest.raises(ValueError, match='the labels are of'):
         found.draw(image[:40])
 

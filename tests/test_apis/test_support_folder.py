@@ -14,9 +14,9 @@ from mmfss.apis import FewShotInferencer
 from mmfss.apis.prompts import Proposer, read_prompt
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import Reading, draw_support, read_support
-from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_photo
 from mmfss.datasets.preparation.frames import STORED
+from mmfss.visualization.overlays import class_colours
 
 H, W = 40, 60
 S = tiny_models.SIZE
@@ -398,7 +398,7 @@ def test_picture():
     picture = draw_support(support)
     assert picture.dtype == np.uint8
     assert picture.shape == (24 + 176 + 4, 4 + 176 + 4 + 352 + 4 + 44 + 4, 3)
-    colour = np.array(label_palette(1)[1][::-1])  # BGR, as predictions have it
+    colour = np.array(class_colours(1)[1][::-1])  # BGR, as predictions have it
     inside = picture[24 + 66, 4 + 66]
     np.testing.assert_allclose(inside, 0.45 * 100 + 0.55 * colour, atol=1)
     assert picture[24 + 44, 4 + 60].tolist() == colour.tolist()  # the outline

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_stale_cache_is_rebuilt(masks, tmp_path, monkeypatch, change):
     assert list(index.areas) == list(masks)
     reads.clear()
     assert build_class_index(masks, 5, cache) == index and not reads
+
+
+def test_another_mask_of_equal_size_and_time_is_counted(masks, tmp_path):
+    sizes = set()
+    for value in (1, 2):
+        time.sleep(0.02)  # a step of the file system's clock
+        Image.fromarray(np.full((9, 6), value, np.uint8)).save(masks['im2'], compress_level=0)
+        os.utime(masks['im2'], ns=(5, 5))
+        sizes.add(masks['im2'].stat().st_size)
+        assert build_class_index(masks, 5, tmp_path / 'cache.json').areas['im2'] == {value: 54}
+    assert len(sizes) == 1
 
 
 @pytest.mark.parametrize('content', ['', '{"format": 1', '[]', '{}', '\xff', 'cut'])

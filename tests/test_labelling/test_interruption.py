@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,43 @@ def test_a_corrected_label_outlives_new_dates_of_its_image(case, tmp_path, capsy
         assert picture.size == (30, 20)
 
 
+def test_an_image_is_known_by_its_content(case, tmp_path, files_of, capsys, monkeypatch):
+    """Another one of equal size and time in its place is labelled; one that was copied is not."""
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(images / 'a.bmp')
+    (images / 'b.jpg').write_bytes((case.images / '01.jpg').read_bytes())
+    then = (images / 'a.bmp').stat()
+    assert label(case.arguments(out, images=images)) == 0
+    before = files_of(out)
+
+    shutil.copytree(images, tmp_path / 'copy')  # with new times
+    shutil.rmtree(images)
+    os.rename(tmp_path / 'copy', images)
+    reads, real = [], records.checksum_of
+    monkeypatch.setattr(records, 'checksum_of', lambda path: reads.append(path.name) or real(path))
+    time.sleep(2 * records._SETTLED)
+    for looked_at in (['a.bmp', 'b.jpg'], []):  # it is known once it was read
+        capsys.readouterr()
+        assert label(case.arguments(out, images=images)) == 0
+        assert capsys.readouterr().out.startswith('0 labelled, 2 done before')
+        assert reads == looked_at and files_of(out) == before
+        reads.clear()
+
+    other = Image.fromarray(np.full((40, 60, 3), 90, np.uint8))
+    other.paste((250, 220, 40), (10, 10, 40, 30))
+    other.save(images / 'a.bmp')
+    os.utime(images / 'a.bmp', ns=(then.st_atime_ns, then.st_mtime_ns))
+    now = (images / 'a.bmp').stat()
+    assert (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+    capsys.readouterr()
+    assert label(case.arguments(out, images=images)) == 0
+    said = capsys.readouterr().out
+    assert said.startswith('1 labelled') and ' 1 done before' in said
+    assert label(case.arguments(tmp_path / 'anew', images=images)) == 0
+    assert files_of(out) == files_of(tmp_path / 'anew') != before
+
+
 def _as_colours(picture):
     return picture.convert('RGB')
 
@@ -274,9 +312,9 @@ def test_corrected_and_damaged_labels_and_changed_images(case, tmp_path, files_o
     before = files_of(out)
     kept = _correct(out / 'ann_dir/01.png')
     (out / 'ann_dir/04.png').write_bytes(before['ann_dir/04.png'][:60])
-    os.utime(images / '07.jpg', (0, 0))
+    os.utime(images / '07.jpg', (0, 0))  # its content is as it was
     capsys.readouterr()
-    for said in ('2 labelled', '0 labelled'):  # the correction is recorded once
+    for said in ('1 labelled', '0 labelled'):  # the correction is recorded once
         assert label(case.arguments(out, images=images)) == 0
         assert capsys.readouterr().out.startswith(said)
     after = files_of(out)

@@ -149,3 +149,16 @@ def test_folders_of_something_else(tmp_path):
     said = fails('folder', src, out)
     assert 'is not empty and was not made by this command; nothing was written' in said
     assert [p.name for p in out.iterdir()] == ['holiday.png']
+
+
+def test_links_to_themselves_are_named(tmp_path):
+    src, link = tmp_path / 'src', tmp_path / 'link'
+    by_class(src)
+    link.symlink_to('link')
+    assert f'folder {link} not found; expected one of: ' in fails('folder', link, tmp_path / 'out')
+    assert re.search(r'(symbolic links|File exists).*link', fails('folder', src, link))
+    (src / 'ant/0.jpg').unlink()
+    (src / 'ant/0.jpg').symlink_to('0.jpg')
+    said = fails('folder', src, tmp_path / 'out')
+    assert said.startswith('error: checking: 1 of 12 failed') and 'ant/0.jpg' in said
+    assert not (tmp_path / 'out').exists()

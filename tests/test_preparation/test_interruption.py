@@ -133,7 +133,7 @@ def own_folder(tmp_path: Path, number: int = 6) -> Path:
 @pytest.mark.parametrize(
     'code, remedy',
     [
-        (errno.ENOSPC, 'No space left on device; free some space, then run the command again'),
+        (errno.ENOSPC, 'No space left on device; free some space on the disk of '),
         (errno.EROFS, 'Read-only file system; choose another output folder, then run'),
         (errno.EACCES, 'Permission denied; change its rights or choose another output folder'),
     ],

@@ -16,7 +16,10 @@ from mmfss.visualization.overlays import (
     IGNORED,
     MISSED,
     NOTHING,
+    class_colours,
+    contrasting,
     error_kinds,
+    luminance,
     overlay_errors,
     overlay_heat,
     overlay_labels,
@@ -182,6 +185,29 @@ def test_width_of_outlines(width, bare, first, last):
         here = np.argwhere((out == colour).all(axis=2))
         assert len(here) == bare and (*here.min(0), *here.max(0)) == (*first, *last)
     assert both[0][45, 70].tolist() == [55, 60, 150] and both[0][0, 0].tolist() == [100] * 3
+
+
+def test_colours_of_classes_differ_and_show_on_every_photo():
+    colours = class_colours(254)
+    assert len(colours) == len(set(colours)) == 255 and colours[:13] == class_colours(12)
+    lab = cv2.cvtColor(np.array([colours], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    apart = np.linalg.norm(lab[1:13, None] - lab[None, 1:13], axis=2) + 999 * np.eye(12)
+    assert apart.min() > 25
+    # fur, skin, wood, leaves, stone, shadow; PASCAL's first, (128, 0, 0), is 15 from brown fur
+    photo = [
+        (92, 25, 20),
+        (205, 150, 120),
+        (130, 85, 50),
+        (70, 100, 40),
+        (128, 128, 120),
+        (25,) * 3,
+    ]
+    photos = cv2.cvtColor(np.array([photo], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    away = np.linalg.norm(lab[1:9, None] - photos[None], axis=2)
+    assert away.min() > 50
+    for colour in colours[1:]:  # the line or its halo stands out, whatever is below
+        bright, halo = (luminance(c) + 0.05 for c in (colour, contrasting(colour)))
+        assert max(bright, halo) / min(bright, halo) > 4.5
 
 
 def test_no_label_and_thin_images():

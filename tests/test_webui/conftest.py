@@ -11,6 +11,7 @@ from PIL import Image
 from webui_steps import BoxProposer, pixels
 
 from mmfss.apis import FewShotInferencer
+from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelWorker
@@ -41,7 +42,7 @@ def new_session(worker: ModelWorker, tmp_path: Path) -> Iterator[Callable[..., S
     made = []
 
     def make(**limits: int) -> Session:
-        made.append(Session(worker, Limits(**limits), tmp_path))
+        made.append(Session(worker, Limits(**limits), VisitorFolder.below(tmp_path)))
         return made[-1]
 
     yield make

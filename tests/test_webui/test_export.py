@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shlex
 import sys
 import zipfile
@@ -13,12 +14,14 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
-from webui_steps import marked
+from webui_steps import box_mask, marked, painted
 
 from mmfss.apis import FewShotInferencer, SupportSet
 from mmfss.configs import find_config
 from mmfss.datasets.classes import label_palette
-from mmfss.webui.export import command, export
+from mmfss.labelling.formats import FORMATS
+from mmfss.webui.export import OFFERED, command, export
+from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelChoice, ModelWorker
@@ -33,7 +36,7 @@ def masks_in(archive: Path) -> dict[str, np.ndarray]:
         }
 
 
-def test_masks_are_palette_pngs_at_full_size_with_the_visitors_names(new_session, photo):
+def test_masks_are_palette_pngs_at_full_size_with_the_visitors_names(new_session, photo, tmp_path):
     session = new_session()
     marked(session, photo, ('cup', 'Кошка'))
     names = ('猫 é.jpg', '../x.png', 'x.png', 'wide.png')
@@ -43,7 +46,7 @@ def test_masks_are_palette_pngs_at_full_size_with_the_visitors_names(new_session
     session.add_queries(list(zip(files, names)))
     session.set_threshold(0)
     session.label()
-    archive, scores, support = export(session)
+    archive, scores, support = export(session, tmp_path / 'files')
     masks = masks_in(archive)
     assert list(masks) == [f'ann_dir/{stem}.png' for stem in ('猫 é', 'x', 'x_2', 'wide')]
     for mask, query in zip(masks.values(), session.queries):
@@ -66,12 +69,43 @@ def test_masks_are_palette_pngs_at_full_size_with_the_visitors_names(new_session
     assert SupportSet.load(support).classes == ('cup', 'Кошка')
 
 
-def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo):
+def test_supports_alone_are_taken_before_anything_is_labelled(new_session, photo, tmp_path):
     session = new_session()
     with pytest.raises(ValueError, match='no object is marked yet'):
-        export(session)
+        export(session, tmp_path / 'files')
     marked(session, photo)
-    assert [file.name for file in export(session)] == ['support.safetensors']
+    assert [file.name for file in export(session, tmp_path / 'files')] == ['support.safetensors']
+
+
+def test_every_form_that_the_command_writes_is_offered(new_session, photo, tmp_path):
+    session = new_session()
+    marked(session, photo, ('cup', 'cat'))
+    session.add_queries([photo(f'q{i}.png', 10 + i) for i in range(2)])
+    session.set_threshold(0)
+    session.label()
+    names = [name for _, name in OFFERED]
+    assert names[:2] == ['png', 'coco'] and names[2:] == list(FORMATS)
+    files = export(session, tmp_path / 'files', names)
+    expected = {'annotations.json', 'masks.zip', 'scores.csv', 'support.safetensors'}
+    assert {file.name for file in files} == expected | {f'{name}.zip' for name in FORMATS}
+    assert len(files) == len(set(files)) and all(file.is_file() for file in files)
+    labels = session.queries[0].whole().labels
+    with zipfile.ZipFile(tmp_path / 'files/labelme-masks.zip') as opened:
+        content = json.loads(opened.read('labelme-masks/q0.json'))
+    assert content['imagePath'] == '../images/q0.png'
+    assert {shape['label'] for shape in content['shapes']} == set(
+        session.queries[0].whole().present
+    )
+    with zipfile.ZipFile(tmp_path / 'files/voc.zip') as opened:
+        assert 'voc/ImageSets/Segmentation/train.txt' in opened.namelist()
+        mask = np.array(Image.open(opened.open('voc/SegmentationClass/q0.png')))
+    np.testing.assert_array_equal(mask, labels)
+    coco = json.loads((tmp_path / 'files/annotations.json').read_text())
+    assert sum(one['area'] for one in coco['annotations'] if one['image_id'] == 1) == (
+        np.count_nonzero(labels)
+    )
+    with pytest.raises(ValueError, match='there is no form docx of labels'):
+        export(session, tmp_path / 'files', ['docx'])
 
 
 def test_the_command_names_the_model_and_is_quoted():
@@ -95,13 +129,12 @@ def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
     torch.save(dict(state_dict=model.state_dict(), meta={}), weights)
     choice = ModelChoice('fss_sam2_shapes_1shot', str(weights))
     worker = ModelWorker(FewShotInferencer(choice.config, weights, 'cpu'), None, choice)
-    session = Session(worker, Limits(), tmp_path)
+    session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
     session.add_photos([photo('a.png', 0)])
-    session.click('object', 300, 230)  # SAM 2's own prompts, of random weights
-    layer = np.zeros((80, 96, 4), np.uint8)
-    layer[20:50, 30:60] = 255
-    session.use_mask('cup', {'layers': [layer]})
-    session.use_mask('cat', {'layers': [np.roll(layer, 20, 1)]})
+    session.click('object', 45, 34)  # SAM 2's own prompts, of random weights
+    session.clear_clicks()
+    session.use_mask('cup', painted(box_mask()))
+    session.use_mask('cat', painted(np.roll(box_mask(), 20, 1)))
     images = tmp_path / 'images'
     images.mkdir()
     for i in range(3):
@@ -110,7 +143,7 @@ def test_the_command_gives_the_same_files(tmp_path, photo, monkeypatch):
     session.set_threshold(0.25)
     session.add_queries([(path, path.name) for path in sorted(images.iterdir())])
     session.label()
-    archive, scores, support = export(session)
+    archive, scores, support = export(session, tmp_path / 'files')
 
     words = shlex.split(command(choice, session.threshold))
     assert words[:2] == ['mmfss', 'label']

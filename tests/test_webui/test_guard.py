@@ -8,13 +8,16 @@ import http.client
 import json
 import os
 import shutil
+import stat
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from mmfss.commands import webui as cli
+from mmfss.webui.folders import clear_stale, kept_folder, page_folder, signing_key
 from mmfss.webui.limits import Limits
-from mmfss.webui.uploads import page_folder
+from mmfss.webui.worker import Models
 
 pytest.importorskip('gradio')
 TEXT = b'a visitor wrote this'
@@ -31,9 +34,9 @@ def serve(tiny_model, tmp_path_factory):
     worker = ModelWorker(FewShotInferencer(tiny_model, threshold=0.3), BoxProposer())
     pages = []
 
-    def start(*names: str):
+    def start(*names: str, kept: Path | None = None):
         root = tmp_path_factory.mktemp('page')
-        pages.append(cli.make_page(worker, Limits(), root))
+        pages.append(cli.make_page(Models(worker), Limits(), root, kept))
         address = cli.launch(pages[-1], '127.0.0.1', 0, names, block=False)
         return urlsplit(address).port, root
 
@@ -144,7 +147,7 @@ def test_files_of_others_cannot_be_named(port):
     mine, others = (ask(port)[2] for _ in 'ab')
     path = upload(port, mine)
     data = dict(path=path, meta=dict(_type='gradio.FileData'))
-    assert post(port, 'add_photos', ['Box', [data]], Cookie=mine)[0] == 200
+    assert post(port, 'add_photos', [[data]], Cookie=mine)[0] == 200
     folder, name = os.path.split(path)
     spelled = (
         path, f'{folder}/./{name}', f'{folder}/../{os.path.basename(folder)}/{name}',
@@ -153,12 +156,12 @@ def test_files_of_others_cannot_be_named(port):
     )  # fmt: skip
     for one in spelled:
         for text in (json.dumps(one), json.dumps(one).replace('/', '\\u002f')):
-            body = f'{{"data": ["Box", [{{"path": {text}}}]]}}'.encode()
+            body = f'{{"data": [[{{"path": {text}}}]]}}'.encode()
             for kind in ('application/json', 'text/plain'):
                 given = dict(Content_Type=kind, Cookie=others)
                 status, said, _ = ask(port, '/gradio_api/call/add_photos', 'POST', body, **given)
                 assert status == 403 and said == 'A file that is not yours was named', (one, kind)
-    body = json.dumps(dict(data=['Box', [data]])).encode('utf-16')
+    body = json.dumps(dict(data=[[data]])).encode('utf-16')
     given = dict(Content_Type='application/json', Cookie=others)
     assert ask(port, '/gradio_api/call/add_photos', 'POST', body, **given)[0] == 403
     # and asking about one does not make it one's own
@@ -203,3 +206,73 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         with page_folder(tmp_path) as made:
             assert made.is_dir() and there.is_dir()
         assert not made.exists()
+
+
+# ---------------------------------------------------------------------------------- what stays
+def test_a_kept_visitor_is_known_after_a_restart_and_nobody_else(serve, tmp_path):
+    with kept_folder(tmp_path / 'kept') as kept:
+        port, _ = serve(kept=kept)
+        connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+        connection.request('GET', '/')
+        answer = connection.getresponse()
+        text = answer.getheader('set-cookie')
+        connection.close()
+        cookie, _, rest = text.partition(';')
+        assert cookie.startswith(f'mmfss_visitor_kept_{port}=') and 'Max-Age=2592000' in rest
+        assert 'HttpOnly' in rest and 'SameSite=Lax' in rest
+        key = signing_key(kept)
+        assert signing_key(kept) == key != signing_key(None)
+        # another page of the same folder, as after a restart, knows the cookie; a made-up one not
+        value = cookie.partition('=')[2]
+        other, _ = serve(kept=kept)
+        known = f'mmfss_visitor_kept_{other}={value}'
+        assert ask(other, '/config', Cookie=known)[2] == ''
+        name, signature = value.split('.')
+        for made_up in (f'{name}.{"0" * len(signature)}', f'{"0" * len(name)}.{signature}', name):
+            given = ask(other, '/config', Cookie=f'mmfss_visitor_kept_{other}={made_up}')[2]
+            assert given.startswith('mmfss_visitor_kept_') and made_up not in given
+        # what lies in the folder is given to nobody and named by nobody
+        secret = kept / 'visitor_x' / '00001.png'
+        secret.parent.mkdir()
+        secret.write_text('secret')
+        for file in (secret, kept / '.key'):
+            for one in (known, ''):
+                assert ask(other, f'/gradio_api/file={file}', Cookie=one)[0] == 403
+            data = dict(path=str(file), meta=dict(_type='gradio.FileData'))
+            status, said, _ = post(other, 'add_photos', [[data]], Cookie=known)
+            assert status == 403 and said == 'A file that is not yours was named'
+
+
+def test_the_key_is_its_owners_alone(tmp_path):
+    with kept_folder(tmp_path / 'a' / 'kept') as kept:
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+        key = signing_key(kept)
+        assert len(key) == 32 and stat.S_IMODE((kept / '.key').stat().st_mode) == 0o600
+        (kept / '.key').chmod(0o644)  # others could have read it
+        new = signing_key(kept)
+        assert new != key and stat.S_IMODE((kept / '.key').stat().st_mode) == 0o600
+        (kept / '.key').write_bytes(b'short')
+        assert len(signing_key(kept)) == 32
+        (kept / '.key').unlink()
+        (tmp_path / 'elsewhere').write_bytes(bytes(32))
+        (kept / '.key').symlink_to(tmp_path / 'elsewhere')
+        assert signing_key(kept) != bytes(32) and not (kept / '.key').is_symlink()
+        with pytest.raises(ValueError, match='another page keeps its sessions in'):
+            kept_folder(kept).__enter__()
+    open_one = tmp_path / 'open'
+    open_one.mkdir(mode=0o755)
+    open_one.chmod(0o755)
+    with pytest.raises(ValueError, match='others may look into it; chmod 700'):
+        kept_folder(open_one).__enter__()
+
+
+def test_folders_of_nobody_are_cleared(tmp_path):
+    for i in range(5):
+        folder = tmp_path / f'visitor_{i}'
+        folder.mkdir()
+        if i:
+            (folder / 'session.json').write_text('{}')
+            os.utime(folder / 'session.json', (1e9 * (i == 1) or 2e9 + i,) * 2)
+    (tmp_path / 'other').mkdir()
+    clear_stale(tmp_path, most=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['other', 'visitor_3', 'visitor_4']

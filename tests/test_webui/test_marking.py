@@ -1,7 +1,11 @@
 """Clicks and brush strokes."""
 
+from base64 import b64encode
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmfss.webui import marking
 from mmfss.webui.marking import Click
@@ -10,16 +14,15 @@ from mmfss.webui.marking import Click
 def test_previews_keep_proportions_and_bounds():
     image = np.zeros((500, 2000, 3), np.uint8)
     assert marking.preview(image, 800).shape == (200, 800, 3)
-    assert marking.preview(image[:50, :100], 800, least=640).shape == (320, 640, 3)
-    assert marking.preview(image[:50, :700], 800, least=640).shape == (50, 700, 3)
+    assert marking.preview(image[:50, :100], 800).shape == (50, 100, 3)
     assert marking.preview(image[:1], 800).shape == (1, 800, 3)
 
 
-def test_pixels_of_the_preview_are_found_in_the_image():
+def test_places_of_the_preview_are_found_in_the_image():
     assert marking.to_whole(0, 0, (320, 640), (50, 100)) == (0, 0)
-    assert marking.to_whole(639, 319, (320, 640), (50, 100)) == (99, 49)
-    assert marking.to_whole(640, 400, (320, 640), (50, 100)) == (99, 49)  # a click on the rim
-    assert marking.to_whole(100, 50, (200, 800), (500, 2000)) == (251, 126)
+    assert marking.to_whole(639.9, 319.9, (320, 640), (50, 100)) == (99, 49)
+    assert marking.to_whole(640, 320, (320, 640), (50, 100)) == (99, 49)  # the rim
+    assert marking.to_whole(100.5, 50.5, (200, 800), (500, 2000)) == (251, 126)
 
 
 def test_a_third_corner_begins_a_new_box_and_points_stay():
@@ -43,28 +46,36 @@ def test_clicks_become_a_prompt_when_they_say_enough():
         marking.as_prompt([corner, Click('corner', 40, 60)])
 
 
-def test_paint_becomes_a_mask_of_the_images_size():
+def test_paint_is_what_is_opaque():
     layer = np.zeros((4, 6, 4), np.uint8)
     layer[1, 2:5, 3] = 255
     layer[3, 0, 3] = 100  # a soft edge
-    mask = marking.brush_mask({'layers': [layer]}, (8, 12))
-    assert mask.dtype == bool and mask.shape == (8, 12)
-    assert np.argwhere(mask).min(0).tolist() == [2, 4]
-    assert np.argwhere(mask).max(0).tolist() == [3, 9]
-    assert mask.sum() == 12
+    encoded = BytesIO()
+    Image.fromarray(layer).save(encoded, 'PNG')
+    url = f'data:image/png;base64,{b64encode(encoded.getvalue()).decode()}'
+    mask = marking.painted_mask(url, (4, 6))
+    assert mask.dtype == bool and np.argwhere(mask).tolist() == [[1, 2], [1, 3], [1, 4]]
+    jpeg = BytesIO()
+    Image.fromarray(layer[..., :3]).save(jpeg, 'JPEG')
+    for text in (
+        '', 'data:image/png;base64,', url[:100], url.replace('png', 'gif', 1),
+        f'data:image/png;base64,{b64encode(jpeg.getvalue()).decode()}', url + 'A' * 9_000_000,
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match='did not arrive whole; paint it again'):
+            marking.painted_mask(text, (4, 6))
+    with pytest.raises(ValueError, match='did not arrive whole'):
+        marking.painted_mask(url, (6, 4))
 
 
-@pytest.mark.parametrize('editor', [None, {}, {'layers': []}, {'layers': [np.zeros((2, 2, 4))]}])
-def test_no_paint_is_said(editor):
-    with pytest.raises(ValueError, match='nothing is painted yet; paint over the object'):
-        marking.brush_mask(editor, (8, 12))
-
-
-def test_marks_are_drawn_where_they_are():
-    image = np.full((100, 200, 3), 100, np.uint8)
-    mask = np.zeros((50, 100), bool)
-    mask[10:20, 30:60] = True
-    out = marking.draw_marks(image, [Click('object', 80, 40)], (50, 100), mask)
-    assert out[30, 80].tolist() == [178, 122, 65]  # half blue
-    assert out[80, 160].tolist() == [60, 200, 60]  # the point, twice as far
-    assert (out[60, :40] == 100).all() and (image == 100).all()
+def test_only_what_was_painted_changes():
+    rng = np.random.default_rng(0)
+    whole = rng.random((40, 60)) > 0.5
+    before = marking.resize_mask(whole, (20, 30))
+    np.testing.assert_array_equal(marking.repainted(whole, before, before), whole)
+    drawn = before.copy()
+    drawn[2:5, 3:9] = ~drawn[2:5, 3:9]
+    after = marking.repainted(whole, before, drawn)
+    for y in range(40):
+        for x in range(60):
+            inside = 1 <= y // 2 < 6 and 2 <= x // 2 < 10  # and one pixel around
+            assert after[y, x] == (drawn[y // 2, x // 2] if inside else whole[y, x])

@@ -6,10 +6,14 @@ import threading
 import cv2
 import numpy as np
 import pytest
-from webui_steps import box_mask, click_box, marked, pixels
+from webui_steps import box_mask, click_box, marked, painted, pixels
 
 from mmfss.apis import FewShotInferencer, SupportSet
+from mmfss.apis.box_masks import BOX, GRABCUT
+from mmfss.webui import views
+from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
+from mmfss.webui.marking import png_to_mask
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
@@ -79,57 +83,88 @@ def test_a_prompt_that_finds_nothing_leaves_the_clicks_before(new_session, photo
     assert session.clicks == before and session.proposal is proposal
 
 
-def test_without_prompts_the_brush_is_left(tiny_model, photo, tmp_path, monkeypatch):
+def test_without_heads_for_prompts_a_box_and_the_brush_are_left(
+    tiny_model, photo, tmp_path, monkeypatch
+):
     def none(inferencer, checkpoint=None):
-        raise ValueError('Matcher takes no boxes')
+        if checkpoint == 'official':
+            raise FileNotFoundError('no official weights')
+        raise ValueError('Matcher takes no points')
 
-    monkeypatch.setattr('mmfss.webui.worker.Proposer', none)
+    monkeypatch.setattr('mmfss.apis.box_masks.Proposer', none)
     inferencer = FewShotInferencer(tiny_model, threshold=0.3)
     worker = ModelWorker(inferencer)
-    session = Session(worker, Limits(), tmp_path)
+    session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
     session.add_photos([photo('a.png')])
-    session.click('corner', 10, 10)
-    with pytest.raises(ValueError, match='^Matcher takes no boxes. On this page, paint the object'):
-        session.click('corner', 90, 90)
-    layer = np.zeros((160, 192, 4), np.uint8)
-    layer[40:100, 60:120] = 255
-    assert session.use_mask('cup', {'layers': [layer]}) == 'cup'
+    assert not worker.takes_points and views.current_marks(session)['points'] is False
+    with pytest.raises(ValueError, match='^Matcher takes no points. A box does with every method'):
+        session.click('object', 40, 30)
+    session.drag(25, 15, 65, 55)  # around the rectangle, which GrabCut finds by its colour
+    assert session.made_by in (GRABCUT, BOX)
+    assert 'look at its border' in views.current_title(session) or 'is the box itself' in (
+        views.current_title(session)
+    )
+    session.clear_clicks()
+    assert views.current_title(session).endswith('<b>a.png</b>')
+    assert session.use_mask('cup', painted(box_mask())) == 'cup'
     session.close()
     worker.close()
     # weights that were asked for must be there
     monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_: inferencer)
-    with pytest.raises(ValueError, match='^Matcher takes no boxes$'):
+    with pytest.raises(ValueError, match='^Matcher takes no points$'):
         ModelWorker.load(ModelChoice(method='prototype'), prompt_weights='some.pth')
 
 
 def test_paint_is_a_mask(new_session, photo):
     session = new_session()
     session.add_photos([photo('a.png')])
-    layer = np.zeros((160, 192, 4), np.uint8)
-    layer[40:100, 60:120] = 255
-    session.use_mask('cup', {'layers': [layer]})
+    session.use_mask('cup', painted(box_mask()))
     np.testing.assert_array_equal(session.supports.shots[0].thumb_mask, box_mask())
 
 
+def test_a_box_is_dragged_and_its_mask_painted_on(new_session, photo, proposer):
+    """In a photo that is larger than its preview: what is not painted on stays to the pixel."""
+    session = new_session()
+    session.add_photos([photo('a.png', width=2000, height=500)])
+    assert session.current_preview().shape == (400, 1600, 3)
+    session.drag(300.1, 100.1, 100.1, 50.1)
+    assert proposer.prompts[-1].box == (125, 62, 376, 126)
+    session.drag(100.1, 50.1, 300.1, 100.1)
+    assert len(session.clicks) == 2 and proposer.prompts[-1].box == (125, 62, 376, 126)
+    small = session.proposal_preview()
+    small[60:80, 1000:1100] = True
+    small[:, :200] = False
+    session.use_mask('cup', painted(small))
+    mask = png_to_mask(session.supports.shots[0].mask)
+    expected = np.zeros((500, 2000), bool)
+    expected[62:126, 250:376] = expected[75:100, 1250:1375] = True
+    away = np.abs(np.arange(2000) - 250) > 2  # a pixel of the preview from where was erased
+    np.testing.assert_array_equal(mask[:, away], expected[:, away])
+
+
 @pytest.mark.parametrize(
-    ('name', 'painted', 'message'),
+    ('name', 'paint', 'message'),
     [
-        ('', None, 'the object has no name yet'),
-        ('  ', None, 'the object has no name yet'),
-        ('Background', None, "not be 'background'"),
-        ('x' * 101, None, '1 to 100 printable'),
-        ('cup', {'layers': []}, 'nothing is painted yet'),
-        ('cup', {'layers': [np.full((8, 8, 4), 255)]}, 'the mask of a.png marks every pixel'),
+        ('', '', 'the object has no name yet'),
+        ('  ', '', 'the object has no name yet'),
+        ('Background', '', "not be 'background'"),
+        ('x' * 101, '', '1 to 100 printable'),
+        ('cup', 'x', 'did not arrive whole'),
+        ('cup', painted(np.ones((8, 8), bool)), 'did not arrive whole'),
+        (
+            'cup',
+            painted(np.zeros((80, 96), bool)),
+            'the mask of a.png is empty|no pixel|marks none',
+        ),
+        ('cup', painted(np.ones((80, 96), bool)), 'the mask of a.png marks every pixel'),
     ],
 )
-def test_what_cannot_be_used_is_said_and_nothing_is_lost(
-    new_session, photo, name, painted, message
-):
+def test_what_cannot_be_used_is_said_and_nothing_is_lost(new_session, photo, name, paint, message):
     session = new_session()
     session.add_photos([photo('a.png')])
     click_box(session, (30, 20), (59, 49))
     with pytest.raises(ValueError, match=message):
-        session.use_mask(name, painted)
+        session.use_mask(name, paint)
     assert session.proposal is not None and len(session.clicks) == 2 and not session.supports
 
 
@@ -225,8 +260,10 @@ def test_files_go_with_the_session(new_session, worker, photo, tmp_path):
     assert len(list(closed.folder.path.iterdir())) == 1
     closed.close()
     assert not closed.folder.path.exists()
-    forgotten = Session(worker, Limits(), tmp_path)
+    forgotten = Session(worker, Limits(), VisitorFolder.below(tmp_path))
+    forgotten.add_photos([photo('b.png')])
     folder = forgotten.folder.path
+    assert folder.exists()
     del forgotten
     gc.collect()
     assert not folder.exists()
@@ -234,14 +271,14 @@ def test_files_go_with_the_session(new_session, worker, photo, tmp_path):
 
 def test_a_step_waits_for_the_one_before(new_session, monkeypatch):
     session = new_session()
-    monkeypatch.setattr('mmfss.webui.session.PATIENCE_S', 0.01)
+    monkeypatch.setattr('mmfss.webui.marking_session.PATIENCE_S', 0.01)
     with session.step(), pytest.raises(ValueError, match='the step before is still running'):
         session.clear_shots()
     session.clear_shots()
 
 
 def test_the_threshold_moves_while_images_are_labelled(new_session, photo, monkeypatch):
-    monkeypatch.setattr('mmfss.webui.session.PATIENCE_S', 0.01)
+    monkeypatch.setattr('mmfss.webui.marking_session.PATIENCE_S', 0.01)
     session = new_session()
     marked(session, photo)
     session.add_queries([photo(f'q{i}.png', 10 + i) for i in range(3)])
@@ -310,7 +347,7 @@ def test_lost_grey_values_are_said_with_the_uploads(worker, tmp_path):
         cv2.imwrite(str(tmp_path / f'{i}.png'), deep)
     uploads = [(tmp_path / f'{i}.png', f'mine {i}.png') for i in range(2)]
     for limits, number in ((Limits(), 1), (Limits(grey_values=dict(bit_depth=12)), 0)):
-        session = Session(worker, limits, tmp_path)
+        session = Session(worker, limits, VisitorFolder.below(tmp_path))
         for notes in (session.add_photos(uploads), session.add_queries(uploads)):
             assert len(notes) == number
             assert all(note.startswith('image mine 0.png uses ') for note in notes)

@@ -109,7 +109,10 @@ def look(sample: Sample, photo: Photo, terms: Terms) -> Seen:
             swapped = fits.other_frame if turned_code else fits.swapped
             (swapped if size == shape[::-1] else fits.sized).append(place)
             continue
-        code = encode(row, *shape)
+        try:
+            code = encode(row, *shape)
+        except ValueError as error:
+            raise ValueError(f'of {sample.image}: {error}') from error
         compare(fits, row, code, photo, shape, terms.classes[class_id - 1], sample.image)
         if code is not None and not row['iscrowd']:
             of_class.setdefault(class_id, []).append(code)
@@ -218,8 +221,8 @@ def _check_sizes(samples: Sequence[Sample], seen: Sequence[Seen]) -> None:
         why = ' Width and height are exchanged in all of them.'
     raise ValueError(
         f'{len(wrong)} of {len(samples)} images are of another size than their annotations say.'
-        f'{why} Restore the images that were annotated, or annotate these:\n  '
-        + listed(said, 10, '\n  ', '\n  and {rest} more')
+        f'{why} Restore the images that were annotated, or annotate these: '
+        + listed(said, 10, '; ', '; and {rest} more')
     )
 
 

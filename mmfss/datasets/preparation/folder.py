@@ -10,6 +10,7 @@ where they are. Everything is checked before anything is written. See docs/datas
 from __future__ import annotations
 
 import argparse
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -202,7 +203,7 @@ def prepare(args: argparse.Namespace) -> str:
     }
     _remove_others(args.out, entries, by_class)
     made_from = dict(
-        folder=str(args.src.resolve()),
+        folder=os.path.realpath(args.src),
         layout=source.layout,
         test_fraction=args.test_fraction,
         seed=args.seed,
@@ -247,7 +248,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError(f'--test-fraction must be from 0 to below 1, got {args.test_fraction}')
     if args.min_area < 1:
         raise ValueError(f'--min-area must be at least 1 pixel, got {args.min_area}')
-    out, src = args.out.resolve(), args.src.resolve()
+    # Path.resolve raises RuntimeError for a link that leads to itself
+    out, src = Path(os.path.realpath(args.out)), Path(os.path.realpath(args.src))
     if out == src or src in out.parents:
         raise ValueError(f'OUT must not be SRC or below it, got {args.out}; choose another folder')
     begun = (out / OPTIONS_FILE.format('')).is_file() or not out.is_dir()
@@ -259,7 +261,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _benchmark(args: argparse.Namespace, source: Source) -> Benchmark:
-    name = args.out.resolve().name if args.name is None else args.name
+    name = os.path.basename(os.path.realpath(args.out)) if args.name is None else args.name
     if name in BENCHMARKS or not name.strip():
         raise ValueError(f'--name must be a name of your own, got {name!r}')
     number = len(source.classes)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.class_index import label_counts
-from mmfss.datasets.io import read_mask
+from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning
 from mmfss.datasets.preparation.sources import Colour, coded_mask
 from mmfss.words import listed
@@ -63,7 +63,7 @@ def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
     try:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError):
+    except (*BROKEN, Image.DecompressionBombError):
         return None
     if mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N') and pixels.ndim == 2:
         if pixels.max(initial=0) <= IGNORED and pixels.min(initial=0) >= 0:

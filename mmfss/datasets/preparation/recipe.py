@@ -110,7 +110,7 @@ def make(recipe: Recipe, root: Path, args: argparse.Namespace) -> dict[str, Made
         split: [Entry(i, tuple(sorted(a)) if by_class else ()) for i, a in one.images.items()]
         for split, one in made.items()
     }
-    source = dict(root=str(root.resolve()), without_foreground=empty, **recipe.source)
+    source = dict(root=os.path.realpath(root), without_foreground=empty, **recipe.source)
     write_description(args.out, recipe.benchmark, recipe.kind, recipe.images, entries, source)
     return made
 

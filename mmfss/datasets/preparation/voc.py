@@ -211,9 +211,9 @@ def _stems(folder: Path, suffix: str) -> set[str]:
 
 
 def _link_images(src: Path, out: Path) -> None:
-    link, target = out / 'JPEGImages', (src / 'JPEGImages').resolve()
+    link, target = out / 'JPEGImages', Path(os.path.realpath(src / 'JPEGImages'))
     if link.exists() or link.is_symlink():
-        if link.resolve() != target:
+        if os.path.realpath(link) != str(target):
             raise ValueError(
                 f'{link} is there and is no link to {target}; choose another --out, or remove it'
             )

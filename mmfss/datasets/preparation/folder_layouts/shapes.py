@@ -139,4 +139,4 @@ def numbers(values: Sequence[Any], what: str) -> list[float]:
             return found
     except (TypeError, ValueError):
         pass
-    raise ValueError(f'{what} must be finite numbers, got {listed(values, 6)}')
+    raise ValueError(f'{what} must be finite numbers, got {listed(values, 6):.200}')

@@ -51,7 +51,7 @@ def _read(file: Path) -> OwnCoco:
                 _add(gathered, image, shape, label, f'region {number} of {name}')
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f'{file} is cut off or no file of VIA ({error!r}); export the annotations again'
+            f'{file} is cut off or no file of VIA ({error!r:.300}); export the annotations again'
         ) from error
     return gathered.done()
 

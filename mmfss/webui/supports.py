@@ -1,27 +1,29 @@
-"""A visitor's images: those to mark, the marked objects, those to label.
-
-Images to label are kept small, as there may be many: what needs room is on disk, the image, its
-preview, the logits. The labels that the page shows are those of the preview; :meth:`Query.whole`
-decides them at the image's own size.
-"""
+"""A visitor's images to mark, and the objects marked in them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mmfss.apis.prediction import Prediction
-from mmfss.apis.support import FORMAT, Shot, SupportSet, check_classes
-from mmfss.webui.marking import preview
+from mmfss.apis.support import (
+    FORMAT,
+    Shot,
+    SupportSet,
+    check_classes,
+    make_negative,
+    make_shot,
+)
+from mmfss.webui.limits import Limits
+from mmfss.webui.marking import mask_to_png, png_to_mask, preview, resize_mask
+from mmfss.webui.uploads import read_upload
 
 THUMB_SIDE = 320
-RESULT_SIDE = 768
 SUPPORT_SUFFIX = '.safetensors'
 
 
@@ -33,6 +35,11 @@ class Photo:
     path: Path
     shape: tuple[int, int]
     thumb: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, path: Path, image: np.ndarray) -> Photo:
+        """Of an image uint8 (H, W, 3) BGR that is at ``path``."""
+        return cls(name, path, image.shape[:2], preview(image, THUMB_SIDE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,50 @@ class MarkedShot:
     def title(self) -> str:
         """Of which class it is, or is not."""
         return f'not {self.class_name}' if self.negative else self.class_name
+
+    @classmethod
+    def of_photo(
+        cls,
+        class_name: str,
+        photo: Photo,
+        image: np.ndarray,
+        mask: np.ndarray,
+        size: int,
+        resize: str,
+        negative: bool = False,
+    ) -> MarkedShot:
+        """An object in a photo.
+
+        Args:
+            class_name: of the class.
+            photo: with its pixels ``image``, uint8 (H, W, 3) BGR.
+            mask: bool (H, W).
+            size, resize: of the model.
+            negative: what is marked is not the class.
+
+        Raises:
+            ValueError: See :func:`mmfss.apis.support.make_shot`.
+        """
+        make = make_negative if negative else make_shot
+        shot = make((image, mask), size, photo.name, resize)
+        small = resize_mask(mask, photo.thumb.shape[:2])
+        return cls(class_name, shot, photo.thumb, small, photo, negative, mask_to_png(mask))
+
+    def remade(self, size: int, resize: str, limits: Limits) -> MarkedShot:
+        """The same for another model, made of its photo.
+
+        Raises:
+            ValueError: It came in a file, which has it at another size, or cannot be used.
+        """
+        if self.photo is None or self.mask is None:
+            raise ValueError(
+                f'{self.shot.source} came in a support file for models of '
+                f'{self.shot.image.shape[0]} pixels, this method takes {size}; remove it, or mark '
+                'its photo here'
+            )
+        photo, mask = self.photo, png_to_mask(self.mask)
+        image = read_upload(photo.path, photo.name, limits)
+        return self.of_photo(self.class_name, photo, image, mask, size, resize, self.negative)
 
     @classmethod
     def of_file(cls, class_name: str, shot: Shot, negative: bool = False) -> MarkedShot:
@@ -202,7 +253,7 @@ def _check_header(path: Path, image_size: int, most: int) -> None:
         count = sum(
             len(entry['shots']) + len(entry.get('negatives', ())) for entry in content['classes']
         )
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return
     if side != image_size:
         raise ValueError(
@@ -211,85 +262,3 @@ def _check_header(path: Path, image_size: int, most: int) -> None:
         )
     if count > most:
         raise ValueError(f'{path} has {count} marked objects, {most} are the most')
-
-
-@dataclass(frozen=True)
-class Query:
-    """An image to label.
-
-    Attributes:
-        name: what the visitor calls it.
-        path: of the server's copy.
-        shape: (height, width).
-        prediction: at the preview's size, with its logits on disk; None until it is labelled.
-    """
-
-    name: str
-    path: Path
-    shape: tuple[int, int]
-    prediction: Prediction | None = None
-
-    @classmethod
-    def keep(cls, name: str, path: Path, image: np.ndarray) -> Query:
-        """Write the preview of an image, uint8 (H, W, 3) BGR, that is at ``path``."""
-        query = cls(name, path, image.shape[:2])
-        done, data = cv2.imencode('.png', preview(image, RESULT_SIDE))
-        if not done:
-            raise ValueError(f'the preview of {name} cannot be written')
-        query._beside('.preview').write_bytes(data.tobytes())
-        return query
-
-    def _beside(self, ending: str) -> Path:
-        return self.path.with_name(self.path.name + ending)
-
-    def preview(self) -> np.ndarray:
-        """The image with its long side at most ``RESULT_SIDE``: uint8 (h, w, 3) BGR."""
-        data = np.frombuffer(self._beside('.preview').read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f'the preview of {self.name} is damaged; remove the image')
-        return image
-
-    def labelled(self, prediction: Prediction) -> Query:
-        """With a result for the whole image; its logits go to disk."""
-        file = self._beside('.npy')
-        file.unlink(missing_ok=True)  # an older result may still be mapped
-        np.save(file, prediction.logits)
-        made = Prediction.make(
-            prediction.classes,
-            prediction.scores,
-            prediction.thresholds,
-            np.load(file, mmap_mode='c'),
-            self.preview().shape[:2],
-            self.name,
-        )
-        return replace(self, prediction=made)
-
-    def with_threshold(self, threshold: float) -> Query:
-        """Decided anew, where there is a result."""
-        if self.prediction is None:
-            return self
-        return replace(self, prediction=self.prediction.with_threshold(threshold))
-
-    def whole(self) -> Prediction:
-        """The result at the image's own size.
-
-        Raises:
-            ValueError: The image is not labelled.
-        """
-        if self.prediction is None:
-            raise ValueError(f'{self.name} is not labelled yet')
-        made = self.prediction
-        return Prediction.make(
-            made.classes, made.scores, made.thresholds, made.logits, self.shape, self.name
-        )
-
-    def drawn(self) -> np.ndarray:
-        """The preview with its classes, or as it is before it is labelled: uint8 (h, w, 3) BGR."""
-        image = self.preview()
-        return image if self.prediction is None else self.prediction.draw(image)
-
-    def forget(self) -> None:
-        """Remove its files."""
-        for file in (self.path, self._beside('.preview'), self._beside('.npy')):
-            file.unlink(missing_ok=True)
