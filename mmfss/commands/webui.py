@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
+from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.limits import Limits
 from mmfss.webui.uploads import page_folder
 from mmfss.webui.worker import ModelChoice, Models, ModelWorker
@@ -21,8 +22,6 @@ from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 if TYPE_CHECKING:
     from mmfss.webui.page import Page
 
-_LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
-_ANYWHERE = ('0.0.0.0', '::')  # all addresses of this machine
 MAX_SESSIONS = 64
 """Visitors whose data is kept; the one who was idle longest goes first."""
 
@@ -65,7 +64,7 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
     Args:
         page: of :func:`make_page`.
         host, port: to listen on.
-        names: further host names that it answers to, see :class:`mmfss.webui.guard.Guard`.
+        names: further host names that it answers to, see :class:`mmfss.hosts.HostNames`.
         block: until interrupted.
 
     Raises:
@@ -76,9 +75,7 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
     from mmfss.webui.guard import Guard
     from mmfss.webui.layout import CSS, theme
 
-    everywhere = host in _ANYWHERE
-    hosts = (host, *_LOOPBACKS, *([socket.gethostname(), socket.getfqdn()] if everywhere else ()))
-    guard = Middleware(Guard, hosts=hosts, numbers=everywhere, outer=names, root=page.root)
+    guard = Middleware(Guard, names=HostNames.of(host, names), root=page.root)
     options: dict[str, Any] = dict(
         server_name=host,
         server_port=free_port(host, port),
@@ -127,8 +124,8 @@ def free_port(host: str, port: int) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Within, SIGTERM ends the page as ctrl-C does, so that visitors' files are removed."""
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM ends a server as ctrl-C does, so that it clears up behind it."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -145,7 +142,7 @@ def run(args: WebuiArguments) -> int:
     """Serve the page; returns the exit status: 0 when it was stopped while it served, 1 for wrong
     arguments, 130 when it was stopped before."""
     try:
-        with _terminable():
+        with terminable():
             _serve(args)
     except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
@@ -168,7 +165,7 @@ def _serve(args: WebuiArguments) -> None:
     models = Models(worker, methods_at_hand(), args.device)
     with page_folder() as root:
         page = make_page(worker, limits, root, models)
-        if args.host not in _LOOPBACKS:
+        if args.host not in LOOPBACKS:
             print(
                 f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
                 'it: there is no password and no encryption. Put it behind a server that has both.',

@@ -107,6 +107,12 @@ class ModelWorker:
         return cls(inferencer, asked, choice)
 
     @property
+    def name(self) -> str:
+        """Of the method or config."""
+        model = self._inferencer.model
+        return self.choice.method or self.choice.config or type(model).__name__
+
+    @property
     def takes_prompts(self) -> bool:
         """Whether boxes and points become masks here."""
         return self._proposer is not None
