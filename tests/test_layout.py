@@ -15,6 +15,7 @@ import pytest
 
 ORDER = (
     'root',  # the modules of mmfss itself: helpers, and the mends of the stack
+    'regions',
     'features',
     'datasets',
     'checkpoints',

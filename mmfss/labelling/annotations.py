@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mmfss.apis.prediction import Marked
+from mmfss.regions import region_code
 
 _DIGITS = 6
 
@@ -81,7 +82,7 @@ def objects_of(
             height, width = mask.shape
             one = dict(
                 category_id=label,
-                segmentation=run_length_code(mask, top, left, labels.shape),
+                segmentation=region_code(mask, left, top, *labels.shape),
                 area=int(np.count_nonzero(mask)),
                 bbox=[left, top, width, height],
             )
@@ -125,27 +126,3 @@ def _by_masks(region: np.ndarray, masks: np.ndarray) -> Iterator[tuple[int, int,
             top, left = int(rows[0]), int(columns[0])
             made.append((top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1]))
     yield from sorted(made, key=lambda one: (one[0], one[1] + int(one[2][0].argmax())))
-
-
-def run_length_code(mask: np.ndarray, top: int, left: int, size: tuple[int, ...]) -> dict[str, Any]:
-    """COCO's run-length code, as text, of an object in an image; the image is not gone over.
-
-    Args:
-        mask: bool (h, w), with some pixel.
-        top, left: where it is.
-        size: (H, W) of the image.
-    """
-    from pycocotools import mask as coco_mask
-
-    height, width = size
-    # begins and ends of the runs in its columns, in pixels of the image counted down the columns
-    edges = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    places = np.arange(left, left + mask.shape[1])[:, None] * height
-    places = places + np.arange(top, top + mask.shape[0] + 1)
-    begins, ends = places[edges == 1], places[edges == -1]
-    apart = begins[1:] != ends[:-1]  # a run to the foot of a column may go on in the next one
-    begins, ends = begins[np.r_[True, apart]], ends[np.r_[apart, True]]
-    runs = np.diff(np.r_[0, np.stack([begins, ends], 1).ravel(), height * width])
-    counts = runs[: len(runs) - (runs[-1] == 0)].tolist()  # no empty run at the end
-    code = coco_mask.frPyObjects(dict(size=[height, width], counts=counts), height, width)
-    return dict(size=[height, width], counts=code['counts'].decode())

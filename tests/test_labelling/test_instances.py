@@ -16,7 +16,7 @@ from mmfss.commands.label import label
 from mmfss.commands.prepare import main as prepare
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask, save_png
-from mmfss.labelling.annotations import objects_of, regions_of, run_length_code
+from mmfss.labelling.annotations import objects_of, regions_of
 
 coco_mask = pytest.importorskip('pycocotools.mask')
 BOTH = np.ones((3, 3))  # eight neighbours
@@ -34,26 +34,6 @@ def _decoded(annotation):
     code = dict(annotation['segmentation'])
     code['counts'] = code['counts'].encode()
     return coco_mask.decode(code).astype(bool)
-
-
-def test_run_length_codes_are_those_of_whole_masks():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        height, width = rng.integers(1, 12, 2)
-        whole = rng.random((height, width)) < rng.choice([0.1, 0.5, 0.95, 1.0])
-        if not whole.any():
-            continue
-        rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
-        part = whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        found = run_length_code(part, int(rows[0]), int(columns[0]), whole.shape)
-        want = coco_mask.encode(np.asfortranarray(whole.astype(np.uint8)))
-        assert found == dict(size=[height, width], counts=want['counts'].decode())
-
-
-def test_a_run_goes_on_in_the_next_column():
-    code = run_length_code(np.ones((5, 3), bool), 0, 1, (5, 6))
-    uncompressed = coco_mask.frPyObjects(dict(size=[5, 6], counts=[5, 15, 10]), 5, 6)
-    assert code['counts'] == uncompressed['counts'].decode()  # one run, not three
 
 
 @pytest.mark.parametrize('seed', range(4))

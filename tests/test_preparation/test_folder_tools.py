@@ -16,7 +16,6 @@ from PIL import Image
 from prepared_checks import fails, files, picture, prepare, read, save
 
 from mmfss.datasets.folds import get_benchmark
-from mmfss.datasets.preparation.folder_layouts.shapes import ellipse, rectangle, region
 from mmfss.datasets.prepared import Entry, mask_path
 
 pytest.importorskip('pycocotools')
@@ -607,28 +606,3 @@ def test_an_archive(tmp_path):
     dump(tmp_path / 'src/export.zip', 'PK')
     said = fails('folder', tmp_path / 'src', tmp_path / 'out')
     assert 'export.zip is from an archive that is not unpacked; unpack it and give' in said
-
-
-# ------------------------------------------------------------------------------------ shapes
-def test_rectangles_and_ellipses():
-    assert rectangle((0, 0), (4, 2)) == [0, 0, 4, 0, 4, 2, 0, 2]
-    turned = np.reshape(rectangle((0, 0), (4, 2), 90), (-1, 2))
-    np.testing.assert_allclose(turned, [(3, -1), (3, 3), (1, 3), (1, -1)], atol=1e-9)
-    for radius in (0.3, 3, 40, 900):
-        points = np.reshape(ellipse((5, 7), (radius, radius)), (-1, 2))
-        middles = (points + np.roll(points, 1, 0)) / 2  # of its sides: the farthest off
-        off = radius - np.hypot(*(middles - (5, 7)).T)
-        assert off.min() >= 0 and off.max() <= 0.25 + 1e-9
-
-
-def test_regions_that_reach_beyond_the_image():
-    """Cut off at its borders; the codes of COCO run down the columns."""
-    from pycocotools import mask as coder
-
-    part = np.random.default_rng(0).random((6, 8)) < 0.5
-    for left, top in ((3, 4), (-2, -1), (46, 37), (-3, 38)):
-        code = region(part, left, top, H, W)
-        wanted = np.zeros((H + 20, W + 20), bool)
-        wanted[10 + top : 16 + top, 10 + left : 18 + left] = part
-        found = coder.decode(coder.frPyObjects(code, H, W))
-        np.testing.assert_array_equal(found, wanted[10 : 10 + H, 10 : 10 + W])

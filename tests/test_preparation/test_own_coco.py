@@ -14,7 +14,7 @@ from prepared_checks import fails, picture, prepare, save
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.folds import get_benchmark
 from mmfss.datasets.preparation import own_coco
-from mmfss.datasets.preparation.instances import decode, run_lengths
+from mmfss.datasets.preparation.instances import decode
 from mmfss.datasets.preparation.own_coco import (
     BOX,
     CROWD_IGNORED,
@@ -27,6 +27,7 @@ from mmfss.datasets.preparation.own_coco import (
     TWICE,
     read_own_coco,
 )
+from mmfss.regions import run_lengths
 
 pytest.importorskip('pycocotools')
 

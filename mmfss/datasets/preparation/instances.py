@@ -9,11 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
+from mmfss.regions import code_of, decoded
 from mmfss.words import repeated
 
 CROWD = 255
@@ -132,52 +132,15 @@ def encode(annotation: dict, height: int, width: int) -> dict | None:
     Raises:
         ValueError: Malformed, or of another size than the image; names the annotation.
     """
-    from pycocotools import mask as coder
-
-    shape = annotation['segmentation']
     try:
-        if isinstance(shape, list):
-            for polygon in shape:
-                if len(polygon) % 2 or not all(isfinite(number) for number in polygon):
-                    raise ValueError('a polygon must be a list of finite numbers x, y, x, y, ...')
-            closed = [polygon for polygon in shape if len(polygon) >= 6]
-            _check_length(closed, height, width)
-            code = coder.merge(coder.frPyObjects(closed, height, width)) if closed else None
-        else:
-            code = shape
-            if [int(side) for side in shape['size']] != [height, width]:
-                raise ValueError(
-                    f'it is of {shape["size"]} pixels (height, width), its image is of '
-                    f'{[height, width]}'
-                )
-            counts = shape['counts']
-            listed_out = isinstance(counts, list)
-            if listed_out and not all(type(run) is int for run in counts):
-                raise ValueError('its counts must be integers')
-            # all in Python's or wide integers: the library takes 32 bits and checks nothing
-            runs = counts if listed_out else run_lengths(counts).tolist()
-            if sum(runs) != height * width or min(runs) < 0:
-                raise ValueError(f'its counts must sum to {height * width} pixels')
-            if listed_out:
-                code = coder.frPyObjects(shape, height, width)
-        return code if code is not None and coder.area(code) else None
+        return code_of(annotation['segmentation'], height, width)
     except (ValueError, KeyError, TypeError) as error:
         raise _wrong(annotation, error) from error
 
 
 def decode(annotation: dict, height: int, width: int) -> np.ndarray:
     """bool (height, width) of an annotation, all False if it is empty; errors of :func:`encode`."""
-    code = encode(annotation, height, width)
-    if code is None:
-        return np.zeros((height, width), bool)
-    return _pixels(code).astype(bool)
-
-
-def _pixels(code: dict) -> np.ndarray:
-    """uint8 (height, width) of a run-length code, columns together in memory."""
-    from pycocotools import mask as coder
-
-    return coder.decode(code)
+    return decoded(encode(annotation, height, width), height, width)
 
 
 def _wrong(annotation: dict, error: Exception) -> ValueError:
@@ -185,49 +148,6 @@ def _wrong(annotation: dict, error: Exception) -> ValueError:
     return ValueError(
         f'segmentation of {name} is wrong: {error}; download or export the annotations again'
     )
-
-
-def run_lengths(counts: str | bytes) -> np.ndarray:
-    """The runs of a compressed run-length code, int64 (n,).
-
-    COCO's own form: numbers in base 32, lowest digit first, as characters from '0' on; bit 5 of a
-    digit says that another follows, bit 4 of the last is the sign; from the fourth on a number is
-    the difference to that two before it.
-
-    Raises:
-        ValueError: Empty, cut off, other characters, a number of more than 30 bits.
-    """
-    if not isinstance(counts, (str, bytes)) or not counts:
-        raise ValueError('its counts must be a list of integers, or a text in the form of COCO')
-    data = counts.encode() if isinstance(counts, str) else counts
-    digits = np.frombuffer(data, np.uint8).astype(np.int64) - ord('0')
-    last = (digits & 32) == 0
-    if digits.min() < 0 or digits.max() > 63 or not last[-1]:
-        raise ValueError('its compressed counts are cut off or have characters outside "0" to "o"')
-    ends = np.flatnonzero(last)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    length = ends - starts + 1
-    if length.max() > 6:
-        raise ValueError('its compressed counts have a number of more than 30 bits')
-    shift = 5 * (np.arange(len(digits)) - np.repeat(starts, length))
-    runs = np.add.reduceat((digits & 31) << shift, starts)
-    runs -= np.where(digits[ends] & 16, 1 << (5 * length), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
-
-
-def _check_length(polygons: Sequence[Sequence[float]], height: int, width: int) -> None:
-    """Refuse outlines whose borders the library would walk for minutes, or beyond its integers."""
-    most = 1000 * (height + width)
-    for polygon in polygons:
-        points = np.array([polygon[::2], polygon[1::2]], np.float64)
-        steps = np.abs(points - np.roll(points, 1, axis=1)).max(0).sum()
-        if np.abs(points).max() > most or steps > max(most, 1_000_000):
-            raise ValueError(
-                f'a polygon reaches to {np.abs(points).max():.0f} with a border of {steps:.0f} '
-                f'pixels, its image is of {[height, width]} (height, width)'
-            )
 
 
 def paint(
@@ -261,5 +181,5 @@ def paint(
     # codes run down the columns, and so do the pixels in memory
     mask = np.zeros((height, width), np.uint8, order='F')
     for _, value, code in sorted(parts, key=lambda part: part[0]):
-        np.copyto(mask, value, where=_pixels(code).view(bool))
+        np.copyto(mask, value, where=decoded(code, height, width))
     return np.ascontiguousarray(mask), len(annotations) - len(parts)

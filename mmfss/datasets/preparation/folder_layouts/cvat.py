@@ -6,19 +6,15 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mmfss.datasets.preparation.folder_layouts.shapes import (
     NO_AREA,
     UNKNOWN_SHAPE,
     Gathered,
-    ellipse,
     numbers,
-    rectangle,
-    region,
 )
 from mmfss.datasets.preparation.folder_layouts.tree import split_of
 from mmfss.datasets.preparation.own_coco import OwnCoco
+from mmfss.regions import cvat_mask, ellipse, rectangle
 
 _NO_AREA = {'points', 'polyline', 'skeleton'}
 _OTHER = {'cuboid'}
@@ -77,12 +73,11 @@ def _image(gathered: Gathered, element: ElementTree.Element) -> None:
             cx, cy, rx, ry = of('cx', 'cy', 'rx', 'ry')
             gathered.add(image, label, what, ellipse((cx, cy), (rx, ry), turned))
         elif shape.tag == 'mask':
-            left, top, w, h = (int(value) for value in of('left', 'top', 'width', 'height'))
-            runs = [int(value) for value in numbers(shape.attrib['rle'].split(','), what)]
-            if min(runs) < 0 or sum(runs) != w * h:
-                raise ValueError(f'{what}: its runs sum to {sum(runs)} of {w * h} pixels')
-            painted = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
-            gathered.add(image, label, what, region(painted, left, top, *size))
+            try:
+                painted = cvat_mask(shape.attrib, *size)
+            except ValueError as error:
+                raise ValueError(f'{what}: {error}') from error
+            gathered.add(image, label, what, painted)
         elif shape.tag in _NO_AREA:
             gathered.leave_out(image, label, what, NO_AREA)
         elif shape.tag in _OTHER:

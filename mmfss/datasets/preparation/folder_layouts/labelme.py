@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import os
@@ -11,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from mmfss.datasets.io import BROKEN
@@ -19,13 +16,11 @@ from mmfss.datasets.preparation.folder_layouts.shapes import (
     NO_AREA,
     UNKNOWN_SHAPE,
     Gathered,
-    ellipse,
     numbers,
-    rectangle,
-    region,
 )
 from mmfss.datasets.preparation.folder_layouts.tree import IMAGES, Tree
 from mmfss.datasets.preparation.own_coco import OwnCoco
+from mmfss.regions import ellipse, labelme_mask, rectangle
 
 _NO_AREA = {'point', 'points', 'line', 'linestrip'}
 
@@ -113,10 +108,6 @@ def _add(
     if kind == 'mask':
         if not all(size):
             raise ValueError('a painted mask needs imageHeight and imageWidth')
-        with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as opened:
-            painted = np.array(opened.convert('L')) > 0
-        (left, top), _ = points
-        code = region(painted, round(left), round(top), *size)
-        return gathered.add(image, label, what, code)
+        return gathered.add(image, label, what, labelme_mask(shape, *size))
     reason = NO_AREA if kind in _NO_AREA else UNKNOWN_SHAPE
     return gathered.leave_out(image, str(label), what, reason)

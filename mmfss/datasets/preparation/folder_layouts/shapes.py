@@ -16,9 +16,9 @@ import numpy as np
 
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.preparation.own_coco import BOX, OwnCoco
+from mmfss.regions import mask_code
 from mmfss.words import listed
 
-Point = tuple[float, float]
 RECTANGLE = Reason(
     'rectangle: read as filled to its borders',
     'draw an outline where it only frames the object',
@@ -29,44 +29,6 @@ UNKNOWN_SHAPE = Reason('shape of a kind that is not read: left out', 'draw a pol
 NO_LABEL = Reason('shape without a label: left out', 'give it the label of its class')
 NO_CLASS = Reason('labelled as background or to be ignored: left out', lost=False)
 _NO_CLASS = {'background', 'ignore', 'ignored'}
-
-
-def rectangle(a: Point, b: Point, degrees: float = 0) -> list[float]:
-    """The polygon of a rectangle between two corners, turned clockwise about its centre."""
-    x, y, w, h = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (b[0] - a[0]) / 2, (b[1] - a[1]) / 2
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    corners = ((-w, -h), (w, -h), (w, h), (-w, h))
-    return [v for p, q in corners for v in (x + p * cos - q * sin, y + p * sin + q * cos)]
-
-
-def ellipse(centre: Point, radii: tuple[float, float], degrees: float = 0) -> list[float]:
-    """A polygon that is nowhere more than a quarter of a pixel off an ellipse, turned clockwise
-    about its centre."""
-    most = max(*map(abs, radii), 1.0)
-    number = math.ceil(math.pi / math.acos(max(1 - 0.25 / most, -1)))
-    t = np.linspace(0, 2 * np.pi, max(number, 16), endpoint=False)
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    p, q = radii[0] * np.cos(t), radii[1] * np.sin(t)
-    x, y = centre[0] + p * cos - q * sin, centre[1] + p * sin + q * cos
-    return [float(v) for v in np.stack([x, y], 1).ravel()]
-
-
-def region(mask: np.ndarray, left: int, top: int, height: int, width: int) -> dict[str, Any]:
-    """The run-length code of a painted region.
-
-    Args:
-        mask: bool (h, w), the part of the image around it.
-        left, top: Where that part is; what is outside the image is cut off.
-        height, width: Of the image.
-    """
-    whole = np.zeros((height, width), bool)
-    y, x = max(top, 0), max(left, 0)
-    inside = mask[y - top : max(height - top, 0), x - left : max(width - left, 0)]
-    whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    flat = whole.ravel(order='F')
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return dict(size=[height, width], counts=[0, *counts] if flat[:1].any() else counts)
 
 
 class Gathered:
@@ -115,7 +77,7 @@ class Gathered:
             image: Its number.
             label: Its class.
             what: What messages call it.
-            outline: A polygon as numbers x, y, x, y, ..., or a run-length code.
+            outline: A polygon as numbers x, y, x, y, ..., or a mask, bool (H, W).
             framed: It is a rectangle.
         """
         name = str(label or '').strip()
@@ -127,7 +89,7 @@ class Gathered:
             id=self._count,
             name=what,
             category_id=name,
-            segmentation=outline if isinstance(outline, dict) else [outline],
+            segmentation=mask_code(outline) if isinstance(outline, np.ndarray) else [outline],
             iscrowd=0,
             box=False,
             bbox=None,

@@ -15,11 +15,10 @@ from mmfss.datasets.preparation.folder_layouts.shapes import (
     NO_AREA,
     UNKNOWN_SHAPE,
     Gathered,
-    ellipse,
     numbers,
-    rectangle,
 )
 from mmfss.datasets.preparation.own_coco import OwnCoco
+from mmfss.regions import ellipse, rectangle
 from mmfss.words import listed
 
 _NAMES = ('label', 'class', 'name', 'type', 'category', 'object')
