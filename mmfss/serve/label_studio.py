@@ -183,9 +183,7 @@ class LabelStudio:
 
     # ------------------------------------------------------------------ predictions
 
-    def _prediction(
-        self, key: str, config: LabelConfig, task: Any, context: Any
-    ) -> dict[str, Any]:
+    def _prediction(self, key: str, config: LabelConfig, task: Any, context: Any) -> dict[str, Any]:
         _, photo = self._photo(key, config, task)
         pixels = photo.pixels(self.projects.limits)
         if context is not None:
@@ -198,9 +196,7 @@ class LabelStudio:
             model_version=found.version,
         )
 
-    def _interactive(
-        self, config: LabelConfig, context: Any, pixels: np.ndarray
-    ) -> dict[str, Any]:
+    def _interactive(self, config: LabelConfig, context: Any, pixels: np.ndarray) -> dict[str, Any]:
         """The mask of what somebody is just marking."""
         regions = _entry(context, 'result')
         notes, height, width = list[str](), *pixels.shape[:2]

@@ -274,7 +274,9 @@ class Project:
     def _predict(self, image: np.ndarray, name: str, classes: Collection[str] | None) -> Found:
         with self._lock:
             version, chosen = self.version(), self._chosen(classes)
-            state = tuple((*one, self._kept[one[0]].time) for some in chosen.values() for one in some)
+            state = tuple(
+                (*one, self._kept[one[0]].time) for some in chosen.values() for one in some
+            )
             shots = {kind: tuple(self._shots[one] for one in some) for kind, some in chosen.items()}
         if not shots:
             marked, wanted = listed(self.counts) or 'nothing', listed(sorted(classes or ()))

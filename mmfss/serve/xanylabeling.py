@@ -18,7 +18,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ class _Labelled:
     image: str
     drawn: frozenset[str]
     key: str | None
+
+
+_NOTHING = _Labelled((0, 0), '', frozenset(), None)
 
 
 def refused(text: str) -> dict[str, Any]:
@@ -115,10 +118,7 @@ class XAnyLabeling:
         assert isinstance(photo.data, bytes)
         digest = hashlib.sha256(photo.data).hexdigest()
         drawn = {
-            kind
-            for one in self._known[name].values()
-            if one.image == digest
-            for kind in one.drawn
+            kind for one in self._known[name].values() if one.image == digest for kind in one.drawn
         }
         only = params.get('filter_classes') or list(project.counts)
         wanted = [kind for kind in project.counts if kind in only and kind not in drawn]
@@ -143,18 +143,16 @@ class XAnyLabeling:
             for path, is_folder in walk(folder.path):
                 if is_folder or path.suffix.lower() != '.json':
                     continue
+                known = before.get(path, _NOTHING)
                 try:
                     status = path.stat()
                     stamp = status.st_mtime_ns, status.st_size
-                    known = before.get(path)
-                    if known is None or known.stamp != stamp:
+                    if known.stamp != stamp:
+                        known = replace(known, stamp=stamp)  # if it cannot be read: as before
                         known = self._read(folder, project, path, stamp)
-                    now[path] = known
                 except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-                    told = before.get(path) if path in before else None
-                    print_log(f'{path} is not used: {error!r}', 'current', logging.WARNING)
-                    if told is not None:
-                        now[path] = told  # half written: looked at again next time
+                    print_log(f'{path} is not used: {error}', 'current', logging.WARNING)
+                now[path] = known
             keys = {one.key for one in now.values()}
             for key in project.keys():
                 if key not in keys:
