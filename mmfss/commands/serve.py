@@ -32,8 +32,8 @@ MEMORY_BYTES = 2**30
 
 
 def run(args: ServeArguments) -> int:
-    """Serve until interrupted; returns the exit status: 0 when it was stopped while it served, 1 for
-    wrong arguments, 130 when it was stopped before."""
+    """Serve until interrupted; returns the exit status: 0 when it was stopped while it served, 1
+    for wrong arguments, 130 when it was stopped before."""
     try:
         with terminable():
             _serve(args)
@@ -139,9 +139,7 @@ def listen(service: Service, host: str, port: int, data: Path) -> None:
         print(f'The service is at {address}  (ctrl-C ends it)')
         print(f'  method           {service.projects.worker.name}')
         print(f'  kept in          {data}')
-        print(
-            f'  Label Studio     connect the model {address}; its own address: {service.photos.url}'
-        )
+        print(f'  Label Studio     at {service.photos.url}: connect the model {address}')
         for folder in service.folders:
             print(f'  X-AnyLabeling    model {folder.name!r}: {folder.path}')
         print(f'  token            {"needed" if service.token else "none"}', flush=True)

@@ -60,5 +60,5 @@ class Service:
         routes += XAnyLabeling(projects, self.folders).routes()
         # a photo in base64, and what goes with it
         most = max(projects.limits.max_upload_bytes * 4 // 3 + 2**20, MAX_REQUEST_BYTES)
-        how = dict(names=self.names, token=self.token, max_bytes=most)
-        return Starlette(routes=routes, middleware=[Middleware(ServiceGuard, **how)])
+        guard = Middleware(ServiceGuard, names=self.names, token=self.token, max_bytes=most)
+        return Starlette(routes=routes, middleware=[guard])

@@ -35,7 +35,7 @@ SETUP = 'label_studio.json'
 MAX_EXPORT_BYTES = 2**30
 _KEPT = 'ANNOTATION_CREATED', 'ANNOTATIONS_CREATED', 'ANNOTATION_UPDATED'
 _GONE = dict(ANNOTATIONS_DELETED=('annotations', 'a', 1), TASKS_DELETED=('tasks', 't', 0))
-"""Action -> entry with what is gone, and which part of our keys, t<task>-a<annotation>, names it."""
+"""Action -> entry with what is gone; letter and place of its part in our keys, t<task>-a<id>."""
 
 
 class LabelStudio:
@@ -212,7 +212,7 @@ class LabelStudio:
                 made.append(brush_region(mask, name, control))
         if notes and not made:
             raise ValueError('; '.join(notes))
-        return dict(result=made, score=1.0, model_version=self.projects.method)
+        return dict(result=made, score=1.0, model_version=self.projects.worker.name)
 
     def _propose(self, pixels: np.ndarray, prompt: Any) -> np.ndarray:
         return self.projects.worker.propose(pixels, prompt)
@@ -240,7 +240,7 @@ class LabelStudio:
 
 
 def _removed(project: Project, gone: Callable[[str], bool]) -> dict[str, Any]:
-    removed = [known for known in project.keys() if gone(known) and project.remove(known)]
+    removed = [known for known in project.annotated if gone(known) and project.remove(known)]
     return dict(removed=removed, supports=project.counts)
 
 

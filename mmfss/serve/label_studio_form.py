@@ -142,7 +142,7 @@ def masks_of(
                 for name in names:
                     prompts.setdefault(name, []).append(region)
                 continue
-            mask = _drawn(kind, value, region, width, height)
+            mask = _drawn(f'{kind}', value, region, width, height)
         except (ValueError, KeyError, TypeError) as error:
             notes.append(f'a region of {names[0]} ({kind}) cannot be read: {error}')
             continue

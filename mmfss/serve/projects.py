@@ -80,8 +80,8 @@ class Annotation:
             return cls(str(content['name']), str(content['photo']), masks, int(content['time']))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f'{path} is damaged ({type(error).__name__}: {error}); restore it, or remove it and '
-                'mark its photo again'
+                f'{path} is damaged ({type(error).__name__}: {error}); restore it, or remove it '
+                'and mark its photo again'
             ) from error
 
 
@@ -175,7 +175,7 @@ class Project:
                     part.write_bytes(data)
             try:
                 pixels = read_upload(kept, name, self.limits)
-                reasons, shots = [], dict[tuple[str, str], Shot | None]()
+                reasons, shots = list[str](), dict[tuple[str, str], Shot | None]()
                 for kind, mask in masks.items():
                     if mask.shape != pixels.shape[:2]:
                         raise ValueError(_of_another_size(name, mask.shape, pixels.shape))
@@ -204,8 +204,9 @@ class Project:
             self._forget_photo(before.photo)
             return True
 
-    def keys(self) -> tuple[str, ...]:
-        """Of all annotations that are kept."""
+    @property
+    def annotated(self) -> tuple[str, ...]:
+        """The keys of all annotations that are kept."""
         with self._lock:
             return tuple(self._kept)
 
@@ -274,9 +275,8 @@ class Project:
     def _predict(self, image: np.ndarray, name: str, classes: Collection[str] | None) -> Found:
         with self._lock:
             version, chosen = self.version(), self._chosen(classes)
-            state = tuple(
-                (*one, self._kept[one[0]].time) for some in chosen.values() for one in some
-            )
+            used = [one for some in chosen.values() for one in some]
+            state = tuple((key, kind, self._kept[key].time) for key, kind in used)
             shots = {kind: tuple(self._shots[one] for one in some) for kind, some in chosen.items()}
         if not shots:
             marked, wanted = listed(self.counts) or 'nothing', listed(sorted(classes or ()))

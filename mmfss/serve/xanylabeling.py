@@ -92,7 +92,7 @@ class XAnyLabeling:
 
     def models(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """What the program lets one choose from."""
-        widgets = {name: {} for name in _WIDGETS}
+        widgets: dict[str, dict] = {name: {} for name in _WIDGETS}
         tasks = [dict(id=i, name=n, active_widgets=widgets) for i, n in _TASKS.items()]
         found = {}
         for name, folder in self.folders.items():
@@ -154,7 +154,7 @@ class XAnyLabeling:
                     print_log(f'{path} is not used: {error}', 'current', logging.WARNING)
                 now[path] = known
             keys = {one.key for one in now.values()}
-            for key in project.keys():
+            for key in project.annotated:
                 if key not in keys:
                     project.remove(key)
             self._known[folder.name] = now
@@ -180,7 +180,7 @@ class XAnyLabeling:
         place = hashlib.sha256(f'{path.relative_to(folder.path)}'.encode()).hexdigest()[:24]
         state = hashlib.sha256(data + digest.encode()).hexdigest()[:24]
         key, drawn = f'{place}-{state}', frozenset(f'{shape["label"]}' for shape in shapes)
-        if key not in project.keys():
+        if key not in project.annotated:
             pixels = photo.pixels(self.projects.limits)
             notes = list[str]()
             masks = self._masks(shapes, pixels, notes)
