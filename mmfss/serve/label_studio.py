@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from mmfss.files import atomic
 from mmfss.serve.answers import answered
-from mmfss.serve.label_studio_form import LabelConfig, brush_region, masks_of, regions_of
+from mmfss.serve.label_studio_form import LabelConfig, drawn_regions, masks_of, regions_of
 from mmfss.serve.projects import Project, Projects
 from mmfss.serve.sources import LabelStudioPhotos, Photo, fetch
 
@@ -203,13 +203,13 @@ class LabelStudio:
         image = next(iter(config.images))
         propose = partial(self._propose, pixels)
         masks = masks_of(_listed(regions), image, width, height, propose, notes)
-        made = []
+        made: list[dict[str, Any]] = []
         for name, mask in masks.items():
             control = config.target(name)
-            if control is None or control.kind != 'brushlabels':
-                notes.append(f'{name} has no brush in the labelling config to draw its mask with')
+            if control is None:
+                notes.append(f'{name} has no brush, polygon or rectangle in the labelling config')
             else:
-                made.append(brush_region(mask, name, control))
+                made += drawn_regions(mask, name, control)
         if notes and not made:
             raise ValueError('; '.join(notes))
         return dict(result=made, score=1.0, model_version=self.projects.worker.name)

@@ -165,6 +165,12 @@ def _drawn(
 ) -> np.ndarray:
     if region.get('image_rotation'):
         raise ValueError('the image was turned in Label Studio; turn it back and draw it again')
+    drawn_on = region.get('original_width'), region.get('original_height')
+    if drawn_on == (height, width) != (width, height):
+        raise ValueError(
+            f'it was drawn on {height} x {width} pixels, upright the photo has {width} x {height}: '
+            'the browser did not turn it as its EXIF tag says; draw it again'
+        )
     scale = np.array([width, height]) / 100
     if kind == 'brushlabels':
         return brush_mask(value['rle'], height, width)
@@ -211,7 +217,6 @@ def _prompted(
 def regions_of(prediction: Prediction, config: LabelConfig) -> list[dict[str, Any]]:
     """A prediction as regions: a brush region for each class, or a polygon or rectangle for each
     object, as the config has it. The score of a brush region is the object score of its class."""
-    height, width = prediction.labels.shape
     found: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] | None = None
     for label, name in enumerate(prediction.classes, 1):
@@ -220,8 +225,7 @@ def regions_of(prediction: Prediction, config: LabelConfig) -> list[dict[str, An
         if control is None or not mask.any():
             continue
         if control.kind == 'brushlabels':
-            score = float(prediction.scores[label - 1])
-            found.append(brush_region(mask, name, control, score))
+            found += drawn_regions(mask, name, control, float(prediction.scores[label - 1]))
             continue
         if objects is None:
             objects = objects_of(prediction.labels, len(prediction.classes), prediction)
@@ -229,34 +233,32 @@ def regions_of(prediction: Prediction, config: LabelConfig) -> list[dict[str, An
         least = SMALLEST * max(one['area'] for one in own)
         for one in own:
             if one['area'] >= least:
-                found += _object_regions(one, name, control, width, height)
+                mask = decoded(one['segmentation'], *mask.shape)
+                found += drawn_regions(mask, name, control, one['score'])
     return found
 
 
-def brush_region(
+def drawn_regions(
     mask: np.ndarray, name: str, control: Control, score: float | None = None
-) -> dict[str, Any]:
-    """A mask bool (H, W) as a brush region."""
-    value = dict(format='rle', rle=brush_code(mask), brushlabels=[name])
-    height, width = mask.shape
-    return _region(control, value, width, height, score)
-
-
-def _object_regions(
-    one: Mapping[str, Any], name: str, control: Control, width: int, height: int
 ) -> list[dict[str, Any]]:
-    across, down = 100 / width, 100 / height
-    if control.kind == 'rectanglelabels':
-        x, y, wide, high = one['bbox']
-        box = dict(x=x * across, y=y * down, width=wide * across, height=high * down, rotation=0)
-        value = {**box, 'rectanglelabels': [name]}
-        return [_region(control, value, width, height, one['score'])]
-    regions = []
-    for outline in outlines_of(decoded(one['segmentation'], height, width), TOLERANCE):
-        points = (joined(outline) * (across, down)).tolist()
-        value = dict(points=points, closed=True, polygonlabels=[name])
-        regions.append(_region(control, value, width, height, one['score']))
-    return regions
+    """A mask bool (H, W) with some pixel as one brush region, the rectangle around it, or a polygon
+    for each of its parts."""
+    height, width = mask.shape
+    scale = np.array([100 / width, 100 / height])
+    values: list[dict[str, Any]]
+    if control.kind == 'brushlabels':
+        values = [dict(format='rle', rle=brush_code(mask))]
+    elif control.kind == 'rectanglelabels':
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        x, y = scale * (columns[0], rows[0])
+        wide, high = scale * (columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
+        values = [dict(x=float(x), y=float(y), width=float(wide), height=float(high), rotation=0)]
+    else:
+        rings = [joined(outline) * scale for outline in outlines_of(mask, TOLERANCE)]
+        values = [dict(points=ring.tolist(), closed=True) for ring in rings]
+    return [
+        _region(control, {**value, control.kind: [name]}, width, height, score) for value in values
+    ]
 
 
 def _region(
