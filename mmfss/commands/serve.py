@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,4 +157,5 @@ def listen(service: Service, host: str, port: int, data: Path) -> None:
             lifespan='off',
             timeout_graceful_shutdown=30,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn has let requests end, and raises it again
+            uvicorn.Server(config).run(sockets=[listening])
