@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from mmfss.files import atomic
 from mmfss.serve.answers import answered
-from mmfss.serve.label_studio_form import LabelConfig, drawn_regions, masks_of, regions_of
+from mmfss.serve.label_studio_form import LabelConfig, drawn_regions, marks_of, regions_of
 from mmfss.serve.projects import Project, Projects
 from mmfss.serve.sources import LabelStudioPhotos, Photo, fetch
 
@@ -153,9 +153,9 @@ class LabelStudio:
             raise ValueError('an annotation must have a list of results')
         image, photo = self._photo(key, config, task)
         pixels = photo.pixels(self.projects.limits)
-        found = list[str]()
         height, width = pixels.shape[:2]
-        masks = masks_of(regions, image, width, height, partial(self._propose, pixels), found)
+        marks = marks_of(regions, image, width, height)
+        masks, found = marks.masks(partial(self.projects.worker.propose, pixels)), marks.notes
         unknown = [kind for kind in masks if kind not in config.controls]
         for kind in unknown:
             found.append(f'label {kind!r} is not in the labelling config: left out')
@@ -198,11 +198,10 @@ class LabelStudio:
 
     def _interactive(self, config: LabelConfig, context: Any, pixels: np.ndarray) -> dict[str, Any]:
         """The mask of what somebody is just marking."""
-        regions = _entry(context, 'result')
-        notes, height, width = list[str](), *pixels.shape[:2]
-        image = next(iter(config.images))
-        propose = partial(self._propose, pixels)
-        masks = masks_of(_listed(regions), image, width, height, propose, notes)
+        regions, image = _listed(_entry(context, 'result')), next(iter(config.images))
+        height, width = pixels.shape[:2]
+        marks = marks_of(regions, image, width, height)
+        masks, notes = marks.masks(partial(self.projects.worker.propose, pixels)), marks.notes
         made: list[dict[str, Any]] = []
         for name, mask in masks.items():
             control = config.target(name)
@@ -213,9 +212,6 @@ class LabelStudio:
         if notes and not made:
             raise ValueError('; '.join(notes))
         return dict(result=made, score=1.0, model_version=self.projects.worker.name)
-
-    def _propose(self, pixels: np.ndarray, prompt: Any) -> np.ndarray:
-        return self.projects.worker.propose(pixels, prompt)
 
     # ------------------------------------------------------------------ photos
 

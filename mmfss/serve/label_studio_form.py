@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 import secrets
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmfss.apis.marks import Prompt
 from mmfss.apis.prediction import Prediction
-from mmfss.labelling.annotations import objects_of
-from mmfss.regions import brush_code, brush_mask, decoded, ellipse, filled, joined, outlines_of
+from mmfss.regions import brush_code, brush_mask, ellipse, filled, joined, outlines_of
 from mmfss.regions import rectangle as turned_rectangle
+from mmfss.serve.marks import TOLERANCE, Marks, objects_in
 
 _CONTROLS = dict(
     BrushLabels='brushlabels',
@@ -30,13 +29,6 @@ _CONTROLS = dict(
 """Tag of the config -> type of its regions. Of those that a class has, the first one that is made
 here is what predictions are written as."""
 _MADE = ('brushlabels', 'polygonlabels', 'rectanglelabels')
-_PROMPTS = ('rectanglelabels', 'keypointlabels')
-SMALLEST = 0.01
-"""Of the area of the largest object of a class: smaller ones become no polygon and no rectangle."""
-TOLERANCE = 1.0
-"""How far polygons may leave the border of a mask, in pixels."""
-
-Propose = Callable[[Prompt], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -103,66 +95,36 @@ class LabelConfig:
 # ---------------------------------------------------------------------------------- regions in
 
 
-def masks_of(
-    regions: Sequence[Any],
-    image: str,
-    width: int,
-    height: int,
-    propose: Propose,
-    notes: list[str],
-) -> dict[str, np.ndarray]:
+def marks_of(regions: Sequence[Any], image: str, width: int, height: int) -> Marks:
     """What regions mark.
-
-    Boxes and points are prompts: they become a mask where their class has none that is drawn.
 
     Args:
         regions: of an annotation's ``result``.
         image: name of the image tag; regions on others are left alone.
         width, height: of the upright photo.
-        propose: makes a mask of a prompt.
-        notes: gets why regions were left out.
-
-    Returns:
-        Class -> bool (H, W), some pixel of which is True.
     """
-    drawn: dict[str, np.ndarray] = {}
-    prompts: dict[str, list[Mapping[str, Any]]] = {}
+    marks = Marks(height, width)
     for region in regions:
         if not isinstance(region, Mapping) or region.get('to_name', image) != image:
             continue
-        kind, value = region.get('type'), region.get('value')
+        kind, value = f'{region.get("type")}', region.get('value')
         if kind not in _CONTROLS.values() or not isinstance(value, Mapping):
             continue  # choices, ratings, relations: not drawn
         names = [f'{one}'.strip() for one in value.get(kind) or () if f'{one}'.strip()]
         if not names:
-            notes.append(f'a region ({kind}) has no label: choose one for it')
-            continue
-        try:
-            if kind in _PROMPTS:
-                for name in names:
-                    prompts.setdefault(name, []).append(region)
-                continue
-            mask = _drawn(f'{kind}', value, region, width, height)
-        except (ValueError, KeyError, TypeError) as error:
-            notes.append(f'a region of {names[0]} ({kind}) cannot be read: {error}')
-            continue
-        if not mask.any():
-            notes.append(f'a region of {names[0]} ({kind}) covers no pixel')
-            continue
+            marks.notes.append(f'a region ({kind}) has no label: choose one for it')
         for name in names:
-            drawn[name] = drawn[name] | mask if name in drawn else mask
-    for name, some in prompts.items():
-        if name not in drawn:
             try:
-                drawn[name] = _prompted(some, width, height, propose)
+                _mark(marks, name, kind, value, region)
             except (ValueError, KeyError, TypeError) as error:
-                notes.append(f'{name}: {error}')
-    return drawn
+                marks.notes.append(f'a region of {name} ({kind}) cannot be read: {error}')
+    return marks
 
 
-def _drawn(
-    kind: str, value: Mapping[str, Any], region: Mapping[str, Any], width: int, height: int
-) -> np.ndarray:
+def _mark(
+    marks: Marks, name: str, kind: str, value: Mapping[str, Any], region: Mapping[str, Any]
+) -> None:
+    width, height = marks.width, marks.height
     if region.get('image_rotation'):
         raise ValueError('the image was turned in Label Studio; turn it back and draw it again')
     drawn_on = region.get('original_width'), region.get('original_height')
@@ -173,42 +135,21 @@ def _drawn(
         )
     scale = np.array([width, height]) / 100
     if kind == 'brushlabels':
-        return brush_mask(value['rle'], height, width)
+        return marks.draw(name, brush_mask(value['rle'], height, width))
     if kind == 'polygonlabels':
         ring = np.array(value['points'], np.float64).reshape(-1, 2) * scale
-    else:
-        centre, radii = (
-            np.array([value[a], value[b]]) * scale for a, b in (('x', 'y'), ('radiusX', 'radiusY'))
-        )
-        flat = ellipse(tuple(centre), tuple(radii), value.get('rotation', 0))
-        ring = np.array(flat).reshape(-1, 2)
-    return filled([(ring,)], height, width)
-
-
-def _prompted(
-    regions: Sequence[Mapping[str, Any]], width: int, height: int, propose: Propose
-) -> np.ndarray:
-    """Each box by itself, all points of a class as one prompt; together."""
-    scale = np.array([width, height]) / 100
-    found = np.zeros((height, width), bool)
-    points, labels = [], []
-    for region in regions:
-        value = region['value']
-        corner = np.array([value['x'], value['y']], np.float64) * scale
-        if region['type'] == 'keypointlabels':
-            place = np.clip(corner, 0, [width - 1, height - 1])
-            points.append((float(place[0]), float(place[1])))
-            labels.append(0 if region.get('is_positive') in (0, False) else 1)
-            continue
-        far = corner + np.array([value['width'], value['height']], np.float64) * scale
-        degrees = value.get('rotation', 0)
-        ring = np.array(turned_rectangle(tuple(corner), tuple(far), degrees, tuple(corner)))
-        ring = np.clip(ring.reshape(-1, 2), 0, [width, height])
-        (left, top), (right, bottom) = ring.min(0).tolist(), ring.max(0).tolist()
-        found |= propose(Prompt(box=(left, top, right, bottom)))
-    if points:
-        found |= propose(Prompt(points=tuple(points), labels=tuple(labels)))
-    return found
+        return marks.draw(name, filled([(ring,)], height, width))
+    at = np.array([value['x'], value['y']], np.float64) * scale
+    if kind == 'keypointlabels':
+        return marks.point(name, at, region.get('is_positive') not in (0, False))
+    degrees = value.get('rotation', 0)
+    if kind == 'ellipselabels':
+        radii = np.array([value['radiusX'], value['radiusY']], np.float64) * scale
+        ring = np.array(ellipse(tuple(at), tuple(radii), degrees)).reshape(-1, 2)
+        return marks.draw(name, filled([(ring,)], height, width))
+    far = at + np.array([value['width'], value['height']], np.float64) * scale
+    corners = turned_rectangle(tuple(at), tuple(far), degrees, about=tuple(at))
+    return marks.box(name, np.array(corners).reshape(-1, 2))
 
 
 # ---------------------------------------------------------------------------------- regions out
@@ -218,23 +159,20 @@ def regions_of(prediction: Prediction, config: LabelConfig) -> list[dict[str, An
     """A prediction as regions: a brush region for each class, or a polygon or rectangle for each
     object, as the config has it. The score of a brush region is the object score of its class."""
     found: list[dict[str, Any]] = []
-    objects: list[dict[str, Any]] | None = None
+    by_object = set[str]()
     for label, name in enumerate(prediction.classes, 1):
-        control = config.target(name)
-        mask = prediction.labels == label
+        control, mask = config.target(name), prediction.labels == label
         if control is None or not mask.any():
             continue
         if control.kind == 'brushlabels':
             found += drawn_regions(mask, name, control, float(prediction.scores[label - 1]))
-            continue
-        if objects is None:
-            objects = objects_of(prediction.labels, len(prediction.classes), prediction)
-        own = [one for one in objects if one['category_id'] == label]
-        least = SMALLEST * max(one['area'] for one in own)
-        for one in own:
-            if one['area'] >= least:
-                mask = decoded(one['segmentation'], *mask.shape)
-                found += drawn_regions(mask, name, control, one['score'])
+        else:
+            by_object.add(name)
+    for one in objects_in(prediction) if by_object else ():
+        if one.name in by_object:
+            control = config.target(one.name)
+            assert control is not None
+            found += drawn_regions(one.mask, one.name, control, one.score)
     return found
 
 

@@ -86,7 +86,7 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Found:
+class Predicted:
     """A prediction.
 
     Attributes:
@@ -259,7 +259,7 @@ class Project:
 
     def predict(
         self, image: np.ndarray, name: str, classes: Collection[str] | None = None
-    ) -> Found:
+    ) -> Predicted:
         """Mark the classes in a photo; waits for its turn at the model.
 
         Args:
@@ -272,7 +272,7 @@ class Project:
         """
         return self.worker.run(self._predict, image, name, classes)
 
-    def _predict(self, image: np.ndarray, name: str, classes: Collection[str] | None) -> Found:
+    def _predict(self, image: np.ndarray, name: str, classes: Collection[str] | None) -> Predicted:
         with self._lock:
             version, chosen = self.version(), self._chosen(classes)
             used = [one for some in chosen.values() for one in some]
@@ -291,7 +291,7 @@ class Project:
             self._inferencer.set_support(SupportSet(shots, size, resize))  # type: ignore[arg-type]
             self._encoded = state
         prediction = self._inferencer.predict([image], [name])[0]
-        return Found(prediction, version)
+        return Predicted(prediction, version)
 
     def version(self) -> str:
         """Of all that is kept: method, and a digest that changes with each annotation."""

@@ -19,6 +19,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mmfss.apis.marks import Prompt
 from mmfss.apis.prediction import Prediction
 from mmfss.files import walk
-from mmfss.labelling.annotations import objects_of
-from mmfss.regions import decoded, ellipse, filled, joined, labelme_mask, outlines_of
+from mmfss.regions import ellipse, filled, joined, labelme_mask, outlines_of
 from mmfss.serve.answers import answered
-from mmfss.serve.label_studio_form import SMALLEST, TOLERANCE
+from mmfss.serve.marks import TOLERANCE, Marks, objects_in
 from mmfss.serve.projects import Project, Projects
 from mmfss.serve.sources import Photo, from_data_uri, inside
 
@@ -182,60 +181,39 @@ class XAnyLabeling:
         key, drawn = f'{place}-{state}', frozenset(f'{shape["label"]}' for shape in shapes)
         if key not in project.annotated:
             pixels = photo.pixels(self.projects.limits)
-            notes = list[str]()
-            masks = self._masks(shapes, pixels, notes)
+            marks = marks_of(shapes, *pixels.shape[:2])
+            masks = marks.masks(partial(self.projects.worker.propose, pixels))
             if masks:
-                notes += project.put(key, photo.data, named, masks)
-            for note in notes:
+                marks.notes += project.put(key, photo.data, named, masks)
+            for note in marks.notes:
                 print_log(f'{path}: {note}', 'current', logging.WARNING)
         return _Labelled(stamp, digest, drawn, key)
 
-    def _masks(
-        self, shapes: Sequence[Mapping[str, Any]], pixels: np.ndarray, notes: list[str]
-    ) -> dict[str, np.ndarray]:
-        """Class -> what is drawn of it; boxes and points are prompts, for classes that are not
-        drawn otherwise."""
-        height, width = pixels.shape[:2]
-        drawn: dict[str, np.ndarray] = {}
-        for prompts in (False, True):
-            found: dict[str, np.ndarray] = {}
-            for shape in shapes:
-                kind, label = shape.get('shape_type') or 'polygon', f'{shape["label"]}'
-                if (kind in ('rectangle', 'point', 'rotation')) != prompts or label in drawn:
-                    continue
-                try:
-                    points = np.array([p[:2] for p in shape['points']], np.float64).reshape(-1, 2)
-                    mask = self._mask(kind, shape, points, pixels)
-                except (ValueError, KeyError, TypeError, IndexError) as error:
-                    notes.append(f'a {kind} of {label} is left out: {error}')
-                    continue
-                if mask.any():
-                    found[label] = found[label] | mask if label in found else mask
-                else:
-                    notes.append(f'a {kind} of {label} covers no pixel of {width} x {height}')
-            drawn.update(found)
-        return drawn
 
-    def _mask(
-        self, kind: str, shape: Mapping[str, Any], points: np.ndarray, pixels: np.ndarray
-    ) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        if kind == 'polygon':
-            return filled([(points,)], height, width)
-        if kind == 'circle':
-            radius = math.dist(*points[:2].tolist())
-            ring = np.array(ellipse(tuple(points[0]), (radius, radius))).reshape(-1, 2)
-            return filled([(ring,)], height, width)
-        if kind == 'mask':
-            return labelme_mask(dict(shape), height, width)
-        if kind == 'point':
-            x, y = np.clip(points[0], 0, [width - 1, height - 1]).tolist()
-            return self.projects.worker.propose(pixels, Prompt(points=((x, y),), labels=(1,)))
-        if kind in ('rectangle', 'rotation'):
-            corners = np.clip(points, 0, [width, height])
-            (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
-            return self.projects.worker.propose(pixels, Prompt(box=(left, top, right, bottom)))
-        raise ValueError('it has no area')
+def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Marks:
+    """What shapes mark in a photo."""
+    marks = Marks(height, width)
+    for shape in shapes:
+        kind, label = shape.get('shape_type') or 'polygon', f'{shape["label"]}'
+        try:
+            points = np.array([p[:2] for p in shape['points']], np.float64).reshape(-1, 2)
+            if kind == 'polygon':
+                marks.draw(label, filled([(points,)], height, width))
+            elif kind == 'circle':
+                radius = math.dist(*points[:2].tolist())
+                ring = np.array(ellipse(tuple(points[0]), (radius, radius))).reshape(-1, 2)
+                marks.draw(label, filled([(ring,)], height, width))
+            elif kind == 'mask':
+                marks.draw(label, labelme_mask(shape, height, width))
+            elif kind in ('rectangle', 'rotation'):
+                marks.box(label, points)
+            elif kind == 'point':
+                marks.point(label, points[0])
+            else:
+                raise ValueError('it has no area')
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            marks.notes.append(f'a {kind} of {label} is left out: {error}')
+    return marks
 
 
 def shapes_of(
@@ -248,22 +226,17 @@ def shapes_of(
         rectangles: in the place of polygons.
         least: score of an object; those below are left out.
     """
-    height, width = prediction.labels.shape
-    objects = objects_of(prediction.labels, len(prediction.classes), prediction)
-    largest: dict[int, int] = {}
-    for one in objects:
-        largest[one['category_id']] = max(largest.get(one['category_id'], 0), one['area'])
-    shapes = []
-    for one in objects:
-        if one['area'] < SMALLEST * largest[one['category_id']] or one['score'] < least:
+    shapes: list[dict[str, Any]] = []
+    for one in objects_in(prediction):
+        if one.score < least:
             continue
-        about = dict(label=prediction.classes[one['category_id'] - 1], score=one['score'])
+        about = dict(label=one.name, score=one.score)
         if rectangles:
-            x, y, wide, high = one['bbox']
+            x, y, wide, high = one.box
             points = [[x, y], [x + wide, y], [x + wide, y + high], [x, y + high]]
             shapes.append(dict(**about, shape_type='rectangle', points=points))
             continue
-        for outline in outlines_of(decoded(one['segmentation'], height, width), TOLERANCE):
+        for outline in outlines_of(one.mask, TOLERANCE):
             ring = joined(outline).tolist()
             # the program's own polygons end where they begin
             shapes.append(dict(**about, shape_type='polygon', points=[*ring, ring[0]]))

@@ -12,7 +12,7 @@ from serve_cases import LABEL_STUDIO, PHOTOS, TOKEN, mask_of, png, request_of
 from webui_steps import box_mask, pixels
 
 from mmfss.regions import brush_code, brush_mask, filled
-from mmfss.serve.label_studio_form import LabelConfig, masks_of, regions_of
+from mmfss.serve.label_studio_form import LabelConfig, marks_of, regions_of
 
 PROJECT = 'label-studio-2-1795909293'
 CREATED, UPDATED, DELETED = 'ANNOTATION_CREATED', 'ANNOTATION_UPDATED', 'ANNOTATIONS_DELETED'
@@ -378,16 +378,17 @@ def test_a_mask_goes_before_prompts_and_boxes_turn(proposer):
     circle = dict(type='ellipselabels', to_name='img')
     circle['value'] = dict(x=50, y=50, radiusX=12.5, radiusY=15, ellipselabels=['cc'])
     choice = dict(type='choices', to_name='img', value=dict(choices=['yes']))
-    notes = []
-    masks = masks_of([box, brush, circle, choice], 'img', 96, 80, propose, notes)
-    assert notes == [] and (masks['a'] == box_mask()).all()
+    marks = marks_of([box, brush, circle, choice], 'img', 96, 80)
+    masks = marks.masks(propose)
+    assert marks.notes == [] and (masks['a'] == box_mask()).all()
     # 24 x 20 pixels from (48, 40), turned by a quarter about that corner: to its left
     np.testing.assert_array_equal(masks['b'], mask_of(slice(28, 48), slice(40, 64)))
     assert masks['cc'].sum() == pytest.approx(np.pi * 12 * 12, rel=0.06)
     negative = dict(type='keypointlabels', value=dict(x=50, y=50, keypointlabels=['a']))
     negative['is_positive'] = 0
-    masks_of([negative], 'img', 96, 80, propose, notes)
-    assert proposer.prompts[-1].labels == (0,) and 'a: the prompt gives' in notes[0]
+    marks = marks_of([negative], 'img', 96, 80)
+    assert marks.masks(propose) == {} and 'a: the prompt gives' in marks.notes[0]
+    assert proposer.prompts[-1].labels == (0,)
 
 
 def test_photos_are_named_in_the_recording():
