@@ -1,11 +1,11 @@
 """The door for FiftyOne: a model for ``apply_model`` that writes ``Segmentation`` fields. ::
 
-    from mmfss.serve.fiftyone import few_shot_model
+from mmfss.serve.fiftyone import few_shot_model
 
-    marked = dataset.match_tags('marked')           # samples whose 'ground_truth' has masks
-    model = few_shot_model(marked, 'ground_truth')  # method='gf_sam', or a config and weights
-    dataset.mask_targets['mmfss'] = model.mask_targets
-    dataset.apply_model(model, label_field='mmfss')
+marked = dataset.match_tags('marked')           # samples whose 'ground_truth' has masks
+model = few_shot_model(marked, 'ground_truth')  # method='gf_sam', or a config and weights
+dataset.mask_targets['mmfss'] = model.mask_targets
+dataset.apply_model(model, label_field='mmfss')
 """
 
 from __future__ import annotations
