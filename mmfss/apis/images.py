@@ -26,7 +26,7 @@ _THREADS = 4  # that read ahead
 
 SUFFIXES = (
     '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.avif', '.ppm', '.pgm',
-    '.gif',
+    '.gif', '.heic', '.heif',
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ from safetensors.torch import save as to_bytes
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
 from mmfss.datasets.account import Account
 from mmfss.datasets.grey_values import GreyValues
-from mmfss.datasets.io import BROKEN, read_mask
+from mmfss.datasets.io import BROKEN
+from mmfss.datasets.preparation.mask_files import read_values
 from mmfss.files import atomic
 from mmfss.functional import RESIZES
 
@@ -145,10 +147,10 @@ def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:
     """A mask as uint8 (H, W): 1 the object, 255 unknown, 0 the rest.
 
     Args:
-        mask: A palette or grey file of two values; a bool array; a uint8 array of two values; or
-            anything with a ``mask`` attribute that is one (a proposal from a prompt). Where 1
-            occurs, it is the object and 255 is unknown; else 255 is the object, as drawing
-            programs save it.
+        mask: A file of two values (see :func:`.mask_files.read_values`); a bool array; a uint8
+            array of two values; or anything with a ``mask`` attribute that is one (a proposal from
+            a prompt). Where 1 occurs, it is the object and 255 is unknown; else 255 is the object,
+            as drawing programs save it.
         name: What messages call it.
         negative: It marks where a class is not, which may be everywhere.
 
@@ -159,7 +161,7 @@ def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:
     """
     mask = getattr(mask, 'mask', mask) if not isinstance(mask, np.ndarray) else mask
     if isinstance(mask, (str, os.PathLike)):
-        name, mask = f'{name} ({mask})', read_mask(mask)
+        name, mask = f'{name} ({mask})', read_values(Path(mask), two=True)
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask)
     if isinstance(mask, torch.Tensor):

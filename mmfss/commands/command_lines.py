@@ -334,6 +334,11 @@ class LabelArguments(PhotoArguments):
             their side).
         instances: Annotate objects in annotations.json, not whole classes: what the method itself
             keeps apart (gf_sam), else connected parts.
+        format: Write the labels in these forms, too: coco-polygons, labelme, labelme-masks, yolo,
+            label-studio, label-studio-polygons, voc; each in a folder of OUT of its name. The same
+            command again adds one to labels that are there.
+        tolerance: How far outlines in these may leave the border of a mask, in pixels: fewer
+            corners to correct by hand; 0 keeps every pixel.
         overlays: Write no overlays; images that are labelled already get none later.
         overwrite: Remove what an earlier run left in OUT, labels corrected by hand too, and start
             anew.
@@ -372,6 +377,8 @@ class LabelArguments(PhotoArguments):
     tiles: Annotated[int | None, _unset('PIXELS')] = None
     overlap: Annotated[int | None, _unset('PIXELS')] = None
     instances: bool = False
+    format: Annotated[Sequence[str] | None, _several(str), _unset('FORMAT [FORMAT ...]')] = None
+    tolerance: Annotated[float, arg(metavar='PIXELS')] = 0.0
     overlays: Annotated[bool, arg(help_behavior_hint='')] = True
     overwrite: bool = False
     accept_prompts: bool = False

@@ -29,6 +29,7 @@ from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
 from mmfss.labelling.folder import COCO, FAILED, GEOTIFF, SCORES, known_check
+from mmfss.labelling.formats import check_formats
 from mmfss.labelling.georeference import WRITTEN
 from mmfss.labelling.plan import PromptsNotAccepted, find_images, support_digest
 from mmfss.labelling.processes import Processes
@@ -85,6 +86,10 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         raise ValueError(f'--overlap {args.overlap} is of tiles, and there are none; give --tiles')
     tiles = None if args.tiles is None else Tiles(args.tiles, args.overlap)
     _check_out(args.support, args.out)
+    formats = tuple(args.format or ())
+    check_formats(formats, args.tolerance)
+    if args.tolerance and not formats:
+        raise ValueError(f'--tolerance {args.tolerance:g} is of outlines; give a --format')
     processes.first(lambda: find_images(args.images, args.out))  # before minutes of self-check
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
@@ -120,6 +125,8 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         unconfirmed=[] if args.accept_prompts else prompted,
         tiles=tiles,
         instances=args.instances,
+        formats=formats,
+        tolerance=args.tolerance,
     )
     if processes.rank == 0:
         print(report(summary, args.out, args.instances))
@@ -238,6 +245,10 @@ def report(summary: Summary, out: str, instances: bool) -> str:
     if instances:
         counts = ', '.join(f'{name} {count}' for name, count in summary.annotations.items())
         lines.append(f'objects in {os.path.join(out, COCO)}: {counts}')
+    for name, kept in summary.formats.items():
+        lines.append(f'{name}: {os.path.join(out, name)}')
+        if kept:
+            lines.append(f'{kept} files there were changed since and are kept as they are')
     for what, count in summary.georeferences.items():
         images = 'image is' if count == 1 else 'images are'
         if what == WRITTEN:

@@ -17,7 +17,17 @@ COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 
 DATASET_NAMES = 'labelled.json'
 SUPPORT, SUPPORT_PICTURE = 'support.safetensors', 'support.png'
 RUN, LOCK = 'run.json', '.label.lock'
-_FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, RECORDS)
+FORMAT_FOLDERS = (
+    'coco-polygons',
+    'labelme',
+    'labelme-masks',
+    'yolo',
+    'label-studio',
+    'label-studio-polygons',
+    'voc',
+)
+"""Of labels in the forms of other tools, :mod:`mmfss.labelling.formats`, by their names."""
+_FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, *FORMAT_FOLDERS, RECORDS)
 _FILES = (COCO, SCORES, FAILED, DATASET, DATASET_NAMES, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
 

@@ -34,6 +34,7 @@ from mmfss.apis.prediction import Marked
 from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.labelling.folder import RECORDS, geotiff_of
+from mmfss.labelling.formats import Terms, check_formats, photo_of, write_formats
 from mmfss.labelling.georeference import write_georeferenced
 from mmfss.labelling.plan import Plan, check_name, prepare
 from mmfss.labelling.processes import Processes
@@ -63,6 +64,8 @@ class Summary:
         annotations: how many annotations.json has of each class.
         georeferences: how many images of this run have a georeference, by what became of it:
             :data:`.georeference.WRITTEN`, or why it is not carried over.
+        formats: of each form of other tools that was written, how many of its files were kept, as a
+            person has changed them.
     """
 
     labelled: int
@@ -72,6 +75,7 @@ class Summary:
     seconds: float
     annotations: Mapping[str, int]
     georeferences: Mapping[str, int]
+    formats: Mapping[str, int]
 
 
 def label_folder(
@@ -86,6 +90,8 @@ def label_folder(
     unconfirmed: Sequence[str] = (),
     tiles: Tiles | None = None,
     instances: bool = False,
+    formats: Sequence[str] = (),
+    tolerance: float = 0.0,
 ) -> Summary:
     """Label a folder of images of any size; a run that was interrupted goes on.
 
@@ -105,6 +111,8 @@ def label_folder(
             drawn, unless it goes on with one that was started with these masks.
         tiles: look at each image through windows, see :mod:`mmfss.apis.windows`; None as a whole.
         instances: annotate objects, not classes, see :mod:`mmfss.labelling.annotations`.
+        formats: forms of other tools to write, too, see :mod:`mmfss.labelling.formats`.
+        tolerance: of outlines in these, in pixels.
 
     Returns:
         The same in every process.
@@ -115,6 +123,7 @@ def label_folder(
             or of other things. OSError: Something cannot be written. What is labelled stays.
     """
     need_pycocotools()
+    check_formats(formats, tolerance)
     processes, folder = Processes(), Path(os.path.abspath(out))
     with ExitStack() as stack:
         plan = processes.first(
@@ -136,12 +145,24 @@ def label_folder(
                 inferencer.grey_values.record(),
             )
         )
+        terms = Terms(inferencer.classes, plan.sources.root, instances, tolerance)
+        kept = processes.first(lambda: write_forms(folder, formats, plan.sources.names, terms))
     total = sum((Counter(count) for count in counts), Counter())
     done = len(plan.sources.names) - len(plan.pending)
     labelled, failed = total.pop('labelled', 0), total.pop('failed', 0)
     return Summary(
-        labelled, done, plan.edited, failed, seconds, annotations, dict(sorted(total.items()))
+        labelled, done, plan.edited, failed, seconds, annotations, dict(sorted(total.items())), kept
     )
+
+
+def write_forms(
+    out: Path, formats: Sequence[str], names: Sequence[str], terms: Terms
+) -> dict[str, int]:
+    """Write the labels of a run in forms of other tools; see :attr:`Summary.formats`."""
+    records = Records(out / RECORDS)
+    labelled = (name for name in names if name in records.entries and records.entries[name].ok)
+    photos = (photo_of(name, records.read(name)) for name in labelled)
+    return write_formats(formats, out, photos, terms)
 
 
 # ------------------------------------------------------------------------------------ work

@@ -243,7 +243,7 @@ def test_rectangles_alone_are_prompts(tmp_path, inferencer):
     'content, tool',
     [
         (dict(shapes=[], imagePath='', version=''), 'LabelMe'),
-        ([dict(id=1, data={}, annotations=[])], 'Label Studio; export "COCO"'),
+        ([dict(id=1, data={}, annotations=[])], 'Label Studio'),
         (dict(item={}, annotations=[]), 'V7 Darwin'),
     ],
 )

@@ -561,7 +561,6 @@ def test_cvat_for_images(tmp_path, capsys):
 @pytest.mark.parametrize(
     'name, content, said',
     [
-        ('x.json', [dict(id=1, data={}, annotations=[])], r'Label Studio; export "COCO"'),
         ('x.json', [dict(image_id=1, category_id=1, segmentation={})], r'a list of predictions'),
         ('annotations/default.json', dict(items=[], categories={}), 'Datumaro; convert it'),
         ('ann/0.jpg.json', dict(objects=[], size={}), 'Supervisely; export "COCO"'),
@@ -572,8 +571,7 @@ def test_cvat_for_images(tmp_path, capsys):
         ('samples.json', dict(samples=[]), 'FiftyOne; export with dataset_type'),
         ('annotations.xml', '<annotations><track id="0"></track></annotations>', 'of a video'),
         ('Annotations/0.xml', '<annotation><object><bndbox/></object></annotation>', 'LabelImg'),
-        ('labels/0.txt', '0 0.1 0.1 0.2 0.2 0.3 0.3', r'YOLO \(labels/x\.txt, data\.yaml\)'),
-        ('data.yaml', 'names: [a]', r'YOLO'),
+        ('data.yaml', 'names: [a]', r'YOLO, and no labels/x\.txt with outlines are there'),
         ('task.json', '{}', 'a CVAT backup; export'),
         ('masks.npy', '', 'NumPy or MATLAB, which are no images; save'),
         ('labels/0.nii.gz', '', 'medical imaging .volumes.; save slices'),
@@ -596,8 +594,8 @@ def test_a_file_of_annotations_that_is_named(tmp_path, capsys):
     coco(src, ['a.jpg', 'b.jpg'], file='../export/some.json')
     options = ['folder', src, tmp_path / 'out', '--annotations', tmp_path / 'export/some.json']
     assert '2 images (layout coco)' in prepare(capsys, *options)
-    dump(tmp_path / 'export/some.json', [dict(id=1, data={}, annotations=[])])
-    assert re.search(r'some\.json is no file of .*, but from Label Studio; export', fails(*options))
+    dump(tmp_path / 'export/some.json', dict(samples=[]))
+    assert re.search(r'some\.json is no file of .*, but from FiftyOne; export', fails(*options))
     (tmp_path / 'export/some.json').unlink()
     assert re.search(r'annotations not found: .*some\.json', fails(*options))
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmfss.datasets import tiff
 from mmfss.datasets.account import Account, Reason
-from mmfss.datasets.io import BROKEN
+from mmfss.datasets.io import BROKEN, check_heif
 
 Shape = tuple[int, int]
 """(height, width)."""
@@ -79,6 +79,7 @@ def read_frame(path: str | os.PathLike) -> Photo:
         FileNotFoundError: No such file. ValueError: No image, or one of more pixels than Pillow
             takes.
     """
+    check_heif(path, f'image {path}')
     try:
         try:
             opened = Image.open(path)

@@ -24,6 +24,7 @@ WITHOUT_PALETTE = Reason(
     lost=False,
 )
 _WHITE_16_BIT = 65535
+_BRIGHT = 128
 _BORDER, _AREA = 0.9, 0.5  # parts of the border and of the image from which on a mask is odd
 
 
@@ -31,8 +32,9 @@ def read_values(path: Path, two: bool) -> np.ndarray:
     """The values of a mask file.
 
     Besides palette and grey of up to 8 bits: colour whose channels are equal, alpha that is opaque
-    everywhere, 16 bits whose values fit 8. In masks of ``two`` values 65535 is 255, and white drawn
-    on transparency is 255 where it is opaque.
+    everywhere, 16 bits whose values fit 8. In masks of ``two`` values 65535 is 255, so is the one
+    colour beside black, or the one value from 128 on beside 0; and what is drawn or cut out on
+    transparency is 255 where it is opaque.
 
     Returns:
         uint8 (H, W).
@@ -42,14 +44,17 @@ def read_values(path: Path, two: bool) -> np.ndarray:
         ValueError: It is truncated, no image, or of another form.
     """
     try:
-        return read_mask(path)
+        found: np.ndarray | str | None = read_mask(path)
     except ValueError as error:
         found = _unusual(path, two)
         if found is None:
             raise
         if isinstance(found, str):
             raise ValueError(f'mask {path} {found}') from error
-        return found
+    values = np.asarray(found)
+    if two and values.max(initial=0) >= _BRIGHT and {*label_counts(values)} == {0, values.max()}:
+        return np.where(values, IGNORED, 0).astype(np.uint8)
+    return values
 
 
 def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
@@ -74,8 +79,9 @@ def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
     if mode in ('RGBA', 'LA'):
         alpha, pixels = pixels[..., -1], pixels[..., :-1]
         if not (alpha == 255).all():
-            drawn = two and np.isin(alpha, (0, 255)).all() and (pixels[alpha == 255] == 255).all()
-            if drawn:
+            black = pixels[alpha == 255].max(-1) == 0
+            both = black.any() and (pixels[alpha == 255].min(-1) == 255).any()
+            if two and np.isin(alpha, (0, 255)).all() and (alpha == 255).any() and not both:
                 return np.ascontiguousarray(alpha)
             return (
                 f'has mode {mode!r} and is transparent in parts, so it has no value there; flatten '
@@ -83,7 +89,10 @@ def _unusual(path: Path, two: bool) -> np.ndarray | str | None:
             )
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
-    number = len(np.unique(pixels.reshape(-1, 3), axis=0))
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    number = len(colours)
+    if two and number == 2 and not colours[0].any():
+        return np.where(pixels.any(-1), IGNORED, 0).astype(np.uint8)
     return f'has {number} colours (mode {mode!r}), allowed are values; ' + (
         'save the object white on black'
         if two

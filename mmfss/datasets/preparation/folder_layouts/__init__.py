@@ -14,6 +14,8 @@
     labelme   SRC/x.jpg + SRC/x.json
     via       SRC/x.jpg + VIA's JSON or CSV
     cvat      SRC/images/x.jpg + SRC/annotations.xml ("CVAT for images")
+    label_studio  SRC/images/x.jpg + JSON or JSON-MIN of Label Studio, or tasks with predictions
+    yolo      SRC/images/x.jpg + SRC/labels/x.txt (or beside) + SRC/data.yaml or SRC/classes.txt
 
 Folders with the names of splits (train, valid, test, ...), at any place, are parts and no classes.
 """
@@ -36,15 +38,18 @@ from mmfss.datasets.preparation.folder_layouts.cvat import read_cvat
 from mmfss.datasets.preparation.folder_layouts.forms import (
     COCO,
     CVAT,
+    LABEL_STUDIO,
     LABELME,
     NO_COCO_YET,
     PROMPT_FORM,
     VIA,
+    YOLO,
     foreign,
     form_of,
     forms_of,
     tool_of,
 )
+from mmfss.datasets.preparation.folder_layouts.label_studio import read_label_studio
 from mmfss.datasets.preparation.folder_layouts.labelme import read_labelme
 from mmfss.datasets.preparation.folder_layouts.source import (
     VALUES,
@@ -63,6 +68,7 @@ from mmfss.datasets.preparation.folder_layouts.tree import (
     without_mask_tail,
 )
 from mmfss.datasets.preparation.folder_layouts.via import read_via
+from mmfss.datasets.preparation.folder_layouts.yolo import read_yolo
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.datasets.preparation.own_coco import read_own_coco
 from mmfss.words import listed
@@ -79,13 +85,13 @@ __all__ = [
     'find_source',
     'tool_of',
 ]
-ANNOTATED = (COCO, LABELME, VIA, CVAT)
+ANNOTATED = (COCO, LABELME, VIA, CVAT, LABEL_STUDIO, YOLO)
 LAYOUTS = ('classes', 'values', *ANNOTATED)
 _FORMS = (
     'expected one of: a folder per class, SRC/<class>/x.jpg with x.png; SRC/images/x.jpg with '
     'SRC/masks/x.png of class values and SRC/classes.txt with the names; SRC/images with '
-    'SRC/annotations.json in COCO format; what LabelMe, VIA, CVAT and Roboflow export '
-    '(docs/datasets/folder.md)'
+    'SRC/annotations.json in COCO format; what LabelMe, VIA, CVAT, Label Studio, '
+    'Roboflow and YOLO export (docs/datasets/folder.md)'
 )
 
 
@@ -161,7 +167,7 @@ def _form(annotations: Path) -> dict[str, list[Path]]:
     form = COCO if form in ('', NO_COCO_YET) else form
     if form not in ANNOTATED:
         raise ValueError(
-            f'{annotations} is no file of annotations in COCO format, of VIA or of CVAT'
+            f'{annotations} is no file of annotations in COCO format, of VIA, CVAT or Label Studio'
             f'{f", but from {tool}" if (tool := tool_of(annotations)) else ""}'
         )
     return {form: [annotations]}
@@ -240,6 +246,10 @@ def _read(
         found = read_via(files)
     elif layout == CVAT:
         found = read_cvat(files)
+    elif layout == LABEL_STUDIO:
+        found = read_label_studio(files)
+    elif layout == YOLO:
+        found = read_yolo(tree, files, images)
     else:
         files = files or forms.get(NO_COCO_YET) or [tree.root / 'annotations.json']
         found = [read_own_coco(file, crowd) for file in files]

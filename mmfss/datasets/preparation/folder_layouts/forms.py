@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfss.datasets.preparation.folder_layouts.class_names import NAME_FILES
 from mmfss.datasets.preparation.folder_layouts.tree import IMAGES, MASKS, Item, Tree
+from mmfss.datasets.preparation.folder_layouts.yolo import is_yolo
 
 COCO, NO_COCO_YET, LABELME, VIA, CVAT = 'coco', 'coco without annotations', 'labelme', 'via', 'cvat'
+LABEL_STUDIO, YOLO = 'label_studio', 'yolo'
 PROMPT_FORM = 'prompt'
 _MANY = 20  # JSON files of a folder from which on there is one for each image
 
-_FROM_LABEL_STUDIO = 'Label Studio; export "COCO" (polygons) or "Brush labels to PNG" (brush) there'
 _FOREIGN: dict[str, str] = {
-    'label studio': _FROM_LABEL_STUDIO,
     'coco results': 'a list of predictions in COCO format; add its "images" and "categories" to it',
     'datumaro': 'Datumaro; convert it: datum convert -i DIR -if datumaro -f coco_instances -o OUT',
     'supervisely': 'Supervisely; export "COCO" (app "Export to COCO") or "Pascal VOC" there',
@@ -30,7 +31,7 @@ _FOREIGN: dict[str, str] = {
     'mask 1.1" there',
     'voc boxes': 'Pascal VOC or LabelImg (XML), which have boxes alone; draw outlines, or give the '
     'boxes as prompts to mmfss label',
-    'yolo': 'YOLO (labels/x.txt, data.yaml); export "COCO" where they were made',
+    'yolo alone': 'YOLO, and no labels/x.txt with outlines are there; export it again with labels',
     'cvat backup': 'a CVAT backup; export "COCO 1.0" or "Segmentation mask 1.1" there',
     'arrays': 'NumPy or MATLAB, which are no images; save the masks as 8-bit PNG',
     'records': 'TensorFlow (TFRecord); export "COCO" where they were made',
@@ -40,14 +41,16 @@ _FOREIGN: dict[str, str] = {
 
 
 def form_of(file: Path) -> str:
-    """What a JSON, XML or CSV file is: one of the names above, or of the tools that are not read;
-    '' for anything else.
+    """What a JSON, XML, CSV or text file is: one of the names above, or of the tools that are not
+    read; '' for anything else.
 
     Raises:
         OSError: It cannot be read.
     """
     if file.suffix.lower() == '.xml':
         return _form_of_xml(file)
+    if file.suffix.lower() == '.txt':
+        return YOLO if is_yolo(file) else ''
     if file.suffix.lower() == '.csv':
         with open(file, 'rb') as opened:
             return VIA if b'region_shape_attributes' in opened.readline() else ''
@@ -99,8 +102,9 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     'fiftyone': _has('samples'),
     'geojson': _has('features'),
     'labelbox': lambda c: _first_has('data_row')(c) or _has('data_row')(c),
-    'label studio': lambda c: (
+    LABEL_STUDIO: lambda c: (
         _first_has('data', 'annotations')(c)
+        or _has('data', 'annotations')(c)
         or _first_has('annotation_id', 'annotator')(c)
         or _first_has('data', 'predictions')(c)
     ),
@@ -120,9 +124,14 @@ def forms_of(tree: Tree) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     folders: dict[tuple[Path, str], list[Item]] = {}
     for item in tree.items:
-        if item.suffix in ('.json', '.xml', '.csv'):
+        if item.suffix in ('.json', '.xml', '.csv', '.txt'):
             folders.setdefault((item.path.parent, item.suffix), []).append(item)
-    for items in folders.values():
+    for (_, suffix), items in folders.items():
+        if suffix == '.txt':  # of a photo without objects it is empty
+            items = [i for i in items if i.path.name.casefold() not in NAME_FILES]
+            if any(is_yolo(item.path) for item in items[:_MANY]):
+                found.setdefault(YOLO, []).extend(item.path for item in items)
+            continue
         many = len(items) > _MANY
         some = (items[0], items[len(items) // 2], items[-1]) if many else ()
         of_all = next(filter(None, (form_of(item.path) for item in some)), '')
@@ -145,6 +154,11 @@ def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
         items = [i for i in tree.items if re.fullmatch(pattern, i.path.name, re.IGNORECASE)]
         if items and needs(tree, items):
             return f'{items[0].path} is from {_FOREIGN[form]}'
+    for item in [i for i in tree.items if i.suffix == '.json'][:_MANY]:
+        try:
+            json.loads(item.path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            return f'{item.path} is cut off or no JSON ({error}); save or export it again'
     return ''
 
 
@@ -153,6 +167,7 @@ def tool_of(file: Path) -> str:
     or 'LabelMe' and the like; '' if nothing tells."""
     form = form_of(file)
     known = {LABELME: 'LabelMe', COCO: 'a tool that writes COCO format', VIA: 'VIA'}
+    known[LABEL_STUDIO] = 'Label Studio'
     return _FOREIGN.get(form) or known.get(form, '')
 
 
@@ -166,7 +181,7 @@ def _text_for_images(tree: Tree, items: Sequence[Item]) -> bool:
 
 _BY_NAME: tuple[tuple[str, str, Callable[[Tree, Sequence[Item]], bool]], ...] = (
     ('cvat backup', r'task\.json|manifest\.jsonl', lambda tree, items: True),
-    ('yolo', r'data\.ya?ml|dataset\.ya?ml|.*\.txt', _text_for_images),
+    ('yolo alone', r'data\.ya?ml|dataset\.ya?ml|.*\.txt', _text_for_images),
     ('arrays', r'.*\.(npy|npz|mat)', lambda tree, items: True),
     ('records', r'.*\.tfrecords?', lambda tree, items: True),
     ('volumes', r'.*\.(nii|nii\.gz|nrrd|mha|dcm)', lambda tree, items: True),

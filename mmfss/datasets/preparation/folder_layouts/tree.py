@@ -18,7 +18,7 @@ from pathlib import Path
 from mmfss.files import walk
 from mmfss.words import listed
 
-PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.avif')
+PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.avif', '.heic', '.heif')
 IMAGES = (*PHOTOS, '.png')
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
 IMAGE_FOLDER, MASK_FOLDER = 'images', 'masks'
