@@ -118,6 +118,8 @@ class Project:
         self._inferencer = self.worker.new_inferencer()
         self._shots: dict[tuple[str, str], Shot | None] = {}  # None: cannot be used
         self._encoded: tuple[tuple[str, str, int], ...] | None = None
+        self._classes: Collection[str] | None = None  # that were asked for last
+        self._begun = False
         for path in sorted(self.folder.glob('annotations/*.json')):
             self._kept[path.stem] = Annotation.load(path)
         remove_parts(self.folder)
@@ -190,6 +192,7 @@ class Project:
             self._shots.update(shots)
             if before is not None:
                 self._forget_photo(before.photo)
+            self._begin()
             return reasons
 
     def remove(self, key: str) -> bool:
@@ -273,12 +276,9 @@ class Project:
         return self.worker.run(self._predict, image, name, classes)
 
     def _predict(self, image: np.ndarray, name: str, classes: Collection[str] | None) -> Predicted:
-        with self._lock:
-            version, chosen = self.version(), self._chosen(classes)
-            used = [one for some in chosen.values() for one in some]
-            state = tuple((key, kind, self._kept[key].time) for key, kind in used)
-            shots = {kind: tuple(self._shots[one] for one in some) for kind, some in chosen.items()}
-        if not shots:
+        self._classes = classes
+        version, there = self._encode()
+        if not there:
             marked, wanted = listed(self.counts) or 'nothing', listed(sorted(classes or ()))
             raise ValueError(
                 'none of the classes'
@@ -286,12 +286,33 @@ class Project:
                 + f' is marked in this project yet (marked: {marked}): mark an object in at least '
                 'one image, and submit it'
             )
-        if state != self._encoded:  # images that were encoded before come from the cache
+        return Predicted(self._inferencer.predict([image], [name])[0], version)
+
+    def _encode(self) -> tuple[str, bool]:
+        """In the model's thread: make the supports those that count now; their version, and whether
+        there is any. Images that were encoded before, also to predict them, come from the cache."""
+        with self._lock:
+            version, chosen = self.version(), self._chosen(self._classes)
+            used = [one for some in chosen.values() for one in some]
+            state = tuple((key, kind, self._kept[key].time) for key, kind in used)
+            shots = {kind: tuple(self._shots[one] for one in some) for kind, some in chosen.items()}
+        if shots and state != self._encoded:
             size, resize = self.worker.image_size, self.worker.resize
             self._inferencer.set_support(SupportSet(shots, size, resize))  # type: ignore[arg-type]
             self._encoded = state
-        prediction = self._inferencer.predict([image], [name])[0]
-        return Predicted(prediction, version)
+        return version, bool(shots)
+
+    def _begin(self) -> None:
+        """Have a new support encoded before somebody asks for a prediction."""
+
+        def encode() -> None:
+            self._begun = False
+            with suppress(ValueError, OSError):  # who asks for a prediction is told
+                self._encode()
+
+        if not self._begun:
+            self._begun = True
+            self.worker.begin(encode)
 
     def version(self) -> str:
         """Of all that is kept: method, and a digest that changes with each annotation."""

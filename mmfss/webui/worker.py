@@ -147,6 +147,10 @@ class ModelWorker:
         """Do a job with the model when those before are done; its errors are raised here."""
         return self._pool.submit(job, *args).result()
 
+    def begin(self, job: Callable[[], object]) -> None:
+        """As :meth:`run`, but nobody waits; its errors are nobody's."""
+        self._pool.submit(job)
+
     def propose(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         """The mask that a prompt means: bool (H, W).
 

@@ -24,6 +24,7 @@ from benchmarks.pictures import FoldSpec, photo
 from benchmarks.report import SECONDS, spread, table
 from benchmarks.subject import at_least, subject_of
 from benchmarks.timing import clock_of, interleaved, note
+from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.hosts import HostNames
 from mmfss.regions import brush_code
@@ -32,7 +33,8 @@ from mmfss.webui.worker import ModelWorker
 
 HELP = 'a prediction through mmfss serve against one of the inferencer'
 CLIENTS = 4
-_DIRECT, _SERVED, _NEW = 'inferencer', 'through the service', 'annotation, then prediction'
+_DIRECT, _SERVED = 'inferencer', 'through the service'
+_SEEN, _NEW = 'new annotation, then prediction', 'the same, of a photo that was not predicted'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +64,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, serving(inferencer, Path(folder)) as client:
         note('annotations')
         for name, pairs in support.items():
-            for image, mask in pairs:
-                client.annotate(image, mask == 1, name)
-        photos = _photos(Path(folder), spec, 3 * (repeats + 1))
+            for number, (image, mask) in enumerate(pairs):
+                path = Path(folder) / 'photos' / f'{name}{number}.png'
+                cv2.imwrite(str(path), image)
+                client.annotate(path, mask == 1, name)
+        photos = _photos(Path(folder), spec, 5 * (repeats + 1))
         jobs = {
             _DIRECT: lambda: inferencer(next(photos)),
             _SERVED: lambda: client.predict(next(photos)),
-            _NEW: lambda: client.first_after(next(photos), spec),
+            _SEEN: lambda: client.first_after(client.last, next(photos)),
+            _NEW: lambda: client.first_after(next(photos), next(photos)),
         }
         seconds = interleaved(jobs, repeats, clock)
         several = list(_photos(Path(folder), spec, 2 * CLIENTS, 'several'))
@@ -98,8 +103,9 @@ class Client:
     """Asks a service as Label Studio does."""
 
     def __init__(self, port: int, folder: Path) -> None:
-        self.port, self.folder, self.number = port, folder, 0
+        self.port, self.number = port, 0
         self.names: list[str] = []
+        self.last = folder
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         connection = HTTPConnection('127.0.0.1', self.port, timeout=600)
@@ -117,11 +123,9 @@ class Client:
         brush = f'<BrushLabels name="b" toName="i">{labels}</BrushLabels>'
         return f'<View><Image name="i" value="$image"/>{brush}</View>'
 
-    def annotate(self, image: np.ndarray, mask: np.ndarray, name: str) -> None:
-        """A photo in which a person has marked something."""
+    def annotate(self, path: Path, mask: np.ndarray, name: str) -> None:
+        """A person has marked something in a photo."""
         self.number += 1
-        path = self.folder / f'annotated{self.number}.png'
-        cv2.imwrite(str(path), image)
         if name not in self.names:
             self.names.append(name)
         value = dict(format='rle', rle=brush_code(mask), brushlabels=[name])
@@ -136,13 +140,16 @@ class Client:
         """The prediction for a photo."""
         task = dict(id=0, data=dict(image=f'/data/local-files/?d={path.name}'))
         about = dict(project='1.1767225600', label_config=self._config, params={})
+        self.last = path
         (found,) = self._post('/predict', dict(tasks=[task], **about))['results']
         return found
 
-    def first_after(self, path: Path, spec: FoldSpec) -> None:
-        """A new annotation, then a prediction."""
-        image, mask = photo(np.random.default_rng([spec.seed, 7, self.number]), spec, 1)
-        self.annotate(image, mask == 1, self.names[0])
+    def first_after(self, marked: Path, path: Path) -> None:
+        """A new annotation, and at once the first prediction after it."""
+        height, width = as_bgr(marked).shape[:2]
+        mask = np.zeros((height, width), bool)
+        mask[height // 4 : height // 2, width // 4 : width // 2] = True
+        self.annotate(marked, mask, self.names[0])
         self.predict(path)
 
 
@@ -156,7 +163,9 @@ def serving(inferencer: FewShotInferencer, folder: Path) -> Iterator[Client]:
     from mmfss.serve.sources import LabelStudioPhotos
 
     (folder / 'photos').mkdir()
-    worker, limits = ModelWorker(inferencer), Limits()
+    # as many supports, whatever comes
+    shots = len(next(iter(inferencer.support.shots.values())))
+    worker, limits = ModelWorker(inferencer), Limits(max_shots=shots)
     photos = LabelStudioPhotos('http://localhost:8080', folder / 'photos', None, (), limits)
     projects = Projects(folder / 'data', worker, limits)
     names = HostNames.of('127.0.0.1', (), 'service')
