@@ -96,7 +96,9 @@ def _check_units(fits: Fits) -> None:
         return
     tiny = [name for name, (x, y, _) in images.items() if 0 < max(x, y) <= 1.01]
     near = [name for name, (x, y, _) in images.items() if 1.01 < max(x, y) <= 100.01]
-    chances = [np.prod(np.minimum(100 / np.array(frame), 1)) for _, _, frame in images.values()]
+    chances = [
+        min(100 / frame[0], 1.0) * min(100 / frame[1], 1.0) for _, _, frame in images.values()
+    ]
     far = max((max(images[name][:2]) for name in near), default=0.0)
     unlikely = {len(images): _CHANCE}.get(len(near), _CHANCE_OF_SOME)
     if len(tiny) >= min(2, len(images)) and min(min(images[name][2]) for name in tiny) > 2:
