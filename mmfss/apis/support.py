@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from mmfss.apis.images import ImageInput, as_bgr, mask_to_model_size, to_model_size
+from mmfss.apis.marks import Prompt
 from mmfss.datasets.account import Account
 from mmfss.datasets.grey_values import GreyValues
 from mmfss.datasets.io import BROKEN
@@ -58,12 +59,15 @@ class Shot:
             the rest.
         shape: (height, width) of the original.
         source: what messages and pictures call it.
+        prompts: what a person marked, where the mask was made from it, in pixels of the original;
+            not kept in a support file.
     """
 
     image: np.ndarray
     mask: np.ndarray
     shape: tuple[int, int]
     source: str
+    prompts: tuple[Prompt, ...] = ()
 
 
 def make_shot(
@@ -91,7 +95,7 @@ def make_shot(
     source = str(pair[0]) if isinstance(pair[0], (str, os.PathLike)) else name
     image = as_bgr(pair[0], name, grey_values)
     mask = as_mask(pair[1], f'the mask of {source}')
-    return _shot(image, mask, image_size, source, resize)
+    return _shot(image, mask, image_size, source, resize, pair[1])
 
 
 def make_negative(
@@ -120,10 +124,12 @@ def make_negative(
     if alone:
         return _shot(image, np.ones(image.shape[:2], np.uint8), image_size, source, resize)
     mask = as_mask(item[1], f'the mask of {source}', negative=True)
-    return _shot(image, mask, image_size, source, resize)
+    return _shot(image, mask, image_size, source, resize, item[1])
 
 
-def _shot(image: np.ndarray, mask: np.ndarray, image_size: int, source: str, resize: str) -> Shot:
+def _shot(
+    image: np.ndarray, mask: np.ndarray, image_size: int, source: str, resize: str, made: Any = None
+) -> Shot:
     if mask.shape != image.shape[:2]:
         turned = mask.shape == image.shape[1::-1]
         hint = (
@@ -140,7 +146,8 @@ def _shot(image: np.ndarray, mask: np.ndarray, image_size: int, source: str, res
             f'the object of {source} has {int((mask == 1).sum())} pixels and vanishes at the '
             f"model's {image_size} x {image_size}; cut out the part of the image around it"
         )
-    return Shot(to_model_size(image, image_size, resize), small, mask.shape, source)
+    prompts = tuple(getattr(made, 'prompts', ()))
+    return Shot(to_model_size(image, image_size, resize), small, mask.shape, source, prompts)
 
 
 def as_mask(mask: Any, name: str, negative: bool = False) -> np.ndarray:

@@ -4,12 +4,15 @@ where a class is marked by boxes alone, proposed from these."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mmfss.apis.box_masks import BOX as WHOLE_BOX
+from mmfss.apis.box_masks import GRABCUT, BoxMasks
 from mmfss.apis.marks import Prompt
-from mmfss.apis.prompts import Proposer
+from mmfss.apis.prompts import Proposal
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.preparation.annotated import (
     Marked,
@@ -26,6 +29,33 @@ PROPOSED = Reason(
     'look at the picture of the supports, or draw the outline',
     lost=False,
 )
+GRABBED = Reason(
+    'mask made from a box by GrabCut, as no weights for prompts give one: a rough one',
+    '--prompt-weights official (mmfss weights fetch sam2_small), or draw the outline',
+    lost=False,
+)
+FILLED = Reason(
+    'box taken as the mask, as neither weights for prompts nor GrabCut give one',
+    'draw the outline, or --prompt-weights official (mmfss weights fetch sam2_small)',
+    lost=False,
+)
+_HOW = {GRABCUT: GRABBED, WHOLE_BOX: FILLED}
+
+
+def note_how(
+    account: Account, proposal: Proposal, class_name: str, what: str, image: str | Path
+) -> None:
+    """Tell the account of a mask that was not made by heads for prompts."""
+    if proposal.how:
+        account.add(_HOW[proposal.how], class_name, what, image)
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A mask uint8 (H, W) made from boxes, which a support shows."""
+
+    mask: np.ndarray
+    prompts: tuple[Prompt, ...]
 
 
 class AnnotatedSupports:
@@ -35,7 +65,7 @@ class AnnotatedSupports:
         source: Of a layout with annotations.
         exif, units: See :class:`.annotated.Terms`.
         account: What is left out, or read otherwise, is added to it; it has that of the source.
-        proposer: Makes what turns boxes into masks; it may raise where a method takes none.
+        proposer: Makes what turns boxes into masks.
         pixels: Reads a photo for it.
 
     Raises:
@@ -48,7 +78,7 @@ class AnnotatedSupports:
         exif: str | None,
         units: str | None,
         account: Account,
-        proposer: Callable[[], Proposer],
+        proposer: Callable[[], BoxMasks],
         pixels: Callable[[Path], np.ndarray],
     ) -> None:
         terms = Terms(source.classes, source.labels, exif, units)
@@ -56,34 +86,31 @@ class AnnotatedSupports:
         self._source, self._account = source, account
         self._proposer, self._pixels = proposer, pixels
         self._photos: dict[str, Marked] = {photo.image: photo for photo in photos}
-        self.no_prompts = ''
-        """Why boxes were not made to masks, where there were some and they were not."""
 
-    def masks(self, image: str) -> tuple[dict[int, np.ndarray], bool]:
+    def masks(self, image: str) -> tuple[dict[int, np.ndarray | Boxed], bool]:
         """What a photo shows.
 
         Args:
             image: Its path in the image folder.
 
         Returns:
-            ``{class id: uint8 (H, W) of 0, 1, 255 = unknown}`` of the upright photo, and whether
-            some of it was proposed.
+            ``{class id: uint8 (H, W) of 0, 1, 255 = unknown}`` of the upright photo, or
+            :class:`Boxed`, and whether some of it was proposed.
         """
         photo, labels = self._photos[image], self._source.labels
-        masks, proposed = annotated_masks(photo, labels), False
+        masks: dict[int, np.ndarray | Boxed] = {**annotated_masks(photo, labels)}
+        proposed = False
         for class_id, boxes in boxes_of(photo, labels).items():
-            try:
-                proposer = self._proposer()
-            except (ValueError, FileNotFoundError) as error:
-                self.no_prompts = f'{error}'
-                break
             path, name = self._source.images / image, self._source.classes[class_id - 1]
             try:
                 pixels = self._pixels(path)
-                found = [proposer.propose(pixels, Prompt(box=box)).mask for box in boxes]
+                found = [self._proposer().propose(pixels, Prompt(box=box)) for box in boxes]
             except ValueError as error:
                 raise ValueError(f'a box of {name} in {path}: {error}') from error
-            masks[class_id] = np.logical_or.reduce(found).astype(np.uint8)
+            for one in found:
+                note_how(self._account, one, name, 'box', image)
+            mask = np.logical_or.reduce([one.mask for one in found]).astype(np.uint8)
+            masks[class_id] = Boxed(mask, tuple(one.prompt for one in found))
             self._note(name, image)
             proposed = True
         return dict(sorted(masks.items())), proposed

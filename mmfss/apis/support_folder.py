@@ -25,11 +25,12 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
+from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.images import as_bgr
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.prompts import Proposer, read_prompt
+from mmfss.apis.marks import Prompt, read_prompt
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_negative, make_shot
-from mmfss.apis.support_annotations import AnnotatedSupports
+from mmfss.apis.support_annotations import AnnotatedSupports, note_how
 from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.classes import label_palette
@@ -130,8 +131,8 @@ def read_support(
     prompted: list[str] = []
 
     @lru_cache(1)
-    def proposer() -> Proposer:
-        return Proposer(inferencer, checkpoint)
+    def proposer() -> BoxMasks:
+        return BoxMasks(inferencer, checkpoint)
 
     @lru_cache(1)  # once for a prompt and for all classes of a photo
     def pixels_of(photo: Path) -> np.ndarray:
@@ -160,12 +161,15 @@ def read_support(
             prompt = read_prompt(file)
             made = proposer()
             try:
-                masks = {sample.class_id: made.propose(pixels_of(image), prompt)}
+                proposal = made.propose(pixels_of(image), prompt)
+                masks = {sample.class_id: proposal}
             except ValueError as error:
                 raise ValueError(f'prompt {file} of {image}: {error}') from error
+            note_how(account, proposal, names[sample.class_id - 1], file.name, image)
             prompted.append(str(image))
         elif annotated is not None:
-            masks, proposed = annotated.masks(sample.image)
+            found, proposed = annotated.masks(sample.image)
+            masks = {**found}
             if proposed:
                 prompted.append(str(image))
         else:
@@ -190,17 +194,32 @@ def read_support(
     empty = [name for c, name in enumerate(names, 1) if c not in shots]
     if empty:
         lost = account.of(empty).because()
-        unprompted = '' if annotated is None else annotated.no_prompts
         raise ValueError(
             f'{len(empty)} classes of {path} have no image: {listed(empty)}; add a marked image of '
             f'each{" (those in its folder not are none)" if negatives else ""}, or remove the class'
             f'{f". Left out: {lost}" if lost else ""}'
-            f'{f". Boxes are no prompts here: {unprompted}" if unprompted else ""}'
         )
     ordered = {name: tuple(shots[c]) for c, name in enumerate(names, 1)}
     others = {name: tuple(negatives[c]) for c, name in enumerate(names, 1) if c in negatives}
     size, resize = inferencer.image_size, inferencer.resize
     return SupportSet(ordered, size, resize, others, account), prompted
+
+
+def check_support(path: str | os.PathLike, reading: Reading = Reading()) -> None:
+    """Look for what :func:`read_support` would refuse whatever the model, before one is loaded:
+    layout, names, annotations, mask files.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_support`.
+    """
+    if not os.path.isdir(path):
+        SupportSet.load(path)
+        return
+    source = find_source(
+        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
+    )
+    check_classes(list(source.classes))
+    _read_masks(source, reading.object_value)
 
 
 def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
@@ -262,7 +281,8 @@ CAPTION = 24
 WIDTH = 1280
 MAX_SHOTS = 20
 MAX_CLASSES = 60
-BLACK = (0, 0, 0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+YELLOW, GREEN, RED = (255, 220, 0), (20, 200, 60), (230, 40, 40)
 
 
 def draw_support(support: SupportSet) -> np.ndarray:
@@ -272,7 +292,8 @@ def draw_support(support: SupportSet) -> np.ndarray:
     Shots have the proportions of their original image, at most 176 pixels high and 352 wide. The
     object is tinted in the colour that the class has in predictions and outlined, unknown pixels
     are yellow. Rows are at most 1280 wide and wrap; the first 20 shots of the first 60 classes are
-    drawn, and what is left out is said.
+    drawn, and what is left out is said. Where a mask was made from a prompt, its box is yellow, its
+    points and strokes are green on the object and red beside it.
 
     Returns:
         uint8 (H, W, 3) BGR.
@@ -315,4 +336,24 @@ def _panel(shot: Shot, colour: Sequence[int]) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = cv2.INTER_AREA if size[1] < shot.image.shape[0] else cv2.INTER_LINEAR
     image = np.ascontiguousarray(cv2.resize(shot.image, size, interpolation=how)[..., ::-1])
-    return overlay_mask(image, shot.mask, colour, outline_width=2)
+    panel = overlay_mask(image, shot.mask, colour, outline_width=2)
+    for prompt in shot.prompts:
+        _mark(panel, prompt, scale)
+    return panel
+
+
+def _mark(panel: np.ndarray, prompt: Prompt, scale: float) -> None:
+    """Draw what a person marked into a picture, RGB, that is ``scale`` times the original."""
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return min(int(x * scale), panel.shape[1] - 1), min(int(y * scale), panel.shape[0] - 1)
+
+    if prompt.box is not None:
+        x1, y1, x2, y2 = prompt.box
+        cv2.rectangle(panel, at(x1, y1), at(x2, y2), YELLOW)
+    for stroke in prompt.scribbles:
+        line = np.array([at(x, y) for x, y in stroke], np.int32)
+        cv2.polylines(panel, [line], False, GREEN, 2)
+    for (x, y), label in zip(prompt.points, prompt.labels):
+        cv2.circle(panel, at(x, y), 4, WHITE, -1)
+        cv2.circle(panel, at(x, y), 3, GREEN if label else RED, -1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.method_choice import compare, methods_at_hand
 from mmfss.apis.support import SupportSet
-from mmfss.apis.support_folder import read_support
+from mmfss.apis.support_folder import check_support, read_support
 from mmfss.commands.command_lines import CheckArguments, parse
 from mmfss.commands.label import reading_of
 from mmfss.files import explained
@@ -37,6 +37,7 @@ def _told(text: str) -> int:
 
 def _found(args: CheckArguments) -> str:
     reading = reading_of(args.reading)
+    check_support(args.support, reading)
 
     def read(inferencer: FewShotInferencer) -> SupportSet:
         return read_support(args.support, inferencer, args.prompt_weights, reading)[0]

@@ -7,7 +7,9 @@ written, 3 supports have masks from prompts that are to be looked at first, 130 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.apis.support import SupportSet
-from mmfss.apis.support_folder import Reading, read_support
+from mmfss.apis.support_folder import Reading, check_support, read_support
 from mmfss.apis.windows import Tiles
 from mmfss.commands.command_lines import LabelArguments, SupportOptions, parse
 from mmfss.commands.train import Distributed
@@ -33,7 +35,9 @@ from mmfss.labelling.formats import check_formats
 from mmfss.labelling.georeference import WRITTEN
 from mmfss.labelling.plan import PromptsNotAccepted, find_images, support_digest
 from mmfss.labelling.processes import Processes
+from mmfss.labelling.rescore import rescore_folder, thresholds_of_run
 from mmfss.labelling.run import Summary, label_folder
+from mmfss.labelling.tables import NEAR, Found
 
 _DEMO_NOTE = (
     'note: this is the small model of `make demo`, which knows generated shapes and not photos; '
@@ -80,6 +84,8 @@ def _told(processes: Processes, text: str, status: int) -> int:
 
 
 def _label(args: LabelArguments, processes: Processes) -> int:
+    if args.rescore:
+        return _rescore(args, processes)
     if args.config == DEMO_CONFIG and args.weights is None and processes.rank == 0:
         print(_DEMO_NOTE, file=sys.stderr)
     if args.tiles is None and args.overlap is not None:
@@ -91,6 +97,7 @@ def _label(args: LabelArguments, processes: Processes) -> int:
     if args.tolerance and not formats:
         raise ValueError(f'--tolerance {args.tolerance:g} is of outlines; give a --format')
     processes.first(lambda: find_images(args.images, args.out))  # before minutes of self-check
+    processes.first(lambda: check_support(args.support, reading_of(args.reading)))
     inferencer, made_with, info = processes.each(lambda: _build(args, processes))
     support, prompted = processes.first(
         lambda: read_support(
@@ -127,9 +134,27 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         instances=args.instances,
         formats=formats,
         tolerance=args.tolerance,
+        keep_scores=args.keep_scores,
     )
     if processes.rank == 0:
         print(report(summary, args.out, args.instances))
+    return 1 if summary.failed else 0
+
+
+def _rescore(args: LabelArguments, processes: Processes) -> int:
+    if args.overwrite or args.tiles is not None or processes.world > 1:
+        raise ValueError('--rescore is of labels that are there, in one process: leave '
+                         '--overwrite, --tiles and --launcher out')  # fmt: skip
+    usual = thresholds_of_run(args.out)
+    summary = rescore_folder(
+        args.images,
+        args.out,
+        thresholds_of(args.threshold, usual, tuple(usual)),
+        instances=args.instances,
+        formats=tuple(args.format or ()),
+        tolerance=args.tolerance,
+    )
+    print(report(summary, args.out, args.instances))
     return 1 if summary.failed else 0
 
 
@@ -233,6 +258,23 @@ def thresholds_of(
     return values
 
 
+def class_line(name: str, found: Found) -> str:
+    """What was found of a class, and what to try where that is nothing."""
+    line = (
+        f'{name}: in {found.present} of {found.of} images, best score {found.best:.2f}, median '
+        f'{found.median:.2f}, threshold {found.threshold:.2f}'
+    )
+    if found.near:
+        line += f', {found.near} less than {NEAR} below it'
+    if found.present or not found.of:
+        return line
+    if found.best >= found.threshold:
+        return f'{line}: nothing was marked, as other classes score higher where it would be'
+    lower = math.floor(found.best * 20) / 20  # the next twentieth
+    option = shlex.quote(f'{name}={lower:g}')
+    return f'{line}: nothing was marked; try --threshold {option}, or more supports'
+
+
 def report(summary: Summary, out: str, instances: bool) -> str:
     """What is said at the end, in some lines."""
     new = summary.labelled + summary.failed
@@ -242,6 +284,7 @@ def report(summary: Summary, out: str, instances: bool) -> str:
     ]
     if summary.edited:
         lines.append(f'{summary.edited} labels changed since are kept; the tables follow them')
+    lines += [class_line(name, found) for name, found in summary.classes.items()]
     if instances:
         counts = ', '.join(f'{name} {count}' for name, count in summary.annotations.items())
         lines.append(f'objects in {os.path.join(out, COCO)}: {counts}')

@@ -12,7 +12,7 @@ from typing import Any
 from mmfss.files import PART_SUFFIX, remove_parts, write_text
 
 ANN_DIR, OVERLAYS, LISTS, RECORDS = 'ann_dir', 'overlays', 'lists', 'records'
-GEOTIFF = 'geotiff'
+GEOTIFF, KEPT = 'geotiff', 'scores'
 COCO, SCORES, FAILED, DATASET = 'annotations.json', 'scores.csv', 'failed.csv', 'dataset.py'
 DATASET_NAMES = 'labelled.json'
 SUPPORT, SUPPORT_PICTURE = 'support.safetensors', 'support.png'
@@ -27,7 +27,7 @@ FORMAT_FOLDERS = (
     'voc',
 )
 """Of labels in the forms of other tools, :mod:`mmfss.labelling.formats`, by their names."""
-_FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, *FORMAT_FOLDERS, RECORDS)
+_FOLDERS = (ANN_DIR, OVERLAYS, GEOTIFF, LISTS, *FORMAT_FOLDERS, KEPT, RECORDS)
 _FILES = (COCO, SCORES, FAILED, DATASET, DATASET_NAMES, SUPPORT, SUPPORT_PICTURE)
 FORMAT = 'mmfss-labels-1'
 
@@ -114,6 +114,19 @@ def known_check(out: Path, support: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """The content of run.json: 'settings' and 'info'.
+
+    Raises:
+        FileNotFoundError: There is no run. ValueError: It is of something else.
+    """
+    if not (out / RUN).is_file():
+        raise FileNotFoundError(f'{out} has no {RUN}, so there are no labels of a run in it')
+    _read(out / RUN)
+    content = json.loads((out / RUN).read_text(encoding='utf-8'))
+    return dict(settings=content['settings'], info=content['info'])
 
 
 def _read(run: Path) -> dict[str, Any]:

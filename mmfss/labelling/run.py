@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -30,13 +31,14 @@ from tqdm import tqdm
 from mmfss.apis.images import as_bgr, read_ahead
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.photos import Photo, open_photo
-from mmfss.apis.prediction import Marked
+from mmfss.apis.prediction import Marked, Prediction, check_threshold
 from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
+from mmfss.labelling import kept
 from mmfss.labelling.folder import RECORDS, geotiff_of
 from mmfss.labelling.formats import Terms, check_formats, photo_of, write_formats
 from mmfss.labelling.georeference import write_georeferenced
-from mmfss.labelling.plan import Plan, check_name, prepare
+from mmfss.labelling.plan import Plan, Sources, check_name, prepare
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.records import (
     OVERLAY_SIDE,
@@ -45,7 +47,7 @@ from mmfss.labelling.records import (
     image_state,
     write_result,
 )
-from mmfss.labelling.tables import write_tables
+from mmfss.labelling.tables import Found, found_of, write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
 _SHOW_SECONDS = 5.0
@@ -66,6 +68,7 @@ class Summary:
             :data:`.georeference.WRITTEN`, or why it is not carried over.
         formats: of each form of other tools that was written, how many of its files were kept, as a
             person has changed them.
+        classes: what was found of each class in all images.
     """
 
     labelled: int
@@ -76,6 +79,7 @@ class Summary:
     annotations: Mapping[str, int]
     georeferences: Mapping[str, int]
     formats: Mapping[str, int]
+    classes: Mapping[str, Found]
 
 
 def label_folder(
@@ -92,6 +96,7 @@ def label_folder(
     instances: bool = False,
     formats: Sequence[str] = (),
     tolerance: float = 0.0,
+    keep_scores: bool = False,
 ) -> Summary:
     """Label a folder of images of any size; a run that was interrupted goes on.
 
@@ -113,6 +118,8 @@ def label_folder(
         instances: annotate objects, not classes, see :mod:`mmfss.labelling.annotations`.
         formats: forms of other tools to write, too, see :mod:`mmfss.labelling.formats`.
         tolerance: of outlines in these, in pixels.
+        keep_scores: keep what labels were decided by, see :mod:`mmfss.labelling.kept`; not in
+            tiles.
 
     Returns:
         The same in every process.
@@ -124,6 +131,8 @@ def label_folder(
     """
     need_pycocotools()
     check_formats(formats, tolerance)
+    if keep_scores and tiles is not None:
+        raise ValueError('scores are kept of photos seen as a whole, not of tiles; leave one out')
     processes, folder = Processes(), Path(os.path.abspath(out))
     with ExitStack() as stack:
         plan = processes.first(
@@ -133,36 +142,61 @@ def label_folder(
             )
         )  # fmt: skip
         start = time.monotonic()
-        work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances)
+        work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances, keep_scores)
         counts = processes.all(lambda: work.share(plan, processes))
         seconds = time.monotonic() - start
-        annotations = processes.first(
-            lambda: write_tables(
-                folder,
-                plan.sources,
-                inferencer.classes,
-                Records(folder / RECORDS),
-                inferencer.grey_values.record(),
-            )
-        )
         terms = Terms(inferencer.classes, plan.sources.root, instances, tolerance)
-        kept = processes.first(lambda: write_forms(folder, formats, plan.sources.names, terms))
+        how = inferencer.grey_values.record()
+        limits = check_threshold(inferencer.threshold, terms.classes).tolist()
+        thresholds = dict(zip(terms.classes, limits))
+        about = processes.first(
+            lambda: write_about_all(folder, plan.sources, terms, how, thresholds, formats)
+        )
     total = sum((Counter(count) for count in counts), Counter())
     done = len(plan.sources.names) - len(plan.pending)
     labelled, failed = total.pop('labelled', 0), total.pop('failed', 0)
+    georeferences = dict(sorted(total.items()))
     return Summary(
-        labelled, done, plan.edited, failed, seconds, annotations, dict(sorted(total.items())), kept
+        labelled, done, plan.edited, failed, seconds, georeferences=georeferences, **about
     )
 
 
-def write_forms(
-    out: Path, formats: Sequence[str], names: Sequence[str], terms: Terms
-) -> dict[str, int]:
-    """Write the labels of a run in forms of other tools; see :attr:`Summary.formats`."""
+def write_about_all(
+    out: Path,
+    sources: Sources,
+    terms: Terms,
+    grey_values: Mapping[str, Any] | None,
+    thresholds: Mapping[str, float],
+    formats: Sequence[str],
+) -> dict[str, Any]:
+    """Write the files about all images, and the labels in forms of other tools; 'annotations',
+    'classes' and 'formats' of :class:`Summary`."""
     records = Records(out / RECORDS)
-    labelled = (name for name in names if name in records.entries and records.entries[name].ok)
-    photos = (photo_of(name, records.read(name)) for name in labelled)
-    return write_formats(formats, out, photos, terms)
+    annotations = write_tables(out, sources, terms.classes, records, grey_values)
+    names = [n for n in sources.names if n in records.entries and records.entries[n].ok]
+    photos = (photo_of(name, records.read(name)) for name in names)
+    return dict(
+        annotations=annotations,
+        classes=found_of(names, thresholds, records),
+        formats=write_formats(formats, out, photos, terms),
+    )
+
+
+def write_photo(
+    out: Path,
+    root: Path,
+    name: str,
+    small: np.ndarray | None,
+    prediction: Marked,
+    instances: bool,
+) -> dict[str, Any]:
+    """Write the files of an image; what its record says of it. Arguments as of
+    :func:`.records.write_result`; ``root`` is the folder of images."""
+    written = write_result(out, name, small, prediction, instances)
+    found = write_georeferenced(
+        root / name, geotiff_of(out, name), prediction.labels, prediction.palette
+    )
+    return written if found is None else dict(written, geotiff=found)
 
 
 # ------------------------------------------------------------------------------------ work
@@ -186,6 +220,7 @@ class _Work:
     tiles: Tiles | None
     overlays: bool
     instances: bool
+    keep_scores: bool
 
     def share(self, plan: Plan, processes: Processes) -> Counter[str]:
         """Label this process's share; the number of images 'labelled' and 'failed', and of
@@ -306,11 +341,9 @@ class _Work:
         """Write the files of an image, whose pixels are given free; what its record says of it."""
         with photo:
             small = photo.small(OVERLAY_SIDE) if self.overlays else None
-        written = write_result(self.out, name, small, prediction, self.instances)
-        found = write_georeferenced(
-            self.root / name, geotiff_of(self.out, name), prediction.labels, prediction.palette
-        )
-        return written if found is None else dict(written, geotiff=found)
+        if self.keep_scores and isinstance(prediction, Prediction):
+            kept.keep_scores(self.out, name, prediction)
+        return write_photo(self.out, self.root, name, small, prediction, self.instances)
 
 
 def _show(bar: tqdm, last: list[float], number: int, of: int) -> None:

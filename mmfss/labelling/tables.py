@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from mmfss.datasets.classes import label_palette
 from mmfss.files import atomic, write_csv, write_text
@@ -27,6 +30,58 @@ from mmfss.labelling.records import Records
 Measured = tuple[float, bool, float, float]
 """Of a class in an image: its object score, whether it is there, its share of the pixels, and its
 confidence."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a class.
+
+    Attributes:
+        present: images that show it.
+        of: images that are labelled.
+        best, median: object scores.
+        threshold: from which on it is there.
+        near: images that miss the threshold by less than :data:`NEAR`.
+    """
+
+    present: int
+    of: int
+    best: float
+    median: float
+    threshold: float
+    near: int
+
+
+NEAR = 0.05
+
+
+def found_of(
+    names: Sequence[str], thresholds: Mapping[str, float], records: Records
+) -> dict[str, Found]:
+    """What was found of each class in some images, which are labelled.
+
+    Args:
+        names: of the images.
+        thresholds: of the classes, in the order of their labels.
+        records: with all of them.
+    """
+    scores = np.zeros((len(names), len(thresholds)))
+    there = np.zeros((len(names), len(thresholds)), bool)
+    for row, name in enumerate(names):
+        record = records.read(name)
+        scores[row] = record['scores']
+        for one in record['annotations']:
+            there[row, one['category_id'] - 1] = True
+    found = {}
+    for column, (name, threshold) in enumerate(thresholds.items()):
+        own = scores[:, column]
+        near = (own < threshold) & (own >= threshold - NEAR)
+        best, median = (own.max(), np.median(own)) if len(own) else (0.0, 0.0)
+        found[name] = Found(
+            int(there[:, column].sum()), len(own), float(best), float(median), threshold,
+            int(near.sum()),
+        )  # fmt: skip
+    return found
 
 
 def write_tables(

@@ -93,7 +93,7 @@ def test_prompts_in_a_folder(tmp_path):
     photo = tmp_path / 'support/disc/0.jpg'
     (tmp_path / 'support/disc').mkdir(parents=True)
     cv2.imwrite(str(photo), cases.scene(100, (70, 80), ('disc',))[0])
-    (tmp_path / 'support/disc/0.json').write_text('{"box": [20, 15, 60, 55]}')
+    (tmp_path / 'support/disc/0.json').write_text('{"points": [[40, 35, 1]]}')
     model = cases.build(str(tmp_path / 'support'))
     heads = PromptHeads(model.model.sam2).state_dict()
     key = 'sam_prompt_encoder.point_embeddings.2.weight'
@@ -101,7 +101,8 @@ def test_prompts_in_a_folder(tmp_path):
     other = cases.build(str(tmp_path / 'support'), prompt_checkpoint=str(tmp_path / 'prompts.pth'))
     masks = []
     for built, checkpoint in ((model, None), (other, tmp_path / 'prompts.pth')):
-        proposal = Proposer(built.model, checkpoint).propose(photo, Prompt(box=(20, 15, 60, 55)))
+        prompt = Prompt(points=((40, 35),), labels=(1,))
+        proposal = Proposer(built.model, checkpoint).propose(photo, prompt)
         (shot,) = built.support.shots['disc']
         np.testing.assert_array_equal(
             shot.mask, mask_to_model_size(proposal.mask.astype(np.uint8), SIZE)

@@ -186,8 +186,6 @@ def test_heads_that_do_not_fit(model, tmp_path):
         Proposer(model, file)
     with pytest.raises(FileNotFoundError, match='none.pth'):
         Proposer(model, tmp_path / 'none.pth')
-    with pytest.raises(ValueError, match="checkpoint='official' needs an arch by name"):
-        Proposer(model, 'official')
 
 
 def test_heads_beside_the_weights_are_found(model, tmp_path):

@@ -9,10 +9,10 @@ from coco_cases import box, coco_folder, write
 from prepared_checks import fails, picture, prepare
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.marks import Prompt
-from mmfss.apis.prompts import Proposer
 from mmfss.apis.support import SupportSet
-from mmfss.apis.support_annotations import PROPOSED
+from mmfss.apis.support_annotations import FILLED, GRABBED, PROPOSED
 from mmfss.apis.support_folder import UNMARKED, Reading, draw_support, read_support
 from mmfss.datasets.account import FILE, Account
 from mmfss.datasets.preparation.own_coco import BOX, CROWD_OBJECT
@@ -109,7 +109,7 @@ def test_boxes_alone_are_prompts(tmp_path, inferencer, orientation, frame):
     write(tmp_path, content)
     support, prompted = read_support(tmp_path, inferencer)
     assert prompted == [str(tmp_path / 'images' / name) for name in masks]
-    proposer, made = Proposer(inferencer), {}
+    proposer, made = BoxMasks(inferencer), {}
     for name, mask in masks.items():
         x, y, width, height = box(mask.astype(bool))
         prompt = Prompt(box=(x, y, x + width, y + height))
@@ -121,20 +121,21 @@ def test_boxes_alone_are_prompts(tmp_path, inferencer, orientation, frame):
 
 
 def test_boxes_where_a_method_takes_no_prompts(tmp_path, inferencer, monkeypatch):
-    content, _ = coco_folder(tmp_path)
+    """Every box is a mask all the same, and it is said of which kind."""
+    content, masks = coco_folder(tmp_path)
     boxes_alone(content)
     write(tmp_path, content)
 
     def none(*_: object) -> None:
         raise ValueError('this method takes no prompts')
 
-    monkeypatch.setattr('mmfss.apis.support_folder.Proposer', none)
-    with pytest.raises(ValueError) as refused:
-        read_support(tmp_path, inferencer)
-    said = f'{refused.value}'
-    assert '1 classes of' in said and 'have no image: mug' in said
-    assert '4 x box without an outline: its pixels are unknown (255) (mug 4)' in said
-    assert 'Boxes are no prompts here: this method takes no prompts' in said
+    monkeypatch.setattr(type(inferencer.model), 'prompter', none)
+    monkeypatch.setenv('MMFSS_WEIGHTS', str(tmp_path))
+    support, prompted = read_support(tmp_path, inferencer)
+    assert len(prompted) == len(masks)
+    account = support.account
+    assert account.count(PROPOSED) == account.count(GRABBED) + account.count(FILLED) == 4
+    assert all(len(shot.prompts) == 1 for shot in support.shots['mug'])
 
 
 def test_a_photo_without_annotations_is_left_out_with_a_word(tmp_path, inferencer, caplog):

@@ -7,11 +7,15 @@ import re
 
 import numpy as np
 import pytest
+import tiny_models
 from own_folders import SHAPE
 from PIL import Image
 from prepared_checks import fails, picture
 
 from mmfss import regions
+from mmfss.apis import FewShotInferencer
+from mmfss.apis.images import mask_to_model_size
+from mmfss.apis.support_folder import read_support
 from mmfss.datasets.account import Account
 from mmfss.datasets.preparation.annotated import Terms, annotated_masks, look_at_all
 from mmfss.datasets.preparation.folder_layouts import find_source
@@ -262,3 +266,30 @@ def test_texts_that_are_wrong(text, said, tmp_path):
     assert 'has outlines of YOLO and nothing that names their classes; put data.yaml' in said
     dump(src / 'data.yaml', 'names: {1: a, 2: b}')
     assert 'names must be of the classes 0, 1, ...' in fails('folder', src, tmp_path / 'out')
+
+
+# ---------------------------------------------------------------------------------- supports
+def test_supports(tmp_path):
+    """By the same reader; of rectangles alone as prompts."""
+    inferencer = FewShotInferencer(tiny_models.build())
+    for form in ('label studio', 'yolo', 'rectangles'):
+        src = tmp_path / form
+        picture(src / 'images/a.jpg', SHAPE)
+        if form == 'yolo':
+            dump(src / 'labels/a.txt', line(1, box(25, 5, 45, 20)) + line(0, BRUSH))
+            dump(src / 'data.yaml', 'names: [cat, cup]')
+        else:
+            results = [{**DONE[2], 'value': {**DONE[2]['value'], 'rotation': 0}}]
+            results = results if form == 'rectangles' else DONE
+            task = dict(id=1, data=dict(image='a.jpg'), annotations=[dict(result=results)])
+            dump(src / 'export.json', [task])
+        support, prompted = read_support(src, inferencer)
+        boxes = form == 'rectangles'
+        assert len(prompted) == boxes and [*support.shots] == ['cat', 'cup'][: 2 - boxes]
+        (shot,) = support.shots['cat']
+        wanted = {'label studio': BRUSH | TURNED, 'yolo': BRUSH}.get(form, box(40, 25, 50, 33))
+        small = mask_to_model_size(wanted.astype(np.uint8), inferencer.image_size)
+        if not boxes:
+            np.testing.assert_array_equal(shot.mask, small)
+        else:
+            assert shot.prompts[0].box == (40, 25, 50, 33) and (shot.mask & small).any()
