@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
-from mmfss.apis.prompts import Proposer
 from mmfss.commands.command_lines import ServeArguments
 from mmfss.commands.webui import free_port, terminable
 from mmfss.files import locked
@@ -103,9 +103,8 @@ def _worker(args: ServeArguments, data: Path) -> ModelWorker:
     inferencer = FewShotInferencer(
         path, weights, args.device, args.threshold, amp=args.amp, feature_cache=cache
     )
-    asked = None if args.prompt_weights is None else Proposer(inferencer, args.prompt_weights)
     choice = ModelChoice(args.config, args.weights, None if args.config else path.stem)
-    return ModelWorker(inferencer, asked, choice)
+    return ModelWorker(inferencer, BoxMasks(inferencer, args.prompt_weights), choice)
 
 
 def folders_of(given: Sequence[str]) -> list[Folder]:

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.images import as_bgr
 from mmfss.apis.prediction import Prediction
-from mmfss.apis.prompts import Proposer
+from mmfss.apis.prompts import Proposal
 from mmfss.regions import (
     cvat_points,
     cvat_points_mask,
@@ -42,7 +43,7 @@ class FewShotFunction:
         inferencer: whose support set is replaced.
         samples: of a :class:`cvat_sdk.datasets.TaskDataset`.
         labels: of the task: names, types and ids.
-        prompt_weights: see :class:`mmfss.apis.prompts.Proposer`.
+        prompt_weights: see :class:`mmfss.apis.box_masks.BoxMasks`.
         max_shots: supports of a class, the last ones of the task.
 
     Raises:
@@ -61,7 +62,7 @@ class FewShotFunction:
 
         self.inferencer = inferencer
         self._prompt_weights = prompt_weights
-        self._proposer: Proposer | None = None
+        self._masks: BoxMasks | None = None
         names = {one.id: one.name for one in labels}
         kinds = {one.name: str(one.type) for one in labels}
         most = min(max_shots, inferencer.model.max_shots or max_shots)
@@ -92,10 +93,10 @@ class FewShotFunction:
         specs = [cvataa.label_spec(name, number) for number, name in enumerate(inferencer.classes)]
         self.spec = cvataa.DetectionFunctionSpec(labels=specs)
 
-    def _propose(self, pixels: np.ndarray, prompt: Any) -> np.ndarray:
-        if self._proposer is None:  # its weights are asked for where they are needed alone
-            self._proposer = Proposer(self.inferencer, self._prompt_weights)
-        return self._proposer.propose(pixels, prompt).mask
+    def _propose(self, pixels: np.ndarray, prompt: Any) -> Proposal:
+        if self._masks is None:  # weights for it are loaded where they are needed alone
+            self._masks = BoxMasks(self.inferencer, self._prompt_weights)
+        return self._masks.propose(pixels, prompt)
 
     def detect(self, context: Any, image: Image.Image) -> list[Any]:
         """The shapes of a frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,9 @@ SMALLEST = 0.01
 TOLERANCE = 1.0
 """How far polygons may leave the border of a mask, in pixels."""
 
-Propose = Callable[[Prompt], np.ndarray]
-"""Makes a mask bool (H, W) of a prompt, or raises ValueError."""
+Propose = Callable[[Prompt], Any]
+"""Makes a proposal of a prompt, with its ``mask`` bool (H, W) and maybe ``how`` it was made, see
+:class:`mmfss.apis.box_masks.BoxMasks`; or raises ValueError."""
 
 
 class Marks:
@@ -71,11 +73,17 @@ class Marks:
                 prompts.append(Prompt(points=places, labels=tuple(on for *_, on in points)))
             for prompt in prompts:
                 try:
-                    mask = propose(prompt)
+                    proposal = propose(prompt)
                 except ValueError as error:
                     self.notes.append(f'{label}: {error}')
-                else:
-                    found[label] = found[label] | mask if label in found else mask
+                    continue
+                mask = np.asarray(proposal.mask, bool)
+                found[label] = found[label] | mask if label in found else mask
+                if how := getattr(proposal, 'how', ''):
+                    self.notes.append(
+                        f'{label}: a box became a mask by {how}, as no heads for prompts are at '
+                        'hand or they gave another object; draw the mask for a better one'
+                    )
         return found
 
 

@@ -155,13 +155,20 @@ class ModelWorker:
         """The mask that a prompt means: bool (H, W).
 
         Raises:
+            ValueError: See :meth:`proposal`.
+        """
+        return np.asarray(self.proposal(image, prompt).mask, bool)
+
+    def proposal(self, image: np.ndarray, prompt: Prompt) -> Any:
+        """What a prompt means, see :class:`Proposes`.
+
+        Raises:
             ValueError: The prompt is not inside the image, or finds nothing; or there is nothing
                 for prompts.
         """
         if self._proposer is None:
             raise ValueError(self._no_prompts)
-        proposal = self.run(self._proposer.propose, image, prompt)
-        return np.asarray(proposal.mask, bool)
+        return self.run(self._proposer.propose, image, prompt)
 
     def close(self) -> None:
         """Finish the job that runs, drop those that wait."""

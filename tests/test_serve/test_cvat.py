@@ -61,7 +61,7 @@ def task() -> Task:
 
 @pytest.fixture
 def function(task, worker, monkeypatch):
-    monkeypatch.setattr(cvat, 'Proposer', lambda inferencer, weights: BoxProposer())
+    monkeypatch.setattr(cvat, 'BoxMasks', lambda inferencer, weights: BoxProposer())
     return cvat.FewShotFunction(worker.new_inferencer(), task.samples, task.labels)
 
 
@@ -121,7 +121,7 @@ def test_shapes_of_all_kinds():
     turned = drawn('rectangle', 'book', [40, 30, 60, 40], rotation=90.0)
     line = drawn('polyline', 'lamp', [[1, 1], [5, 5]])
     marks = cvat.marks_of([circle, turned, line], names, 80, 96)
-    masks = marks.masks(lambda prompt: BoxProposer().propose(pixels(0), prompt).mask)
+    masks = marks.masks(lambda prompt: BoxProposer().propose(pixels(0), prompt))
     assert masks['cup'].sum() == pytest.approx(np.pi * 144, rel=0.06)
     np.testing.assert_array_equal(masks['book'], mask_of(slice(45, 55), slice(25, 45)))
     assert marks.notes == ['a polyline of lamp is left out: it has no area']
@@ -157,7 +157,7 @@ def test_what_cvat_cli_calls(task, worker, monkeypatch):
     monkeypatch.setattr(auth, 'make_client_from_cli', connect)
     monkeypatch.setattr(datasets, 'TaskDataset', read)
     monkeypatch.setattr(cvat, 'FewShotInferencer', lambda *args, **how: worker.new_inferencer())
-    monkeypatch.setattr(cvat, 'Proposer', lambda inferencer, weights: BoxProposer())
+    monkeypatch.setattr(cvat, 'BoxMasks', lambda inferencer, weights: BoxProposer())
     made = cvat.create(5, method='prototype', server_host='http://x', max_shots=1)
     assert asked['task'] == 5 and asked['closed'] and asked['parameters'].server_host == 'http://x'
     assert isinstance(made.spec, cvataa.DetectionFunctionSpec)

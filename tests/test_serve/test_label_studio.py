@@ -369,7 +369,7 @@ def test_polygons_and_rectangles_of_a_prediction_cover_its_objects(worker):
 
 def test_a_mask_goes_before_prompts_and_boxes_turn(proposer):
     def propose(prompt):
-        return proposer.propose(pixels(0), prompt).mask
+        return proposer.propose(pixels(0), prompt)
 
     box = dict(type='rectanglelabels', to_name='img')
     box['value'] = dict(x=50, y=50, width=25, height=25, rotation=90, rectanglelabels=['a', 'b'])
