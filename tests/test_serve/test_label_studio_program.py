@@ -115,7 +115,7 @@ def studio(tmp_path_factory) -> Iterator[Studio]:
     ) as process:  # fmt: skip
         url = f'http://localhost:{port}'
         try:
-            until(lambda: httpx.get(f'{url}/health').status_code == 200, 300)
+            until(lambda: httpx.get(f'{url}/health').status_code == 200, 600)  # it migrates
             yield Studio(url)
         finally:
             process.terminate()
