@@ -75,5 +75,7 @@ setup(
         ]
     },
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('tests', 'webui', 'sam1', 'geo')},
+    extras_require={
+        name: requirements(name) for name in ('tests', 'webui', 'serve', 'sam1', 'geo')
+    },
 )

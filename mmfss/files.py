@@ -19,7 +19,7 @@ PART_SUFFIX = '.part'
 
 
 @contextmanager
-def atomic(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
+def atomic(path: str | os.PathLike, flush: bool = True, mode: int = 0o644) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to; it takes its place when all went well.
 
     The folder is made. After an error, an interruption or a kill, what was at ``path`` is still
@@ -30,6 +30,7 @@ def atomic(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
         flush: It is on the disk before it takes its name, so that this also holds when the machine
             goes down. That takes milliseconds; files that are compared with a checksum before they
             are used, and made again, can do without.
+        mode: Who may read and write it; temporary files are private.
 
     Raises:
         OSError: The folder cannot be written to, the disk is full.
@@ -42,7 +43,7 @@ def atomic(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o644)  # temporary files are private, results are not
+        os.chmod(name, mode)
         if flush:
             written = os.open(name, os.O_RDONLY)
             try:

@@ -27,6 +27,7 @@ ORDER = (
     'engine',
     'labelling',
     'webui',
+    'serve',
     'commands',
 )
 """From the bottom up: a package imports from those before it."""

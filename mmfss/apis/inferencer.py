@@ -65,8 +65,9 @@ class FewShotInferencer:
         feature_cache: folder where the features of all images are kept, to label them again with
             other supports, classes or thresholds: about 9 MB an image at full size in float32, half
             of it under ``amp``. Results are equal to the last bit with ``batch_size=1`` and as many
-            threads; each batch size has features of its own. None keeps none, whatever the config
-            says. A model that is built has a ``feature_cache`` of its own.
+            threads; each batch size has features of its own. Or arguments of
+            :class:`mmfss.features.cache.FeatureCache`, such as budgets. None keeps none, whatever
+            the config says. A model that is built has a ``feature_cache`` of its own.
         method: name of a method, in the place of the config: 'prototype', see ``METHOD`` in the
             README.
         grey_values: what black and white stand for in photos of more than 8 bits per channel,
@@ -88,7 +89,7 @@ class FewShotInferencer:
         amp: bool = False,
         batch_size: int = 1,
         pairs: int | None = None,
-        feature_cache: str | os.PathLike | None = None,
+        feature_cache: str | os.PathLike | Mapping[str, Any] | None = None,
         method: str | None = None,
         grey_values: GreyValues | Mapping[str, Any] | None = None,
     ) -> None:

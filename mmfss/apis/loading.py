@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -90,7 +92,7 @@ def load_model(
     config: str | os.PathLike | Config,
     weights: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
-    feature_cache: str | os.PathLike | None = None,
+    feature_cache: str | os.PathLike | Mapping[str, Any] | None = None,
     encode_batch: int = 1,
 ) -> FewShotModel:
     """Build the method of a config and load its weights, all keys accounted for, no code run.
@@ -101,8 +103,9 @@ def load_model(
             trained parameters, which runs on its encoders' own weights, and for the config of
             ``make demo``, whose checkpoint is looked for; for others it is an error.
         device: default: the first GPU, else the CPU.
-        feature_cache: folder to keep the features of images in; None keeps none. It takes the
-            place of the config's, which belongs to the images of a benchmark.
+        feature_cache: folder to keep the features of images in, or the arguments of a
+            :class:`mmfss.features.cache.FeatureCache`; None keeps none. It takes the place of the
+            config's, which belongs to the images of a benchmark.
         encode_batch: images that the encoders take at a time, in the place of the config's.
 
     Returns:
@@ -115,8 +118,10 @@ def load_model(
     cfg = config if isinstance(config, Config) else read_config(config)
     path = find_weights(cfg, weights)
     target = _device(device)
-    cache = None
-    if feature_cache is not None:  # nothing in memory: an image is asked for once in a run
+    cache: dict[str, Any] | None = None
+    if isinstance(feature_cache, Mapping):
+        cache = dict(type='FeatureCache', **feature_cache)
+    elif feature_cache is not None:  # nothing in memory: an image is asked for once in a run
         directory = os.fspath(feature_cache)
         cache = dict(type='FeatureCache', directory=directory, memory_bytes=0)
     model = MODELS.build({**cfg.model, 'feature_cache': cache, 'encode_batch': encode_batch})

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
+    'serve': (command_lines.ServeArguments, 'serve:run', 'behind Label Studio and X-AnyLabeling'),
     'weights': (command_lines.WeightsArguments, 'weights:run', 'list and fetch official weights'),
     'freeze-episodes': (command_lines.FreezeArguments, 'freeze_episodes:run',
                         'write test episodes to a file'),

@@ -567,6 +567,66 @@ class WebuiArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
+class ServeArguments(PhotoArguments):
+    """A service behind Label Studio and X-AnyLabeling: it learns from what is marked there, and
+    marks the rest. docs/serve has a page for each program.
+
+    Args:
+        method: As for mmfss label.
+        config: Name or path of a config, in the place of the method.
+        weights: Checkpoint of a method that is trained.
+        prompt_weights: For masks from boxes and points: 'official' or a file.
+        device: E.g. cuda:1 (default: the first GPU, else 'cpu').
+        threshold: Of the object score, in 0..1 (default: the config's).
+        amp: bfloat16 autocast.
+        data: What is marked is kept there, with the features of images (default:
+            ~/.local/share/mmfss/serve).
+        features_gb: Room for those features on the disk.
+        max_shots: Supports of a class, the latest ones.
+        host: Address to listen on, by default this machine only.
+        port: 0: any free one.
+        allowed_host: A further host name that the service answers to, e.g. host.docker.internal.
+        token: That requests must have; better in MMFSS_TOKEN, where other users do not see it.
+        max_upload_mb: Of a photo.
+        max_pixels: Width x height of a photo.
+        label_studio: Address of Label Studio, where uploads are fetched, with the token in
+            LABEL_STUDIO_API_KEY, else the one that it sends.
+        local_files: Folder that its local files are in (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT), to
+            read them from the disk.
+        image_host: A further host that photos may be fetched from.
+        folder: A folder of X-AnyLabeling, and the name that its model gets; may be repeated.
+    """
+
+    _: KW_ONLY
+    method: Annotated[str | None, _unset('NAME')] = None
+    config: Annotated[str | None, _unset('CONFIG')] = None
+    weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    device: Annotated[str | None, _unset('DEVICE')] = None
+    threshold: Annotated[float | None, _unset('NUMBER')] = None
+    amp: bool = False
+    data: Annotated[Path | None, _unset('DIR')] = None
+    features_gb: Annotated[float, arg(metavar='GB')] = 10.0
+    max_shots: int = 10
+    host: str = '127.0.0.1'
+    port: int = 9090
+    allowed_host: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar='NAME', help_behavior_hint='')
+    ] = ()
+    token: Annotated[str | None, _unset('TOKEN')] = None
+    max_upload_mb: int = Limits.max_upload_mb
+    max_pixels: int = Limits.max_pixels
+    label_studio: Annotated[str, arg(metavar='URL')] = 'http://localhost:8080'
+    local_files: Annotated[Path | None, _unset('DIR')] = None
+    image_host: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar='NAME', help_behavior_hint='')
+    ] = ()
+    folder: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar='NAME=DIR', help_behavior_hint='')
+    ] = ()
+
+
+@dataclass(frozen=True)
 class PromptArguments:
     """Train heads for box, point and scribble prompts on the base classes of a config.
 

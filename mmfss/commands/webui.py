@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
+from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.folders import (
     KEPT_DAYS,
     default_sessions,
@@ -28,9 +29,6 @@ from mmfss.webui.worker import ModelChoice, Models, ModelWorker
 
 if TYPE_CHECKING:
     from mmfss.webui.page import Page
-
-_LOOPBACKS = ('127.0.0.1', 'localhost', '::1')
-_ANYWHERE = ('0.0.0.0', '::')  # all addresses of this machine
 
 
 def require_gradio() -> None:
@@ -76,7 +74,7 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
     Args:
         page: of :func:`make_page`.
         host, port: to listen on.
-        names: further host names that it answers to, see :class:`mmfss.webui.guard.Guard`.
+        names: further host names that it answers to, see :class:`mmfss.hosts.HostNames`.
         block: until interrupted.
 
     Raises:
@@ -87,15 +85,11 @@ def launch(page: Page, host: str, port: int, names: Sequence[str] = (), block: b
     from mmfss.webui.guard import Guard
     from mmfss.webui.layout import css, theme
 
-    everywhere = host in _ANYWHERE
-    hosts = (host, *_LOOPBACKS, *([socket.gethostname(), socket.getfqdn()] if everywhere else ()))
     visitors = page.visitors
     kept = visitors.kept
     guard = Middleware(
         Guard,
-        hosts=hosts,
-        numbers=everywhere,
-        outer=names,
+        names=HostNames.of(host, names),
         roots=[visitors.root, *([] if kept is None else [kept])],
         key=signing_key(kept),
         days=None if kept is None else KEPT_DAYS,
@@ -148,8 +142,8 @@ def free_port(host: str, port: int) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Within, SIGTERM ends the page as ctrl-C does, so that visitors' files are removed."""
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM ends a server as ctrl-C does, so that it clears up behind it."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -166,7 +160,7 @@ def run(args: WebuiArguments) -> int:
     """Serve the page; returns the exit status: 0 when it was stopped while it served, 1 for wrong
     arguments, 130 when it was stopped before."""
     try:
-        with _terminable():
+        with terminable():
             _serve(args)
     except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
@@ -189,7 +183,7 @@ def _serve(args: WebuiArguments) -> None:
     models = Models(worker, methods_at_hand(), args.device)
     with page_folder() as root, _sessions(args) as kept:
         page = make_page(models, limits, root, kept)
-        if args.host not in _LOOPBACKS:
+        if args.host not in LOOPBACKS:
             print(
                 f'Warning: the page listens on {args.host}. Whoever reaches that address can use '
                 'it: there is no password and no encryption. Put it behind a server that has both.',

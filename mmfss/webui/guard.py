@@ -4,7 +4,6 @@ files that are a visitor's own."""
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 import os
 import re
@@ -13,11 +12,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmfss.hosts import HostNames
 
 COOKIE = 'mmfss_visitor'
 VISITOR = 'mmfss.visitor'
@@ -37,9 +38,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 class Guard:
     """Refuses requests under foreign names, from foreign pages and for files of others.
 
-    A browser sends ``Host``, the name it asked for, and ``Origin``, the page that asks: a foreign
-    page that reaches this one (by a name of its own that points to this machine, or by a form or
-    script) gives itself away by one of them. Programs that are no browser send no ``Origin``.
+    What names and pages are foreign says :class:`mmfss.hosts.HostNames`.
 
     A visitor is told from others by a cookie, which is signed so that nobody can make one up. Of
     files below ``roots``, a visitor may name and fetch those that answers to this visitor have
@@ -47,9 +46,7 @@ class Guard:
 
     Args:
         app: what is guarded.
-        hosts: names and numbers that are answered to.
-        numbers: whether all other numbers are, too: no foreign page has a number of this machine.
-        outer: further names, those of servers before the page, which may change ``Host``.
+        names: that are answered to.
         roots: folders of files of visitors.
         key: that cookies are signed with, see :func:`mmfss.webui.folders.signing_key`.
         days: that a browser keeps its cookie; None until it is closed.
@@ -59,19 +56,14 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        hosts: Iterable[str],
-        numbers: bool,
-        outer: Iterable[str],
+        names: HostNames,
         roots: Iterable[Path],
         key: bytes,
         days: int | None = None,
         max_json_bytes: int = 64 * 2**20,
     ) -> None:
-        self.app, self.max_json_bytes = app, max_json_bytes
+        self.app, self.names, self.max_json_bytes = app, names, max_json_bytes
         self.roots = [os.path.realpath(root) for root in roots]
-        self.outer = {name.casefold() for name in outer}
-        self.hosts = {name.casefold() for name in hosts} | self.outer
-        self.numbers = numbers
         self._key = key
         self._age = '' if days is None else f'; Max-Age={days * 24 * 3600}'
         self._kept = '' if days is None else '_kept'
@@ -82,27 +74,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._foreign(headers.get('host', ''), headers.get('origin'))
+        refusal = self.names.refusal(headers.get('host', ''), headers.get('origin'))
         if refusal is None and scope['type'] == 'http':
             await self._answer(scope, receive, send, headers)
         elif scope['type'] == 'http':
             await PlainTextResponse(refusal, 403)(scope, receive, send)
         else:
             await send({'type': 'websocket.close', 'code': 1008})
-
-    def _foreign(self, host: str, origin: str | None) -> str | None:
-        """Why a request is refused, or None."""
-        name = _hostname(f'//{host}')
-        if name is None or not (name in self.hosts or (self.numbers and _is_number(name))):
-            return (
-                f'This page does not answer to the name {host[:100]!r}. Open it under the address '
-                'that its start printed, or start it with --allowed-host and that name'
-            )
-        if origin is None or origin.casefold().partition('://')[2] == host.casefold():
-            return None
-        if _hostname(origin) in self.outer:  # a server before the page may have changed Host
-            return None
-        return f'Requests from {origin[:100]!r} are refused: it is not this page'
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         # a browser sends a host's cookies to all of its ports, so that two pages need two names
@@ -238,18 +216,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return first.pop() if first else await receive()
 
     return again
-
-
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _is_number(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

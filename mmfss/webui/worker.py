@@ -99,6 +99,12 @@ class ModelWorker:
         return cls(inferencer, BoxMasks(inferencer, prompt_weights), choice)
 
     @property
+    def name(self) -> str:
+        """Of the method or config."""
+        model = self._inferencer.model
+        return self.choice.method or self.choice.config or type(model).__name__
+
+    @property
     def takes_points(self) -> bool:
         """Whether points become masks here; boxes always do."""
         return getattr(self._proposer, 'heads', True) is not None
@@ -133,15 +139,27 @@ class ModelWorker:
         """Do a job with the model when those before are done; its errors are raised here."""
         return self._pool.submit(job, *args).result()
 
+    def begin(self, job: Callable[[], object]) -> None:
+        """As :meth:`run`, but nobody waits; its errors are nobody's."""
+        self._pool.submit(job)
+
     def propose(self, image: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, str]:
         """The mask that a prompt means: bool (H, W); and what made it, '' the heads for prompts.
+
+        Raises:
+            ValueError: See :meth:`proposal`.
+        """
+        proposal = self.proposal(image, prompt)
+        return np.asarray(proposal.mask, bool), getattr(proposal, 'how', '')
+
+    def proposal(self, image: np.ndarray, prompt: Prompt) -> Any:
+        """What a prompt means, see :class:`Proposes`.
 
         Raises:
             ValueError: The prompt is not inside the image, or finds nothing; or there are points
                 alone and no heads for them.
         """
-        proposal = self.run(self._proposer.propose, image, prompt)
-        return np.asarray(proposal.mask, bool), getattr(proposal, 'how', '')
+        return self.run(self._proposer.propose, image, prompt)
 
     def close(self) -> None:
         """Finish the job that runs, drop those that wait."""

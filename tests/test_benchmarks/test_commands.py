@@ -271,6 +271,16 @@ def test_labelling(run):
     assert results['peak_bytes'] > 2**27  # torch alone is more
 
 
+def test_serving(run):
+    pytest.importorskip('uvicorn')
+    pytest.importorskip('httpx')
+    results = run('serving', '--shots', 2)['results']
+    direct, served, seen, new = medians(results['seconds']).values()
+    assert results['overhead_seconds'] == served - direct
+    assert results['overhead_percent'] == pytest.approx(100 * (served / direct - 1))
+    assert min(seen, new) > 0 and results['clients_per_second'] > 0
+
+
 def test_loading(run):
     passes = run('loading', '--workers', 0, '--episodes', 3)['results']['passes']
     assert list(passes) == [

@@ -21,8 +21,8 @@ from mmfss.checkpoints.provenance import environment
 from mmfss.files import check_writable, write_text
 
 SUBCOMMANDS = (
-    'episode', 'evaluation', 'training', 'fold', 'labelling', 'loading', 'start', 'curves',
-    'profile',
+    'episode', 'evaluation', 'training', 'fold', 'labelling', 'serving', 'loading', 'start',
+    'curves', 'profile',
 )  # fmt: skip
 """Modules of this package with HELP, add_arguments, run and tables."""
 NOT_SETTINGS = (
