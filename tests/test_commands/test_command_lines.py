@@ -40,7 +40,7 @@ except SystemExit as stop:
 TOOLS = sorted(
     path.relative_to(REPO).as_posix()
     for path in (REPO / 'tools').rglob('*.py')
-    if 'mmfss.commands.cli' in path.read_text(encoding='utf-8')
+    if 'mmfss.commands.cli import run\n' in path.read_text(encoding='utf-8')
 )
 
 
