@@ -136,8 +136,10 @@ class FSSAM2(Comparer):
         return {'units': self.check_units}
 
     def file(self, told: str) -> str:
-        """Path of a file, relative to the directory: where the index says, or in the directory."""
-        return told if self.ref.has(told) else Path(told).name
+        """Path of a file, relative to the directory: where the index says, in the directory, or in
+        ``golden`` beside it."""
+        name = Path(told).name
+        return next((p for p in (told, name, f'../golden/{name}') if self.ref.has(p)), told)
 
     # ------------------------------------------------------------------------------- inputs
     @cached_property
