@@ -58,8 +58,13 @@ class Visitor:
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and content of an answer."""
         headers = self._headers | ({'Content-Type': kind} if body is not None else {})
-        self._connection.request(method, path, body, headers)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError):  # it was idle for too long
+            self._connection.close()
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
         content = answer.read()
         return answer.status, {key.lower(): value for key, value in answer.getheaders()}, content
 

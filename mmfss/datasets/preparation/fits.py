@@ -193,6 +193,8 @@ def compare(
 def _bounds(polygons: Sequence[Sequence[float]]) -> Box:
     xs = [x for polygon in polygons for x in polygon[::2]]
     ys = [y for polygon in polygons for y in polygon[1::2]]
+    if not ys:  # of no point
+        return 0.0, 0.0, 0.0, 0.0
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 

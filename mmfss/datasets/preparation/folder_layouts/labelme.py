@@ -74,7 +74,8 @@ def read_labelme(tree: Tree, files: Sequence[Path], order: Sequence[str] = ()) -
             RecursionError,
         ) as error:
             raise ValueError(
-                f'{file} is cut off or no file of LabelMe ({error!r:.300}); save it in LabelMe again'
+                f'{file} is cut off or no file of LabelMe ({error!r:.300}); save it in LabelMe '
+                'again'
             ) from error
     return [gathered.done()]
 
