@@ -14,12 +14,14 @@ from mmseg.registry import MODELS
 from PIL import Image
 from prepared_checks import save
 from tiny_models import FULL, METHODS, randomised
+from webui_steps import painted
 
 from mmfss.apis import FewShotInferencer, FewShotSegmentor, SupportSet
 from mmfss.commands import prepare
 from mmfss.commands.label import label
 from mmfss.labelling.plan import support_digest
 from mmfss.methods.base import FewShotModel
+from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
 from mmfss.webui.views import shot_list, support_summary
@@ -178,16 +180,13 @@ def test_prepared_folders_leave_them_out(tmp_path, capsys):
 
 def test_page(files, shown, tmp_path):
     worker = ModelWorker(FewShotInferencer(build(), threshold=0.0))
-    session = Session(worker, Limits(), tmp_path)
+    session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
 
     def mark(name: str, image: str, mask: str | None, negative: bool = False) -> None:
         session.add_photos([(Path(image), Path(image).name)])
         session.choose_photo(len(session.photos) - 1)
-        layers = []
-        if mask is not None:
-            layers = [np.zeros((*session.photos[-1].shape, 4), np.uint8)]
-            layers[0][np.array(Image.open(mask)) > 0] = 255
-        session.use_mask(name, {'layers': layers}, negative)
+        paint = '' if mask is None else painted(np.array(Image.open(mask)) > 0)
+        session.use_mask(name, paint, negative)
 
     try:
         (image, mask), alone = files[1]['disc']
@@ -210,10 +209,10 @@ def test_page(files, shown, tmp_path):
             np.testing.assert_array_equal(query.whole().labels, shown(path).labels)
         saved = tmp_path / 'support.safetensors'
         session.supports.as_set(64).save(saved)
-        other = Session(worker, Limits(), tmp_path)
+        other = Session(worker, Limits(), VisitorFolder.below(tmp_path))
         assert other.add_photos([(saved, 'mine.safetensors')]) == []
         assert support_summary(other) == support_summary(session)
-        few = Session(worker, Limits(max_shots=4), tmp_path)
+        few = Session(worker, Limits(max_shots=4), VisitorFolder.below(tmp_path))
         assert 'has 5 marked objects, 4 are' in few.add_photos([(saved, 'mine.safetensors')])[0]
         for _ in range(2):
             session.drop_shot(0)
@@ -227,11 +226,11 @@ def test_page(files, shown, tmp_path):
 
 def test_page_of_a_method_that_takes_none(files, tmp_path):
     worker = ModelWorker(FewShotInferencer(build('PseudoMask'), threshold=0.0))
-    session = Session(worker, Limits(), tmp_path)
+    session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
     try:
         session.add_photos([(Path(files[2][0]), 'a.png')])
         with pytest.raises(ValueError, match='PseudoMask takes no negatives'):
-            session.use_mask('disc', {}, True)
+            session.use_mask('disc', '', True)
         assert not session.supports
     finally:
         session.close()

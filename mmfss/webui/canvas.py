@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import gradio as gr
 import numpy as np
 
 from mmfss.webui.marking import Click
@@ -67,24 +66,6 @@ class Drawn:
         return cls(picture, mask, tuple(map(float, numbers)) if right else ())
 
 
-def canvas(tools: Sequence[str], elem_id: str, visible: bool = True) -> gr.HTML:
-    """The component. Its value is what is to be shown, ``picture`` (:func:`picture_of`), ``marks``
-    (:func:`marks_of`) or both, and what comes back, see :meth:`Drawn.of`. (A class of our own would
-    make Gradio write a file beside this one.)
-
-    Args:
-        tools: names out of :data:`MARKS`, the first to begin with.
-        elem_id: of the component.
-        visible: to begin with.
-    """
-    return gr.HTML(
-        html_template=_template(tools),
-        js_on_load=(STATIC / 'canvas.js').read_text(encoding='utf-8'),
-        elem_id=elem_id,
-        visible=visible,
-    )
-
-
 def picture_of(image: np.ndarray, name: str) -> dict[str, Any]:
     """A picture as the canvas has it.
 
@@ -122,7 +103,13 @@ def marks_of(
     return dict(mask=url, clicks=at, points=points)
 
 
-def _template(tools: Sequence[str]) -> str:
+def template(tools: Sequence[str]) -> str:
+    """HTML of the component.
+
+    Args:
+        tools: names out of :data:`MARKS`, the first to begin with.
+    """
+
     def button(kind: str, name: str, known: dict[str, tuple[str, str, str]]) -> str:
         text, key, title = known[name]
         told = f'{title} ({key})' if key else title

@@ -36,8 +36,10 @@ def steps(handler: Callable) -> Callable:
         else:
             try:
                 updates = handler(self, found, *args)
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 warn(str(error))
+            except OSError as error:  # without the server's path
+                warn(error.strerror or str(error))
             except Exception:  # whatever it is, the others' pages and this one go on
                 logging.getLogger(__name__).exception('a step of the page failed')
                 warn(layout.UNEXPECTED)

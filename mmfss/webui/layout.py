@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from mmfss.webui.canvas import EDITS, LOOKS, MARKS, STATIC, canvas
+from mmfss.webui.canvas import EDITS, LOOKS, MARKS, STATIC, template
 
 HEAD = """# Show a few, label the rest
 Mark an object in one or more images, name its class, and see it marked in your other images."""
@@ -61,6 +61,18 @@ def _gallery(label: str, elem_id: str, height: int | None) -> gr.Gallery:
         label=label, height=height, visible=False, allow_preview=False, interactive=False,
         object_fit='contain', format='jpeg', elem_id=elem_id, buttons=[], columns=6,
     )  # fmt: skip
+
+
+def canvas(tools: Sequence[str], elem_id: str, visible: bool = True) -> gr.HTML:
+    """What objects are marked on. Its value is what is to be shown, ``picture`` and ``marks``
+    (:mod:`mmfss.webui.canvas`) or one of them, and what comes back, see :meth:`.canvas.Drawn.of`.
+    (A class of our own would make Gradio write a file beside this one.)"""
+    return gr.HTML(
+        html_template=template(tools),
+        js_on_load=(STATIC / 'canvas.js').read_text(encoding='utf-8'),
+        elem_id=elem_id,
+        visible=visible,
+    )
 
 
 class Layout:

@@ -88,7 +88,7 @@ class Page(Handlers):
         self._on(self.not_it.click, self.taking(True), [self.of_class], both)
 
         self._on(self.take_tab.select, self.take, [self.formats], taken)
-        self._on(self.formats.input, self.take, [self.formats], taken)
+        self._on(self.formats.input, self.take, [self.formats], taken, trigger_mode='always_last')
 
     def _on(
         self, event: Callable, handler: Callable, inputs: list, outputs: list, **options: Any

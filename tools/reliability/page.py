@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmfss.apis import FewShotInferencer
 from mmfss.webui.export import export
+from mmfss.webui.folders import VisitorFolder
 from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
 from mmfss.webui.worker import ModelWorker
@@ -104,7 +105,7 @@ class Page:
         told = dict(path=wrong, meta={'_type': 'gradio.FileData'})
         other.step('start')
         try:
-            other.step('add_photos', 'Box', [told])
+            other.step('add_photos', [told])
         except ConnectionError:
             return
         raise Bad(f'{wrong} was taken as an upload')
@@ -134,7 +135,7 @@ class Page:
         worker = ModelWorker(self.inferencer)
         folder = self.root / 'exported'
         folder.mkdir(exist_ok=True)
-        session = Session(worker, Limits(), folder)
+        session = Session(worker, Limits(), VisitorFolder.below(folder))
         try:
             session.add_photos([(self.root / 'support.safetensors', 'support.safetensors')])
             names = rng.choices(_NAMES, k=6)
@@ -145,7 +146,7 @@ class Page:
                 uploads.append((path, name))
             session.add_queries(uploads)
             session.label()
-            (masks,) = (file for file in export(session) if file.suffix == '.zip')
+            (masks,) = (file for file in export(session, folder / 'files') if file.suffix == '.zip')
             with zipfile.ZipFile(masks) as archive:
                 found = [name for name in archive.namelist() if name.endswith('.png')]
                 sizes = sorted(Image.open(archive.open(name)).height for name in found)
