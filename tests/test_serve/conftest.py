@@ -89,7 +89,7 @@ def label_studio() -> Iterator[LabelStudioServer]:
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     there = LabelStudioServer(f'http://127.0.0.1:{server.server_port}')
     there.files.update(PHOTOS)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield there
     server.shutdown()
