@@ -257,9 +257,15 @@ def test_predictions_are_shown_in_a_browser(studio, project, tmp_path):
                 text = driver.find_element(By.TAG_NAME, 'body').text
                 return f'\n{CLASS}\n' in text and 'density_' in text  # the prediction's tab
 
+            loaded = (
+                'return [...document.images].filter(i => i.src.includes(arguments[0])'
+                ' && i.naturalWidth).map(i => [i.naturalWidth, i.naturalHeight])'
+            )
             try:
                 until(shown, 90)
-                time.sleep(3)
+                sizes = until(lambda name=name: driver.execute_script(loaded, name[:-4]), 60)
+                assert all(size == [256, LOW] for size in sizes)  # upright
+                time.sleep(5)  # it is painted
             finally:
                 driver.save_screenshot(str(folder / f'label_studio_{name}'))
     finally:
