@@ -12,6 +12,9 @@ from PIL import Image
 from serve_cases import LABEL_STUDIO, PHOTOS, TOKEN, mask_of, png, request_of
 from webui_steps import box_mask, pixels
 
+pytest.importorskip('starlette')
+pytest.importorskip('httpx')
+
 from mmfss.regions import brush_code, brush_mask, filled
 from mmfss.serve.label_studio_form import LabelConfig, marks_of, regions_of
 

@@ -11,6 +11,9 @@ import pytest
 from serve_cases import mask_of, png, recorded
 from webui_steps import box_mask, pixels
 
+pytest.importorskip('starlette')
+pytest.importorskip('httpx')
+
 from mmfss.regions import filled, joined, outlines_of
 from mmfss.serve.xanylabeling import shapes_of
 
