@@ -39,9 +39,11 @@ _GONE = dict(ANNOTATIONS_DELETED=('annotations', 'a', 1), TASKS_DELETED=('tasks'
 
 
 class LabelStudio:
-    """Args:
-    projects: of the service.
-    photos: where those of tasks are.
+    """The door.
+
+    Args:
+        projects: of the service.
+        photos: where those of tasks are.
     """
 
     def __init__(self, projects: Projects, photos: LabelStudioPhotos) -> None:
@@ -106,9 +108,11 @@ class LabelStudio:
         if action == 'START_TRAINING':
             return self._fetched(key, project, config, _entry(about, 'id'))
         annotations, tasks = _listed(content.get('annotation')), _listed(content.get('task'))
-        if len(annotations) != len(tasks) or not annotations:
+        pairs = [*zip(tasks, annotations)]
+        whole = all(isinstance(one, Mapping) for pair in pairs for one in pair)
+        if len(annotations) != len(tasks) or not annotations or not whole:
             raise ValueError('a webhook must bring an annotation and its task')
-        return self._kept(key, project, config, zip(tasks, annotations))
+        return self._kept(key, project, config, pairs)
 
     # ------------------------------------------------------------------ supports
 

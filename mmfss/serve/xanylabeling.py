@@ -68,9 +68,11 @@ def refused(text: str) -> dict[str, Any]:
 
 
 class XAnyLabeling:
-    """Args:
-    projects: of the service; a folder is the project ``xanylabeling-<digest of its path>``.
-    folders: that are served.
+    """The door.
+
+    Args:
+        projects: of the service; a folder is the project ``xanylabeling-<digest of its path>``.
+        folders: that are served.
     """
 
     def __init__(self, projects: Projects, folders: Sequence[Folder]) -> None:
@@ -108,9 +110,14 @@ class XAnyLabeling:
     def predict(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Shapes for an image."""
         name, params = content.get('model'), content.get('params') or {}
-        if name not in self.folders or not isinstance(params, Mapping):
+        if not isinstance(name, str) or name not in self.folders:
             known = ', '.join(self.folders) or 'none (start the service with --folder NAME=DIR)'
             raise ValueError(f'there is no model {name!r:.80}; there are {known}')
+        if not isinstance(params, Mapping):
+            raise ValueError(f'params must be a JSON object, got {params!r:.80}')
+        least, only = params.get('conf_threshold') or 0.0, params.get('filter_classes') or None
+        if not isinstance(least, (int, float)) or not isinstance(only, list | None):
+            raise ValueError('conf_threshold must be a number, and filter_classes a list')
         photo = from_data_uri(content.get('image'), self.projects.limits)
         pixels = photo.pixels(self.projects.limits)
         project = self._synchronised(self.folders[name])
@@ -119,15 +126,14 @@ class XAnyLabeling:
         drawn = {
             kind for one in self._known[name].values() if one.image == digest for kind in one.drawn
         }
-        only = params.get('filter_classes') or list(project.counts)
-        wanted = [kind for kind in project.counts if kind in only and kind not in drawn]
+        asked = [kind for kind in project.counts if only is None or kind in only]
+        wanted = [kind for kind in asked if kind not in drawn]
         answer: dict[str, Any] = dict(shapes=[], description='')
         if drawn:
             answer['replace'] = False  # what a person has drawn there stays
         if wanted or not drawn:
             found = project.predict(pixels, photo.name, wanted or None).prediction
             rectangles = params.get('current_task') == 'rectangle'
-            least = float(params.get('conf_threshold') or 0)
             answer['shapes'] = shapes_of(found, rectangles, least)
         return dict(success=True, data=answer)
 

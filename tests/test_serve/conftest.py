@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from mmseg.registry import MODELS
@@ -21,15 +22,8 @@ from mmfss.hosts import HostNames
 from mmfss.webui.limits import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
-pytest.importorskip('httpx')
-pytest.importorskip('starlette')
-
-from starlette.testclient import TestClient
-
-from mmfss.serve.app import Service
-from mmfss.serve.projects import Projects
-from mmfss.serve.sources import LabelStudioPhotos
-from mmfss.serve.xanylabeling import Folder
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 
 @pytest.fixture(scope='session')
@@ -89,7 +83,7 @@ def label_studio() -> Iterator[LabelStudioServer]:
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     there = LabelStudioServer(f'http://127.0.0.1:{server.server_port}')
     there.files.update(PHOTOS)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield there
     server.shutdown()
@@ -99,6 +93,12 @@ def label_studio() -> Iterator[LabelStudioServer]:
 @pytest.fixture
 def new_service(worker, label_studio, tmp_path) -> Callable[..., TestClient]:
     """Makes services on one folder of data: ``new_service()`` again is the service started anew."""
+    from starlette.testclient import TestClient
+
+    from mmfss.serve.app import Service
+    from mmfss.serve.projects import Projects
+    from mmfss.serve.sources import LabelStudioPhotos
+    from mmfss.serve.xanylabeling import Folder
 
     def make(
         token: str | None = None,

@@ -39,6 +39,9 @@ pytestmark = [
 ]
 MAIL, PASSWORD, SECRET = 'me@example.com', 'a-long-password-17', 'a-secret'
 CLASS, LOW = 'crescent', 200
+LOADED = """return [...document.images]
+    .filter(one => one.src.includes(arguments[0]) && one.naturalWidth)
+    .map(one => [one.naturalWidth, one.naturalHeight])"""
 CONFIG = f"""<View><Image name="img" value="$image" zoom="true"/>
 <BrushLabels name="brush" toName="img"><Label value="{CLASS}" background="#00b050"/>
 <Label value="other" background="#c00000"/></BrushLabels></View>"""
@@ -259,7 +262,9 @@ def test_predictions_are_shown_in_a_browser(studio, project, tmp_path):
 
             try:
                 until(shown, 90)
-                time.sleep(3)
+                sizes = until(lambda name=name: driver.execute_script(LOADED, name[:-4]), 60)
+                assert all(size == [256, LOW] for size in sizes)  # upright
+                time.sleep(5)  # it is painted
             finally:
                 driver.save_screenshot(str(folder / f'label_studio_{name}'))
     finally:

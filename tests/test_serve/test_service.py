@@ -16,6 +16,9 @@ import pytest
 from serve_cases import png, request_of
 from webui_steps import box_mask, pixels
 
+pytest.importorskip('starlette')
+pytest.importorskip('httpx')
+
 from mmfss.commands.command_lines import ServeArguments, parse
 from mmfss.commands.serve import folders_of, run
 from mmfss.serve.projects import Annotation, Project, Projects

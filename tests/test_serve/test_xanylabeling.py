@@ -11,6 +11,9 @@ import pytest
 from serve_cases import mask_of, png, recorded
 from webui_steps import box_mask, pixels
 
+pytest.importorskip('starlette')
+pytest.importorskip('httpx')
+
 from mmfss.regions import filled, joined, outlines_of
 from mmfss.serve.xanylabeling import shapes_of
 
@@ -184,6 +187,11 @@ def test_requests_that_are_wrong(client, new_service, tmp_path):
     assert 'not an image' in refused(
         client, {**asked(2), 'image': 'data:image/png;base64,AAAA'}, 400
     )
+    for params in ([1], dict(conf_threshold='x'), dict(filter_classes=3)):
+        refused(client, {**asked(2), 'params': params}, 400)
+    for odd in ([], {}, None, 3):
+        refused(client, {**asked(2), 'model': odd}, 400)
+        refused(client, {**asked(2), 'image': odd}, 400)
     answer = client.post('/v1/predict', content=json.dumps(asked(2))[:500])
     assert answer.status_code == 400 and 'cut off' in answer.json()['error']['message']
     assert client.post('/v1/predict', json=asked(2), headers={'Token': 'x'}).status_code == 401

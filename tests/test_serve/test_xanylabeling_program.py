@@ -19,6 +19,9 @@ import pytest
 from serve_cases import png
 from webui_steps import box_mask, pixels
 
+pytest.importorskip('starlette')
+pytest.importorskip('httpx')
+
 from mmfss.regions import joined, outlines_of
 from mmfss.serve.xanylabeling import shapes_of
 
