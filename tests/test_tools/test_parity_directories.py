@@ -20,7 +20,7 @@ def family(synthetic, tmp_path):
     edit_index(
         parent / 'ours', lambda index: index.update(cases=dict(d_none=index['cases']['d_none']))
     )
-    for name, head in (('other', dict(method='Matcher')), ('third', dict(set='sansa'))):
+    for name, head in (('other', dict(method='Matcher')), ('third', dict(set='hsnet'))):
         (parent / name).mkdir()
         save_index(parent / name, dict(head, cases={'a_1shot': {}}, tolerances={}))
     (parent / 'notes').mkdir()
@@ -31,7 +31,7 @@ def test_a_folder_of_directories(tool, family, capsys):
     assert run(tool, family, '--quiet') == 0
     out, err = capsys.readouterr()
     assert f'{family}/other: no such method: Matcher; there is FSSAM' in out
-    assert f'{family}/third: no such method: sansa; there is FSSAM' in out
+    assert f'{family}/third: no such method: hsnet; there is FSSAM' in out
     assert f'{family}/ours: FSSAM' in out and '55 of 55 stages within tolerance' in out
     assert f'{family}/notes: left out, it has no index.json' in out
     assert 'FAILED' not in out and err == ''
@@ -60,7 +60,7 @@ def test_a_bad_case_of_one_directory_fails_all(tool, family, synthetic, capsys):
 
 def test_directories_that_cannot_be_used_do_not_stop_the_others(tool, family, capsys):
     (family / 'other/index.json').write_text('{"method":')
-    save_index(family / 'third', dict(set='sansa', cases=[]))
+    save_index(family / 'third', dict(set='hsnet', cases=[]))
     args = (family, family / 'notes', family / 'none', '--cases', 'd_none')
     assert run(tool, *args) == 2
     out, err = capsys.readouterr()
