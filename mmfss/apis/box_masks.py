@@ -21,7 +21,7 @@ GRABCUT, BOX = 'GrabCut', 'box'
 FITS = 0.5
 """Intersection over union from which on the box of a mask is the box that was drawn."""
 _ITERATIONS = 5
-_SIDE = 640  # of the part that GrabCut looks at, at most
+_SIDE = 400  # of the part that GrabCut looks at, at most
 _MARGIN = 0.5  # of the box, on each side: the background
 
 

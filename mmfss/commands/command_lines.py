@@ -423,8 +423,10 @@ class LabelArguments(PhotoArguments):
         overwrite: Remove what an earlier run left in OUT, labels corrected by hand too, and start
             anew.
         accept_prompts: Use masks that came from prompts; look at OUT/support.png first.
-        prompt_weights: Whose heads turn prompts into masks: 'official', or a file of
-            tools/train_prompts.py (default: prompts.pth beside the weights, else the model's own).
+        prompt_weights: Whose heads turn prompts into masks: 'official', which works with every
+            config, or a file of tools/train_prompts.py (default: prompts.pth beside the weights,
+            else the model's own, else official ones that are at hand). Boxes of which they make
+            nothing go to GrabCut.
         launcher: Several processes share the images.
         local_rank: Set by launchers.
         reading: How SUPPORT is read.

@@ -30,7 +30,14 @@ from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
 from mmfss.files import explained
-from mmfss.labelling.folder import COCO, FAILED, GEOTIFF, SCORES, known_check
+from mmfss.labelling.folder import (
+    COCO,
+    FAILED,
+    FORMAT_FOLDERS,
+    GEOTIFF,
+    SCORES,
+    known_check,
+)
 from mmfss.labelling.formats import check_formats
 from mmfss.labelling.georeference import WRITTEN
 from mmfss.labelling.plan import PromptsNotAccepted, find_images, support_digest
@@ -269,7 +276,7 @@ def class_line(name: str, found: Found) -> str:
     if found.present or not found.of:
         return line
     if found.best >= found.threshold:
-        return f'{line}: nothing was marked, as other classes score higher where it would be'
+        return f'{line}: nothing was marked: its masks are empty, or of other classes'
     lower = math.floor(found.best * 20) / 20  # the next twentieth
     option = shlex.quote(f'{name}={lower:g}')
     return f'{line}: nothing was marked; try --threshold {option}, or more supports'
@@ -292,6 +299,10 @@ def report(summary: Summary, out: str, instances: bool) -> str:
         lines.append(f'{name}: {os.path.join(out, name)}')
         if kept:
             lines.append(f'{kept} files there were changed since and are kept as they are')
+    old = [n for n in FORMAT_FOLDERS if n not in summary.formats and os.path.isdir(f'{out}/{n}')]
+    if old:
+        again = f'--format {" ".join(old)} writes {"it" if len(old) == 1 else "them"} anew'
+        lines.append(f'{", ".join(old)}: of an earlier run and left as it was; {again}')
     for what, count in summary.georeferences.items():
         images = 'image is' if count == 1 else 'images are'
         if what == WRITTEN:

@@ -12,6 +12,9 @@ annotations.json       COCO's detection format: per image and class that is ther
                        ``score``; with ``--instances`` one per object, with a score of its own, see
                        :mod:`mmfss.labelling.annotations`; ``file_name`` relative to the folder of
                        images
+<format>/              with ``--format``, labels in the forms of other tools, see
+                       :mod:`mmfss.labelling.formats`
+scores/                with ``--keep-scores``, what labels were decided by
 scores.csv             least certain first: image, certainty, and for each class object score,
                        present (0 or 1), share of the pixels, confidence (see
                        :class:`mmfss.apis.Prediction`)

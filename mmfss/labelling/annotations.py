@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mmfss.apis.prediction import Marked
-from mmfss.regions import region_code
+from mmfss.regions import mask_code, region_code
 
 _DIGITS = 6
 
@@ -34,7 +34,6 @@ def regions_of(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
     """
     from pycocotools import mask as coco_mask
 
-    height, width = labels.shape
     annotations = []
     by_columns = cv2.transpose(labels).T  # the order of pycocotools, brought about once
     for label in range(1, num_classes + 1):
@@ -42,11 +41,11 @@ def regions_of(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
         area = int(np.count_nonzero(mask))
         if not area:
             continue
-        code = coco_mask.encode(mask.view(np.uint8))
+        code = mask_code(mask)
         annotations.append(
             dict(
                 category_id=label,
-                segmentation=dict(size=[height, width], counts=code['counts'].decode()),
+                segmentation=code,
                 area=area,
                 bbox=[int(side) for side in coco_mask.toBbox(code)],
             )

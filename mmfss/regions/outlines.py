@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from mmfss.regions.coco import code_of, decoded
@@ -31,6 +30,8 @@ def outlines_of(mask: np.ndarray, tolerance: float = 0.0) -> list[Outline]:
     """
     if not 0 <= tolerance < math.inf:
         raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
+    import cv2  # where it is needed: the help of commands imports this file
+
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         return []
@@ -61,6 +62,8 @@ def _ring(corners: np.ndarray, tolerance: float) -> np.ndarray:
     before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
     ring = ring[(before != after).any(1)]
     if tolerance > 0:
+        import cv2
+
         few = cv2.approxPolyDP(ring.astype(np.int32)[:, None], tolerance, True)[:, 0]
         if len(few) > 2 and cv2.contourArea(few) > 0:
             ring = few

@@ -139,7 +139,7 @@ def test_links_are_not_passed_over(tmp_path, rgb):
     (tmp_path / 'photos/linked').symlink_to(tmp_path / 'elsewhere')
     (tmp_path / 'elsewhere/back').symlink_to(tmp_path / 'photos')
     (tmp_path / 'photos/broken.png').symlink_to(tmp_path / 'nowhere.png')
-    (tmp_path / 'photos/d.heic').write_bytes(b'')
+    (tmp_path / 'photos/d.psd').write_bytes(b'')
     names = ['a.png', 'below/b.png', 'broken.png', 'linked/c.png']
     assert files_below(tmp_path / 'photos') == [tmp_path / 'photos' / name for name in names]
-    assert other_files_below(tmp_path / 'photos') == [tmp_path / 'photos/d.heic']
+    assert other_files_below(tmp_path / 'photos') == [tmp_path / 'photos/d.psd']

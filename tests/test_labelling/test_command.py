@@ -157,13 +157,13 @@ def test_what_has_no_effect_is_said(case, tmp_path, capsys):
     images = tmp_path / 'images'
     images.mkdir()
     (images / 'a.jpg').write_bytes((case.images / '01.jpg').read_bytes())
-    for name in ('b.heic', 'c.txt', 'd.txt'):
+    for name in ('b.psd', 'c.txt', 'd.txt'):
         (images / name).write_text('')
     arguments = case.arguments(tmp_path / 'out', '--prompt-weights', 'x.pth', images=images)
     assert label(arguments) == 0
     said = capsys.readouterr()
     assert 'no support has a prompt, so --prompt-weights is not used' in said.err
-    assert 'left out by their ending: 1 .heic, 2 .txt' in said.out
+    assert 'left out by their ending: 1 .psd, 2 .txt' in said.out
 
 
 def test_the_model_of_the_demo_says_what_it_knows(case, in_tmp_path, capsys, monkeypatch):

@@ -150,6 +150,9 @@ def test_the_command(case, tmp_path, capsys, files_of):
     said = capsys.readouterr().out
     assert '0 labelled, 9 done before' in said and f'yolo: {out / "yolo"}' in said
     after = files_of(out)
+    assert label(case.arguments(out, '--format', 'yolo', '--tolerance', '1')) == 0
+    said = capsys.readouterr().out
+    assert 'coco-polygons: of an earlier run and left as it was; --format coco-polygons' in said
     assert {name: after[name] for name in before} == before
     assert {n.split('/')[0] for n in after} - {n.split('/')[0] for n in before} == {
         'yolo',

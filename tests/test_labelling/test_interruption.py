@@ -214,7 +214,7 @@ def test_a_corrected_label_outlives_new_dates_of_its_image(case, tmp_path, capsy
         assert (out / 'ann_dir/a.png').read_bytes() == kept
     capsys.readouterr()
     assert label(case.arguments(out, images=images)) == 0
-    assert capsys.readouterr().out.startswith('0 labelled, 1 done before, 0 failed\nleast')
+    assert capsys.readouterr().out.startswith('0 labelled, 1 done before, 0 failed\n')
     Image.new('RGB', (30, 20)).save(images / 'a.jpg')  # another picture
     assert label(case.arguments(out, images=images)) == 0
     assert capsys.readouterr().out.startswith('1 labelled')
