@@ -18,8 +18,10 @@ from mmfss.apis.prompts import Proposal, Proposer
 from mmfss.checkpoints.official import OFFICIAL
 
 GRABCUT, BOX = 'GrabCut', 'box'
-FITS = 0.5
-"""Intersection over union from which on the box of a mask is the box that was drawn."""
+FITS, FITS_CLOSELY = 0.5, 0.7
+"""Intersection over union from which on the box of a mask is the box that was drawn; the second of
+heads that nobody asked for, which may never have seen a photo."""
+_FILL = 0.4  # of the box, that such heads mark at least
 _ITERATIONS = 5
 _SIDE = 400  # of the part that GrabCut looks at, at most
 _MARGIN = 0.5  # of the box, on each side: the background
@@ -41,6 +43,7 @@ class BoxMasks:
         self, inferencer: FewShotInferencer, checkpoint: str | os.PathLike | None = None
     ) -> None:
         self._why, self._grey_values = '', inferencer.grey_values
+        self._asked = checkpoint is not None
         self.heads: Proposer | None = None
         """What asks the heads for prompts; None where there are none."""
         try:
@@ -51,7 +54,7 @@ class BoxMasks:
             self._why = f'{error}'
         if self.heads is None:
             try:
-                self.heads = Proposer(inferencer, OFFICIAL)
+                self.heads, self._asked = Proposer(inferencer, OFFICIAL), True
             except FileNotFoundError:
                 self._why += '. A box does with every method'
 
@@ -74,12 +77,18 @@ class BoxMasks:
         prompt.check(width, height)
         if self.heads is not None:
             found = self.heads.candidates(pixels, prompt)
-            if found and fits(found[0].mask, prompt.box):
+            if found and self._good(found[0].mask, prompt.box):
                 return found[0]
         mask = grab_cut(pixels, prompt)
         if fits(mask, prompt.box):
             return Proposal(mask, 0.0, prompt, how=GRABCUT)
         return Proposal(box_mask(prompt.box, height, width), 0.0, prompt, how=BOX)
+
+    def _good(self, mask: np.ndarray, box: tuple[float, float, float, float]) -> bool:
+        if self._asked:
+            return fits(mask, box)
+        filled = mask.sum() >= _FILL * box_mask(box, *mask.shape).sum()
+        return bool(filled) and fits(mask, box, FITS_CLOSELY)
 
 
 def box_mask(box: tuple[float, float, float, float], height: int, width: int) -> np.ndarray:
@@ -91,7 +100,7 @@ def box_mask(box: tuple[float, float, float, float], height: int, width: int) ->
     return mask
 
 
-def fits(mask: np.ndarray, box: tuple[float, float, float, float]) -> bool:
+def fits(mask: np.ndarray, box: tuple[float, float, float, float], least: float = FITS) -> bool:
     """Whether a mask (H, W) reaches about as far as the box that was drawn around the object; a
     scrap, or what fills the image, does not."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -99,7 +108,7 @@ def fits(mask: np.ndarray, box: tuple[float, float, float, float]) -> bool:
         return False
     own = box_mask((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), *mask.shape)
     drawn = box_mask(box, *mask.shape)
-    return bool((own & drawn).sum() >= FITS * (own | drawn).sum())
+    return bool((own & drawn).sum() >= least * (own | drawn).sum())
 
 
 def grab_cut(pixels: np.ndarray, prompt: Prompt) -> np.ndarray:

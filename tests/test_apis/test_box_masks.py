@@ -79,6 +79,13 @@ def test_a_scrap_is_never_taken(inferencer, monkeypatch):
     some[:] = [Proposal(DISC, 0.9, PROMPT), Proposal(~DISC, 0.1, PROMPT)]
     found = masks.propose(PHOTO, PROMPT)
     assert found.how == '' and found.score == 0.9 and found.mask is DISC
+    loose = Proposal(DISC & (X > 44), 0.9, PROMPT)  # of heads that nobody asked for
+    some[:] = [loose]
+    assert fits(loose.mask, PROMPT.box) and not fits(loose.mask, PROMPT.box, 0.9)
+    some[:] = [Proposal(DISC & ((X + Y) % 4 == 0), 0.9, PROMPT)]
+    assert masks.propose(PHOTO, PROMPT).how == GRABCUT
+    masks._asked = True
+    assert masks.propose(PHOTO, PROMPT).how == ''
     some[:] = []
     flat = masks.propose(np.full_like(PHOTO, 9), PROMPT)
     assert flat.how == BOX

@@ -11,7 +11,8 @@ import tiny_models
 from PIL import Image
 
 from mmfss.apis import FewShotInferencer
-from mmfss.apis.prompts import Proposer, read_prompt
+from mmfss.apis.box_masks import BoxMasks
+from mmfss.apis.prompts import read_prompt
 from mmfss.apis.support import SupportSet
 from mmfss.apis.support_folder import Reading, draw_support, read_support
 from mmfss.datasets.io import read_photo
@@ -284,7 +285,7 @@ def test_prompts(tmp_path, inferencer):
         (root / f'cup/{i}.json').write_text('{"box": [10, 5, 50, 35]}')
     support, prompted = read_support(root, inferencer)
     assert prompted == [str(root / 'cup/1.jpg')]
-    proposal = Proposer(inferencer).propose(root / 'cup/1.jpg', read_prompt(root / 'cup/1.json'))
+    proposal = BoxMasks(inferencer).propose(root / 'cup/1.jpg', read_prompt(root / 'cup/1.json'))
     pairs = [(root / 'cup/0.jpg', root / 'cup/0.png'), (root / 'cup/1.jpg', proposal.mask)]
     equal(support, SupportSet.build({'cup': pairs}, S))
     (root / 'cup/1.json').write_text('{"box": [10, 5, 50, 41]}')

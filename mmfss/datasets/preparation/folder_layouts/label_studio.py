@@ -168,7 +168,7 @@ def _photo(gathered: Gathered, name: str, results: Results) -> None:
         value: dict[str, Any] = {}
         for part in parts:
             value.update(part.get('value') or {})
-        if not part_of_photo(parts):
+        if not any(part.get('original_width') for part in parts):
             continue  # of the whole photo: choices, texts, ratings
         labels = [
             str(label)
@@ -179,11 +179,6 @@ def _photo(gathered: Gathered, name: str, results: Results) -> None:
         turned = any(part.get('image_rotation') for part in parts)
         for label in labels or ['']:
             _add(gathered, image, size, value, label, turned, f'region {number} of {name}')
-
-
-def part_of_photo(parts: Results) -> bool:
-    """Whether results mark a region of a photo."""
-    return any(part.get('original_width') or part.get('original_height') for part in parts)
 
 
 def _add(
