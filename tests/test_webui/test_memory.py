@@ -7,6 +7,8 @@ import weakref
 
 import numpy as np
 import pytest
+from reliability.visits import Visitor
+from reliability.visits import photo as jpeg
 from webui_steps import marked, pixels
 
 from mmfss.commands import webui
@@ -15,8 +17,6 @@ from mmfss.webui.guard import Guard
 from mmfss.webui.limits import Limits
 from mmfss.webui.memory import Visitors, bytes_of
 from mmfss.webui.session import Session
-from reliability.visits import Visitor
-from reliability.visits import photo as jpeg
 
 
 def test_bytes_are_counted(new_session, photo, tmp_path):
