@@ -260,15 +260,22 @@ def test_other_settings_are_computed_anew(run, tmp_path, weights, capsys, monkey
     CutTestHook.started = 0
     run(path, '--folds', 0, '--episodes', 6, '--out', out)
     assert CutTestHook.started == 1
+    torch.save(dict(content, meta=dict(content['meta'], iter=23)), path)
+    capsys.readouterr()
+    run(path, '--folds', 0, '--episodes', 6, '--out', out)
+    said = ', 1-shot, fold 0, seed 0: run again, as the weights are others'
+    assert said in capsys.readouterr().out and CutTestHook.started == 2
 
 
-def test_other_source_under_the_same_commit_is_computed_anew(run, tmp_path, monkeypatch):
+def test_other_source_under_the_same_commit_is_computed_anew(run, tmp_path, capsys, monkeypatch):
     """Two edits of a changed checkout have one commit, and both are "changed"."""
     monkeypatch.setattr(provenance, 'commit', lambda: dict(sha='1' * 40, dirty=True))
     for started, digest in ((1, 'a'), (1, 'a'), (2, 'b')):
         monkeypatch.setattr(provenance, 'source_digest', lambda digest=digest: digest * 64)
         run('CHECKPOINTS', '--folds', 0, '--out', tmp_path / 'table')
         assert CutTestHook.started == started
+        said = ', 1-shot, fold 0, seed 0: run again, as other'
+        assert (f'{said} environment: source' in capsys.readouterr().out) == (started == 2)
 
 
 def test_source_digest_is_that_of_the_files(tmp_path, monkeypatch):
@@ -473,3 +480,30 @@ def test_images_that_do_not_do_are_found_before_the_first_episode(run):
         options = ['test_evaluator.absent_classes=error']
         run('CHECKPOINTS', '--folds', 0, 1, '--episodes', 2, options=options)
     assert CutTestHook.started == 0
+
+
+def test_what_an_episode_costs(run, tmp_path, weights):
+    """Counted on the model with nothing kept; a table without it is run again."""
+    table = (
+        'CHECKPOINTS',
+        '--folds',
+        0,
+        '--seeds',
+        0,
+        1,
+        '--episodes',
+        12,
+        '--out',
+        tmp_path / 'a',
+    )
+    assert run(*table).runs[0].cost == {}
+    first, second = run(*table, '--cost').runs
+    assert CutTestHook.started == 4
+    state = torch.load(next(weights.glob('fold0/*.pth')), weights_only=True)['state_dict']
+    assert first.cost['parameters'] <= sum(value.numel() for value in state.values())
+    assert 0 < first.cost['trained'] < first.cost['parameters']
+    assert first.cost['gflop'] == second.cost['gflop'] > 0 < first.cost['ms']
+    assert first.cost['memory'] > 2**25
+    assert run(*table, '--cost').runs[1].cost == second.cost and CutTestHook.started == 4
+    (more,) = run(*table[:3], '--shots', 3, '--episodes', 12, '--cost').runs
+    assert more.cost['gflop'] > 1.5 * first.cost['gflop']  # 4 images in the place of 2

@@ -24,7 +24,10 @@ Item = TypeVar('Item')
 Read = TypeVar('Read')
 _THREADS = 4  # that read ahead
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif')
+SUFFIXES = (
+    '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.avif', '.ppm', '.pgm',
+    '.gif',
+)  # fmt: skip
 
 
 def as_bgr(

@@ -230,7 +230,7 @@ def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[in
                     check_palette(file, content.values)
                 found[negative].append(content)
     every = found[False] + found[True]
-    check_palettes(every)
+    check_palettes(every, source.account)
     value = object_value(asked, found[False], source.classes, mixed=True)
     two = [mask for mask in every if mask.class_id != VALUES]
     odd = [mask.file for mask in two if UNKNOWN in mask.values and 1 not in mask.values]

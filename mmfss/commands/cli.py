@@ -17,6 +17,9 @@ from mmfss.commands.ending import ends_in_one_line
 COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'train': (command_lines.TrainArguments, 'train:run', 'train on the base classes of a fold'),
     'test': (command_lines.Request, 'test:evaluate', 'test on its novel classes; tables of papers'),
+    'table': (command_lines.TableArguments, 'table:run', 'test several methods and compare them'),
+    'compare': (command_lines.CompareArguments, 'compare:run',
+                'say which of several results is better, on the same episodes'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),

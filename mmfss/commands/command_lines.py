@@ -190,6 +190,7 @@ class Request(RunArguments):
         csv: Write the episodes of each run there.
         out: Write NAME.json, NAME.md and NAME.txt; called again with the same settings, runs that
             are in NAME.json are not repeated.
+        cost: Measure what an episode costs too: parameters, operations, time, memory.
     """
 
     checkpoints: Annotated[
@@ -205,11 +206,85 @@ class Request(RunArguments):
     sampler: Annotated[str | None, _unset('NAME')] = None
     csv: Annotated[str | None, _unset('DIR')] = None
     out: Annotated[str | None, _unset('NAME')] = None
+    cost: bool = False
 
     @property
     def base(self) -> str | None:
         """``out`` without suffix."""
         return None if self.out is None else re.sub(r'\.(json|md|txt)$', '', self.out)
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Compare two results or more on the same episodes: paired bootstrap intervals and permutation
+    tests of their differences.
+
+    Args:
+        results: Of tools/test.py: files of --out (NAME.json), or folders or files of --csv;
+            METHOD=FILE says what tables call it, and the same METHOD again is another training of
+            it. A file of several checkpoints gives a method for each.
+        trainings: Checkpoints of one file are trainings of one method.
+        shots: Compare these alone.
+        folds: Compare these alone.
+        seeds: Compare these alone.
+        classes: Print the differences of each class too.
+        out: Write NAME.json, NAME.md, NAME.txt, NAME.tex and NAME.csv.
+    """
+
+    results: Annotated[
+        Positional[Sequence[str]],
+        _several(str),
+        arg(metavar='[METHOD=]RESULT ...', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    trainings: bool = False
+    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
+    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
+    classes: bool = False
+    out: Annotated[str | None, _unset('NAME')] = None
+
+
+@dataclass(frozen=True)
+class TableArguments:
+    """Test several methods alike and compare them: methods x folds x shots x seeds, with paired
+    tests, in one table.
+
+    Args:
+        config: Config file, or its name among those of mmfss, of methods that are given by name.
+        methods: Of configs/_base_/methods, or config files of their own; =CHECKPOINT behind one
+            that is trained, in which {fold} and wildcards may stand, and of several trainings of it
+            all, with commas: fssam=a/fold{fold}/best_*.pth,b/fold{fold}/best_*.pth.
+        out: Folder of the results, METHOD.json and table.json, .md, .txt, .tex, .csv; called again,
+            runs that are there are not repeated.
+        benchmark: Of configs/_base_/benchmarks.
+        folds: Default: FOLD of the environment.
+        seeds: Of the episodes.
+        shots: Of any method.
+        episodes: Number per run.
+        sampler: image_list, uniform_class or balanced.
+        amp: Run under bfloat16 autocast.
+        feature_cache: Keep there what the frozen encoders give for an image.
+        cfg_options: Overrides for all of them.
+    """
+
+    config: Positional[str]
+    methods: Annotated[
+        Positional[Sequence[str]],
+        _several(str),
+        arg(metavar='METHOD[=CHECKPOINT] ...', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    out: Annotated[str, arg(metavar='DIR')]
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
+    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
+    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+    amp: bool = False
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,9 @@ class Job:
         shots, fold, seed: What to test.
         path: The checkpoint; None where nothing is trained.
         dataloader, evaluator: Their configs.
-        settings: Digest of the configs of model, data, loop and metric, without what only costs
-            time, and of the code that the config imports.
+        settings: ``config``, digests of the configs of model, data, metric and loop, without what
+            only costs time, and ``code``, those of the files that the config imports and what they
+            import from beside them.
         csv_file: Where its episodes go, or None.
     """
 
@@ -55,7 +56,7 @@ class Job:
     path: str | None
     dataloader: dict
     evaluator: dict | list
-    settings: str
+    settings: Mapping[str, Mapping[str, str]]
     csv_file: str | None
 
     @property
@@ -81,6 +82,7 @@ class Plan:
             trained.
         method: What results call it, see :attr:`mmfss.methods.base.FewShotModel.title`.
         jobs: All evaluations, in the order of the table.
+        cost: Whether what an episode costs is measured.
     """
 
     configs: Mapping[int, Config]
@@ -90,6 +92,7 @@ class Plan:
     checkpoints: Mapping[str | None, Mapping[str, Any]]
     method: str
     jobs: Sequence[Job]
+    cost: bool = False
 
     @property
     def folds(self) -> list[int]:
@@ -138,7 +141,7 @@ def make_plan(request: Request) -> Plan:
     ]
     check_outputs(request, jobs)
     patterns = {name: pattern for pattern, name in names.items()}
-    return Plan(configs, patterns, shots, seeds, infos, method, jobs)
+    return Plan(configs, patterns, shots, seeds, infos, method, jobs, request.cost)
 
 
 def untrained(cfg: Config) -> tuple[dict[str, Any], str]:
@@ -234,15 +237,23 @@ def _job(
     next(episodic(dataloader)).update(shots=shots, seed=seed)
     metric = metric_entry(evaluator)
     csv_file = metric.pop('csv_file', None)
-    parts = deciding([cfg.model, dataloader, evaluator, cfg.get('test_cfg')])
+    parts = dict(
+        model=cfg.model, test_dataloader=dataloader, test_evaluator=evaluator,
+        test_cfg=cfg.get('test_cfg'),
+    )  # fmt: skip
     imports = (cfg.get('custom_imports') or {}).get('imports') or ()
     own = code_behind([imports] if isinstance(imports, str) else imports)
-    text = json.dumps([parts, own], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    settings = dict(config={name: _digest(part) for name, part in parts.items()}, code=own)
     if request.csv is not None:
         start = f'{re.sub("[^A-Za-z0-9.-]+", "_", label)}_' if len(request.checkpoints) > 1 else ''
         name = f'{start}{shots}shot_fold{fold}_seed{seed}.csv'
         csv_file = os.path.join(request.csv, name)
     if csv_file is not None:
         metric['csv_file'] = csv_file
-    return Job(label, shots, fold, seed, path, dataloader, evaluator, digest, csv_file)
+    return Job(label, shots, fold, seed, path, dataloader, evaluator, settings, csv_file)
+
+
+def _digest(part: Any) -> str:
+    """Of a part of a config, without what only costs time."""
+    text = json.dumps(deciding(part), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

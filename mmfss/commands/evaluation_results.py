@@ -22,6 +22,7 @@ from mmfss.evaluation.episode_csv import holds
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import markdown, text, to_json
 from mmfss.files import locked, write_text
+from mmfss.words import listed
 
 _DIGEST = 'digest'
 
@@ -93,43 +94,52 @@ class Results:
     def take_over(self, protocol_of: Callable[[Job], Mapping[str, Any]]) -> None:
         """Take runs of an earlier call from BASE.json whose settings are those of now.
 
-        These are: environment, model, data and metric configs, checksum of the checkpoint and
-        protocol; a CSV that is asked for must be there and of the run. If the file has anything
-        else, it is kept as BASE.json.old. All processes call this; the main one reads and
-        decides.
+        These are: environment, model, data and metric configs, the user's own code, checksum of the
+        checkpoint and protocol; a CSV that is asked for must be there and of the run, and the cost
+        measured. What does not fit is run again, and it is said why. If the file has anything else,
+        it is kept as BASE.json.old. All processes call this; the main one reads and decides.
 
         Args:
             protocol_of: Protocol of the dataset of a job; called by all processes together.
         """
         data = _read(f'{self.base}.json') if self.base and is_main_process() else None
-        alike = self._alike(data or {})
-        places = first(lambda: sorted(alike))
-        protocols = {place: protocol_of(self.plan.jobs[place]) for place in places}
-        found = [run for place, run in alike.items() if _same(run.protocol, protocols[place])]
+        stored = {run.key: run for run in _runs(data or {})}
+        why = {
+            place: self._what_differs(data or {}, job, stored[job.key])
+            for place, job in enumerate(self.plan.jobs)
+            if job.key in stored
+        }
+        places = first(lambda: [place for place in why if not why[place]])
+        for place in places:
+            protocol = plain(protocol_of(self.plan.jobs[place]))
+            if is_main_process():
+                before = plain(stored[self.plan.jobs[place].key].protocol)
+                why[place] = _differing('protocol', before, protocol)
+        runs = {place: stored[self.plan.jobs[place].key] for place in why}
+        found = [run for place, run in runs.items() if not why[place]]
         if data is not None:
             self._set_aside(data, len(found))
+        for reason in dict.fromkeys(filter(None, why.values())):
+            rows = [_name(run) for place, run in runs.items() if why[place] == reason]
+            print(f'{listed(rows, 4, "; ")}: run again, as {reason}')
         shared = first(lambda: [replace(run, counts=()) for run in found])
         self.report.runs += found if is_main_process() else shared
 
-    def _alike(self, data: Mapping[str, Any]) -> dict[int, Run]:
-        """Runs of a file that only the protocol can still tell from jobs, by place in the plan."""
-        if data.get('environment') != plain(self.report.header['environment']):
-            return {}
-        runs = {run.key: run for run in _runs(data)}
-        return {
-            place: runs[job.key]
-            for place, job in enumerate(self.plan.jobs)
-            if job.key in runs and self._agrees(job, runs[job.key])
-        }
-
-    def _agrees(self, job: Job, run: Run) -> bool:
+    def _what_differs(self, data: Mapping[str, Any], job: Job, run: Run) -> str:
+        """Why a run of a file is not that of a job, but for its protocol, in words; '' where it
+        is."""
+        now = plain(self.report.header['environment'])
+        said = [_differing('environment', data.get('environment') or {}, now)]
+        for part, digests in job.settings.items():
+            said.append(_differing(part, run.settings[part], digests))
         checksum = self.plan.checkpoints[job.path]['sha256']
-        return (
-            run.settings == job.settings
-            and checksum is not None
-            and run.checkpoint['sha256'] == checksum
-            and (job.csv_file is None or _has_episodes(job.csv_file, run))
-        )
+        if checksum is None or run.checkpoint['sha256'] != checksum:
+            said.append('the weights are others, or their checksum is not known')
+        if job.csv_file is not None and not _has_episodes(job.csv_file, run):
+            said.append(f'{job.csv_file} is not there or of another run')
+        if self.plan.cost and not run.cost:
+            said.append('its cost was not measured')
+        return ', '.join(filter(None, said))
 
     def _set_aside(self, data: Mapping[str, Any], kept: int) -> None:
         """Say what was taken over; keep a file with anything else beside the one to come."""
@@ -143,6 +153,27 @@ class Results:
             print(f'{path} had other runs or settings too; it is kept as {kept_as}')
 
 
+def stored_runs(path: str) -> tuple[dict[str, Any], list[Run]]:
+    """All of a file that ``tools/test.py --out`` wrote: what it says of the whole, and its runs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no such file, or a run does not fit its checksum.
+    """
+    data = _read(path)
+    if data is None:
+        raise FileNotFoundError(f'results not found: {path}; tools/test.py --out BASE writes them')
+    if not data:
+        raise ValueError(f'{path} is no file of results as tools/test.py --out writes it')
+    runs = _runs(data)
+    if len(runs) < len(data['runs']):
+        raise ValueError(
+            f'{path}: {len(data["runs"]) - len(runs)} of {len(data["runs"])} runs do not fit their '
+            'checksum or are of another version; test again with the same --out'
+        )
+    return data, runs
+
+
 def _has_episodes(path: str, run: Run) -> bool:
     """Whether a CSV is that of a run, and not of a later one with another checkpoint."""
     try:
@@ -150,11 +181,6 @@ def _has_episodes(path: str, run: Run) -> bool:
             return holds(file.read(), run.counts)
     except (OSError, ValueError):
         return False
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two protocols are equal, of which one may have been through JSON."""
-    return plain(one) == plain(other)
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -181,9 +207,18 @@ def _runs(data: Mapping[str, Any]) -> list[Run]:
         if fits:
             found.append(run)
         else:
-            name = f'{run.label}, {run.shots}-shot, fold {run.fold}, seed {run.seed}'
-            print(f'{name}: what is stored does not fit its checksum; it is run again')
+            print(f'{_name(run)}: what is stored does not fit its checksum; it is run again')
     return found
+
+
+def _differing(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which entries of two records differ, in words; '' where none does."""
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return f'other {what}: {listed(keys, 3)}' if keys else ''
+
+
+def _name(run: Run) -> str:
+    return f'{run.label}, {run.shots}-shot, fold {run.fold}, seed {run.seed}'
 
 
 def _digest(run: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
@@ -23,6 +24,7 @@ from mmfss.commands.evaluation_results import Results
 from mmfss.commands.preparation import drop_training, say_left_out
 from mmfss.commands.train import Distributed
 from mmfss.datasets.folds import FoldSplit, get_benchmark
+from mmfss.engine.cost import episode_cost
 from mmfss.engine.guards import bare_model, check_absent
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
@@ -149,6 +151,8 @@ def _run_jobs(
         if place:
             set_test_loop(runner, cfg, job)
         run = _finished(runner, job, runner.test(), plan)
+        if request.cost:
+            run = replace(run, cost=episode_cost(runner))
         results.add(run)
         done, planned = len(results.report.runs), results.report.planned
         print_log(

@@ -117,9 +117,12 @@ class EpisodicDataset(Dataset):
         self.split = get_split(benchmark, fold)
         self.role = split
         if not self.split.ids(split):
+            few = len(self.split.ids('base'))
             raise ValueError(
                 f'{self.split.benchmark} fold {self.split.fold} has no {split} classes; choose '
                 f'another split than {split!r}, or a benchmark that has them'
+                + f' (of {few} base classes none is held out: SELECTION=base or novel, see '
+                'docs/benchmarking.md)' * (split == 'base_val' and few > 0)
             )
         self.shots = integer('shots', shots, 1)
         self.seed = integer('seed', seed, 0)

@@ -41,9 +41,11 @@ class Run:
         protocol: What the dataset says of its episodes, and the metric's rule for classes
             without any under 'absent_classes'.
         checkpoint: Path, sha256, epoch, iter, trained_on, selection.
-        settings: Digest of model, data and metric configs.
+        settings: Digests of its config and of the user's code, see ``evaluation_plan.Job``.
         counts: Of its episodes, each once; empty on other processes than the main one.
         counted_zero: Names of classes without an IoU, which the mean counts as 0.
+        cost: What an episode costs, see :func:`mmfss.engine.cost.episode_cost`; empty where it was
+            not measured.
     """
 
     label: str
@@ -54,9 +56,10 @@ class Run:
     left_out: tuple[str, ...]
     protocol: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
-    settings: str
+    settings: Mapping[str, Any]
     counts: tuple[EpisodeCounts, ...] = field(default=(), repr=False)
     counted_zero: tuple[str, ...] = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -82,6 +85,7 @@ class Run:
             protocol=dict(self.protocol),
             checkpoint_file=dict(self.checkpoint),
             settings=self.settings,
+            cost=dict(self.cost),
             episodes=dict(**episodes, query=[number[r.query] for r in self.counts]),
             queries=queries,
         )
@@ -106,6 +110,7 @@ class Run:
             settings=data['settings'],
             counts=counts,
             counted_zero=tuple(data['counted_zero']),
+            cost=data['cost'],
         )
 
 

@@ -88,7 +88,7 @@ def test_help_of_every_tool_imports_nothing_slow(tool):
 
 
 def test_tools_and_commands_are_the_same():
-    assert len(TOOLS) == len(COMMANDS) == 12
+    assert len(TOOLS) == len(COMMANDS) == 14
     called = {(REPO / tool).read_text().split("run('")[1].split("')")[0] for tool in TOOLS}
     assert called == set(COMMANDS)
 

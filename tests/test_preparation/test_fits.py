@@ -153,6 +153,23 @@ def test_units_are_read_where_they_are_said(tmp_path, capsys, change, unit):
         np.testing.assert_array_equal(read(tmp_path / 'out/masks' / image), mask)
 
 
+@pytest.mark.parametrize(
+    'change, said', [(percent, 'percent of the sides'), (relative, 'parts of the sides (0 to 1)')]
+)
+def test_units_of_some_images_alone_are_named(tmp_path, capsys, change, said):
+    """6 of 8 images, of boxes and areas that agree or are not there."""
+    content, masks = coco_folder(tmp_path / 'src', shape=(480, 640), number=8)
+    for image, annotation in list(zip(content['images'], content['annotations']))[:6]:
+        change(annotation, image['height'], image['width'])
+    for annotation in content['annotations']:
+        del annotation['bbox'], annotation['area']
+    write(tmp_path / 'src', content)
+    message = fails('folder', tmp_path / 'src', tmp_path / 'out')
+    assert 'all outlines of 6 of 8 images end at x =' in message and said in message
+    assert 'export those of 0.png, 1.png, 2.png, 3.png, 4.png and 1 more again' in message
+    prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out', '--units', 'pixels')
+
+
 def test_objects_in_a_corner_may_be_in_pixels(tmp_path, capsys):
     """100 of 110 pixels are no corner; and a person may say so."""
     _, masks = coco_folder(tmp_path / 'small', shape=(100, 110))

@@ -37,6 +37,19 @@ def test_a_folder_per_class(tmp_path, capsys, form):
     assert {k: v[1] for k, v in after.items()} == {k: v[1] for k, v in made.items()}
 
 
+@pytest.mark.parametrize('suffix', ['.jp2', '.avif'])
+def test_photos_of_other_formats(tmp_path, capsys, suffix):
+    masks = by_class(tmp_path / 'src')
+    for photo in [*(tmp_path / 'src').rglob('*.jpg')]:
+        photo.unlink()
+        picture(photo.with_suffix(suffix), SHAPE)
+    assert 'mine: 12 images' in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'mine')
+    for image, mask in masks.items():
+        np.testing.assert_array_equal(read(tmp_path / f'mine/masks/{image[:-4]}.png'), mask)
+    data = episodes(tmp_path / 'mine', 'all', 'novel', num_episodes=1)
+    assert data[0]['inputs']['query'].shape == (3, *SHAPE)
+
+
 def test_it_is_an_episodic_dataset(tmp_path, capsys):
     src, out = tmp_path / 'src', tmp_path / 'mine'
     by_class(src)

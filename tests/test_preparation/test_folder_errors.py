@@ -43,9 +43,20 @@ def test_files_without_a_partner(tmp_path):
     (src / 'ant/3.jpg').unlink()
     said = fails('folder', src, tmp_path / 'out')
     assert re.search(r'1 images have no mask in .*ant: .*ant/0\.jpg; 1 masks have no image', said)
+    picture(src / 'ant/3.jpg', SHAPE)
+    said = fails('folder', src, tmp_path / 'out')
+    assert re.search(r'error: 1 images have no mask in .*ant/0\.jpg; an image and its mask', said)
+    (src / 'ant/3.jpg').unlink()
     picture(src / 'ant/1.jpeg', SHAPE)
     said = fails('folder', src, tmp_path / 'out')
     assert re.search(r'2 files differ by their suffix alone: .*1\.jpeg, .*1\.jpg; remove', said)
+
+
+def test_a_folder_around_that_of_a_dataset(tmp_path):
+    by_value(tmp_path / 'src/mydata')
+    (tmp_path / 'src/mydata/classes.txt').unlink()
+    said = fails('folder', tmp_path / 'src', tmp_path / 'out')
+    assert f'if mydata is no class but a dataset of several, give {tmp_path}/src/mydata' in said
 
 
 def test_wrong_values(tmp_path):

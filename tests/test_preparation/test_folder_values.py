@@ -84,8 +84,9 @@ def test_a_background_that_is_not_0(tmp_path, order):
     assert f'and value {order.index(0)} is black' in said and 'is that the background?' in said
 
 
-def test_palettes_that_only_repeat_values_say_nothing(tmp_path, capsys):
-    """Grey ramps of some files beside colours of others, and files without a palette."""
+def test_grey_values_among_palettes_are_said(tmp_path, capsys):
+    """Grey ramps of some files beside colours of others, and files without a palette: nothing tells
+    whether they agree."""
 
     def write(path, i, labels):
         image = Image.fromarray(labels)
@@ -96,7 +97,9 @@ def test_palettes_that_only_repeat_values_say_nothing(tmp_path, capsys):
         image.save(path)
 
     values_folder(tmp_path / 'src', write)
-    assert 'cat 4, dog 4' in prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    said = prepare(capsys, 'folder', tmp_path / 'src', tmp_path / 'out')
+    assert 'cat 4, dog 4' in said
+    assert '3  mask of grey values among masks with a palette: its values are taken' in said
 
 
 def test_colours_of_what_is_ignored_do_not_matter(tmp_path, capsys):

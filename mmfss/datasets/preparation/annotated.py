@@ -180,8 +180,7 @@ def settle(
     fits = Fits()
     for one in seen:
         fits.merge(one.fits)
-    shapes = [s.photo.shape(s.frame) for s in seen if s.outlined and s.frame is not None]
-    check(fits, shapes, terms.units)
+    check(fits, terms.units)
     doubtful = [
         sample.image
         for sample, one in zip(samples, seen)

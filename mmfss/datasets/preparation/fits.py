@@ -75,7 +75,8 @@ class Fits:
         sized: Run-length codes of another size.
         other_frame: Of photos that EXIF turns by a quarter: outlines that fit the other frame
             alone, and how many fit theirs alone.
-        reach: Farthest coordinates of all outlines by polygons, x and y.
+        reach: Of each image with outlines by polygons the farthest coordinates, x and y, and its
+            (height, width), by its name.
         account: What to say of single ones.
     """
 
@@ -90,7 +91,7 @@ class Fits:
     sized: list[str] = field(default_factory=list)
     other_frame: list[str] = field(default_factory=list)
     own_frame: int = 0
-    reach: tuple[float, float] = (0.0, 0.0)
+    reach: dict[str, tuple[float, float, Shape]] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
 
     def merge(self, other: Fits) -> None:
@@ -98,7 +99,7 @@ class Fits:
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if name == 'reach':
-                self.reach = max(mine[0], value[0]), max(mine[1], value[1])
+                mine.update(value)
             elif name == 'account':
                 mine.merge(value)
             elif isinstance(value, list):
@@ -145,7 +146,8 @@ def compare(
     reach = reach_of(outline, frame)
     if polygons:
         right, bottom = outline[0] + outline[2], outline[1] + outline[3]
-        fits.reach = max(fits.reach[0], right), max(fits.reach[1], bottom)
+        far = fits.reach.get(image, (0.0, 0.0))
+        fits.reach[image] = max(far[0], right), max(far[1], bottom), frame
     if photo.size_tells and polygons:
         elsewhere = reach_of(outline, frame[::-1])
         if reach > SLACK >= elsewhere:

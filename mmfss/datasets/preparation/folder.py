@@ -168,10 +168,10 @@ def prepare(args: argparse.Namespace) -> str:
         for found in checked:
             account.merge(found.account)
             masks += found.masks
-        check_palettes(masks)
+        check_palettes(masks, account)
     for sample, one in zip(source.samples, checked):
         for text in one.lost:
-            account.add(LOST_VALUES, '', text, sample.image)
+            account.add(LOST_VALUES, '', text.removesuffix('; said once'), sample.image)
     overlap = any(one.overlap for one in checked)
     rules = replace(
         rules,

@@ -119,10 +119,14 @@ def _check_two(mask: MaskContent, rules: Rules) -> None:
     """ValueError for what cannot be a mask of two values, or marks nothing where it must."""
     wrong = [v for v in mask.values if v not in (0, 1, IGNORED)]
     if wrong:
+        only = rules.images / rules.terms.classes[0]
+        whole = len(rules.terms.classes) == 1 and mask.file.parent.parent == only
         raise ValueError(
             f'mask {mask.file} has {len(wrong)} unknown values: {wrong[:5]}; allowed are 0 and 255 '
             '(or 0, 1 and 255 = ignored); smoothed edges and JPEG leave values in between: save it '
             'as PNG without smoothing'
+            + f'; if {only.name} is no class but a dataset of several, give {only}'
+            * whole
         )
     if mask.values == (0,) and not rules.blank and rules.object_value != 0:
         raise _empty(mask.file)

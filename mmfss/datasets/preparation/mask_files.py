@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmfss.datasets.account import Account, Reason
 from mmfss.datasets.class_index import label_counts
 from mmfss.datasets.io import BROKEN, read_mask
 from mmfss.datasets.preparation.folder_layouts import VALUES, Meaning
@@ -17,6 +18,11 @@ from mmfss.datasets.preparation.sources import Colour, coded_mask
 from mmfss.words import listed
 
 IGNORED = 255
+WITHOUT_PALETTE = Reason(
+    'mask of grey values among masks with a palette: its values are taken to mean the same',
+    'look at one of each; save all in one form',
+    lost=False,
+)
 _WHITE_16_BIT = 65535
 _BORDER, _AREA = 0.9, 0.5  # parts of the border and of the image from which on a mask is odd
 
@@ -198,8 +204,12 @@ def allowed(meaning: Meaning) -> str:
 
 
 # ------------------------------------------------------------------------ of all files together
-def check_palettes(masks: Sequence[MaskContent]) -> None:
+def check_palettes(masks: Sequence[MaskContent], account: Account) -> None:
     """Refuse masks of class values whose palettes contradict each other or their values.
+
+    Args:
+        masks: All masks of a folder.
+        account: Is told of masks without a palette among others with one.
 
     Raises:
         ValueError: A value has different colours in different files (programs that save space give
@@ -223,6 +233,10 @@ def check_palettes(masks: Sequence[MaskContent]) -> None:
                 f'value {value} has {len(ways)} colours (red, green, blue) in the palettes of the '
                 f'masks: {said}; so values mean different things in different files: {remedy}'
             )
+    if seen:
+        for mask in masks:
+            if mask.class_id == VALUES and not mask.colours and max(mask.values) > 0:
+                account.add(WITHOUT_PALETTE, file=mask.file)
     colours = {value: next(iter(ways)) for value, ways in seen.items()}
     black = [value for value, colour in colours.items() if colour == (0, 0, 0) and value]
     if black and colours.get(0, (0, 0, 0)) != (0, 0, 0):

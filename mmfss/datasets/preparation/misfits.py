@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mmfss.datasets.preparation.fits import SAME, SLACK, Box, Fits, Misfit, iou, reach_of
-from mmfss.datasets.preparation.frames import Shape
 from mmfss.words import listed
 
 UNITS = ('pixels', 'percent', 'relative')
@@ -15,14 +14,14 @@ UNITS = ('pixels', 'percent', 'relative')
 _MOST = 0.8  # of the misfits that a reason must explain
 _EXACT = 0.93  # intersection over union of boxes that are the same, where others are close
 _CHANCE = 1e-3  # of outlines to lie where they do, below which they are of another unit
+_CHANCE_OF_SOME = 1e-6  # the same of those of some images, which a class may have in its corner
 
 
-def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
+def check(fits: Fits, units: str | None) -> None:
     """Refuse annotations that do not fit their images systematically.
 
     Args:
         fits: Of all images.
-        shapes: (height, width) of the images with outlines.
         units: What the user says of them, one of :data:`UNITS`; None: nothing.
 
     Raises:
@@ -37,7 +36,7 @@ def check(fits: Fits, shapes: Iterable[Shape], units: str | None) -> None:
             'export them again'
         )
     if units is None:
-        _check_units(fits, list(shapes))
+        _check_units(fits)
     if len(fits.other_frame) > fits.own_frame:
         raise ValueError(
             f'{len(fits.other_frame)} outlines do not fit the frame that sizes say, but fit their '
@@ -89,27 +88,50 @@ def _places(misfits: Sequence[Misfit]) -> str:
     return listed([misfit.place for misfit in misfits], 5)
 
 
-def _check_units(fits: Fits, shapes: list[Shape]) -> None:
-    """Coordinates in percent or parts of the sides mark the upper left corner of every image."""
-    farthest = max(fits.reach)
-    sides = np.array(shapes, np.float64).reshape(-1, 2)
-    if not farthest or not len(sides):
+def _check_units(fits: Fits) -> None:
+    """Coordinates in percent or parts of the sides mark the upper left corner of every image; those
+    of some files among others mark it in more images than chance would."""
+    images = fits.reach
+    if not images:
         return
-    if farthest <= 1.01 and sides.min() > 2:
-        unit, said = 'relative', 'parts of the sides (0 to 1)'
-    elif 50 < farthest <= 100.01:
-        chance = np.log(np.minimum(100 / sides, 1)).sum()
-        if chance > np.log(_CHANCE):
-            return
-        unit, said = 'percent', 'percent of the sides'
+    tiny = [name for name, (x, y, _) in images.items() if 0 < max(x, y) <= 1.01]
+    near = [name for name, (x, y, _) in images.items() if 1.01 < max(x, y) <= 100.01]
+    chances = [
+        min(100 / frame[0], 1.0) * min(100 / frame[1], 1.0) for _, _, frame in images.values()
+    ]
+    far = max((max(images[name][:2]) for name in near), default=0.0)
+    unlikely = {len(images): _CHANCE}.get(len(near), _CHANCE_OF_SOME)
+    if len(tiny) >= min(2, len(images)) and min(min(images[name][2]) for name in tiny) > 2:
+        some, unit, said = tiny, 'relative', 'parts of the sides (0 to 1)'
+    elif far > 50 and _at_least(len(near), chances) < unlikely:
+        some, unit, said = near, 'percent', 'percent of the sides'
     else:
         return
-    height, width = (int(side) for side in sides.max(0))
-    raise ValueError(
-        f'all {fits.outlines} outlines end at x = {fits.reach[0]:.4g} and y = {fits.reach[1]:.4g}, '
-        f'in images of up to {width} x {height} pixels: they are in {said}; --units {unit} reads '
-        'them so, --units pixels takes them as they are'
+    x, y = (max(images[name][i] for name in some) for i in (0, 1))
+    height, width = (max(images[name][2][i] for name in some) for i in (0, 1))
+    of_all = len(some) == len(images)
+    what = (
+        f'all {fits.outlines} outlines'
+        if of_all
+        else (f'all outlines of {len(some)} of {len(images)} images')
     )
+    remedy = (
+        f'--units {unit} reads them so'
+        if of_all
+        else (f'export those of {listed(some, 5)} again, in pixels as the others')
+    )
+    raise ValueError(
+        f'{what} end at x = {x:.4g} and y = {y:.4g}, in images of up to {width} x {height} pixels: '
+        f'they are in {said}; {remedy}, --units pixels takes them as they are'
+    )
+
+
+def _at_least(number: int, chances: Sequence[float]) -> float:
+    """How likely so many of some events are, or more, each with a chance of its own."""
+    counts = np.ones(1)  # counts[k]: k of those so far
+    for chance in chances:
+        counts = np.convolve(counts, (1 - chance, chance))
+    return float(counts[number:].sum())
 
 
 def _reason(misfits: Sequence[Misfit], same_from: float) -> str | None:

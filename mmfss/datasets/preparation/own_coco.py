@@ -90,7 +90,8 @@ def read_own_coco(file: str | os.PathLike, crowd: str = 'object') -> OwnCoco:
     """
     file = Path(file)
     content = _load(file)
-    names = _categories(file, content['categories'])
+    used = {str(_id(entry, 'category_id')) for entry in content['annotations']}
+    names = _categories(file, content['categories'], used)
     images = _images(file, content['images'])
     rows = _known(file, content['annotations'], images, names)
     if not rows:
@@ -136,12 +137,15 @@ def _load(file: Path) -> dict[str, list]:
     return content
 
 
-def _categories(file: Path, entries: Sequence[dict]) -> dict[Any, str]:
-    """``{category id: name}``, by id."""
+def _categories(file: Path, entries: Sequence[dict], used: set[str]) -> dict[Any, str]:
+    """``{category id: name}``, by id; those without a name are none, unless they are ``used``."""
     found: dict[Any, dict] = {}
     for entry in entries:
         category, name = _id(entry, 'id'), entry.get('name')
-        if category is None or name is None or not str(name).strip():
+        nameless = name is None or not str(name).strip()
+        if nameless and str(category) not in used:
+            continue
+        if category is None or nameless:
             raise ValueError(f'{file}: category {entry!r:.80} needs an id and a name; {_FORM}')
         if category in found and str(found[category]['name']) != str(name):
             raise ValueError(

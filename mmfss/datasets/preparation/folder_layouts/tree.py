@@ -18,7 +18,7 @@ from pathlib import Path
 from mmfss.files import walk
 from mmfss.words import listed
 
-PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+PHOTOS = ('.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.avif')
 IMAGES = (*PHOTOS, '.png')
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
 IMAGE_FOLDER, MASK_FOLDER = 'images', 'masks'
@@ -290,12 +290,19 @@ def paired(
     lone_images = [i.path for key, i in images.items() if key not in masks and not alone]
     lone_masks = [i.path for key, i in masks.items() if key not in images]
     if lone_images or lone_masks:
+        said = [
+            f'{len(lone)} {what} in {folder}: {listed(lone)}'
+            for lone, what, folder in (
+                (lone_images, 'images have no mask', folders[1]),
+                (lone_masks, 'masks have no image', folders[0]),
+            )
+            if lone
+        ]
         raise ValueError(
-            f'{len(lone_images)} images have no mask in {folders[1]}: {listed(lone_images)}; '
-            f'{len(lone_masks)} masks have no image in {folders[0]}: {listed(lone_masks)}; an '
-            'image and its mask have one name, or that of the mask ends in _mask; masks are '
-            f'{", ".join(MASKS)} (JPEG alters values), and .png beside their images; images are '
-            f'{", ".join(IMAGES)}; folders of either are called {IMAGE_FOLDER} and {MASK_FOLDER}'
+            f'{"; ".join(said)}; an image and its mask have one name, or that of the mask ends in '
+            f'_mask; masks are {", ".join(MASKS)} (JPEG alters values), and .png beside their '
+            f'images; images are {", ".join(IMAGES)}; folders of either are called '
+            f'{IMAGE_FOLDER} and {MASK_FOLDER}'
             f'{"; a prompt x.json may replace one" if prompts else ""}'
         )
     return ((image, masks.get(key)) for key, image in images.items())

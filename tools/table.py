@@ -1,0 +1,11 @@
+"""Several methods tested alike and compared: ``python tools/table.py CONFIG METHOD METHOD ...``."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+
+from mmfss.commands.cli import run
+
+if __name__ == '__main__':
+    run('table')
