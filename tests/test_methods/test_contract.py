@@ -31,6 +31,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 from tiny_models import METHODS, episodes, inputs_of, samples_of
 from torch import Tensor
+from webui_steps import painted
 
 from mmfss.apis import FewShotInferencer
 from mmfss.apis.nway import encode_classes, segment_classes
@@ -42,8 +43,9 @@ from mmfss.datasets.folds import get_split
 from mmfss.functional import RESIZES
 from mmfss.methods.base import FewShotModel, Negatives, Segmentation
 from mmfss.visualization.episodes import GAP
+from mmfss.webui.folders import VisitorFolder
+from mmfss.webui.limits import Limits
 from mmfss.webui.session import Session
-from mmfss.webui.uploads import Limits
 from mmfss.webui.worker import ModelChoice, ModelWorker
 
 CLASSES = segmentor_cases.CLASSES
@@ -626,17 +628,15 @@ def test_door_segmentor_in_mmseg(doors, name, model, tmp_path):
 def test_door_page(doors, name, model, tmp_path):
     """What the page does behind its buttons: mark with the brush, label."""
     worker = seeded(lambda: ModelWorker.load(ModelChoice(doors.config, doors.weights), 'cpu'))
-    session = Session(worker, Limits(), tmp_path)
+    session = Session(worker, Limits(), VisitorFolder.below(tmp_path))
     try:
         for one, shots in doors.support.items():
             for path, mask in shots:
                 session.add_photos([(Path(path), Path(path).name)])
                 session.choose_photo(len(session.photos) - 1)
-                layer = np.zeros((*session.photos[-1].shape, 4), np.uint8)
-                layer[cv2.imread(mask, 0) == 1] = 255
-                session.use_mask(one, {'layers': [layer]})
+                session.use_mask(one, painted(cv2.imread(mask, 0) == 1))
         if not model.takes_prompts:
-            with pytest.raises(ValueError, match=f'{name} takes no boxes.*with the brush'):
+            with pytest.raises(ValueError, match=f'{name} takes no boxes.*A box does with every'):
                 session.click('object', 20, 20)
         session.set_threshold(0.0)
         session.add_queries([(Path(path), Path(path).name) for path in doors.images])
