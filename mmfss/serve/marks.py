@@ -62,9 +62,13 @@ class Marks:
         self._points.setdefault(label, []).append((x, y, int(on_object)))
 
     def masks(self, propose: Propose) -> dict[str, np.ndarray]:
-        """Class -> bool (H, W), some pixel of which is True."""
-        found = dict(self._drawn)
-        for label in {**self._boxes, **self._points}:
+        """Class -> bool (H, W), some pixel of which is True. The background is no class: where it
+        is marked, that is left out."""
+        found = {label: mask for label, mask in self._drawn.items() if not _is_background(label)}
+        for label in {**self._drawn, **self._boxes, **self._points}:
+            if _is_background(label):
+                self.notes.append(f'{label!r} is what is no class, and needs no support: left out')
+                continue
             if label in self._drawn:
                 continue
             prompts = list(self._boxes.get(label, ()))
@@ -85,6 +89,10 @@ class Marks:
                         'hand or they gave another object; draw the mask for a better one'
                     )
         return found
+
+
+def _is_background(label: str) -> bool:
+    return label.strip().casefold() == 'background'
 
 
 @dataclass(frozen=True)

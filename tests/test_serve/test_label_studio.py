@@ -428,5 +428,9 @@ def test_a_mask_goes_before_prompts_and_boxes_turn(proposer):
     assert proposer.prompts[-1].labels == (0,)
 
 
-def test_photos_are_named_in_the_recording():
-    assert len(PHOTOS) == 3
+def test_the_background_is_no_class():
+    brush = dict(type='brushlabels', value=dict(rle=brush_code(box_mask())))
+    brush['value']['brushlabels'] = ['cup', 'Background']
+    marks = marks_of([brush], 'img', 96, 80)
+    assert list(marks.masks(lambda prompt: None)) == ['cup']
+    assert marks.notes == ["'Background' is what is no class, and needs no support: left out"]
