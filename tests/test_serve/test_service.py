@@ -224,6 +224,6 @@ def test_the_service_as_a_process(tmp_path, capsys):
             assert run(again) == 1 and f'serves {data}' in capsys.readouterr().err
         finally:
             process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(90) == 0
         assert 'Traceback' not in process.stderr.read()
     assert not (data / 'lock').exists()
