@@ -223,6 +223,8 @@ def test_model_in_full_size(name, millions, prior, monkeypatch):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)
     arch = dict(model.arch)
     assert arch.pop('prior_encoder', None) == prior
+    parts = ('prompt_generator', 'memory_refinement', 'memory_attention')
+    assert arch.pop('parts') == {k: dict(cfg.model[k]) for k in parts if cfg.model.get(k)}
     assert arch == dict(type='FSSAM', sam2=cfg.model.sam2.arch)
 
 

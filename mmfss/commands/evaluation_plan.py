@@ -243,7 +243,9 @@ def _job(
     )  # fmt: skip
     imports = (cfg.get('custom_imports') or {}).get('imports') or ()
     own = code_behind([imports] if isinstance(imports, str) else imports)
-    settings = dict(config={name: _digest(part) for name, part in parts.items()}, code=own)
+    settings = dict(
+        config={name: _digest(part) for name, part in parts.items()}, code=dict(sorted(own.items()))
+    )
     if request.csv is not None:
         start = f'{re.sub("[^A-Za-z0-9.-]+", "_", label)}_' if len(request.checkpoints) > 1 else ''
         name = f'{start}{shots}shot_fold{fold}_seed{seed}.csv'

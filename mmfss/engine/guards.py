@@ -28,6 +28,7 @@ from mmfss.checkpoints.record import (
 from mmfss.checkpoints.trained_only import BASE
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.datasets.folds import NOVEL_IMAGES, FoldSplit
+from mmfss.methods.base import FewShotModel
 from mmfss.words import listed
 
 
@@ -91,7 +92,7 @@ class FoldGuardHook(Hook):
         datasets = built_datasets(runner)
         check_loaders({name: _split_and_role(name, data) for name, data in datasets.items()})
         loops = built_loops(runner)
-        if 'train' in loops:
+        if 'train' in loops and isinstance(bare_model(runner), FewShotModel):
             print_log(bare_model(runner).what_learns(), 'current')
         if (watched := getattr(loops.get('val'), 'watched', None)) is not None:
             loops = {**loops, 'test': watched}

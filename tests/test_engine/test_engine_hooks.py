@@ -156,7 +156,9 @@ def test_size_of_a_backbone_is_part_of_its_arch(depth):
     model = tiny_models.build(prior_encoder=encoder)
     prior = dict(type='BackboneEncoder', arch=dict(type='ResNet', depth=depth))
     sam2 = tiny_models.tiny_arch()
-    assert model.arch == dict(type='FSSAM', sam2=sam2, prior_encoder=prior)
+    assert {**model.arch, 'parts': {}} == dict(
+        type='FSSAM', sam2=sam2, prior_encoder=prior, parts={}
+    )
 
 
 @pytest.mark.parametrize('content', [[1], torch.zeros(1), dict(meta=[1]), dict(meta={META_KEY: 1})])

@@ -15,7 +15,6 @@ from mmfss.commands import train as training
 from mmfss.methods.fssam.refinement import IterativeMemoryRefinement
 
 
-@MODELS.register_module()
 class ScaledRefinement(IterativeMemoryRefinement):
     """With a weight for each channel of the memory."""
 
@@ -26,6 +25,14 @@ class ScaledRefinement(IterativeMemoryRefinement):
 
     def forward(self, memory_fg, *others):
         return super().forward(self.drop(memory_fg * self.scale), *others)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def registered():
+    """For these tests alone."""
+    MODELS.register_module(module=ScaledRefinement)
+    yield
+    MODELS.module_dict.pop('ScaledRefinement')
 
 
 OWN = dict(type='ScaledRefinement', channels=8)
