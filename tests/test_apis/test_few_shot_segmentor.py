@@ -96,7 +96,7 @@ def test_prompts_in_a_folder(tmp_path):
     (tmp_path / 'support/disc/0.json').write_text('{"points": [[40, 35, 1]]}')
     model = cases.build(str(tmp_path / 'support'))
     heads = PromptHeads(model.model.sam2).state_dict()
-    key = 'sam_prompt_encoder.point_embeddings.2.weight'
+    key = 'sam_prompt_encoder.point_embeddings.1.weight'  # of points of label 1
     torch.save({**heads, key: -5 * heads[key]}, tmp_path / 'prompts.pth')
     other = cases.build(str(tmp_path / 'support'), prompt_checkpoint=str(tmp_path / 'prompts.pth'))
     masks = []

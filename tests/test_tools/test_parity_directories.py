@@ -82,7 +82,8 @@ def test_a_directory_is_known_by_name_or_form(tool, tmp_path):
         ({}, 'FSSAM'),  # the first of these directories may name nothing
         (dict(method='PerSAM and PerSAM-F'), 'PerSAM'),
         (dict(method='other', **form), None),
-        (dict(set='fs_sam2', sam2_overrides=[]), None),
+        (dict(set='fs_sam2', sam2_overrides=[]), 'FSSAM2'),
+        (dict(set='matcher', sam2_overrides=[]), None),
     ):
         save_index(tmp_path, dict(head, cases={}))
         assert tool.method_of(tool.Reference(tmp_path)) == known, head

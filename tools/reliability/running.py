@@ -47,6 +47,8 @@ def in_child(command: Command, harm: Harm | None, log: str) -> None:
     with open(log, 'wb') as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
+    # of whoever has put others in their place, as pytest does
+    sys.stdout, sys.stderr = (os.fdopen(number, 'w', closefd=False) for number in (1, 2))
     os.environ['OMP_NUM_THREADS'] = '1'
     if harm is not None:
         harm()
