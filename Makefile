@@ -53,10 +53,8 @@ $(FORK)/.ready: $(REQUIREMENTS)
 demo: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/demo.py
 
-# files that take longest begin (tests/conftest.py), so that no process waits at the end
 test: setup
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile \
-		--no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-wheel: setup
 	$(VENV)/bin/python -m pytest -q .ci/test_wheel.py $(PYTEST_ARGS)

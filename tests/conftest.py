@@ -33,18 +33,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SHARED = Path(os.environ.get('MMFSS_SHARED', REPO.parent / 'shared')).resolve()
 
 
-#: files of few tests that take long; a process that meets one at the end keeps all others waiting
-LONG = (
-    'test_webui/test_browser.py', 'test_distributed.py', 'test_own_method.py', 'test_contract.py',
-    'test_registered.py', 'test_benchmarks/test_commands.py', 'test_runner.py', 'test_table.py',
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
-    items.sort(key=lambda item: not str(item.path).endswith(LONG))
-
-
 @pytest.fixture(scope='session')
 def repo_root() -> Path:
     """Top folder of the checkout."""
