@@ -119,6 +119,11 @@ _Resume = PrimitiveConstructorSpec(
 )
 
 
+_Folds = Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')]
+_Seeds = Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')]
+_Shots = Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')]
+
+
 # -------------------------------------------------------------------------------------- commands
 @dataclass(frozen=True)
 class ConfigArguments:
@@ -199,9 +204,9 @@ class Request(RunArguments):
         arg(metavar='[CHECKPOINT ...]', help_behavior_hint=''),
     ]
     _: KW_ONLY
-    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
-    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
-    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    folds: _Folds = None
+    seeds: _Seeds = None
+    shots: _Shots = None
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     sampler: Annotated[str | None, _unset('NAME')] = None
     csv: Annotated[str | None, _unset('DIR')] = None
@@ -238,9 +243,9 @@ class CompareArguments:
     ]
     _: KW_ONLY
     trainings: bool = False
-    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
-    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
-    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
+    shots: _Shots = None
+    folds: _Folds = None
+    seeds: _Seeds = None
     classes: bool = False
     out: Annotated[str | None, _unset('NAME')] = None
 
@@ -277,9 +282,9 @@ class TableArguments:
     _: KW_ONLY
     out: Annotated[str, arg(metavar='DIR')]
     benchmark: Annotated[str | None, _unset('NAME')] = None
-    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
-    seeds: Annotated[Sequence[int] | None, _several(int), _unset('SEED [SEED ...]')] = None
-    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    folds: _Folds = None
+    seeds: _Seeds = None
+    shots: _Shots = None
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     sampler: Annotated[str | None, _unset('NAME')] = None
     amp: bool = False
@@ -305,8 +310,8 @@ class FreezeArguments(ConfigArguments):
 
     file: Positional[str]
     _: KW_ONLY
-    folds: Annotated[Sequence[int] | None, _several(int), _unset('FOLD [FOLD ...]')] = None
-    shots: Annotated[Sequence[int] | None, _several(int), _unset('K [K ...]')] = None
+    folds: _Folds = None
+    shots: _Shots = None
     seed: Annotated[int | None, _unset('SEED')] = None
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     sampler: Annotated[str | None, _unset('NAME')] = None
