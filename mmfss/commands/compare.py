@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import sys
@@ -19,11 +18,11 @@ from mmfss.evaluation.comparison_text import (
     latex,
     plain_types,
 )
-from mmfss.evaluation.counts import EpisodeCounts, few_shot_iou, sum_per_class
-from mmfss.evaluation.episode_csv import COLUMNS
+from mmfss.evaluation.counts import few_shot_iou, sum_per_class
+from mmfss.evaluation.episode_csv import read_episodes
 from mmfss.evaluation.report import Run
 from mmfss.evaluation.report_text import table_lines, to_json
-from mmfss.files import check_writable, from_cell, write_text
+from mmfss.files import check_writable, write_text
 from mmfss.words import listed
 
 _CSV_NAME = re.compile(r'(?:(.+)_)?(\d+)shot_fold(\d+)_seed(\d+)\.csv')
@@ -47,14 +46,15 @@ def run(args: CompareArguments) -> Compared:
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from error
-    print(document(found, markdown=False))
+    text = document(found, markdown=False)
+    print(text)
     if args.classes:
         print('\n'.join(table_lines(difference_table(found.differences, every=True), False)))
     if args.out is not None:
         base = base_of(args.out)
         write_text(f'{base}.json', to_json(plain_types(found)) + '\n')
         write_text(f'{base}.md', document(found, markdown=True))
-        write_text(f'{base}.txt', document(found, markdown=False))
+        write_text(f'{base}.txt', text)
         write_text(f'{base}.tex', latex(found))
         write_text(f'{base}.csv', csv_text(found))
         print(f'written to {base}.json, .md, .txt, .tex and .csv')
@@ -144,33 +144,14 @@ def _read_csv(path: Path) -> dict[str, dict[Place, Run]]:
 
 
 def _csv_run(file: Path, label: str, shots: int, fold: int, seed: int) -> Run:
-    with open(file, encoding='utf-8', newline='') as text:
-        rows = list(csv.DictReader(text))
-    names: dict[int, str] = {}
-    counts = []
     try:
-        for row in rows:
-            numbers = {key: int(row[key]) for key in COLUMNS if '_' in key or key == 'episode'}
-            names[numbers['class_id']] = from_cell(row['class'])
-            counts.append(
-                EpisodeCounts(
-                    numbers['episode'],
-                    numbers['class_id'],
-                    (numbers['intersection_bg'], numbers['intersection_fg']),
-                    (numbers['union_bg'], numbers['union_fg']),
-                    from_cell(row['query']),
-                    tuple(from_cell(row['supports']).split(';')),
-                )
-            )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{file} is no list of episodes as tools/test.py --csv writes it, with the columns '
-            f'{", ".join(COLUMNS)} ({error})'
-        ) from error
+        counts, names = read_episodes(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}; tools/test.py --csv writes one') from error
     ious, miou, fb = few_shot_iou(sum_per_class(counts))
     metrics: Mapping[str, float] = {
         'mIoU': miou,
         'FB-IoU': fb,
         **{f'IoU/{names[class_id]}': value for class_id, value in ious.items()},
     }
-    return Run(label, shots, fold, seed, metrics, (), {}, {}, '', tuple(counts))
+    return Run(label, shots, fold, seed, metrics, (), {}, {}, {}, tuple(counts))

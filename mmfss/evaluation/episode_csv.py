@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from mmfss.evaluation.counts import EpisodeCounts, each_once
 from mmfss.files import as_cell, from_cell
@@ -21,6 +22,7 @@ COLUMNS = (
     'query',
     'supports',
 )
+_NUMBERS = ('episode', 'class_id', *(name for name in COLUMNS if name[-3:] in ('_bg', '_fg')))
 
 
 def episodes_csv(counts: Iterable[EpisodeCounts], name_of: Callable[[int], str]) -> str:
@@ -45,15 +47,37 @@ def episodes_csv(counts: Iterable[EpisodeCounts], name_of: Callable[[int], str])
     return text.getvalue()
 
 
+def read_episodes(text: str) -> tuple[list[EpisodeCounts], dict[int, str]]:
+    """The episodes of CSV text of :func:`episodes_csv`, and the names of their class ids.
+
+    Raises:
+        ValueError: It is of another form.
+    """
+    counts, names = [], {}
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            if not set(COLUMNS) <= set(row):
+                raise ValueError(f'columns {", ".join(map(str, row))}')
+            episode, class_id, *pixels = (int(row[name]) for name in _NUMBERS)
+            names[class_id] = from_cell(row['class'])
+            supports = tuple(filter(None, from_cell(row['supports']).split(';')))
+            pairs = (pixels[0], pixels[1]), (pixels[2], pixels[3])
+            counts.append(
+                EpisodeCounts(episode, class_id, *pairs, from_cell(row['query']), supports)
+            )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'it is no list of episodes with the columns {", ".join(COLUMNS)} ({error})'
+        ) from error
+    return counts, names
+
+
 def holds(text: str, counts: Iterable[EpisodeCounts]) -> bool:
     """Whether CSV text of :func:`episodes_csv` is of these episodes; supports are not compared."""
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not all(set(COLUMNS) <= set(row) for row in rows):
+    try:
+        found, _ = read_episodes(text)
+    except ValueError:
         return False
-    names = ('episode', 'class_id', *(name for name in COLUMNS if '_bg' in name or '_fg' in name))
-    found = [(*(row[name] for name in names), from_cell(row['query'])) for row in rows]
-    wanted = [
-        (*map(str, (row.episode, row.class_id, *row.intersection, *row.union)), row.query)
-        for row in each_once(counts)
+    return [replace(row, supports=()) for row in found] == [
+        replace(row, supports=()) for row in each_once(counts)
     ]
-    return found == wanted
