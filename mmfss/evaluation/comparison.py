@@ -24,7 +24,7 @@ import numpy as np
 
 from mmfss.evaluation.counts import EpisodeCounts
 from mmfss.evaluation.report import Run
-from mmfss.evaluation.statistics import LEVEL, RESAMPLES, SEED, Interval
+from mmfss.evaluation.statistics import LEVEL, RESAMPLES, SEED, Interval, unit_sums
 from mmfss.words import listed
 
 PERMUTATIONS = 9999
@@ -366,16 +366,13 @@ class _Fold:
 
 def _units(columns: Sequence[Sequence[Run]], seeds: Sequence[int]) -> dict[int, np.ndarray]:
     """``{class id: int64 (units, 2, methods, columns)}``, foreground intersections and unions."""
-    shape = (2, len(columns), len(seeds))
-    found: dict[int, dict[object, np.ndarray]] = {}
-    for m, runs in enumerate(columns):
-        for c, (run, seed) in enumerate(zip(runs, seeds)):
-            for row in run.counts:
-                of_class = found.setdefault(row.class_id, {})
-                unit = row.query or (seed, row.episode)
-                sums = of_class.setdefault(unit, np.zeros(shape, np.int64))
-                sums[:, m, c] += (row.intersection[1], row.union[1])
-    stacked = {c: np.stack([of[u] for u in sorted(of, key=str)]) for c, of in found.items()}
+    flat = [run.counts for runs in columns for run in runs]
+    found = unit_sums(flat, [*seeds] * len(columns))
+    shape = (-1, 2, len(columns), len(seeds))
+    stacked = {
+        c: np.stack([of[unit] for unit in sorted(of, key=str)]).reshape(shape)
+        for c, of in found.items()
+    }
     return {c: sums for c, sums in stacked.items() if sums[:, 1].any()}
 
 

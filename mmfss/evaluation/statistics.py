@@ -99,14 +99,8 @@ def resampled_miou(
     this happens where images are very few. With ``classes`` the mean is of that many, and such a
     class counts as 0 in it.
     """
-    units: dict[int, dict[object, np.ndarray]] = {}  # class -> unit -> foreground sums (2, seeds)
-    for number, rows in enumerate(seeds):
-        for row in rows:
-            if row.union[1]:
-                of_class = units.setdefault(row.class_id, {})
-                unit = row.query or (number, row.episode)
-                sums = of_class.setdefault(unit, np.zeros((2, len(seeds)), np.int64))
-                sums[:, number] += (row.intersection[1], row.union[1])
+    shown = [[row for row in rows if row.union[1]] for rows in seeds]
+    units = unit_sums(shown, range(len(seeds)))
     total = np.zeros((resamples, len(seeds)))
     present = np.zeros((resamples, len(seeds)), np.int64)
     for _, of_class in sorted(units.items()):
@@ -121,6 +115,29 @@ def resampled_miou(
         return (100.0 * total / classes).mean(axis=1)
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.nanmean(100.0 * total / present, axis=1)
+
+
+def unit_sums(
+    columns: Sequence[Iterable[EpisodeCounts]], seeds: Sequence[int]
+) -> dict[int, dict[object, np.ndarray]]:
+    """Foreground intersections and unions of what is resampled: all episodes of a class with one
+    query image; one whose query is not known is a unit of its own.
+
+    Args:
+        columns: episodes of an evaluation each.
+        seeds: of the columns, which tell apart episodes whose query is not known.
+
+    Returns:
+        ``{class id: {unit: int64 (2, columns)}}``.
+    """
+    units: dict[int, dict[object, np.ndarray]] = {}
+    for number, (rows, seed) in enumerate(zip(columns, seeds, strict=True)):
+        for row in rows:
+            of_class = units.setdefault(row.class_id, {})
+            unit = row.query or (seed, row.episode)
+            sums = of_class.setdefault(unit, np.zeros((2, len(columns)), np.int64))
+            sums[:, number] += (row.intersection[1], row.union[1])
+    return units
 
 
 def _resampled_iou(sums: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
