@@ -103,7 +103,10 @@ class Results:
             protocol_of: Protocol of the dataset of a job; called by all processes together.
         """
         data = _read(f'{self.base}.json') if self.base and is_main_process() else None
-        stored = {run.key: run for run in _runs(data or {})}
+        kept, damaged = _runs(data or {})
+        for name in damaged:
+            print(f'{name}: what is stored does not fit its checksum; it is run again')
+        stored = {run.key: run for run in kept}
         why = {
             place: self._what_differs(data or {}, job, stored[job.key])
             for place, job in enumerate(self.plan.jobs)
@@ -165,7 +168,7 @@ def stored_runs(path: str) -> tuple[dict[str, Any], list[Run]]:
         raise FileNotFoundError(f'results not found: {path}; tools/test.py --out BASE writes them')
     if not data:
         raise ValueError(f'{path} is no file of results as tools/test.py --out writes it')
-    runs = _runs(data)
+    runs, _ = _runs(data)
     if len(runs) < len(data['runs']):
         raise ValueError(
             f'{path}: {len(data["runs"]) - len(runs)} of {len(data["runs"])} runs do not fit their '
@@ -195,9 +198,10 @@ def _read(path: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) and isinstance(data.get('runs'), list) else {}
 
 
-def _runs(data: Mapping[str, Any]) -> list[Run]:
-    """The runs of a file that fit their checksums; others are run again, and it is said."""
-    found = []
+def _runs(data: Mapping[str, Any]) -> tuple[list[Run], list[str]]:
+    """The runs of a file that fit their checksums, and the names of those that do not; what is of
+    another version is neither."""
+    found, damaged = [], []
     for given in data.get('runs', []):
         try:
             fits = given[_DIGEST] == _digest(given)
@@ -207,8 +211,8 @@ def _runs(data: Mapping[str, Any]) -> list[Run]:
         if fits:
             found.append(run)
         else:
-            print(f'{_name(run)}: what is stored does not fit its checksum; it is run again')
-    return found
+            damaged.append(_name(run))
+    return found, damaged
 
 
 def _differing(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
