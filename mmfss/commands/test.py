@@ -147,12 +147,15 @@ def _run_jobs(
     if jobs[0].path is None:
         bare_model(runner).init_weights()
     log_loaders(cfg)
+    costs: dict[int, dict[str, float]] = {}  # by K: seeds cost the same
     for place, job in enumerate(jobs):
         if place:
             set_test_loop(runner, cfg, job)
         run = _finished(runner, job, runner.test(), plan)
         if request.cost:
-            run = replace(run, cost=episode_cost(runner))
+            if job.shots not in costs:
+                costs[job.shots] = episode_cost(runner)
+            run = replace(run, cost=costs[job.shots])
         results.add(run)
         done, planned = len(results.report.runs), results.report.planned
         print_log(
