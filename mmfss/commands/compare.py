@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmfss.commands.command_lines import CompareArguments, parse
+from mmfss.commands.ending import refusing
 from mmfss.commands.evaluation_results import stored_runs
 from mmfss.evaluation.comparison import Compared, Method, Place
 from mmfss.evaluation.comparison_text import (
@@ -39,13 +39,10 @@ def run(args: CompareArguments) -> Compared:
     Raises:
         SystemExit: With status 2 for results that cannot be compared; what is wrong is said.
     """
-    try:
+    with refusing():
         if args.out is not None:
             check_writable(f'{base_of(args.out)}.json', '--out')
         found = compared(args)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        raise SystemExit(2) from error
     text = document(found, markdown=False)
     print(text)
     if args.classes:

@@ -55,6 +55,21 @@ def ends_in_one_line() -> Iterator[None]:
             raise SystemExit(1) from error
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Within, wrong input ends the command in one line and with status 2.
+
+    Raises:
+        SystemExit: Of a ValueError or OSError.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        show_traceback()
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(2) from error
+
+
 def mendable(error: Exception) -> str | None:
     """What an error says, of a kind that a user can mend; None of one that is the program's fault.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mmfss.commands import compare
 from mmfss.commands.command_lines import CompareArguments, TableArguments, parse
+from mmfss.commands.ending import refusing
 from mmfss.files import check_writable
 from mmfss.words import repeated
 
@@ -41,7 +42,7 @@ def run(args: TableArguments) -> None:
         SystemExit: With the status of the first test that failed, or 2 for wrong arguments; what is
             wrong is said.
     """
-    try:
+    with refusing():
         entries = [read_entry(text) for text in args.methods]
         twice = repeated([entry.name for entry in entries])
         if twice or len(entries) < 2:
@@ -49,9 +50,6 @@ def run(args: TableArguments) -> None:
                 f'a table needs two methods or more of different names, got {list(args.methods)}'
             )
         check_writable(os.path.join(args.out, 'table.json'), '--out')
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        raise SystemExit(2) from error
     for entry in entries:
         print(f'{entry.name}: testing', flush=True)
         done = subprocess.run(command_of(args, entry))
