@@ -100,7 +100,7 @@ def _check_units(fits: Fits) -> None:
         min(100 / frame[0], 1.0) * min(100 / frame[1], 1.0) for _, _, frame in images.values()
     ]
     far = max((max(images[name][:2]) for name in near), default=0.0)
-    unlikely = {len(images): _CHANCE}.get(len(near), _CHANCE_OF_SOME)
+    unlikely = _CHANCE if len(near) == len(images) else _CHANCE_OF_SOME
     if len(tiny) >= min(2, len(images)) and min(min(images[name][2]) for name in tiny) > 2:
         some, unit, said = tiny, 'relative', 'parts of the sides (0 to 1)'
     elif far > 50 and _at_least(len(near), chances) < unlikely:
