@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from mmfss.apis.box_masks import BoxMasks
 from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.commands.command_lines import ServeArguments
-from mmfss.commands.webui import free_port, terminable
+from mmfss.commands.webui import ended, free_port
 from mmfss.files import locked
 from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.limits import Limits
@@ -32,17 +33,8 @@ MEMORY_BYTES = 2**30
 
 
 def run(args: ServeArguments) -> int:
-    """Serve until interrupted; returns the exit status: 0 when it was stopped while it served, 1
-    for wrong arguments, 130 when it was stopped before."""
-    try:
-        with terminable():
-            _serve(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Serve until interrupted; returns the exit status, see :func:`mmfss.commands.webui.ended`."""
+    return ended(partial(_serve, args))
 
 
 def _serve(args: ServeArguments) -> None:
