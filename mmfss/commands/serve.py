@@ -12,9 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmfss.apis import FewShotInferencer
-from mmfss.apis.box_masks import BoxMasks
-from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.commands.command_lines import ServeArguments
 from mmfss.commands.webui import ended, free_port
@@ -85,18 +82,15 @@ def _worker(args: ServeArguments, data: Path) -> ModelWorker:
         raise ValueError(f'--features-gb must be 0 or more, got {args.features_gb}')
     if args.threshold is not None:
         check_threshold(args.threshold, ('all',))
-    weights = None if args.weights is None else os.path.expanduser(args.weights)
-    path = choose_config(args.config, args.method, weights)
     cache = dict(
         directory=str(data / 'features'),
         memory_bytes=MEMORY_BYTES,
         disk_bytes=int(args.features_gb * 2**30),
     )
-    inferencer = FewShotInferencer(
-        path, weights, args.device, args.threshold, amp=args.amp, feature_cache=cache
+    choice = ModelChoice(args.config, args.weights, args.method)
+    return ModelWorker.load(
+        choice, args.device, args.prompt_weights, args.threshold, args.amp, cache
     )
-    choice = ModelChoice(args.config, args.weights, None if args.config else path.stem)
-    return ModelWorker(inferencer, BoxMasks(inferencer, args.prompt_weights), choice)
 
 
 def folders_of(given: Sequence[str]) -> list[Folder]:
