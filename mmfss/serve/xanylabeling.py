@@ -25,8 +25,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from mmfss.apis.prediction import Prediction
@@ -83,13 +81,8 @@ class XAnyLabeling:
 
     def routes(self) -> list[Route]:
         """Of the two requests."""
-        models = answered(self.models, refused)
-
-        async def listed(request: Request) -> Response:
-            return await models(request)
-
-        predict = answered(self.predict, refused)
-        return [Route('/v1/models', listed), Route('/v1/predict', predict, methods=['POST'])]
+        models, predict = (answered(work, refused) for work in (self.models, self.predict))
+        return [Route('/v1/models', models), Route('/v1/predict', predict, methods=['POST'])]
 
     def models(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """What the program lets one choose from."""
