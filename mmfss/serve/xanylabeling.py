@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 from mmfss.apis.prediction import Prediction
 from mmfss.files import walk
-from mmfss.regions import ellipse, filled, joined, labelme_mask, outlines_of
+from mmfss.regions import ellipse, joined, labelme_mask, outlines_of
 from mmfss.serve.answers import answered
 from mmfss.serve.marks import TOLERANCE, Marks, objects_in
 from mmfss.serve.projects import Project, Projects
@@ -197,11 +197,10 @@ def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Ma
         try:
             points = np.array([p[:2] for p in shape['points']], np.float64).reshape(-1, 2)
             if kind == 'polygon':
-                marks.draw(label, filled([(points,)], height, width))
+                marks.outline(label, points)
             elif kind == 'circle':
                 radius = math.dist(*points[:2].tolist())
-                ring = np.array(ellipse(tuple(points[0]), (radius, radius))).reshape(-1, 2)
-                marks.draw(label, filled([(ring,)], height, width))
+                marks.outline(label, ellipse(tuple(points[0]), (radius, radius)))
             elif kind == 'mask':
                 marks.draw(label, labelme_mask(shape, height, width))
             elif kind in ('rectangle', 'rotation'):
