@@ -7,16 +7,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmfss.apis import FewShotInferencer
-from mmfss.apis.box_masks import BoxMasks
-from mmfss.apis.loading import choose_config
 from mmfss.apis.prediction import check_threshold
 from mmfss.commands.command_lines import ServeArguments
-from mmfss.commands.webui import free_port, terminable
+from mmfss.commands.webui import ended, free_port
 from mmfss.files import locked
 from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.limits import Limits
@@ -32,17 +30,8 @@ MEMORY_BYTES = 2**30
 
 
 def run(args: ServeArguments) -> int:
-    """Serve until interrupted; returns the exit status: 0 when it was stopped while it served, 1
-    for wrong arguments, 130 when it was stopped before."""
-    try:
-        with terminable():
-            _serve(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Serve until interrupted; returns the exit status, see :func:`mmfss.commands.webui.ended`."""
+    return ended(partial(_serve, args))
 
 
 def _serve(args: ServeArguments) -> None:
@@ -93,18 +82,15 @@ def _worker(args: ServeArguments, data: Path) -> ModelWorker:
         raise ValueError(f'--features-gb must be 0 or more, got {args.features_gb}')
     if args.threshold is not None:
         check_threshold(args.threshold, ('all',))
-    weights = None if args.weights is None else os.path.expanduser(args.weights)
-    path = choose_config(args.config, args.method, weights)
     cache = dict(
         directory=str(data / 'features'),
         memory_bytes=MEMORY_BYTES,
         disk_bytes=int(args.features_gb * 2**30),
     )
-    inferencer = FewShotInferencer(
-        path, weights, args.device, args.threshold, amp=args.amp, feature_cache=cache
+    choice = ModelChoice(args.config, args.weights, args.method)
+    return ModelWorker.load(
+        choice, args.device, args.prompt_weights, args.threshold, args.amp, cache
     )
-    choice = ModelChoice(args.config, args.weights, None if args.config else path.stem)
-    return ModelWorker(inferencer, BoxMasks(inferencer, args.prompt_weights), choice)
 
 
 def folders_of(given: Sequence[str]) -> list[Folder]:

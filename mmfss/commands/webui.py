@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,14 +142,24 @@ def free_port(host: str, port: int) -> int:
         ) from error
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Within, SIGTERM ends a server as ctrl-C does, so that it clears up behind it."""
+def ended(serve: Callable[[], None]) -> int:
+    """Run a server until it is stopped, by ctrl-C or SIGTERM; it clears up behind it either way.
+
+    Returns:
+        The exit status: 0 when it was stopped while it served, 1 for wrong arguments, 130 when it
+        was stopped before.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        serve()
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,17 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: WebuiArguments) -> int:
-    """Serve the page; returns the exit status: 0 when it was stopped while it served, 1 for wrong
-    arguments, 130 when it was stopped before."""
-    try:
-        with terminable():
-            _serve(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Serve the page; returns the exit status, see :func:`ended`."""
+    return ended(partial(_serve, args))
 
 
 def _serve(args: WebuiArguments) -> None:

@@ -25,7 +25,6 @@ from mmfss.regions import (
     cvat_points,
     cvat_points_mask,
     ellipse,
-    filled,
     joined,
     outlines_of,
     rectangle,
@@ -146,14 +145,12 @@ def marks_of(shapes: Iterable[Any], names: Mapping[int, str], height: int, width
                 continue
             points = np.array(flat, np.float64).reshape(-1, 2)
             if kind == 'polygon':
-                marks.draw(name, filled([(points,)], height, width))
+                marks.outline(name, points)
             elif kind == 'ellipse':  # its centre, then the right and the upper end
                 (x, y), (right, top) = points.tolist()
-                ring = np.array(ellipse((x, y), (right - x, y - top), turned)).reshape(-1, 2)
-                marks.draw(name, filled([(ring,)], height, width))
+                marks.outline(name, ellipse((x, y), (right - x, y - top), turned))
             elif kind == 'rectangle':
-                corners = rectangle(tuple(points[0]), tuple(points[1]), turned)
-                marks.box(name, np.array(corners).reshape(-1, 2))
+                marks.box(name, rectangle(tuple(points[0]), tuple(points[1]), turned))
             elif kind == 'points':
                 for point in points:
                     marks.point(name, point)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmfss.apis import FewShotInferencer
+from mmfss.apis.images import as_bgr
 
 
 def few_shot_model(
@@ -62,15 +63,11 @@ def few_shot_model(
 
         def predict(self, image: np.ndarray) -> fo.Segmentation:
             rgb = np.asarray(image)
-            colours = rgb if rgb.ndim == 2 else rgb[..., 2::-1]
-            (found,) = shown.predict([np.ascontiguousarray(_three(colours))], ['the sample'])
+            pixels = as_bgr(rgb if rgb.ndim == 2 else rgb[..., 2::-1], 'the sample')
+            (found,) = shown.predict([pixels], ['the sample'])
             return fo.Segmentation(mask=found.labels)
 
     return FewShot()
-
-
-def _three(image: np.ndarray) -> np.ndarray:
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
 def _masks(sample: Any, field: str, targets: Mapping, fo: Any) -> dict[str, np.ndarray]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmfss.hosts import HostNames
+from mmfss.serve.answers import plain
 
 OPEN = ('/health',)
 """Paths that need no token: whether the service is there."""
@@ -43,12 +45,13 @@ class ServiceGuard:
         headers = Headers(scope=scope)
         refusal = self.names.refusal(headers.get('host', ''), headers.get('origin'))
         if refusal is not None:
-            await _refuse(send, 403, refusal)
+            await _refusal(403, refusal)(scope, receive, send)
         elif not (scope['path'] in OPEN or self._knows_token(headers)):
             text = 'Wrong or no token: give the one that the service was started with'
-            await _refuse(send, 401, text, (b'www-authenticate', b'Basic realm="mmfss serve"'))
+            asking = {'www-authenticate': 'Basic realm="mmfss serve"'}
+            await _refusal(401, text, asking)(scope, receive, send)
         elif _length(headers) > self.max_bytes:
-            await self._too_large(send)
+            await self._too_large()(scope, receive, send)
         else:
             await self._limited(scope, receive, send)
 
@@ -65,9 +68,9 @@ class ServiceGuard:
         asked = (given.strip(), headers.get('token', ''))
         return any(hmac.compare_digest(one.encode(), wanted) for one in asked)
 
-    async def _too_large(self, send: Send) -> None:
+    def _too_large(self) -> JSONResponse:
         most = f'{self.max_bytes / 2**20:.0f} MB'
-        await _refuse(send, 413, f'A request has at most {most}; see --max-upload-mb')
+        return _refusal(413, f'A request has at most {most}; see --max-upload-mb')
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, whose request ends with an error where it is longer than it said."""
@@ -91,7 +94,7 @@ class ServiceGuard:
         except _TooLarge:
             if begun:
                 raise
-            await self._too_large(send)
+            await self._too_large()(scope, receive, send)
 
 
 class _TooLarge(Exception):
@@ -105,9 +108,5 @@ def _length(headers: Headers) -> int:
         return 0
 
 
-async def _refuse(send: Send, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
-    body = json.dumps(dict(error=text)).encode()
-    given = [(b'content-type', b'application/json'), (b'connection', b'close'), *headers]
-    given.append((b'content-length', str(len(body)).encode()))
-    await send({'type': 'http.response.start', 'status': status, 'headers': given})
-    await send({'type': 'http.response.body', 'body': body})
+def _refusal(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(plain(text), status, {'connection': 'close', **(headers or {})})

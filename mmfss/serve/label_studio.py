@@ -29,7 +29,7 @@ from mmfss.files import atomic
 from mmfss.serve.answers import answered
 from mmfss.serve.label_studio_form import LabelConfig, drawn_regions, marks_of, regions_of
 from mmfss.serve.projects import Project, Projects
-from mmfss.serve.sources import LabelStudioPhotos, Photo, fetch
+from mmfss.serve.sources import LabelStudioPhotos, Photo
 
 SETUP = 'label_studio.json'
 MAX_EXPORT_BYTES = 2**30
@@ -177,9 +177,8 @@ class LabelStudio:
         self, key: str, project: Project, config: LabelConfig, number: Any
     ) -> dict[str, Any]:
         """Take all annotations of a project from the API, in the place of those that are kept."""
-        url = f'{self.photos.url.rstrip("/")}/api/projects/{int(number)}/export?exportType=JSON'
-        headers = self.photos.headers(self._token(key))
-        tasks = json.loads(fetch(url, headers, MAX_EXPORT_BYTES))
+        path = f'/api/projects/{int(number)}/export?exportType=JSON'
+        tasks = json.loads(self.photos.own(path, self._token(key), MAX_EXPORT_BYTES))
         pairs = [(task, one) for task in tasks for one in task.get('annotations') or ()]
         there = {f't{_id(task)}-a{_id(one)}' for task, one in pairs}
         _removed(project, lambda known: known not in there)

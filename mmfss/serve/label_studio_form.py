@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmfss.apis.prediction import Prediction
-from mmfss.regions import brush_code, brush_mask, ellipse, filled, joined, outlines_of
+from mmfss.regions import brush_code, brush_mask, cropped, ellipse, joined, outlines_of
 from mmfss.regions import rectangle as turned_rectangle
 from mmfss.serve.marks import TOLERANCE, Marks, objects_in
 
@@ -137,19 +137,16 @@ def _mark(
     if kind == 'brushlabels':
         return marks.draw(name, brush_mask(value['rle'], height, width))
     if kind == 'polygonlabels':
-        ring = np.array(value['points'], np.float64).reshape(-1, 2) * scale
-        return marks.draw(name, filled([(ring,)], height, width))
+        return marks.outline(name, np.array(value['points'], np.float64).reshape(-1, 2) * scale)
     at = np.array([value['x'], value['y']], np.float64) * scale
     if kind == 'keypointlabels':
         return marks.point(name, at, region.get('is_positive') not in (0, False))
     degrees = value.get('rotation', 0)
     if kind == 'ellipselabels':
         radii = np.array([value['radiusX'], value['radiusY']], np.float64) * scale
-        ring = np.array(ellipse(tuple(at), tuple(radii), degrees)).reshape(-1, 2)
-        return marks.draw(name, filled([(ring,)], height, width))
+        return marks.outline(name, ellipse(tuple(at), tuple(radii), degrees))
     far = at + np.array([value['width'], value['height']], np.float64) * scale
-    corners = turned_rectangle(tuple(at), tuple(far), degrees, about=tuple(at))
-    return marks.box(name, np.array(corners).reshape(-1, 2))
+    return marks.box(name, turned_rectangle(tuple(at), tuple(far), degrees, about=tuple(at)))
 
 
 # ---------------------------------------------------------------------------------- regions out
@@ -187,9 +184,9 @@ def drawn_regions(
     if control.kind == 'brushlabels':
         values = [dict(format='rle', rle=brush_code(mask))]
     elif control.kind == 'rectanglelabels':
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        x, y = scale * (columns[0], rows[0])
-        wide, high = scale * (columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
+        part, left, top = cropped(mask)
+        x, y = scale * (left, top)
+        wide, high = scale * part.shape[::-1]
         values = [dict(x=float(x), y=float(y), width=float(wide), height=float(high), rotation=0)]
     else:
         rings = [joined(outline) * scale for outline in outlines_of(mask, TOLERANCE)]

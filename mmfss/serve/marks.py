@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from mmfss.apis.marks import Prompt
 from mmfss.apis.prediction import Prediction
 from mmfss.labelling.annotations import objects_of
-from mmfss.regions import decoded
+from mmfss.regions import decoded, filled
 
 SMALLEST = 0.01
 """Of the area of the largest object of a class: smaller ones become no polygon and no rectangle."""
@@ -50,9 +50,18 @@ class Marks:
             raise ValueError(f'it covers no pixel of {self.width} x {self.height}')
         self._drawn[label] = self._drawn[label] | mask if label in self._drawn else mask
 
-    def box(self, label: str, corners: np.ndarray) -> None:
-        """The box around some corners (n, 2), as far as it is in the photo."""
-        inside = np.clip(corners, 0, [self.width, self.height])
+    def outline(self, label: str, ring: Sequence[float] | np.ndarray) -> None:
+        """What is inside a ring of corners: (n, 2), or x, y, x, y, ...
+
+        Raises:
+            ValueError: It covers nothing, or see :func:`mmfss.regions.filled`.
+        """
+        corners = np.array(ring, np.float64).reshape(-1, 2)
+        self.draw(label, filled([(corners,)], self.height, self.width))
+
+    def box(self, label: str, ring: Sequence[float] | np.ndarray) -> None:
+        """The box around a ring of corners, see :meth:`outline`, as far as it is in the photo."""
+        inside = np.clip(np.reshape(ring, (-1, 2)), 0, [self.width, self.height])
         (left, top), (right, bottom) = inside.min(0).tolist(), inside.max(0).tolist()
         self._boxes.setdefault(label, []).append(Prompt(box=(left, top, right, bottom)))
 

@@ -125,34 +125,40 @@ class LabelStudioPhotos:
         name = clean_name(asked)
         own = urlsplit(self.url)
         if value.startswith('/') and not value.startswith('//'):
-            return Photo(self._own(value, access_token), name)
+            return Photo(self.own(value, access_token), name)
         if address.scheme in ('http', 'https') and address.netloc == own.netloc:
             rest = address.path + (f'?{address.query}' if address.query else '')
-            return Photo(self._own(rest, access_token), name)
+            return Photo(self.own(rest, access_token), name)
         if address.scheme in ('http', 'https') and address.hostname in self.hosts:
-            return Photo(self._fetch(value, {}), name)
+            return Photo(fetch(value, {}, self.limits.max_upload_bytes), name)
         raise PermissionError(
             f'{value!r:.200} is not fetched: photos come from {self.url} (--label-studio), from '
             '--local-files, and from hosts that are named with --image-host'
         )
 
-    def _own(self, path: str, access_token: str | None) -> bytes:
-        url = self.url.rstrip('/') + path
-        try:
-            return self._fetch(url, self.headers(access_token))
-        except PermissionError:
-            if self._access.pop(self.token or '', None) is None:
-                raise
-            return self._fetch(url, self.headers(access_token))  # access had run out
+    def own(self, path: str, access_token: str | None, max_bytes: int | None = None) -> bytes:
+        """What Label Studio has at a path of its own.
 
-    def headers(self, access_token: str | None) -> dict[str, str]:
-        """That tell Label Studio who asks.
+        Args:
+            path: with its query.
+            access_token: that came with the project.
+            max_bytes: default: those of a photo.
 
         Raises:
-            PermissionError: A personal access token that it does not take.
-            ConnectionError: It does not answer.
+            PermissionError: A token that it does not take.
+            FileNotFoundError, ValueError, ConnectionError: See :func:`fetch`.
         """
-        token = self.token or access_token
+        url, token = self.url.rstrip('/') + path, self.token or access_token
+        most = self.limits.max_upload_bytes if max_bytes is None else max_bytes
+        try:
+            return fetch(url, self._headers(token), most)
+        except PermissionError:
+            if self._access.pop(token or '', None) is None:
+                raise
+            return fetch(url, self._headers(token), most)  # access had run out
+
+    def _headers(self, token: str | None) -> dict[str, str]:
+        """That tell Label Studio who asks."""
         if token is None:
             return {}
         if token.count('.') != 2:
@@ -169,9 +175,6 @@ class LabelStudioPhotos:
                 raise PermissionError(f'{url} does not take the token ({answer.status_code})')
             self._access[token] = str(answer.json()['access'])
         return {'Authorization': f'Bearer {self._access[token]}'}
-
-    def _fetch(self, url: str, headers: dict[str, str]) -> bytes:
-        return fetch(url, headers, self.limits.max_upload_bytes)
 
 
 def fetch(url: str, headers: dict[str, str], max_bytes: int) -> bytes:

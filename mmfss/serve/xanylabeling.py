@@ -25,13 +25,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from mmfss.apis.prediction import Prediction
 from mmfss.files import walk
-from mmfss.regions import ellipse, filled, joined, labelme_mask, outlines_of
+from mmfss.regions import ellipse, joined, labelme_mask, outlines_of
 from mmfss.serve.answers import answered
 from mmfss.serve.marks import TOLERANCE, Marks, objects_in
 from mmfss.serve.projects import Project, Projects
@@ -83,13 +81,8 @@ class XAnyLabeling:
 
     def routes(self) -> list[Route]:
         """Of the two requests."""
-        models = answered(self.models, refused)
-
-        async def listed(request: Request) -> Response:
-            return await models(request)
-
-        predict = answered(self.predict, refused)
-        return [Route('/v1/models', listed), Route('/v1/predict', predict, methods=['POST'])]
+        models, predict = (answered(work, refused) for work in (self.models, self.predict))
+        return [Route('/v1/models', models), Route('/v1/predict', predict, methods=['POST'])]
 
     def models(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """What the program lets one choose from."""
@@ -204,11 +197,10 @@ def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Ma
         try:
             points = np.array([p[:2] for p in shape['points']], np.float64).reshape(-1, 2)
             if kind == 'polygon':
-                marks.draw(label, filled([(points,)], height, width))
+                marks.outline(label, points)
             elif kind == 'circle':
                 radius = math.dist(*points[:2].tolist())
-                ring = np.array(ellipse(tuple(points[0]), (radius, radius))).reshape(-1, 2)
-                marks.draw(label, filled([(ring,)], height, width))
+                marks.outline(label, ellipse(tuple(points[0]), (radius, radius)))
             elif kind == 'mask':
                 marks.draw(label, labelme_mask(shape, height, width))
             elif kind in ('rectangle', 'rotation'):

@@ -120,12 +120,8 @@ def signing_key(root: Path | None) -> bytes:
         if stat.S_ISREG(mode) and not mode & 0o077 and len(key) == _KEY_BYTES:
             return key
     key = secrets.token_bytes(_KEY_BYTES)
-    handle, name = tempfile.mkstemp(dir=root, prefix=_KEY)  # which nobody else may read
-    with open(handle, 'wb') as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(name, path)
+    with atomic(path, mode=0o600) as part:
+        part.write_bytes(key)
     return key
 
 

@@ -196,6 +196,11 @@ class Query:
     # ------------------------------------------------------------------ how it looks
 
     @property
+    def has_labels(self) -> bool:
+        """Whether there is something to be seen: a result, or labels that were kept."""
+        return self.prediction is not None or bool(self.kept and self.kept.classes)
+
+    @property
     def shown(self) -> Prediction | None:
         """What is to be seen at the preview's size; None before there is something."""
         made = self._with_kept_classes()

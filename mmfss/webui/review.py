@@ -15,12 +15,17 @@ from mmfss.webui.uploads import read_upload
 
 def ordered(session: Session) -> tuple[Query, ...]:
     """The images to label: the least certain first, those without a result last."""
-    return tuple(sorted(session.queries, key=lambda q: (q.shown is None, q.certainty, q.name)))
+    return tuple(sorted(session.queries, key=lambda q: (not q.has_labels, q.certainty, q.name)))
+
+
+def labelled(session: Session) -> list[Query]:
+    """Those of :func:`ordered` that can be looked at."""
+    return [query for query in ordered(session) if query.has_labels]
 
 
 def opened(session: Session) -> Query | None:
     """The result that is looked at: the one that was opened, else the first; None without any."""
-    listed = [query for query in ordered(session) if query.shown is not None]
+    listed = labelled(session)
     found = [query for query in listed if query.name == session.opened]
     return next(iter(found or listed), None)
 
@@ -46,7 +51,7 @@ def open_result(session: Session, place: int) -> None:
         listed = ordered(session)
         if not 0 <= place < len(listed):
             raise ValueError(f'there is no result {place + 1}; there are {len(listed)}')
-        if listed[place].shown is None:
+        if not listed[place].has_labels:
             raise ValueError(f'{listed[place].name} is not labelled yet; press Label first')
         session.opened = listed[place].name
 
@@ -54,7 +59,7 @@ def open_result(session: Session, place: int) -> None:
 def go(session: Session, steps: int) -> None:
     """Look at the result ``steps`` further on, which stops at both ends."""
     with session.step():
-        listed = [query for query in ordered(session) if query.shown is not None]
+        listed = labelled(session)
         here = listed.index(_opened(session))
         session.opened = listed[min(max(here + steps, 0), len(listed) - 1)].name
 
@@ -80,7 +85,7 @@ def judge(session: Session, verdict: Literal['', 'accepted', 'rejected']) -> Non
         session.replace(query, new)
         session.opened = query.name
         if verdict:
-            listed = [one for one in ordered(session) if one.shown is not None]
+            listed = labelled(session)
             here = listed.index(new)
             open_ones = [q for q in (*listed[here + 1 :], *listed[:here]) if not q.verdict]
             session.opened = open_ones[0].name if open_ones else query.name

@@ -142,9 +142,10 @@ def result_title(session: Session) -> str:
     """Which result is looked at, what was said of it, and the legend of its colours with the
     scores."""
     query = review.opened(session)
-    if query is None or query.shown is None:
+    shown = None if query is None else query.shown
+    if query is None or shown is None:
         return ''
-    listed = [one for one in review.ordered(session) if one.shown is not None]
+    listed = review.labelled(session)
     said = f', <b>{query.verdict}</b>' if query.verdict else ''
     sure = f'certainty {query.certainty:.2f}' if query.prediction is not None else 'kept labels'
     if query.prediction is not None and not session.current_results:
@@ -153,9 +154,9 @@ def result_title(session: Session) -> str:
         f'<p>{listed.index(query) + 1} of {len(listed)}: <b>{escape(query.name)}</b>, {sure}{said}'
         '</p>'
     )
-    items, shown = [], query.shown
+    items, present = [], shown.present
     for i, (name, score, limit) in enumerate(zip(shown.classes, shown.scores, shown.thresholds), 1):
-        there = name in shown.present
+        there = name in present
         digits = 2 if f'{score:.2f}' != f'{limit:.2f}' else 3
         more = '' if there or score >= limit else f' &lt; {limit:.{digits}f}'
         kind = 'there' if there else 'absent'
@@ -193,11 +194,11 @@ def found_summary(session: Session) -> str:
     if not labelled:
         return note
     items = []
-    results = [query.shown for query in labelled]
+    results = [(one, one.present) for q in labelled if (one := q.shown) is not None]
     for i, name in enumerate(session.supports.classes, 1):
-        known = [one for one in results if one is not None and name in one.classes]
-        there = sum(name in one.present for one in known)
-        best = max((float(one.scores[one.place(name)]) for one in known), default=0.0)
+        known = [(one, present) for one, present in results if name in one.classes]
+        there = sum(name in present for _, present in known)
+        best = max((float(one.scores[one.place(name)]) for one, _ in known), default=0.0)
         items.append(
             f'{swatch(i)}{escape(name)}: in {there} of {len(labelled)}, best score {best:.2f}'
         )
@@ -217,7 +218,8 @@ def unlabelled_note(session: Session) -> str:
 
 def score_table(session: Session) -> str:
     """Object scores of each image and class; those at or above the threshold are bold."""
-    results = [(q, q.prediction) for q in review.ordered(session) if q in session.labelled()]
+    labelled = session.labelled()
+    results = [(q, q.prediction) for q in review.ordered(session) if q in labelled]
     classes = session.supports.classes
     heads = ''.join(f'<th>{swatch(i)}{escape(name)}</th>' for i, name in enumerate(classes, 1))
     rows = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,13 @@ class ModelWorker:
 
     @classmethod
     def load(
-        cls, choice: ModelChoice, device: str | None = None, prompt_weights: str | None = None
+        cls,
+        choice: ModelChoice,
+        device: str | None = None,
+        prompt_weights: str | None = None,
+        threshold: float | None = None,
+        amp: bool = False,
+        feature_cache: Mapping[str, Any] | None = None,
     ) -> ModelWorker:
         """Load the model that was chosen.
 
@@ -86,6 +92,7 @@ class ModelWorker:
             choice: its config or method, and weights; the default method where it has neither.
             device: default: the first GPU, else the CPU.
             prompt_weights: see :class:`mmfss.apis.box_masks.BoxMasks`.
+            threshold, amp, feature_cache: see :class:`mmfss.apis.FewShotInferencer`.
 
         Raises:
             FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -95,7 +102,9 @@ class ModelWorker:
         path = choose_config(choice.config, choice.method, weights)
         if choice.config is None:  # by its name in the command that visitors get, too
             choice = replace(choice, method=path.stem)
-        inferencer = FewShotInferencer(path, weights, device)
+        inferencer = FewShotInferencer(
+            path, weights, device, threshold, amp, feature_cache=feature_cache
+        )
         return cls(inferencer, BoxMasks(inferencer, prompt_weights), choice)
 
     @property

@@ -53,6 +53,7 @@ class LabelStudioServer:
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     tokens: tuple[str, ...] = (f'Token {TOKEN}',)
+    access: str = 'short-lived'
     asked: list[str] = field(default_factory=list)
 
 
@@ -72,7 +73,7 @@ def label_studio() -> Iterator[LabelStudioServer]:
             there.asked.append(self.path)
             asked = json.loads(self.rfile.read(int(self.headers['content-length'])))
             known = self.path == '/api/token/refresh' and asked == dict(refresh='a.b.c')
-            self._answer(200 if known else 401, b'{"access": "short-lived"}')
+            self._answer(200 if known else 401, json.dumps(dict(access=there.access)).encode())
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)

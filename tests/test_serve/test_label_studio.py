@@ -304,6 +304,21 @@ def test_where_photos_are_fetched(new_service, label_studio):
         assert answer.status_code == 403 and '--image-host' in answer.json()['error']
 
 
+@pytest.mark.parametrize('key', ['a.b.c', None])
+def test_access_that_has_run_out_is_asked_for_anew(new_service, label_studio, key):
+    """For photos and exports, with a token of the service or of the project."""
+    created, client = request_of('/webhook', CREATED), new_service(key=key)
+    client.post('/setup', json={**request_of('/setup'), 'access_token': 'a.b.c'})
+    label_studio.files['/api/projects/2/export?exportType=JSON'] = json.dumps(
+        [{**created['task'], 'annotations': [created['annotation']]}]
+    ).encode()
+    for number, body in enumerate((created, dict(created, action='START_TRAINING'), created)):
+        label_studio.access = f'access-{number}'
+        label_studio.tokens = (f'Bearer access-{number}',)
+        assert client.post('/webhook', json=body).status_code == 200
+    assert supports(client) == dict(cup=1, lamp=1)
+
+
 def test_local_files_are_read_inside_their_folder_alone(new_service, tmp_path):
     root = tmp_path / 'photos'
     (root / 'a').mkdir(parents=True)

@@ -110,7 +110,7 @@ def test_without_heads_for_prompts_a_box_and_the_brush_are_left(
     session.close()
     worker.close()
     # weights that were asked for must be there
-    monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_: inferencer)
+    monkeypatch.setattr('mmfss.webui.worker.FewShotInferencer', lambda *_, **how: inferencer)
     with pytest.raises(ValueError, match='^Matcher takes no points$'):
         ModelWorker.load(ModelChoice(method='prototype'), prompt_weights='some.pth')
 
