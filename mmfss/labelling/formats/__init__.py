@@ -71,7 +71,7 @@ def write_formats(
     Args:
         names: Of :data:`FORMATS`.
         out: Where their folders go.
-        photos: In the order in which they are to be; gone over once.
+        photos: In the order in which they are to be; gone over once, and not without a form.
         terms: What all have in common.
 
     Returns:
@@ -83,7 +83,7 @@ def write_formats(
     """
     check_formats(names, terms.tolerance)
     forms = {name: FORMATS[name](out / name, terms) for name in dict.fromkeys(names)}
-    for photo in photos:
+    for photo in photos if forms else ():  # each is decoded as it comes
         for form in forms.values():
             form.add(photo)
     return {name: form.finish() for name, form in forms.items()}
