@@ -17,7 +17,6 @@ What is written here is read by ``mmfss prepare folder`` and as supports.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from mmfss.labelling.formats.labelme import LabelMe
 from mmfss.labelling.formats.photos import LabelledPhoto, Region, photo_of
 from mmfss.labelling.formats.voc import Voc
 from mmfss.labelling.formats.yolo import Yolo
+from mmfss.regions import check_tolerance
 
 __all__ = [
     'FORMATS',
@@ -57,8 +57,7 @@ def check_formats(names: Sequence[str], tolerance: float) -> None:
     for name in names:
         if name not in FORMATS:
             raise ValueError(f'there is no format {name!r}; there are {", ".join(FORMATS)}')
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
+    check_tolerance(tolerance)
 
 
 def write_formats(
