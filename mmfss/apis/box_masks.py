@@ -16,6 +16,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.marks import Prompt
 from mmfss.apis.prompts import Proposal, Proposer
 from mmfss.checkpoints.official import OFFICIAL
+from mmfss.regions import cropped
 
 GRABCUT, BOX = 'GrabCut', 'box'
 FITS, FITS_CLOSELY = 0.5, 0.7
@@ -103,10 +104,11 @@ def box_mask(box: tuple[float, float, float, float], height: int, width: int) ->
 def fits(mask: np.ndarray, box: tuple[float, float, float, float], least: float = FITS) -> bool:
     """Whether a mask (H, W) reaches about as far as the box that was drawn around the object; a
     scrap, or what fills the image, does not."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
+    if not mask.any():
         return False
-    own = box_mask((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), *mask.shape)
+    part, left, top = cropped(mask)
+    height, width = part.shape
+    own = box_mask((left, top, left + width, top + height), *mask.shape)
     drawn = box_mask(box, *mask.shape)
     return bool((own & drawn).sum() >= least * (own | drawn).sum())
 

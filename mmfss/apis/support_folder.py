@@ -56,6 +56,7 @@ from mmfss.visualization.text import write_text
 from mmfss.words import listed
 
 UNKNOWN = 255
+_ReadMasks = Callable[[Sample], dict[int, np.ndarray]]
 UNMARKED = Reason(
     'image in which no class is marked: left out',
     'mark one; or put it into a folder "not" of a class that it does not show',
@@ -118,16 +119,9 @@ def read_support(
     """
     if not os.path.isdir(path):
         return SupportSet.load(path), []
-    source = find_source(
-        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
-    )
-    masks_of = _read_masks(source, reading.object_value)
+    source, names, masks_of = _found(path, reading)
     account = Account()
     account.merge(source.account)
-    try:
-        names = check_classes(list(source.classes))
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     shots: dict[int, list[Shot]] = defaultdict(list)
     negatives: dict[int, list[Shot]] = defaultdict(list)
     prompted: list[str] = []
@@ -216,15 +210,24 @@ def check_support(path: str | os.PathLike, reading: Reading = Reading()) -> None
     """
     if not os.path.isdir(path):
         SupportSet.load(path)
-        return
+    else:
+        _found(path, reading)
+
+
+def _found(folder: str | os.PathLike, reading: Reading) -> tuple[Source, list[str], _ReadMasks]:
+    """What is in a folder, the names of its classes, and what reads its masks, once all that needs
+    no model is known to be right."""
     source = find_source(
-        Path(path), reading.layout, reading.images, reading.annotations, True, reading.crowd
+        Path(folder), reading.layout, reading.images, reading.annotations, True, reading.crowd
     )
-    check_classes(list(source.classes))
-    _read_masks(source, reading.object_value)
+    masks_of = _read_masks(source, reading.object_value)
+    try:
+        return source, check_classes(list(source.classes)), masks_of
+    except ValueError as error:
+        raise ValueError(f'{folder}: {error}') from error
 
 
-def _read_masks(source: Source, asked: int | None) -> Callable[[Sample], dict[int, np.ndarray]]:
+def _read_masks(source: Source, asked: int | None) -> _ReadMasks:
     """What reads the masks of a sample, as ``{class id: uint8 (H, W) as as_mask reads it}``, once
     all mask files are known to agree.
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mmfss.apis.prediction import Marked
-from mmfss.regions import mask_code, region_code
+from mmfss.regions import cropped, mask_code, region_code
 
 _DIGITS = 6
 
@@ -120,8 +120,7 @@ def _by_masks(region: np.ndarray, masks: np.ndarray) -> Iterator[tuple[int, int,
     made = []
     for number in range(len(masks)):
         mask = region & (owner == number)
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        if len(rows):
-            top, left = int(rows[0]), int(columns[0])
-            made.append((top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1]))
+        if mask.any():
+            part, left, top = cropped(mask)
+            made.append((top, left, part))
     yield from sorted(made, key=lambda one: (one[0], one[1] + int(one[2][0].argmax())))

@@ -80,7 +80,7 @@ def check_run(out: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
         for name in (*_FILES, RUN):  # run.json last: until then the folder is known as ours
             (out / name).unlink(missing_ok=True)
     else:
-        _check_same(out, _read(run), json.loads(json.dumps(dict(settings))))
+        _check_same(out, _read(run)['settings'], json.loads(json.dumps(dict(settings))))
     # half-written files, only where this command writes: the folder may hold other things
     for name in _FOLDERS:
         remove_parts(out / name)
@@ -108,8 +108,8 @@ def known_check(out: Path, support: str) -> dict[str, Any] | None:
         with the folder is said by :func:`check_run`.
     """
     try:
-        content = json.loads((out / RUN).read_text(encoding='utf-8'))
-        if content['format'] == FORMAT and content['settings']['support'] == support:
+        content = _read(out / RUN)
+        if content['settings']['support'] == support:
             return dict(content['info']['self_check'])
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -124,8 +124,7 @@ def read_run(out: Path) -> dict[str, Any]:
     """
     if not (out / RUN).is_file():
         raise FileNotFoundError(f'{out} has no {RUN}, so there are no labels of a run in it')
-    _read(out / RUN)
-    content = json.loads((out / RUN).read_text(encoding='utf-8'))
+    content = _read(out / RUN)
     return dict(settings=content['settings'], info=content['info'])
 
 
@@ -133,7 +132,7 @@ def _read(run: Path) -> dict[str, Any]:
     try:
         content = json.loads(run.read_text(encoding='utf-8'))
         if content['format'] == FORMAT:
-            return dict(content['settings'])
+            return dict(content, settings=dict(content['settings']))
     except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(

@@ -316,7 +316,9 @@ def _find_pending(
                     writer.add(records.read(name) | dict(stat=stat))
                 continue
             try:
-                changed = _edited(out, source, same, records.read(name), inferencer, instances)
+                changed = _edited(
+                    out, source, stat, same, records.read(name), inferencer, instances
+                )
             except ValueError as error:
                 unusable.append(f'{error}')
                 continue
@@ -336,6 +338,7 @@ def _find_pending(
 def _edited(
     out: Path,
     source: Path,
+    stat: tuple[int, int, int] | None,
     same: bool,
     before: dict[str, Any],
     inferencer: FewShotInferencer,
@@ -350,7 +353,7 @@ def _edited(
     label = out / ANN_DIR / label_name(before['image'])
     if label_state(label) == tuple(before['label']) and not before.get('edited'):
         return None  # it is the image that has changed
-    stat, shape = image_state(source), (before['height'], before['width'])
+    shape = (before['height'], before['width'])
     if not same:
         # a broken one says nothing of its size
         with (
@@ -370,5 +373,7 @@ def _edited(
             print(f'{file} could not be made anew and is not what {label} says: {said or "gone"}')
     annotations = (objects_of if instances else regions_of)(labels, num_classes)
     described = describe_label(label, labels, annotations)
-    now = {} if stat is None else dict(stat=stat, content=checksum_of(source))
+    now: dict[str, Any] = {} if stat is None else dict(stat=stat)
+    if now and not same:
+        now['content'] = checksum_of(source)
     return before | described | now | dict(edited=True)

@@ -87,7 +87,7 @@ def rescore_folder(
     read_run(folder)  # before a lock is made there
     with ExitStack() as stack:
         stack.enter_context(locked(folder / LOCK, f'is labelling into {folder}'))
-        content, sources = _checked(folder, images, instances)
+        content, sources, records = _checked(folder, images, instances)
         settings, info = content['settings'], content['info']
         classes = tuple(settings['classes'])
         values = np.array([thresholds[name] for name in classes], np.float32)
@@ -95,7 +95,7 @@ def rescore_folder(
         said = 'being exchanged: run the command with --rescore again'
         write_run(folder, {**settings, 'thresholds': said}, {**info, _RESCORING: rounded})
         count, left = 0, 0
-        records, how = Records(folder / RECORDS), GreyValues(**(settings['grey_values'] or {}))
+        how = GreyValues(**(settings['grey_values'] or {}))
         with RecordWriter(folder / RECORDS, next_run(folder / RECORDS), 0) as writer:
             for name in (name for name in sources.names if name in records.entries):
                 if records.entries[name].ok:
@@ -112,14 +112,15 @@ def rescore_folder(
         about = write_about_all(
             folder, sources, terms, settings['grey_values'], dict(zip(classes, rounded)), formats
         )
-    failed = sum(not one.ok for one in Records(folder / RECORDS).entries.values())
+    failed = sum(not one.ok for one in records.entries.values())  # which are not decided anew
     return Summary(count, left, left, failed, seconds, georeferences={}, **about)
 
 
 def _checked(
     out: Path, images: str | os.PathLike, instances: bool
-) -> tuple[dict[str, Any], Sources]:
-    """The content of run.json and the images, once it is sure that all can be decided anew."""
+) -> tuple[dict[str, Any], Sources, Records]:
+    """The content of run.json, the images and their records, once it is sure that all can be
+    decided anew."""
     content, sources = read_run(out), find_images(images, out)
     settings = content['settings']
     again = f'label again, with --keep-scores (or --feature-cache): {out} '
@@ -130,11 +131,11 @@ def _checked(
     if instances != bool(settings.get('instances')):
         has = 'has no objects' if instances else 'has objects (--instances)'
         raise ValueError(f'{again}{has} in annotations.json')
-    entries = Records(out / RECORDS).entries
-    lost = [n for n, one in entries.items() if one.ok and not kept_file(out, n).is_file()]
+    records = Records(out / RECORDS)
+    lost = [n for n, one in records.entries.items() if one.ok and not kept_file(out, n).is_file()]
     if lost:
         raise ValueError(f'{again}has no scores of {len(lost)} images: {listed(lost, 3)}')
-    return content, sources
+    return content, sources, records
 
 
 def _written(

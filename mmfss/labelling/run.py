@@ -48,7 +48,7 @@ from mmfss.labelling.records import (
     image_state,
     write_result,
 )
-from mmfss.labelling.tables import Found, found_of, write_tables
+from mmfss.labelling.tables import Found, write_tables
 
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
 _SHOW_SECONDS = 5.0
@@ -173,12 +173,12 @@ def write_about_all(
     """Write the files about all images, and the labels in forms of other tools; 'annotations',
     'classes' and 'formats' of :class:`Summary`."""
     records = Records(out / RECORDS)
-    annotations = write_tables(out, sources, terms.classes, records, grey_values)
+    annotations, classes = write_tables(out, sources, thresholds, records, grey_values)
     names = [n for n in sources.names if n in records.entries and records.entries[n].ok]
     photos = (photo_of(name, records.read(name)) for name in names)
     return dict(
         annotations=annotations,
-        classes=found_of(names, thresholds, records),
+        classes=classes,
         formats=write_formats(formats, out, photos, terms),
     )
 

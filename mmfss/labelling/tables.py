@@ -62,31 +62,18 @@ class Found:
 NEAR = 0.05
 
 
-def found_of(
-    names: Sequence[str], thresholds: Mapping[str, float], records: Records
+def _found_of(
+    images: Sequence[Sequence[Measured]], thresholds: Mapping[str, float]
 ) -> dict[str, Found]:
-    """What was found of each class in some images, which are labelled.
-
-    Args:
-        names: of the images.
-        thresholds: of the classes, in the order of their labels.
-        records: with all of them.
-    """
-    scores = np.zeros((len(names), len(thresholds)))
-    there = np.zeros((len(names), len(thresholds)), bool)
-    for row, name in enumerate(names):
-        record = records.read(name)
-        scores[row] = record['scores']
-        for one in record['annotations']:
-            there[row, one['category_id'] - 1] = True
+    """What was found of each class, by what was measured in each image."""
     found = {}
     for column, (name, threshold) in enumerate(thresholds.items()):
-        own = scores[:, column]
+        own = np.array([measured[column][0] for measured in images])
         near = (own < threshold) & (own >= threshold - NEAR)
         best, median = (own.max(), np.median(own)) if len(own) else (0.0, 0.0)
         found[name] = Found(
-            int(there[:, column].sum()), len(own), float(best), float(median), threshold,
-            int(near.sum()),
+            sum(measured[column][1] for measured in images), len(own), float(best), float(median),
+            threshold, int(near.sum()),
         )  # fmt: skip
     return found
 
@@ -94,21 +81,21 @@ def found_of(
 def write_tables(
     out: Path,
     sources: Sources,
-    classes: tuple[str, ...],
+    thresholds: Mapping[str, float],
     records: Records,
     grey_values: Mapping[str, Any] | None = None,
-) -> dict[str, int]:
+) -> tuple[dict[str, int], dict[str, Found]]:
     """Write annotations.json, scores.csv, failed.csv, lists/, dataset.py and labelled.json.
 
     Args:
         out: the output folder.
         sources: the images; what the folder holds of others is left out.
-        classes: names of the labels 1..N.
+        thresholds: of the classes, in the order of their labels 1..N.
         records: with all of them.
         grey_values: how photos of more than 8 bits were read.
 
     Returns:
-        How many annotations there are of each class.
+        How many annotations there are of each class, and what was found of it.
 
     Raises:
         OSError: Something cannot be written.
@@ -116,12 +103,15 @@ def write_tables(
     known = [name for name in sources.names if name in records.entries]
     labelled = [name for name in known if records.entries[name].ok]
     failed = [name for name in known if not records.entries[name].ok]
+    classes = tuple(thresholds)
     counts = write_coco(out / COCO, labelled, classes, records)
-    write_scores(out / SCORES, classes, _measured(labelled, records))
+    rows = list(_measured(labelled, records))
+    write_scores(out / SCORES, classes, rows)
     errors = ((name, records.read(name)['error']) for name in failed)
     write_csv(out / FAILED, ('image', 'error'), errors)
     _write_dataset(out, sources.root, labelled, classes, grey_values)
-    return {name: counts[i] for i, name in enumerate(classes, 1)}
+    found = _found_of([measured for _, _, measured in rows], thresholds)
+    return {name: counts[i] for i, name in enumerate(classes, 1)}, found
 
 
 def write_scores(

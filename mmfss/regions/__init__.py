@@ -15,7 +15,15 @@ What goes out and comes back is the same to the pixel, where an outline was not 
 
 from mmfss.regions.brush import brush_code, brush_mask
 from mmfss.regions.coco import code_of, decoded, mask_code, region_code, run_lengths
-from mmfss.regions.outlines import Outline, ellipse, filled, joined, outlines_of, rectangle
+from mmfss.regions.outlines import (
+    Outline,
+    check_tolerance,
+    ellipse,
+    filled,
+    joined,
+    outlines_of,
+    rectangle,
+)
 from mmfss.regions.parts import (
     cropped,
     cvat_attributes,
@@ -31,6 +39,7 @@ __all__ = [
     'Outline',
     'brush_code',
     'brush_mask',
+    'check_tolerance',
     'code_of',
     'cropped',
     'cvat_attributes',

@@ -8,11 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmfss.regions.coco import code_of, decoded
+from mmfss.regions.parts import cropped
 
 Point = tuple[float, float]
 Outline = tuple[np.ndarray, ...]
 """A connected part of a region: its outer ring, then those of its holes; float64 (n, 2) of corners
 x, y each, without the first one repeated at the end."""
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise ValueError for a tolerance of :func:`outlines_of` that is none."""
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
 
 
 def outlines_of(mask: np.ndarray, tolerance: float = 0.0) -> list[Outline]:
@@ -28,18 +35,15 @@ def outlines_of(mask: np.ndarray, tolerance: float = 0.0) -> list[Outline]:
     Raises:
         ValueError: A tolerance below 0, or that is no number.
     """
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
+    check_tolerance(tolerance)
     import cv2  # where it is needed: the help of commands imports this file
 
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
+    if not mask.any():
         return []
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].view(np.uint8)
+    part, left, top = cropped(mask)
     # OpenCV follows the centres of pixels. Of the mask at twice its size these lie a quarter of a
     # pixel off the border, on the side of the region, and so tell which corner they are of
-    twice = cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    twice = cv2.resize(part.view(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     rings, tree = cv2.findContours(twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     corners = [_ring((ring[:, 0] + 1) // 2, tolerance) + (left, top) for ring in rings]
     holes: dict[int, list[np.ndarray]] = {}

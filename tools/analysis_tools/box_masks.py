@@ -22,6 +22,7 @@ from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.marks import Prompt
 from mmfss.datasets.preparation.instances import decode, read_instances
 from mmfss.evaluation.report_text import table_lines
+from mmfss.regions import cropped
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -55,8 +56,8 @@ def main() -> None:
     for record, row in rows[: args.objects]:
         shape = record['height'], record['width']
         truth = decode(row, *shape)
-        ys, xs = (np.flatnonzero(truth.any(axis)) for axis in (1, 0))
-        prompt = Prompt(box=(xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+        part, left, top = cropped(truth)
+        prompt = Prompt(box=(left, top, left + part.shape[1], top + part.shape[0]))
         pixels = as_bgr(args.images / record['file_name'])
         found['box'].append(iou(box_mask(prompt.box, *shape), truth))
         found['GrabCut'].append(iou(grab_cut(pixels, prompt), truth))

@@ -17,7 +17,6 @@ What is written here is read by ``mmfss prepare folder`` and as supports.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from mmfss.labelling.formats.labelme import LabelMe
 from mmfss.labelling.formats.photos import LabelledPhoto, Region, photo_of
 from mmfss.labelling.formats.voc import Voc
 from mmfss.labelling.formats.yolo import Yolo
+from mmfss.regions import check_tolerance
 
 __all__ = [
     'FORMATS',
@@ -57,8 +57,7 @@ def check_formats(names: Sequence[str], tolerance: float) -> None:
     for name in names:
         if name not in FORMATS:
             raise ValueError(f'there is no format {name!r}; there are {", ".join(FORMATS)}')
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f'the tolerance of outlines must be 0 or more pixels, got {tolerance!r}')
+    check_tolerance(tolerance)
 
 
 def write_formats(
@@ -71,7 +70,7 @@ def write_formats(
     Args:
         names: Of :data:`FORMATS`.
         out: Where their folders go.
-        photos: In the order in which they are to be; gone over once.
+        photos: In the order in which they are to be; gone over once, and not without a form.
         terms: What all have in common.
 
     Returns:
@@ -83,7 +82,7 @@ def write_formats(
     """
     check_formats(names, terms.tolerance)
     forms = {name: FORMATS[name](out / name, terms) for name in dict.fromkeys(names)}
-    for photo in photos:
+    for photo in photos if forms else ():  # each is decoded as it comes
         for form in forms.values():
             form.add(photo)
     return {name: form.finish() for name, form in forms.items()}
