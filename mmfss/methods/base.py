@@ -471,9 +471,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         supports = 255 * torch.rand(batch * shots, 3, side, side, device=device)
         masks = torch.ones(batch, shots, side, side, dtype=torch.uint8, device=device)
         truth = torch.ones(batch, 1, side, side, device=device)
-        cache, self.encoding.cache = self.encoding.cache, None  # noise is not worth keeping
         start = time.monotonic()
-        try:
+        with self.encoding.without_cache():  # noise is not worth keeping
             with torch.set_grad_enabled(self.training):
                 features = self.encode_image(query)
                 state = self.encode_support(self.encode_image(supports, 'support'), masks)
@@ -483,8 +482,6 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 self.zero_grad(set_to_none=True)
             if device.type == 'cuda':
                 torch.cuda.synchronize(device)
-        finally:
-            self.encoding.cache = cache
         return time.monotonic() - start
 
     # ------------------------------------------------------------------ mmseg's interface
