@@ -540,7 +540,11 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 '(tools/test.py CONFIG), or give it a loss and something that learns'
             )
         logits = self.run(inputs, data_samples).logits[:, 0]
-        loss = self.loss_decode(logits, self.labels_of(data_samples, logits))
+        return self.decoded_loss(logits, self.labels_of(data_samples, logits))
+
+    def decoded_loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """``loss_decode`` by name: it gives a dict of its own, or a tensor."""
+        loss = self.loss_decode(logits, labels)
         return loss if isinstance(loss, Mapping) else {self.loss_decode.loss_name: loss}
 
     @staticmethod
