@@ -4,7 +4,6 @@ mmfss."""
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from os.path import samefile
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmfss.checkpoints.record import META_KEY, describe_run
 from mmfss.checkpoints.weights import check_state_dict
 from mmfss.commands.command_lines import ConvertFSSAM2Arguments, RunArguments, parse
 from mmfss.commands.convert_fssam import summary, training_data
+from mmfss.commands.ending import say
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import BENCHMARKS, get_split
 from mmfss.files import digest_of
@@ -75,7 +75,4 @@ def run(args: ConvertFSSAM2Arguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

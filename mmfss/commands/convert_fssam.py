@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from os.path import samefile
 from pathlib import Path
@@ -24,6 +23,7 @@ from mmfss.commands.command_lines import (
     RunArguments,
     parse,
 )
+from mmfss.commands.ending import say
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import FoldSplit, get_split
 from mmfss.files import digest_of
@@ -159,7 +159,4 @@ def run(args: ConvertArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mmfss.checkpoints.trained_only import only_trained
 from mmfss.checkpoints.weights import load_state, state_digest
 from mmfss.commands.command_lines import ConvertAdaptersArguments, parse
 from mmfss.commands.convert_fssam import summary, target_of
+from mmfss.commands.ending import say
 from mmfss.files import digest_of
 
 
@@ -77,7 +77,4 @@ def run(args: ConvertAdaptersArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

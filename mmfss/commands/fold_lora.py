@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mmfss.apis.loading import load_model
 from mmfss.checkpoints import conversion
 from mmfss.checkpoints.record import META_KEY, plain
 from mmfss.commands.command_lines import FoldArguments, RunArguments, parse
+from mmfss.commands.ending import say
 from mmfss.commands.train import load_config
 from mmfss.encoders.lora import fold_lora
 from mmfss.files import digest_of
@@ -56,7 +56,4 @@ def run(args: FoldArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(fold(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(fold, args)
