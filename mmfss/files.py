@@ -229,6 +229,11 @@ def digest_of(path: str | os.PathLike[str], kind: str = 'sha256') -> str:
     return digest.hexdigest()
 
 
+def identity_of(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Name and SHA-256 of a file, as what is made from it records them."""
+    return dict(name=Path(path).name, sha256=digest_of(path))
+
+
 def checksum_of(path: str | os.PathLike[str]) -> int:
     """CRC-32 of a file, which costs little beside reading it."""
     checksum = 0

@@ -3,24 +3,18 @@ mmfss."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
-from os.path import samefile
-from pathlib import Path
 
 from mmseg.registry import MODELS
 
-import mmfss
 from mmfss.checkpoints import conversion
 from mmfss.checkpoints.peft_names import check_lora, from_peft
-from mmfss.checkpoints.record import META_KEY, describe_run
+from mmfss.checkpoints.record import describe_run
 from mmfss.checkpoints.weights import check_state_dict
-from mmfss.commands.command_lines import ConvertFSSAM2Arguments, RunArguments, parse
-from mmfss.commands.convert_fssam import summary, training_data
-from mmfss.commands.train import load_config
-from mmfss.datasets.folds import BENCHMARKS, get_split
-from mmfss.files import digest_of
+from mmfss.commands.command_lines import ConvertFSSAM2Arguments, parse
+from mmfss.commands.convert_fssam import summary, target_of, write
+from mmfss.commands.ending import say
+from mmfss.datasets.folds import BENCHMARKS
 from mmfss.methods.fs_sam2 import FSSAM2
 
 
@@ -31,14 +25,7 @@ def convert(args: ConvertFSSAM2Arguments) -> str:
         ValueError, OSError: something in the arguments, the config or SRC is wrong, or DST cannot
             be written.
     """
-    conversion.check_free(args.dst, args.overwrite)
-    if Path(args.dst).exists() and Path(args.src).exists() and samefile(args.src, args.dst):
-        raise ValueError(f'SRC and DST are the same file, {args.src}; give another DST')
-    os.environ['FOLD'] = str(args.fold)
-    run = RunArguments(args.config, cfg_options=args.cfg_options)
-    cfg = load_config(run, 'tools/model_converters/fs_sam2.py')
-    data = training_data(cfg)
-    split = get_split(data['benchmark'], data['fold'])
+    cfg, split, _ = target_of(args, 'tools/model_converters/fs_sam2.py')
     model = conversion.without_weights(lambda: MODELS.build(cfg.model))
     if not isinstance(model, FSSAM2) or not model.lora:
         raise ValueError(
@@ -58,9 +45,7 @@ def convert(args: ConvertFSSAM2Arguments) -> str:
         role, rule, chosen = 'base_train', 'held_out', split.names('base_val')
     selection = dict(rule=rule, classes=list(chosen), figures={})
     record = describe_run(split, role, 1, model.arch, set(), selection)
-    origin = dict(file=dict(name=Path(args.src).name, sha256=digest_of(args.src)))
-    meta = {META_KEY: record, 'converted_from': origin, 'mmfss_version': mmfss.__version__}
-    conversion.save_whole(dict(meta=meta, state_dict=weights), args.dst, args.overwrite)
+    write(args, record, weights, file=args.src)
     return summary(args, record, len(weights), other)
 
 
@@ -75,7 +60,4 @@ def run(args: ConvertFSSAM2Arguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from os.path import samefile
 from pathlib import Path
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 import mmfss
 from mmfss.checkpoints import conversion
@@ -24,9 +23,13 @@ from mmfss.commands.command_lines import (
     RunArguments,
     parse,
 )
+from mmfss.commands.ending import say
 from mmfss.commands.train import load_config
 from mmfss.datasets.folds import FoldSplit, get_split
-from mmfss.files import digest_of
+from mmfss.files import identity_of
+
+Conversion = ConvertArguments | ConvertAdaptersArguments | ConvertFSSAM2Arguments
+"""Arguments of a command that turns a published file into a checkpoint of mmfss."""
 
 
 def training_data(cfg: Config) -> dict:
@@ -76,20 +79,8 @@ def read_weights(args: ConvertArguments, model: nn.Module) -> tuple[dict, dict[s
     return conversion.convert_state(state, model.state_dict(), source, where), other
 
 
-def origin(args: ConvertArguments) -> dict:
-    """Where the weights come from, for the meta of DST."""
-    files = dict(file=args.src, prior_encoder=args.prior_encoder)
-    return {
-        key: dict(name=Path(path).name, sha256=digest_of(path))
-        for key, path in files.items()
-        if path is not None
-    }
-
-
-def target_of(
-    args: ConvertArguments | ConvertAdaptersArguments, tool: str
-) -> tuple[Config, FoldSplit, int]:
-    """Config, fold and K of what is converted.
+def target_of(args: Conversion, tool: str) -> tuple[Config, FoldSplit, int]:
+    """Config and fold of what is converted, and the config's K.
 
     Raises:
         ValueError, OSError: something in the arguments or the config is wrong.
@@ -100,10 +91,33 @@ def target_of(
     os.environ['FOLD'] = str(args.fold)
     cfg = load_config(RunArguments(args.config, cfg_options=args.cfg_options), tool)
     data = training_data(cfg)
-    shots = data.get('shots', 1) if args.shots is None else args.shots
+    return cfg, get_split(data['benchmark'], data['fold']), data.get('shots', 1)
+
+
+def shots_of(args: ConvertArguments | ConvertAdaptersArguments, configured: int) -> int:
+    """K of the training of what is converted: as said, or the config's.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    shots = configured if args.shots is None else args.shots
     if shots < 1:
         raise ValueError(f'--shots must be at least 1, got {shots}')
-    return cfg, get_split(data['benchmark'], data['fold']), shots
+    return shots
+
+
+def write(args: Conversion, run: dict, state: dict[str, Tensor], **files: str | None) -> None:
+    """Write DST.
+
+    Args:
+        args: Of the command.
+        run: What its weights were trained on, see :func:`~mmfss.checkpoints.record.describe_run`.
+        state: Its state dict.
+        files: Which files it comes from.
+    """
+    origin = {key: identity_of(path) for key, path in files.items() if path is not None}
+    meta = {META_KEY: run, 'converted_from': origin, 'mmfss_version': mmfss.__version__}
+    conversion.save_whole(dict(meta=meta, state_dict=state), args.dst, args.overwrite)
 
 
 def convert(args: ConvertArguments) -> str:
@@ -113,23 +127,18 @@ def convert(args: ConvertArguments) -> str:
         ValueError, OSError: something in the arguments, the config or SRC is wrong, or DST cannot
             be written.
     """
-    cfg, split, shots = target_of(args, 'tools/model_converters/fssam.py')
+    cfg, split, configured = target_of(args, 'tools/model_converters/fssam.py')
+    shots = shots_of(args, configured)
     model = build_model(cfg)
     weights, other = read_weights(args, model)
     # published rule: trained on all base classes, and the best on the novel ones was kept
     chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
     run = describe_run(split, 'base', shots, model.arch, set(), chosen)
-    meta = {META_KEY: run, 'converted_from': origin(args), 'mmfss_version': mmfss.__version__}
-    conversion.save_whole(dict(meta=meta, state_dict=weights), args.dst, args.overwrite)
+    write(args, run, weights, file=args.src, prior_encoder=args.prior_encoder)
     return summary(args, run, len(weights), other)
 
 
-def summary(
-    args: ConvertArguments | ConvertAdaptersArguments | ConvertFSSAM2Arguments,
-    run: dict,
-    number: int,
-    other: dict[str, int],
-) -> str:
+def summary(args: Conversion, run: dict, number: int, other: dict[str, int]) -> str:
     """What was written, and how to test it."""
     stored = ', '.join(f'{count} of {kind}' for kind, count in other.items())
     command = [args.config, args.dst]
@@ -159,7 +168,4 @@ def run(args: ConvertArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

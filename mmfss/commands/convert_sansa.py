@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmseg.registry import MODELS
 
-import mmfss
 from mmfss.checkpoints import adapters, conversion
-from mmfss.checkpoints.record import META_KEY, describe_run
+from mmfss.checkpoints.record import describe_run
 from mmfss.checkpoints.trained_only import only_trained
 from mmfss.checkpoints.weights import load_state, state_digest
 from mmfss.commands.command_lines import ConvertAdaptersArguments, parse
-from mmfss.commands.convert_fssam import summary, target_of
-from mmfss.files import digest_of
+from mmfss.commands.convert_fssam import shots_of, summary, target_of, write
+from mmfss.commands.ending import say
 
 
 def convert(args: ConvertAdaptersArguments) -> str:
@@ -25,7 +22,8 @@ def convert(args: ConvertAdaptersArguments) -> str:
         ValueError, OSError: something in the arguments, the config or SRC is wrong, SAM 2's weights
             are not there, or DST cannot be written.
     """
-    cfg, split, shots = target_of(args, 'tools/model_converters/sansa.py')
+    cfg, split, configured = target_of(args, 'tools/model_converters/sansa.py')
+    shots = shots_of(args, configured)
     if cfg.model.get('type') != 'SANSA':
         raise ValueError(
             f'--config must be one of SANSA, such as configs/sansa_coco_1shot.py; {args.config} '
@@ -50,13 +48,7 @@ def convert(args: ConvertAdaptersArguments) -> str:
     chosen = dict(rule='novel', classes=list(split.novel_names), figures={})
     seen = set(split.novel_names) if args.all_classes else set()
     run = describe_run(split, 'base', shots, model.arch, seen, chosen)
-    source = dict(name=Path(args.src).name, sha256=digest_of(args.src))
-    meta = {
-        META_KEY: run,
-        'converted_from': dict(file=source),
-        'mmfss_version': mmfss.__version__,
-    }
-    conversion.save_whole(dict(meta=meta, state_dict=state), args.dst, args.overwrite)
+    write(args, run, state, file=args.src)
     said = summary(args, run, len(found), other)
     if args.all_classes:
         said += (
@@ -77,7 +69,4 @@ def run(args: ConvertAdaptersArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(convert(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(convert, args)

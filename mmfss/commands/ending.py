@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 from mmfss.files import explained
 
@@ -20,6 +21,7 @@ SHOW = 'MMFSS_TRACEBACK'
 """Variable of the environment; not empty: tracebacks are printed, too."""
 TERMINATED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
+_Arguments = TypeVar('_Arguments')
 _STOPPED = 'no file is half-written; run the same command again'
 
 
@@ -68,6 +70,18 @@ def refusing() -> Iterator[None]:
         show_traceback()
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def say(work: Callable[[_Arguments], str], args: _Arguments) -> None:
+    """Do the work of a command that makes one file, and print the summary that it returns.
+
+    Raises:
+        SystemExit: With what its user can mend, of its ValueErrors and OSErrors.
+    """
+    try:
+        print(work(args))
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
 
 
 def mendable(error: Exception) -> str | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmfss.apis.loading import load_model
 from mmfss.checkpoints import conversion
 from mmfss.checkpoints.record import META_KEY, plain
 from mmfss.commands.command_lines import FoldArguments, RunArguments, parse
+from mmfss.commands.ending import say
 from mmfss.commands.train import load_config
 from mmfss.encoders.lora import fold_lora
-from mmfss.files import digest_of
+from mmfss.files import identity_of
 from mmfss.safe_load import load_checkpoint
 
 
@@ -35,9 +34,10 @@ def fold(args: FoldArguments) -> str:
     meta = dict(load_checkpoint(args.src, map_location='cpu').get('meta') or {})
     if META_KEY in meta:
         meta[META_KEY] = dict(meta[META_KEY], arch=plain(dict(model.arch, lora={})))
-    file = dict(name=Path(args.src).name, sha256=digest_of(args.src))
     meta = {k: v for k, v in meta.items() if k in (META_KEY, 'epoch', 'iter', 'mmfss_version')}
-    content = dict(meta=dict(meta, lora_folded_from=file), state_dict=model.state_dict())
+    content = dict(
+        meta=dict(meta, lora_folded_from=identity_of(args.src)), state_dict=model.state_dict()
+    )
     conversion.save_whole(content, args.dst, args.overwrite)
     return (
         f'{args.dst}: LoRA of {len(layers)} layers is in their weights. Its config is that of its '
@@ -56,7 +56,4 @@ def run(args: FoldArguments) -> None:
     Raises:
         SystemExit: With what is wrong.
     """
-    try:
-        print(fold(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    say(fold, args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
@@ -15,7 +14,7 @@ from mmfss.datasets.episodes import EpisodicDataset
 from mmfss.datasets.frozen import freeze, frozen_path
 from mmfss.datasets.published_episodes import read_episodes
 from mmfss.datasets.sampling import Episode
-from mmfss.files import check_writable, digest_of
+from mmfss.files import check_writable, identity_of
 
 
 def main(argv: Sequence[str] | None = None) -> list[str]:
@@ -91,6 +90,6 @@ def read(args: FreezeArguments, data: EpisodicDataset) -> tuple[list[Episode], d
             f'--episodes is {args.episodes}, and {args.published} has {len(episodes)} of fold '
             f'{data.split.fold}, {data.shots}-shot'
         )
-    file = dict(name=Path(args.published).name, sha256=digest_of(args.published))
+    file = identity_of(args.published)
     protocol = dict(data.protocol, sampler='published', order=None, seed=None, published=file)
     return episodes[: args.episodes], dict(protocol, query_min_area=None)

@@ -89,14 +89,20 @@ class EfficientNetLiteFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, S, S) ImageNet-normalised -> outputs of ``blocks``."""
+        return self._outputs(images)
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
         net = self.net
         x = net._swish(net._bn0(net._conv_stem(images * self.scale + self.shift)))
         outputs = []
-        for index, block in enumerate(net._blocks):
-            x = block(x)
+        for index in range(len(net._blocks)):
+            x = self._block(index, x)
             if index in self.blocks:
                 outputs.append(x)
         return outputs
+
+    def _block(self, index: int, x: Tensor) -> Tensor:
+        return self.net._blocks[index](x)
 
 
 class EfficientNetLiteTrunk(EfficientNetLiteFeatures):

@@ -5,7 +5,8 @@ Each encoder has a key of its own, see :func:`mmfss.features.fingerprint.fingerp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -117,6 +118,15 @@ class Encoding:
             name: _through(some[len(frozen[name]) :], before.get(name, (images,)))
             for name, some in steps.items()
         }
+
+    @contextmanager
+    def without_cache(self) -> Iterator[None]:
+        """Within, everything is encoded and nothing is kept."""
+        cache, self.cache = self.cache, None
+        try:
+            yield
+        finally:
+            self.cache = cache
 
     @torch.no_grad()
     def _without_gradient(

@@ -34,23 +34,18 @@ def episode_cost(runner: Runner) -> dict[str, float]:
     one = DataLoader(loader.dataset, batch_size=1, collate_fn=loader.collate_fn)
     episode = next(iter(one))
     cuda = next((p.device.type == 'cuda' for p in model.parameters()), False)
-    encoding = model.encoding
-    cache, encoding.cache = encoding.cache, None
-    try:
-        with torch.no_grad(), autocast_of(runner.test_loop):
-            with FlopCounterMode(display=False) as counter:
-                model.test_step(episode)
+    with model.encoding.without_cache(), torch.no_grad(), autocast_of(runner.test_loop):
+        with FlopCounterMode(display=False) as counter:
+            model.test_step(episode)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        seconds = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            model.test_step(episode)
             if cuda:
-                torch.cuda.reset_peak_memory_stats()
-            seconds = []
-            for _ in range(REPEATS):
-                start = time.perf_counter()
-                model.test_step(episode)
-                if cuda:
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - start)
-    finally:
-        encoding.cache = cache
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     held *= 1 if sys.platform == 'darwin' else 1024
     parameters = list(model.parameters())

@@ -471,9 +471,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         supports = 255 * torch.rand(batch * shots, 3, side, side, device=device)
         masks = torch.ones(batch, shots, side, side, dtype=torch.uint8, device=device)
         truth = torch.ones(batch, 1, side, side, device=device)
-        cache, self.encoding.cache = self.encoding.cache, None  # noise is not worth keeping
         start = time.monotonic()
-        try:
+        with self.encoding.without_cache():  # noise is not worth keeping
             with torch.set_grad_enabled(self.training):
                 features = self.encode_image(query)
                 state = self.encode_support(self.encode_image(supports, 'support'), masks)
@@ -483,8 +482,6 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 self.zero_grad(set_to_none=True)
             if device.type == 'cuda':
                 torch.cuda.synchronize(device)
-        finally:
-            self.encoding.cache = cache
         return time.monotonic() - start
 
     # ------------------------------------------------------------------ mmseg's interface
@@ -543,7 +540,11 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 '(tools/test.py CONFIG), or give it a loss and something that learns'
             )
         logits = self.run(inputs, data_samples).logits[:, 0]
-        loss = self.loss_decode(logits, self.labels_of(data_samples, logits))
+        return self.decoded_loss(logits, self.labels_of(data_samples, logits))
+
+    def decoded_loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """``loss_decode`` by name: it gives a dict of its own, or a tensor."""
+        loss = self.loss_decode(logits, labels)
         return loss if isinstance(loss, Mapping) else {self.loss_decode.loss_name: loss}
 
     @staticmethod

@@ -18,8 +18,10 @@ def tool(repo_root):
     spec = importlib.util.spec_from_file_location('check_parity', folder / 'check_parity.py')
     module = sys.modules['check_parity'] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.MMLogger.get_current_instance()  # its stream must outlive the first test
+    # a log of its own, whose stream outlives the tests: that of an earlier test may be closed
+    module.MMLogger.get_instance('check_parity')
     yield module
+    del module.MMLogger._instance_dict['check_parity']
     sys.path.remove(str(folder))
     del sys.modules['check_parity']
 

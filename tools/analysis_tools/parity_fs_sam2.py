@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmseg.registry import MODELS
-from omegaconf import OmegaConf
 from parity_fssam import IGNORED_OVERRIDES
-from parity_reference import Comparer, Entry, Row, row_of
+from parity_reference import Comparer, Entry, Row, gradient_stages, row_of
+from parity_sam2 import arch_of, change_weights, without_dropout
 from torch import Tensor, nn
 
 from mmfss.checkpoints.weights import check_state_dict, read_state
@@ -125,12 +125,7 @@ class FSSAM2(Comparer):
         row = Row(name, 'grad.none', float(len(strange)), 0, note=note)
         if not set(names) <= set(with_grad):
             return {}, [row]
-        samples = []
-        for key in names:
-            flat, count = with_grad[key].flatten(), with_grad[key].numel()
-            samples.append(flat[[0, count // 3, count // 2, count - 1]])
-        norms = torch.stack([with_grad[key].norm() for key in names])
-        return {'grad.norms': norms, 'grad.samples': torch.cat(samples)}, [row]
+        return gradient_stages([with_grad[key] for key in names]), [row]
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         return {'units': self.check_units}
@@ -194,15 +189,8 @@ class FSSAM2(Comparer):
         found = re.search(r'(sam2(?:\.1)?)[ _](?:hiera_)?(tiny|small|base_plus|large)', told)
         if found is None:
             raise ValueError(f'{self.ref.index.where}: no SAM 2 named in {told!r}')
-        kept = [
-            item.lstrip('+').removeprefix('model.')
-            for item in self.ref.index['sam2_overrides']
-            if not any(word in item for word in IGNORED_OVERRIDES)
-        ]
-        arch = OmegaConf.from_dotlist(kept)
-        for name in ('dropout', 'self_attention.dropout', 'cross_attention.dropout'):
-            OmegaConf.update(arch, f'memory_attention.layer.{name}', 0.0)
-        return dict(base=f'{found[1]}_{found[2]}', **OmegaConf.to_container(arch))
+        arch = arch_of(self.ref.index['sam2_overrides'], IGNORED_OVERRIDES)
+        return dict(base=f'{found[1]}_{found[2]}', **without_dropout(arch))
 
     def lora(self, file: str) -> dict[str, dict[str, Any]]:
         """The option of the model for the layers that the index lists for a file.
@@ -247,11 +235,7 @@ class FSSAM2(Comparer):
         state = read_state(str(self.ref.root / self.file(told['base'])), 'SAM 2', 'model')
         state = {key: value.float() for key, value in state.items()}
         state.update({k: torch.zeros(s) for k, s in (told.get('extra_keys_of_2_1') or {}).items()})
-        for what, change in (('weights_mul', torch.mul), ('weights_add', torch.add)):
-            for key, value in (case.get(what) or {}).items():
-                if key not in state:
-                    raise ValueError(f'{case.where}: {what} names {key!r}, no such parameter')
-                state[key] = change(state[key], torch.tensor(value))
+        change_weights(state, case)
         adapters = read_state(str(self.ref.root / case['lora']), 'LoRA')
         state.update({key: value.float() for key, value in adapters.items()})
         check_state_dict(model.sam2.state_dict(), state, f'{told["base"]} and {case["lora"]}')

@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 import torch
 from mmseg.registry import MODELS
-from omegaconf import OmegaConf
 from parity_fssam_stages import run_case
 from parity_fssam_units import check_units
 from parity_reference import Comparer, Entry, Row, slice_of
+from parity_sam2 import arch_of, without_dropout
 from torch import Tensor
 
 from mmfss.checkpoints.weights import load_strict
@@ -129,12 +129,7 @@ class FSSAM(Comparer):
         found = re.search(r'(sam2(?:\.1)?)_hiera_(t|s|b\+|l)(?!\w)', config)
         if found is None:
             raise ValueError(f'{self.ref.index.where}: no SAM 2 config named in {config!r}')
-        kept = [
-            item.lstrip('+').removeprefix('model.')
-            for item in self.ref.index['sam2_hydra_overrides']
-            if not any(word in item for word in IGNORED_OVERRIDES)
-        ]
-        arch = OmegaConf.to_container(OmegaConf.from_dotlist(kept))
+        arch = arch_of(self.ref.index['sam2_hydra_overrides'], IGNORED_OVERRIDES)
         return dict(base=f'{found[1]}_{YAML_NAMES[found[2]]}', **arch)
 
     def prior_encoder(self) -> dict:
@@ -157,15 +152,13 @@ class FSSAM(Comparer):
         """Our model for a case, dropout off, weights loaded strictly unless ``load`` is false."""
         if case['mode'] not in ('train', 'eval'):
             raise ValueError(f"mode must be 'train' or 'eval', got {case['mode']!r}")
-        arch = OmegaConf.create(self.sam2_arch())
-        layer = 'memory_attention.layer'
-        for name in ('dropout', 'self_attention.dropout', 'cross_attention.dropout'):
-            OmegaConf.update(arch, f'{layer}.{name}', 0.0)
         model = MODELS.build(
             dict(
                 type='FSSAM',
                 sam2=dict(
-                    arch=OmegaConf.to_container(arch), image_size=self.image_size, checkpoint=None
+                    arch=without_dropout(self.sam2_arch()),
+                    image_size=self.image_size,
+                    checkpoint=None,
                 ),
                 prior_encoder=self.prior_encoder(),
                 prompt_generator=dict(type='PseudoPromptGenerator'),

@@ -11,13 +11,14 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 NAN = float('nan')
@@ -275,6 +276,14 @@ def row_of(
     error = float(np.abs(got - want).max()) if got.size else 0.0
     rl2 = float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-12))
     return Row(case, stage, error, atol, rl2, rl2_bound)
+
+
+def gradient_stages(grads: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Norms of gradients, and four values of each: first, at a third, in the middle, last."""
+    flat = [grad.flatten() for grad in grads]
+    samples = [grad[[0, len(grad) // 3, len(grad) // 2, len(grad) - 1]] for grad in flat]
+    norms = torch.stack([grad.norm() for grad in flat])
+    return {'grad.norms': norms, 'grad.samples': torch.cat(samples)}
 
 
 def slice_of(text: str) -> tuple:

@@ -9,14 +9,15 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from omegaconf import OmegaConf
-from parity_reference import Comparer, Entry, Row, row_of
+from parity_reference import Comparer, Entry, Row, gradient_stages, row_of
+from parity_sam2 import arch_of, change_weights, without_dropout
 from torch import Tensor, nn
 
 from mmfss.batching import take
@@ -61,11 +62,7 @@ class SANSA(Comparer):
         lacking = [key for key in names if key not in grads]
         if lacking:
             return detached(stages), [Row.failed(name, 'grad', f'no gradient on {lacking[:4]}')]
-        flat = [grads[key].flatten() for key in names]
-        stages['grad.norms'] = torch.stack([grad.norm() for grad in flat])
-        stages['grad.samples'] = torch.cat(
-            [grad[[0, len(grad) // 3, len(grad) // 2, len(grad) - 1]] for grad in flat]
-        )
+        stages.update(gradient_stages([grads[key] for key in names]))
         extra = sorted(set(grads) - set(names))
         note = f'gradient on {extra[:5]}' if extra else ''
         return detached(stages), [Row(name, 'grad.none', float(len(extra)), 0, note=note)]
@@ -100,16 +97,9 @@ class SANSA(Comparer):
         if found is None:
             raise ValueError(f'{self.ref.index.where}: no size of SAM 2 named in {told!r}')
         version = 'sam2.1' if '2.1' in told else 'sam2'
-        kept = [
-            item.lstrip('+').removeprefix('model.')
-            for item in self.ref.index['sam2_overrides']
-            if not any(word in item for word in IGNORED)
-        ]
-        arch = OmegaConf.from_dotlist(kept)
-        for name in ('dropout', 'self_attention.dropout', 'cross_attention.dropout'):
-            OmegaConf.update(arch, f'memory_attention.layer.{name}', 0.0)
         size = re.sub('[ _]?plus', '_plus', found[1])
-        return dict(OmegaConf.to_container(arch), base=f'{version}_{size}')
+        arch = arch_of(self.ref.index['sam2_overrides'], IGNORED)
+        return dict(without_dropout(arch), base=f'{version}_{size}')
 
     def build(self, case: Entry):
         """Our model for a case with its weights, every key accounted for."""
@@ -123,11 +113,7 @@ class SANSA(Comparer):
         model = MODELS.build(dict(type='SANSA', sam2=sam2, prompt=kind))
         base = str(self.ref.root / self.ref.index['weights']['base'])
         state = {k: v.float() for k, v in read_state(base, 'SAM 2', 'model').items()}
-        for name, combine in (('weights_add', torch.add), ('weights_mul', torch.mul)):
-            for key, value in (case.get(name) or {}).items():
-                if key not in state:
-                    raise ValueError(f'{case.where}: {name} names {key!r}, no such parameter')
-                state[key] = combine(state[key], torch.tensor(value))
+        change_weights(state, case)
         file = str(self.ref.root / case['adapters'])
         own = {our_name(k).removeprefix('sam2.'): v for k, v in torch.load(file).items()}
         load_state(model.sam2, {**model.sam2.fitting(state), **own}, f'{base} with {file}')
@@ -274,8 +260,6 @@ def run_case(model, frames: Tensor, masks: Tensor, case: Entry, seen: dict) -> d
     output = F.interpolate(torch.cat(low, 1), size, mode='bilinear')
     stages['output'] = output.flatten(0, 1)
     if model.training:
-        from dataclasses import replace
-
         stages['trace'] = replace(found[-1].trace, supports=low[0])
     return stages
 

@@ -122,16 +122,13 @@ class AdaptedLiteTrunk(EfficientNetLiteTrunk):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, S, S) ImageNet-normalised -> maps of strides 4, 8, 16, 32."""
-        net = self.net
-        x = net._swish(net._bn0(net._conv_stem(images * self.scale + self.shift)))
-        outputs = []
-        for index, block in enumerate(net._blocks):
-            x = block(x)
-            if str(index) in self.adapters:
-                x = x + self.adapters[str(index)](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            if index in self.blocks:
-                outputs.append(x)
-        return outputs
+        return self._outputs(images)  # with a graph: adapters learn
+
+    def _block(self, index: int, x: Tensor) -> Tensor:
+        y = super()._block(index, x)
+        if str(index) not in self.adapters:
+            return y
+        return y + self.adapters[str(index)](y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 TRUNKS: dict[type, type] = {Hiera: AdaptedHiera, EfficientNetLiteTrunk: AdaptedLiteTrunk}

@@ -16,7 +16,7 @@ image features, M of the memory, (h, w) the grid, h = S / 16.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -378,8 +378,7 @@ class SANSA(FewShotModel):
             low.insert(0, trace.supports[:, first:])
             labels.insert(0, masks[:, first:])
         logits = F.interpolate(torch.cat(low, 1), size, mode='bilinear')
-        loss = self.loss_decode(logits, torch.cat(labels, 1))
-        return loss if isinstance(loss, Mapping) else {self.loss_decode.loss_name: loss}
+        return self.decoded_loss(logits, torch.cat(labels, 1))
 
 
 @dataclass(frozen=True)
