@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import Callable
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 from mmfss.commands.label import label
@@ -19,11 +18,11 @@ from reliability.running import (
     files_of,
     flip,
     full_at,
-    in_child,
     killed_at,
     run,
     same,
     small_disk,
+    two_at_once,
     well,
 )
 from reliability.tiny import write_tiny
@@ -151,24 +150,8 @@ class Labelling:
 
     def two_writers(self, rng: random.Random) -> None:
         """Two runs into one folder, some moments apart."""
-        out = self.out()
-        logs = [self.root / f'log{i}' for i in (0, 1)]
-        runs = [
-            get_context('fork').Process(target=in_child, args=(self.command(out), None, str(log)))
-            for log in logs
-        ]
-        for process in runs:
-            process.start()
-            process.join(rng.uniform(0, 0.5) * self.events[1])
-        for process in runs:
-            process.join(300)
-        ended = [Ended(p.exitcode or 0, log.read_text()) for p, log in zip(runs, logs)]
-        for one in ended:
-            well(one, 0, 2)
-            if one.status and 'is labelling into' not in one.last:
-                raise Bad(one.last[:300])
-        if all(one.status for one in ended):
-            raise Bad('both were refused')
+        out, most = self.out(), 0.5 * self.events[1]
+        two_at_once(self.command(out), self.root, rng, most, 2, 'is labelling into')
         self.check_end(out)
 
 

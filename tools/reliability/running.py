@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 Command = Callable[[], object]
@@ -42,7 +43,7 @@ class Ended:
         return ([''] + self.said.strip().splitlines())[-1]
 
 
-def in_child(command: Command, harm: Harm | None, log: str) -> None:
+def _in_child(command: Command, harm: Harm | None, log: str) -> None:
     """Run a command in this process, which ends with its status; what it says goes to a file."""
     with open(log, 'wb') as file:
         for number in (1, 2):
@@ -64,6 +65,17 @@ def in_child(command: Command, harm: Harm | None, log: str) -> None:
     os._exit(code)
 
 
+def _begun(command: Command, log: Path, harm: Harm | None = None) -> ForkProcess:
+    process = get_context('fork').Process(target=_in_child, args=(command, harm, str(log)))
+    process.start()
+    return process
+
+
+def _ended(process: ForkProcess, log: Path) -> Ended:
+    said = log.read_text(encoding='utf-8', errors='replace')
+    return Ended(process.exitcode or 0, said)
+
+
 def run(
     command: Command, log: Path, harm: Harm | None = None, kill_after: float | None = None
 ) -> Ended:
@@ -75,16 +87,42 @@ def run(
         harm: done in the process before.
         kill_after: seconds.
     """
-    process = get_context('fork').Process(target=in_child, args=(command, harm, str(log)))
-    process.start()
+    process = _begun(command, log, harm)
     process.join(kill_after if kill_after is not None else 300)
     if process.is_alive():
         process.kill()
         process.join()
         if kill_after is None:
             raise Bad('it did not end in 300 s')
-    said = log.read_text(encoding='utf-8', errors='replace')
-    return Ended(process.exitcode or 0, said)
+    return _ended(process, log)
+
+
+def two_at_once(
+    command: Command, folder: Path, rng: random.Random, most: float, status: int, why: str
+) -> None:
+    """Make sure that of two runs of a command, some moments apart, one at most is refused.
+
+    Args:
+        command: as of :func:`run`.
+        folder: for what they say.
+        rng, most: the second begins after at most so many seconds.
+        status: of one that is refused.
+        why: what is in its last line.
+    """
+    logs = [folder / f'log{i}' for i in (0, 1)]
+    processes = []
+    for log in logs:
+        processes.append(_begun(command, log))
+        time.sleep(rng.uniform(0, most))
+    for process in processes:
+        process.join(300)
+    ended = [_ended(process, log) for process, log in zip(processes, logs)]
+    for one in ended:
+        well(one, 0, status)
+        if one.status and why not in one.last:
+            raise Bad(one.last[:300])
+    if all(one.status for one in ended):
+        raise Bad('both were refused')
 
 
 def well(ended: Ended, *allowed: int) -> Ended:
@@ -98,8 +136,8 @@ def well(ended: Ended, *allowed: int) -> Ended:
 _EVENTS = ('replace', 'fsync', 'unlink', 'remove', 'rename', 'rmdir', 'mkdir')
 
 
-def _at_events(do: Callable[[int], None]) -> None:
-    """Call ``do(n)`` before the n-th change of files in this process, from 0."""
+def _at_events(do: Callable[[int], None], names: Sequence[str] = _EVENTS) -> None:
+    """Call ``do(n)`` before the n-th change of files in this process, from 0; of some kinds."""
     seen = 0
 
     def watched(real: Callable) -> Callable:
@@ -111,7 +149,7 @@ def _at_events(do: Callable[[int], None]) -> None:
 
         return change
 
-    for name in _EVENTS:
+    for name in names:
         setattr(os, name, watched(getattr(os, name)))
 
 
@@ -140,31 +178,17 @@ def killed_at(event: int) -> Harm:
 
 
 def full_at(event: int) -> Harm:
-    """From a change of files on, the disk is full."""
+    """From a change of files on, counted by their kinds, the disk is full."""
 
     def fail(number: int) -> None:
         if number >= event:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def spoil() -> None:
-        _at_events(lambda number: None)
         for name in ('replace', 'fsync', 'mkdir'):
-            real = getattr(os, name)
-            setattr(os, name, _failing(real, fail))
+            _at_events(fail, (name,))
 
     return spoil
-
-
-def _failing(real: Callable, fail: Callable[[int], None]) -> Callable:
-    seen = 0
-
-    def change(*args: object, **kwargs: object) -> object:
-        nonlocal seen
-        number, seen = seen, seen + 1
-        fail(number)
-        return real(*args, **kwargs)
-
-    return change
 
 
 @contextmanager

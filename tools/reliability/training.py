@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 from mmfss.commands.cli import run as command
@@ -27,16 +26,17 @@ from reliability.running import (
     files_of,
     flip,
     full_at,
-    in_child,
     killed_at,
     run,
     same,
+    two_at_once,
     well,
 )
 from reliability.tiny import write_tiny
 
 TOOLS = Path(__file__).resolve().parents[1]
 EPOCHS = 4
+SEEDS = ('--seeds', '0', '1')
 
 
 def whole_ones(work_dir: Path) -> list[Path]:
@@ -115,49 +115,54 @@ class Training:
 
     def flip_a_checkpoint(self, rng: random.Random) -> None:
         """A bit of a checkpoint falls over; then it is tested."""
-        (last,) = whole_ones(self.trained)
         flipped = self.root / 'flipped.pth'
-        shutil.copy(last, flipped)
+        shutil.copy(self.last, flipped)
         done = flip(flipped, rng)
-        figure = self.tested(last)
-        ended, found = self._test(flipped)
+        ended, found = self._tested(flipped)
         if ended.status:
             well(ended, 1)
             if flipped.name not in ended.last:
                 raise Bad(f'{done}: {ended.last[:300]}')
-        elif found != figure:
-            raise Bad(f'{done}: not noticed, {found} in the place of {figure}')
+        elif found != self.figure:
+            raise Bad(f'{done}: not noticed, {found} in the place of {self.figure}')
 
-    def _test(self, checkpoint: Path, *more: str) -> tuple[Ended, str]:
+    def test(self, checkpoint: Path, *more: str) -> Callable[[], None]:
+        """The command, as a function."""
         given = [str(self.config), str(checkpoint), '--work-dir', str(self.root / 'test')]
-        given += ['--feature-cache', 'none', *more]
-        ended = run(lambda: command('test', given), self.log)
+        return lambda: command('test', [*given, '--feature-cache', 'none', *more])
+
+    def _tested(self, checkpoint: Path) -> tuple[Ended, str]:
+        ended = run(self.test(checkpoint), self.log)
         figures = re.findall(r'mIoU[: ]+([\d.]+)', ended.said)
         return ended, figures[-1] if figures else ''
 
-    def tested(self, checkpoint: Path) -> str:
-        """The figure of a whole one."""
-        if not hasattr(self, '_figure'):
-            ended, self._figure = self._test(checkpoint)
-            well(ended, 0)
-        return self._figure
+    @cached_property
+    def last(self) -> Path:
+        """The last checkpoint of an undisturbed training."""
+        (last,) = whole_ones(self.trained)
+        return last
+
+    @cached_property
+    def figure(self) -> str:
+        """What a test of it gives."""
+        ended, found = self._tested(self.last)
+        well(ended, 0)
+        return found
 
     @cached_property
     def table(self) -> Path:
         """Results of two seeds."""
-        (last,) = whole_ones(self.trained)
         base = self.root / 'results'
-        well(self._test(last, '--seeds', '0', '1', '--out', str(base))[0], 0)
+        well(run(self.test(self.last, *SEEDS, '--out', str(base)), self.log), 0)
         return Path(f'{base}.json')
 
     def flip_results(self, rng: random.Random) -> None:
         """A bit of stored results falls over; the same command again gives the same figures."""
-        (last,) = whole_ones(self.trained)
         whole, flipped = self.table.read_text(), self.root / 'again.json'
         shutil.copy(self.table, flipped)
         done = flip(flipped, rng)
-        more = ('--seeds', '0', '1', '--out', str(flipped.with_suffix('')))
-        ended = self._test(last, *more)[0]
+        base = flipped.with_suffix('')
+        ended = run(self.test(self.last, *SEEDS, '--out', str(base)), self.log)
         if ended.status:
             well(ended, 1)
             if flipped.name not in ended.last:
@@ -172,29 +177,12 @@ class Training:
 
     def two_tests(self, rng: random.Random) -> None:
         """Two ``test`` into one ``--out``."""
-        (last,) = whole_ones(self.trained)
-        base, logs = self.root / 'both', [self.root / f'log{i}' for i in (0, 1)]
-        Path(f'{base}.json').unlink(missing_ok=True)
-        given = [str(self.config), str(last), '--work-dir', str(self.root / 'test')]
-        given += ['--feature-cache', 'none', '--seeds', '0', '1', '--out', str(base)]
-        runs = [
-            get_context('fork').Process(
-                target=in_child, args=(lambda: command('test', given), None, str(log))
-            )
-            for log in logs
-        ]
-        for process in runs:
-            process.start()
-            time.sleep(rng.uniform(0, 0.5))
-        for process in runs:
-            process.join(300)
-        ended = [Ended(p.exitcode or 0, log.read_text()) for p, log in zip(runs, logs)]
-        for one in ended:
-            well(one, 0, 1)
-            if one.status and 'another run (process' not in one.last:
-                raise Bad(one.last[:300])
-        if all(one.status for one in ended) or not Path(f'{base}.json').is_file():
-            raise Bad('both were refused')
+        results = self.root / 'both.json'
+        results.unlink(missing_ok=True)
+        both = self.test(self.last, *SEEDS, '--out', str(results.with_suffix('')))
+        two_at_once(both, self.root, rng, 0.5, 1, 'another run (process')
+        if not results.is_file():
+            raise Bad('there are no results')
 
     def kill_two_processes(self, rng: random.Random) -> None:
         """torchrun with two processes, all killed after a time; then ``--resume`` with two."""
