@@ -159,7 +159,7 @@ class LabelStudio:
         pixels = photo.pixels(self.projects.limits)
         height, width = pixels.shape[:2]
         marks = marks_of(regions, image, width, height)
-        masks, found = marks.masks(partial(self.projects.worker.proposal, pixels)), marks.notes
+        masks, found = marks.masks(partial(self.projects.worker.propose, pixels)), marks.notes
         unknown = [kind for kind in masks if kind not in config.controls]
         for kind in unknown:
             found.append(f'label {kind!r} is not in the labelling config: left out')
@@ -204,7 +204,7 @@ class LabelStudio:
         regions, image = _listed(_entry(context, 'result')), next(iter(config.images))
         height, width = pixels.shape[:2]
         marks = marks_of(regions, image, width, height)
-        masks, notes = marks.masks(partial(self.projects.worker.proposal, pixels)), marks.notes
+        masks, notes = marks.masks(partial(self.projects.worker.propose, pixels)), marks.notes
         made: list[dict[str, Any]] = []
         for name, mask in masks.items():
             control = config.target(name)

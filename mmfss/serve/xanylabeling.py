@@ -181,7 +181,7 @@ class XAnyLabeling:
         if key not in project.annotated:
             pixels = photo.pixels(self.projects.limits)
             marks = marks_of(shapes, *pixels.shape[:2])
-            masks = marks.masks(partial(self.projects.worker.proposal, pixels))
+            masks = marks.masks(partial(self.projects.worker.propose, pixels))
             if masks:
                 marks.notes += project.put(key, photo.data, named, masks)
             for note in marks.notes:

@@ -161,8 +161,9 @@ class MarkingSession:
 
     def _propose(self, image: np.ndarray, clicks: tuple[Click, ...]) -> None:
         prompt = marking.as_prompt(clicks)
-        proposal, made_by = (None, '') if prompt is None else self.worker.propose(image, prompt)
-        self.clicks, self.proposal, self.made_by = clicks, proposal, made_by
+        found = None if prompt is None else self.worker.propose(image, prompt)
+        self.proposal = None if found is None else np.asarray(found.mask, bool)
+        self.clicks, self.made_by = clicks, getattr(found, 'how', '')
 
     def use_mask(self, class_name: str, painted: str = '', negative: bool = False) -> str:
         """Add the current image to a class, with the mask that is shown.

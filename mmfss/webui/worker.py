@@ -152,16 +152,7 @@ class ModelWorker:
         """As :meth:`run`, but nobody waits; its errors are nobody's."""
         self._pool.submit(job)
 
-    def propose(self, image: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, str]:
-        """The mask that a prompt means: bool (H, W); and what made it, '' the heads for prompts.
-
-        Raises:
-            ValueError: See :meth:`proposal`.
-        """
-        proposal = self.proposal(image, prompt)
-        return np.asarray(proposal.mask, bool), getattr(proposal, 'how', '')
-
-    def proposal(self, image: np.ndarray, prompt: Prompt) -> Any:
+    def propose(self, image: np.ndarray, prompt: Prompt) -> Any:
         """What a prompt means, see :class:`Proposes`.
 
         Raises:
