@@ -81,6 +81,7 @@ def say(work: Callable[[_Arguments], str], args: _Arguments) -> None:
     try:
         print(work(args))
     except (ValueError, OSError) as error:
+        show_traceback()
         sys.exit(f'error: {error}')
 
 
