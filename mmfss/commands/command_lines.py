@@ -167,7 +167,8 @@ class RunArguments(ConfigArguments):
 
 @dataclass(frozen=True)
 class TrainArguments(RunArguments):
-    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.
+    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold, FOLD=all trains on all
+    classes, for a model to label with.
 
     Args:
         resume: Go on from this checkpoint; without a path from the latest one in the work dir, if

@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
+from mmfss.checkpoints.patterns import latest_checkpoint
 from mmfss.commands import train
 from mmfss.commands.command_lines import DemoArguments, Request, TrainArguments
 from mmfss.commands.test import evaluate
 from mmfss.configs import DEMO_CONFIG, find_config
+from mmfss.datasets.folds import ALL_CLASSES
 from mmfss.datasets.shapes import write_shapes
+from mmfss.engine.logs import shorten_console
 
 PRETRAIN = 'pretrain_sam2_shapes'
 
@@ -28,7 +32,8 @@ def finish(config: str, fold: str) -> Path:
     if last.is_file():
         print(f'{last} is there and used as it is; delete {work_dir} to train anew')
     else:
-        train.run(TrainArguments(str(path), resume='auto', work_dir=str(work_dir)))
+        begun = latest_checkpoint(str(work_dir), str(work_dir))
+        train.run(TrainArguments(str(path), resume=begun, work_dir=str(work_dir)))
     return last
 
 
@@ -36,6 +41,9 @@ def run(args: DemoArguments) -> None:
     """Generate, train, test, draw, and say how well it went."""
     start = time.time()
     fold = os.environ.setdefault('FOLD', '0')
+    if fold == ALL_CLASSES:
+        raise ValueError(f'the demo tests on classes that it held out: FOLD=0..3, got {fold}')
+    shorten_console(MMLogger.get_current_instance())
     os.environ['DATA_ROOT'] = 'data/shapes5i'  # not that of another benchmark
     write_shapes(os.environ['DATA_ROOT'])
     finish(PRETRAIN, fold)

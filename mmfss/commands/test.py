@@ -26,6 +26,7 @@ from mmfss.commands.train import Distributed
 from mmfss.datasets.folds import FoldSplit, get_benchmark
 from mmfss.engine.cost import episode_cost
 from mmfss.engine.guards import bare_model, check_absent
+from mmfss.engine.logs import ToolRunner
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
@@ -143,7 +144,7 @@ def _run_jobs(
 ) -> None:
     """Evaluate the jobs of one fold and checkpoint with one model."""
     cfg = _runner_config(request, plan, jobs[0], number)
-    runner = Runner.from_cfg(cfg)
+    runner = ToolRunner.from_cfg(cfg)
     if jobs[0].path is None:
         bare_model(runner).init_weights()
     log_loaders(cfg)

@@ -97,6 +97,14 @@ class _FinishedWhenBuilt(type(BaseSegmentor)):  # type: ignore[misc]
     """What a method trains can be told when its last part is there, after its ``__init__``."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> FewShotModel:
+        # which init_model sets in the config of any model
+        if all(name in kwargs and kwargs[name] is None for name in ('pretrained', 'train_cfg')):
+            raise ValueError(
+                f"{cls.__name__} marks what supports show, and mmseg's init_model knows of none: "
+                'give it a config of FewShotSegmentor, which holds a method and a support set, as '
+                'configs/few_shot_segmentor.py (few_shot_segmentor_shapes.py for the model of '
+                'make demo) with SUPPORT=FOLDER; mmfss.apis.FewShotInferencer takes this config'
+            )
         model = super().__call__(*args, **kwargs)
         model.parts = {
             name: value
