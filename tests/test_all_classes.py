@@ -106,7 +106,9 @@ def test_what_may_start_from_what():
         with pytest.raises(ValueError, match='was trained on all classes of coco-20i, and its cla'):
             check_checkpoint(of_all, fold, ARCH, resume)
     # classes are known by their names: COCO has all of PASCAL's
-    with pytest.raises(ValueError, match=r'of pascal-5i fold 0 \(aeroplane, bicycle, bird, boat, b'):
+    with pytest.raises(
+        ValueError, match=r'of pascal-5i fold 0 \(aeroplane, bicycle, bird, boat, b'
+    ):
         check_checkpoint(of_all, get_split('pascal-5i', 0), ARCH, resume=False)
     check_checkpoint(of_all, get_split('shapes-5i', 0), ARCH, resume=False, tested=True)
 
@@ -129,7 +131,9 @@ def test_nothing_is_chosen_on_novel_classes(monkeypatch):
     monkeypatch.setenv('FOLD', 'all')
     monkeypatch.setenv('SELECTION', 'novel')
     episodes = load('fss_sam2_pascal_1shot.py').val_dataloader.dataset
-    with pytest.raises(ValueError, match='FOLD=all holds no class of pascal-5i out: there is nothi'):
+    with pytest.raises(
+        ValueError, match='FOLD=all holds no class of pascal-5i out: there is nothi'
+    ):
         DATASETS.build(episodes)
 
 

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'table': (command_lines.TableArguments, 'table:run', 'test several methods and compare them'),
     'compare': (command_lines.CompareArguments, 'compare:run',
                 'say which of several results is better, on the same episodes'),
+    'pictures': (command_lines.PicturesArguments, 'pictures:run',
+                 'draw the worst, best or named episodes, methods side by side'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),

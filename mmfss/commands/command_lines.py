@@ -294,6 +294,59 @@ class TableArguments:
 
 
 @dataclass(frozen=True)
+class PicturesArguments:
+    """Draw episodes for a paper, methods side by side: those that a method does worst or best, or
+    in which methods differ most, or named ones. PDF and SVG have masks and text as vectors.
+
+    Args:
+        config: Config file, or its name among those of mmfss: of the checkpoints that follow, and of
+            methods that are given by name.
+        columns: Checkpoints of the config; or methods as in `mmfss table`, of configs/_base_/methods
+            or config files of their own, with =CHECKPOINT behind one that is trained.
+        pick: Episodes: worst:N, best:N, median:N (nearest to it) by the first column, differ:N by all
+            of them, number:3,17, class:NAME:N (its first ones); several of these add up.
+        out: Files to write: .pdf, .svg, .png.
+        results: To pick by, of each column in their order: what tools/test.py or `mmfss table` wrote
+            of it, .json of --out, or files or folders of --csv (default: tested now).
+        benchmark: Of configs/_base_/benchmarks.
+        fold: Instead of FOLD.
+        shots: Of any method (default: the config's).
+        seed: Of the episodes (default: the config's).
+        episodes: Number of those that are tested and picked from.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
+        maps: Draw what led to the predictions, too, as far as a method gives it.
+        errors: Colour hits, extra and missed pixels in the place of predictions.
+        width: Of a panel, inches.
+        amp: Run under bfloat16 autocast.
+        feature_cache: Keep there what the frozen encoders give for an image.
+        cfg_options: Overrides for all of them.
+    """
+
+    config: Positional[str]
+    columns: Annotated[
+        Positional[Sequence[str]],
+        _several(str, least=0),
+        arg(metavar='[CHECKPOINT | METHOD[=CHECKPOINT] ...]', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    pick: Annotated[Sequence[str], _several(str), arg(metavar='PICK [PICK ...]')]
+    out: Annotated[Sequence[str], _several(str), arg(metavar='FILE [FILE ...]')]
+    results: Annotated[Sequence[str], _several(str), _unset('FILE [FILE ...]')] = ()
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    shots: Annotated[int | None, _unset('K')] = None
+    seed: Annotated[int | None, _unset('SEED')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+    maps: bool = False
+    errors: bool = False
+    width: Annotated[float, arg(metavar='INCHES')] = 1.2
+    amp: bool = False
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class FreezeArguments(ConfigArguments):
     """Write the test episodes of a config to a file, which
     test_dataloader.dataset.episodes_file=FILE replays on the same data anywhere.

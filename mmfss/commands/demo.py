@@ -20,6 +20,7 @@ from mmfss.configs import DEMO_CONFIG, find_config
 from mmfss.datasets.folds import ALL_CLASSES
 from mmfss.datasets.shapes import write_shapes
 from mmfss.engine.logs import shorten_console
+from mmfss.files import write_text
 
 PRETRAIN = 'pretrain_sam2_shapes'
 
@@ -50,13 +51,16 @@ def run(args: DemoArguments) -> None:
     checkpoint = finish(DEMO_CONFIG, fold)
     work_dir = checkpoint.parent
     config = str(find_config(f'mmfss::{DEMO_CONFIG}'))
-    report = evaluate(Request(config, [str(checkpoint)], work_dir=str(work_dir)))
+    table = work_dir / 'result.txt'
+    request = Request(config, [str(checkpoint)], work_dir=str(work_dir))
+    report = evaluate(request, lambda said: write_text(table, said))
     metrics = report.runs[0].metrics
     print(f'\nShapes-5i, fold {fold}, 1-shot, classes never seen in training:')
     print(f'  novel-class mIoU {metrics["mIoU"]:.1f} %   FB-IoU {metrics["FB-IoU"]:.1f} %')
     for name, value in metrics.items():
         if name.startswith('IoU/'):
             print(f'    {name[4:]:12} {value:5.1f} %')
+    print(f'  table       {table}')
     print(f'  picture     {work_dir / "episodes.png"}')
     print(f'  checkpoint  {checkpoint}')
     print(f'  took {time.time() - start:.0f} s')

@@ -298,7 +298,7 @@ def get_split(benchmark: str, fold: int | str) -> FoldSplit:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < bench.num_folds:
         raise ValueError(
             f'fold of {benchmark!r} must be an integer in '
-            f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0 (FOLD={ALL_CLASSES} trains '
-            'on all classes, for labelling)'
+            f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0 (FOLD={ALL_CLASSES}: '
+            'train on all classes, for labelling)'
         )
     return bench.split(number)

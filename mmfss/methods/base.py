@@ -147,6 +147,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         takes_negatives: whether :meth:`encode_support` takes what is marked as not the class.
         max_shots: the largest K that it takes; None for any. :func:`check_shots` says so.
         builders: entries of the config without a type -> function that takes what they hold.
+        map_texts: names of the maps that :meth:`segment` gives -> what each shows, in a line, which
+            stands below pictures.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
 
     Raises:
@@ -159,6 +161,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
     takes_negatives = False
     max_shots: int | None = None
     builders: Mapping[str, Callable[..., Any]] = {}
+    map_texts: Mapping[str, str] = {}
 
     def __init__(
         self,

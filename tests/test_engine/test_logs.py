@@ -56,8 +56,8 @@ def test_a_run_is_short_on_the_console_and_whole_in_the_file(level, tmp_path, ca
     runner.train()
     shown = capsys.readouterr().out
     whole = next(tmp_path.rglob('*.log')).read_text()
-    for text in ('Epoch(train) [1][2/4]', 'Epoch(train) [2][4/4]', 'log with environment and config'):
-        assert text in shown and 'loss: ' in shown
+    assert 'log with environment and config: ' in shown and 'loss: ' in shown
+    assert 'Epoch(train) [1][2/4]' in shown and 'Epoch(train) [2][4/4]' in shown
     for text in ('System environment:', 'made_up_entry', 'before_train_epoch:', 'Exp name: '):
         assert text in whole and (text in shown) == (level == 'DEBUG'), text
     lines = [line for line in shown.splitlines() if line]

@@ -151,6 +151,7 @@ def test_k_is_read_from_the_shape(model, shots):
     side = model.image_size
     assert found.logits.shape == (2, 1, side, side)
     assert found.logits.is_floating_point() and found.logits.isfinite().all()
+    assert set(found.maps) <= set(model.map_texts)  # each is explained below pictures
     for name, values in found.maps.items():
         assert values.ndim == 4 and values.shape[:2] == (2, 1), name
         assert values.min() >= 0 and values.max() <= 1, name

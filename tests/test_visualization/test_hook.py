@@ -36,7 +36,7 @@ class Pictures:
 
 
 def make_runner(work_dir):
-    return SimpleNamespace(work_dir=str(work_dir), visualizer=Pictures(), iter=12)
+    return SimpleNamespace(work_dir=str(work_dir), visualizer=Pictures(), iter=12, model=None)
 
 
 def make_sample(episode: int, pseudo: bool = True):
