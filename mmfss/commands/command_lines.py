@@ -167,8 +167,8 @@ class RunArguments(ConfigArguments):
 
 @dataclass(frozen=True)
 class TrainArguments(RunArguments):
-    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold, FOLD=all trains on all
-    classes, for a model to label with.
+    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold, FOLD=all trains on
+    all classes, for a model to label with.
 
     Args:
         resume: Go on from this checkpoint; without a path from the latest one in the work dir, if
@@ -299,15 +299,16 @@ class PicturesArguments:
     in which methods differ most, or named ones. PDF and SVG have masks and text as vectors.
 
     Args:
-        config: Config file, or its name among those of mmfss: of the checkpoints that follow, and of
-            methods that are given by name.
-        columns: Checkpoints of the config; or methods as in `mmfss table`, of configs/_base_/methods
-            or config files of their own, with =CHECKPOINT behind one that is trained.
-        pick: Episodes: worst:N, best:N, median:N (nearest to it) by the first column, differ:N by all
-            of them, number:3,17, class:NAME:N (its first ones); several of these add up.
+        config: Config file, or its name among those of mmfss: of the checkpoints that follow, and
+            of methods that are given by name.
+        columns: Checkpoints of the config; or methods as in `mmfss table`, of
+            configs/_base_/methods or config files of their own, with =CHECKPOINT behind one that is
+            trained.
+        pick: Episodes: worst:N, best:N, median:N (nearest to it) by the first column, differ:N by
+            all of them, number:3,17, class:NAME:N (its first ones); several of these add up.
         out: Files to write: .pdf, .svg, .png.
-        results: To pick by, of each column in their order: what tools/test.py or `mmfss table` wrote
-            of it, .json of --out, or files or folders of --csv (default: tested now).
+        results: To pick by, of each column in their order: what tools/test.py or `mmfss table`
+            wrote of it, .json of --out, or files or folders of --csv (default: tested now).
         benchmark: Of configs/_base_/benchmarks.
         fold: Instead of FOLD.
         shots: Of any method (default: the config's).

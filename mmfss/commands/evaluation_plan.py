@@ -197,9 +197,9 @@ def read_configs(request: Request) -> dict[int, Config]:
             fold = check_folds(cfg)
         if not isinstance(fold, int):
             raise ValueError(
-                f'FOLD={fold} holds no class out to test on: a model of all classes is for labelling '
-                '(mmfss label --config CONFIG --weights FILE). Figures are those of a training on a '
-                'fold: --fold 0, with its checkpoint'
+                f'FOLD={fold} holds no class out to test on: a model of all classes is for '
+                'labelling (mmfss label --config CONFIG --weights FILE). Figures are those of a '
+                'training on a fold: --fold 0, with its checkpoint'
             )
         configs[fold] = cfg
         if request.amp:
