@@ -101,7 +101,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], Any]:
     Raises:
         FileNotFoundError, ValueError: the file is not there, damaged, or wants to run code.
     """
-    content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='current')
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     meta = content.get('meta') if isinstance(content, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}
     ours = meta.get(META_KEY)

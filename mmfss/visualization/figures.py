@@ -7,6 +7,7 @@ they are asked for, and its prediction with the outline of the truth.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,13 +88,14 @@ def figure(
     ]  # fmt: skip
     line = _LINE  # of the IoU below each prediction
     foot = _LINE * (len(notes) + 1) + 0.1
+    head = _LINE * (1 + max([len(_wrapped(n, width)) for m in methods for n in names[m]] or [1]))
     size = (
         2 * _MARGIN + columns * (width + _GAP),
-        2 * _LINE + sum(heights) + len(rows) * (line + _GAP) + foot,
+        head + sum(heights) + len(rows) * (line + _GAP) + foot,
     )
     drawn = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(drawn)
-    top = size[1] - 2 * _LINE
+    top = size[1] - head
     for place, (row, height) in enumerate(zip(rows, heights)):
         top -= height
         for column, panel in enumerate(_panels(row, shots[0], names)):
@@ -156,7 +158,7 @@ def _draw(
     if kind == 'map':
         heat = shown.maps.get(name)
         _photo(axes, shown.query, size, pixels, heat)
-        return f'{of}\n{name}' if len(row) > 1 else name
+        return '\n'.join([*([of] if len(row) > 1 else []), *_wrapped(name, width)])
     _photo(axes, shown.query, size, pixels)
     if kind == 'truth':
         if shown.truth is not None:
@@ -172,6 +174,11 @@ def _draw(
     if shown.truth is not None:
         _fill(axes, shown.truth == 1, TRUTH_COLOUR, 0.0)
     return of
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Lines of a caption above a panel."""
+    return textwrap.wrap(text, max(8, int(width * 15)))
 
 
 def _photo(
