@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -17,6 +18,8 @@ from mmfss.files import atomic, write_text
 from mmfss.methods.base import FewShotModel
 
 _WHOLE = 'whole'
+_GOING = 'checkpoints_going'
+"""Of mmengine's message hub, which is saved: names of files that go when it is there."""
 
 
 class WholeFilesBackend(LocalBackend):
@@ -38,8 +41,9 @@ register_backend(_WHOLE, WholeFilesBackend, force=True)
 class _RemovesLater:
     """A file backend whose files go when it is told that what comes after them is there."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, hub: MessageHub) -> None:
         self._backend = backend
+        self._hub = hub
         self._waiting: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -48,6 +52,7 @@ class _RemovesLater:
     def remove(self, path: str) -> None:
         """Note a file that is to go."""
         self._waiting.append(path)
+        self._hub.update_info(_GOING, [os.path.basename(path) for path in self._waiting])
 
     def now(self, *keep: str | None) -> None:
         """Remove what was noted, but for files that were written anew."""
@@ -56,6 +61,7 @@ class _RemovesLater:
             path = self._waiting.pop(0)
             if os.path.realpath(path) not in kept and self._backend.isfile(path):
                 self._backend.remove(path)
+        self._hub.update_info(_GOING, [])
 
 
 @HOOKS.register_module()
@@ -63,7 +69,8 @@ class WholeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` in another order. That one removes the oldest checkpoint, then
     writes the new one in its place: with ``max_keep_ckpts=1`` a kill or a full disk in between
     leaves none. Here the new one is written beside, flushed to the disk and named; then the file
-    ``last_checkpoint`` names it; then the old ones go. So there is one more for a moment.
+    ``last_checkpoint`` names it; then the old ones go. So there is one more for a moment. A new one
+    says which are to go: a run that goes on from it after a kill removes them.
 
     Checkpoints on remote storage (``backend_args``, or an ``out_dir`` with a scheme) are saved as
     by mmengine: there an object is whole or not there.
@@ -92,7 +99,12 @@ class WholeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, LocalBackend) and self.file_client_args is None:
             self.backend_args = dict(backend=_WHOLE)
             self.file_backend = get_file_backend(backend_args=self.backend_args)
-        self.file_backend = _RemovesLater(self.file_backend)
+        hub = runner.message_hub
+        self.file_backend = later = _RemovesLater(self.file_backend, hub)
+        for name in hub.get_info(_GOING, []):
+            later.remove(os.path.join(str(self.out_dir), name))
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        later.now(runner._load_from, getattr(self, 'best_ckpt_path', None), *best)
         if self.trained_only:
             self._base = base_digest(runner)
 

@@ -99,6 +99,17 @@ def test_of_the_best_ones_too_and_a_resumed_run_keeps_its_number(tmp_path):
         assert is_whole(tmp_path / name)
 
 
+def test_what_a_kill_left_goes_when_the_run_goes_on(tmp_path):
+    runner_of(tmp_path, 3).train()
+    # killed between the pointer and the removal; epoch_1.pth is somebody else's
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        (tmp_path / name).write_bytes((tmp_path / 'epoch_3.pth').read_bytes())
+    again = runner_of(tmp_path, 4, name='after_a_kill')
+    again._resume, again._load_from = True, str(tmp_path / 'epoch_3.pth')
+    again.train()
+    assert checkpoints(tmp_path) == ['epoch_1.pth', 'epoch_4.pth']
+
+
 @pytest.mark.parametrize('moment', ['write', 'flush', 'name'])
 def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, moment):
     runner = runner_of(tmp_path)
