@@ -89,7 +89,9 @@ def test_a_fault_of_ours_is_said_in_the_form_of_the_program(new_service, tmp_pat
     assert answer.status_code == 500 and answer.json() == dict(error="KeyError: 'it'")
     answer = client.get('/v1/models')
     assert answer.status_code == 500
-    assert answer.json() == dict(success=False, error=dict(code='REFUSED', message="KeyError: 'it'"))
+    assert answer.json() == dict(
+        success=False, error=dict(code='REFUSED', message="KeyError: 'it'")
+    )
 
 
 # ---------------------------------------------------------------------------------- what is kept
