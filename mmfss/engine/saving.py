@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
@@ -19,7 +20,7 @@ from mmfss.methods.base import FewShotModel
 
 _WHOLE = 'whole'
 _GOING = 'checkpoints_going'
-"""Of mmengine's message hub, which is saved: names of files that go when it is there."""
+"""Of mmengine's message hub, which is in each checkpoint: files that go once that one is there."""
 
 
 class WholeFilesBackend(LocalBackend):
@@ -99,12 +100,13 @@ class WholeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, LocalBackend) and self.file_client_args is None:
             self.backend_args = dict(backend=_WHOLE)
             self.file_backend = get_file_backend(backend_args=self.backend_args)
-        hub = runner.message_hub
-        self.file_backend = later = _RemovesLater(self.file_backend, hub)
-        for name in hub.get_info(_GOING, []):
-            later.remove(os.path.join(str(self.out_dir), name))
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        later.now(runner._load_from, getattr(self, 'best_ckpt_path', None), *best)
+        self.file_backend = later = _RemovesLater(self.file_backend, runner.message_hub)
+        folder, begun = str(self.out_dir), runner._load_from or ''
+        own = os.path.realpath(os.path.dirname(begun)) == os.path.realpath(folder)
+        if own and is_main_process():  # one of another folder says nothing of the files here
+            for name in runner.message_hub.get_info(_GOING, []):
+                later.remove(os.path.join(folder, name))
+            later.now(begun, *self._best())
         if self.trained_only:
             self._base = base_digest(runner)
 
@@ -126,8 +128,11 @@ class WholeCheckpointHook(CheckpointHook):
         pointer = os.path.join(runner.work_dir, 'last_checkpoint')
         if os.path.isfile(pointer) and self.last_ckpt:  # mmengine writes it in place
             write_text(pointer, str(self.last_ckpt))
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        self.file_backend.now(self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best)
+        self.file_backend.now(self.last_ckpt, *self._best())
+
+    def _best(self) -> list[str | None]:
+        of_each = getattr(self, 'best_ckpt_path_dict', {}).values()
+        return [getattr(self, 'best_ckpt_path', None), *of_each]
 
 
 def base_digest(runner: Runner) -> bytes:

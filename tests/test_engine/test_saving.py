@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmfss import files
 from mmfss.checkpoints.patterns import latest_checkpoint
+from mmfss.engine import saving
 from mmfss.engine.saving import WholeCheckpointHook
 from mmfss.safe_load import is_whole, load_checkpoint
 
@@ -108,6 +109,26 @@ def test_what_a_kill_left_goes_when_the_run_goes_on(tmp_path):
     again._resume, again._load_from = True, str(tmp_path / 'epoch_3.pth')
     again.train()
     assert checkpoints(tmp_path) == ['epoch_1.pth', 'epoch_4.pth']
+
+
+@pytest.mark.parametrize('kept', ['of another folder', 'of another process'])
+def test_what_a_kill_left_goes_by_one_process_and_in_its_own_folder_alone(
+    tmp_path, monkeypatch, kept
+):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    runner_of(first, 3).train()
+    assert load_checkpoint(first / 'epoch_3.pth')['message_hub']['runtime_info'][
+        'checkpoints_going'
+    ] == ['epoch_2.pth']
+    work = second if kept == 'of another folder' else first
+    work.mkdir(exist_ok=True)
+    (work / 'epoch_2.pth').write_bytes(b'somebody else')
+    if kept == 'of another process':
+        monkeypatch.setattr(saving, 'is_main_process', lambda: False)
+    again = runner_of(work, 3, name=kept.replace(' ', '_'))
+    again._resume, again._load_from = True, str(first / 'epoch_3.pth')
+    again.train()
+    assert (work / 'epoch_2.pth').read_bytes() == b'somebody else'
 
 
 @pytest.mark.parametrize('moment', ['write', 'flush', 'name'])
