@@ -320,6 +320,7 @@ class PicturesArguments:
         width: Of a panel, inches.
         amp: Run under bfloat16 autocast.
         feature_cache: Keep there what the frozen encoders give for an image.
+        work_dir: For the logs.
         cfg_options: Overrides for all of them.
     """
 
@@ -344,6 +345,7 @@ class PicturesArguments:
     width: Annotated[float, arg(metavar='INCHES')] = 1.2
     amp: bool = False
     feature_cache: Annotated[str | None, _unset('DIR')] = None
+    work_dir: Annotated[str, arg(metavar='DIR')] = 'work_dirs/pictures'
     cfg_options: CfgOptions = field(default_factory=dict)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from tempfile import TemporaryDirectory
 
 from mmseg.registry import DATASETS
 
@@ -42,28 +41,25 @@ def run(args: PicturesArguments) -> None:
     for out in args.out:
         check_suffix(out)
         check_writable(out, '--out')
-    with TemporaryDirectory() as folder:
-        requests = columns(args, folder)
-        if args.results and len(args.results) != len(requests):
-            raise ValueError(
-                f'--results takes a file for each of the {len(requests)} columns, got '
-                f'{len(args.results)}; columns are {listed(list(requests))}'
-            )
-        plans = {name: make_plan(request) for name, request in requests.items()}
-        first = next(iter(plans.values())).jobs[0]
-        episodes = DATASETS.build(copy.deepcopy(first.dataloader['dataset']))
-        counts = {}
-        if any(pick.kind in RANKED for pick in picks):
-            files = dict(zip(plans, args.results))
-            counts = {
-                name: stored_counts(files[name], plans[name])
-                if files
-                else evaluate(one).runs[0].counts
-                for name, one in requests.items()
-            }
-        classes = [episodes.episode(i).class_id for i in range(len(episodes))]
-        numbers = picked(picks, classes, counts, episodes.split.name)
-        found = {name: shown(one, numbers, i) for i, (name, one) in enumerate(requests.items())}
+    requests = columns(args)
+    if args.results and len(args.results) != len(requests):
+        raise ValueError(
+            f'--results takes a file for each of the {len(requests)} columns, got '
+            f'{len(args.results)}; columns are {listed(list(requests))}'
+        )
+    plans = {name: make_plan(request) for name, request in requests.items()}
+    first = next(iter(plans.values())).jobs[0]
+    episodes = DATASETS.build(copy.deepcopy(first.dataloader['dataset']))
+    counts = {}
+    if any(pick.kind in RANKED for pick in picks):
+        files = dict(zip(plans, args.results))
+        counts = {
+            name: stored_counts(files[name], plans[name]) if files else evaluate(one).runs[0].counts
+            for name, one in requests.items()
+        }
+    classes = [episodes.episode(i).class_id for i in range(len(episodes))]
+    numbers = picked(picks, classes, counts, episodes.split.name)
+    found = {name: shown(one, numbers, i) for i, (name, one) in enumerate(requests.items())}
     rows = [{name: kept[number] for name, (kept, _) in found.items()} for number in numbers]
     texts = {name: said for name, (_, said) in found.items()}
     drawn = figure(rows, args.width, args.maps, args.errors, texts)
@@ -78,21 +74,21 @@ def run(args: PicturesArguments) -> None:
     print(f'{len(numbers)} episodes drawn to {", ".join(args.out)}')
 
 
-def columns(args: PicturesArguments, folder: str) -> dict[str, Request]:
-    """What is tested and drawn, by the name that the figure gives it.
+def columns(args: PicturesArguments) -> dict[str, Request]:
+    """What is tested and drawn, by the name that the figure gives it, in the order given.
 
     Raises:
         ValueError: one is given twice.
     """
-    own = [one for one in args.columns if one.endswith('.pth') and '=' not in one]
     name = os.path.splitext(os.path.basename(args.config))[0]
+    own = [one for one in args.columns if one.endswith('.pth') and '=' not in one]
+    titles = {path: said for said, path in _several(name, own)}
     found: list[tuple[str, str, str | None, list[str]]] = []  # name, config, method, checkpoints
-    if own or not args.columns:
-        found += [(said, args.config, None, [path]) for said, path in _several(name, own)]
     if not args.columns:
         found = [(name, args.config, None, [])]
     for text in args.columns:
-        if text in own:
+        if text in titles:
+            found.append((titles[text], args.config, None, [text]))
             continue
         entry = read_entry(text)
         method = entry.name if entry.config is None else None
@@ -118,7 +114,7 @@ def columns(args: PicturesArguments, folder: str) -> dict[str, Request]:
             amp=args.amp,
             feature_cache=args.feature_cache,
             cfg_options=args.cfg_options,
-            work_dir=os.path.join(folder, 'work_dirs', said.replace(os.sep, '_')),
+            work_dir=os.path.join(args.work_dir, said.replace(os.sep, '_')),
         )
         for said, config, method, checkpoints in found
     }

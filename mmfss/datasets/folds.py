@@ -82,9 +82,15 @@ class Benchmark:
                 )
 
     def split(self, fold: int | str) -> FoldSplit:
-        """The classes of fold ``fold`` in 0..F - 1, or of :data:`ALL_CLASSES`."""
+        """The classes of fold ``fold`` in 0..F - 1, or of :data:`ALL_CLASSES`.
+
+        Raises:
+            ValueError: another string.
+        """
         every = range(1, len(self.classes) + 1)
         if isinstance(fold, str):
+            if fold != ALL_CLASSES:
+                raise ValueError(f'a fold is a number or {ALL_CLASSES!r}, got {fold!r}')
             base = tuple(every)
             return FoldSplit(self.name, ALL_CLASSES, self.classes, (), base, base[2::5])
         novel = tuple(sorted(self.novel[fold]))

@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
 
 def draw(trained, *columns, out, **settings):
     config = trained[1]
-    options = {'episodes': 8, **settings}
+    options = {'episodes': 8, 'work_dir': str(trained[0] / 'work'), **settings}
     pictures.run(PicturesArguments(config, columns, out=[str(path) for path in out], **options))
 
 
@@ -95,7 +95,7 @@ def test_named_episodes_need_no_figures(trained, tmp_path, capsys, monkeypatch):
         (dict(pick=['worst:1'], width=0.1), 'width of a panel must be 0.4 to 4.0 inches'),
         (dict(pick=['worst:1'], results=['a', 'b']), r'a file for each of the 1 columns, got 2'),
         (dict(pick=['worst:1'], results=['none.json']), 'results not found: none.json'),
-        (dict(pick=['worst:1'], seed=4, results=['JSON']), r'no run of seed0.pth, 1-shot, fold 0, '),
+        (dict(pick=['worst:1'], seed=4, results=['JSON']), 'no run of seed0.pth, 1-shot, fold 0, s'),
         (dict(pick=['worst:1'], fold='1'), 'novel classes of shapes-5i fold 1'),
     ],
 )  # fmt: skip
@@ -124,11 +124,12 @@ def test_columns_and_their_names():
         args = PicturesArguments('configs/x.py', given, pick=['worst:1'], out=['a.pdf'])
         return {
             name: (one.config, one.method, list(one.checkpoints))
-            for name, one in pictures.columns(args, 'f').items()
+            for name, one in pictures.columns(args).items()
         }
 
     assert names() == {'x': ('configs/x.py', None, [])}
     assert names('a.pth') == {'x': ('configs/x.py', None, ['a.pth'])}
+    assert list(names('density', 'a.pth')) == ['density', 'x']  # as given: the first one ranks
     assert names('density', 'fssam=b.pth', 'own/y.py=1/c.pth,2/d.pth') == {
         'density': ('configs/x.py', 'density', []),
         'fssam': ('configs/x.py', 'fssam', ['b.pth']),
