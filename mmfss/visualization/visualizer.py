@@ -21,8 +21,7 @@ from mmseg.visualization import SegLocalVisualizer
 
 from mmfss.features.images import DeferredImage, DeferredImages
 from mmfss.files import atomic
-from mmfss.visualization.episodes import draw_episode, stack_rows
-from mmfss.visualization.legend import with_legend
+from mmfss.visualization.episodes import draw_episode, stack_rows, with_notes
 from mmfss.visualization.overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
 
 
@@ -343,10 +342,9 @@ class EpisodeVisualizationHook(Hook):
     def _write(self, runner: Runner, path: Path) -> None:
         if not self._rows:
             return
-        picture = stack_rows(self._rows)
         texts = map_texts(runner.model)
-        if said := [f'{name}: {texts[name]}' for name in self._maps if name in texts]:
-            picture = with_legend(picture, [(text, None) for text in said])
+        notes = [f'{name}: {texts[name]}' for name in self._maps if name in texts]
+        picture = with_notes(stack_rows(self._rows), notes)
         self._rows = []
         done, content = cv2.imencode(path.suffix, picture[..., ::-1])
         if not done:

@@ -95,7 +95,7 @@ def test_named_episodes_need_no_figures(trained, tmp_path, capsys, monkeypatch):
         (dict(pick=['worst:1'], width=0.1), 'width of a panel must be 0.4 to 4.0 inches'),
         (dict(pick=['worst:1'], results=['a', 'b']), r'a file for each of the 1 columns, got 2'),
         (dict(pick=['worst:1'], results=['none.json']), 'results not found: none.json'),
-        (dict(pick=['worst:1'], seed=4, results=['JSON']), 'no run of seed0.pth, 1-shot, fold 0, s'),
+        (dict(pick=['worst:1'], seed=4, results=['JSON']), 'no run of seed0.pth, 1-shot, fold 0, '),
         (dict(pick=['worst:1'], fold='1'), 'novel classes of shapes-5i fold 1'),
     ],
 )  # fmt: skip
