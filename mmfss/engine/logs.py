@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 #: beginnings of what mmengine logs and no user of a tool can act on
 _FOR_THE_FILE = (
     'Using env variable `',
+    'Loads checkpoint by ',
     'Distributed training is not used',
     'Exp name: ',
     'The prefix is not set in metric class',
