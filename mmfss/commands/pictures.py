@@ -17,7 +17,7 @@ from mmfss.commands.test import evaluate, runner_config
 from mmfss.engine.guards import bare_model
 from mmfss.engine.logs import ToolRunner
 from mmfss.evaluation.counts import EpisodeCounts
-from mmfss.evaluation.picking import RANKED, iou_of, picked, read_pick
+from mmfss.evaluation.picking import RANKED, check_picks, iou_of, picked, read_pick
 from mmfss.files import check_writable
 from mmfss.visualization.figures import check_suffix, check_width, figure, write_figure
 from mmfss.visualization.visualizer import KeepEpisodesHook, ShownEpisode, map_texts
@@ -50,14 +50,16 @@ def run(args: PicturesArguments) -> None:
     plans = {name: make_plan(request) for name, request in requests.items()}
     first = next(iter(plans.values())).jobs[0]
     episodes = DATASETS.build(copy.deepcopy(first.dataloader['dataset']))
-    counts = {}
+    classes = [episodes.episode(i).class_id for i in range(len(episodes))]
+    check_picks(picks, classes, list(requests), episodes.split.name)
+    counts: dict[str, Sequence[EpisodeCounts]] = {}
     if any(pick.kind in RANKED for pick in picks):
         files = dict(zip(plans, args.results))
-        counts = {
-            name: stored_counts(files[name], plans[name]) if files else evaluate(one).runs[0].counts
-            for name, one in requests.items()
-        }
-    classes = [episodes.episode(i).class_id for i in range(len(episodes))]
+        for name, one in requests.items():
+            if files:
+                counts[name] = stored_counts(files[name], plans[name])
+            else:
+                counts[name] = evaluate(one, show=lambda table: None).runs[0].counts
     numbers = picked(picks, classes, counts, episodes.split.name)
     found = {name: shown(one, numbers, i) for i, (name, one) in enumerate(requests.items())}
     rows = [{name: kept[number] for name, (kept, _) in found.items()} for number in numbers]

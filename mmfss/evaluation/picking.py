@@ -55,6 +55,38 @@ def iou_of(counts: EpisodeCounts) -> float:
     return 100.0 * counts.intersection[1] / counts.union[1] if counts.union[1] else float('nan')
 
 
+def check_picks(
+    picks: Sequence[Pick],
+    classes: Sequence[int],
+    methods: Sequence[str],
+    name_of: Callable[[int], str],
+) -> None:
+    """Whether the wishes can be met, as far as that is known before a test.
+
+    Args:
+        picks, classes, name_of: As for :func:`picked`.
+        methods: Names of those that are compared.
+
+    Raises:
+        ValueError: No episode of a number or class, or 'differ' of one method.
+    """
+    known = dict.fromkeys(map(name_of, classes))
+    for pick in picks:
+        beyond = [number for number in pick.numbers if number >= len(classes)]
+        if beyond:
+            raise ValueError(
+                f'--pick number: there are episodes 0..{len(classes) - 1}, got {listed(beyond)}'
+            )
+        if pick.kind == 'class' and pick.name not in known:
+            raise ValueError(
+                f'--pick class: no episode is of {pick.name!r}; they are of {listed(known)}'
+            )
+        if pick.kind == 'differ' and len(methods) < 2:
+            raise ValueError(
+                f'--pick differ needs two methods or more, got {listed(methods) or "none"}'
+            )
+
+
 def picked(
     picks: Sequence[Pick],
     classes: Sequence[int],
@@ -75,25 +107,16 @@ def picked(
         name_of: Name of a class id.
 
     Raises:
-        ValueError: There are fewer episodes than wished for, or none of the number or class;
-            'differ' of one method; methods that were tested on other episodes.
+        ValueError: see :func:`check_picks`; there are fewer episodes than wished for; methods that
+            were tested on other episodes.
     """
+    check_picks(picks, classes, list(results), name_of)
     order: list[int] = []
     for pick in picks:
         if pick.kind == 'number':
-            beyond = [number for number in pick.numbers if number >= len(classes)]
-            if beyond:
-                raise ValueError(
-                    f'--pick number: there are episodes 0..{len(classes) - 1}, got {listed(beyond)}'
-                )
             found = list(pick.numbers)
         elif pick.kind == 'class':
             found = [i for i, class_id in enumerate(classes) if name_of(class_id) == pick.name]
-            if not found:
-                known = dict.fromkeys(map(name_of, classes))
-                raise ValueError(
-                    f'--pick class: no episode is of {pick.name!r}; they are of {listed(known)}'
-                )
         else:
             found = _ranked(pick.kind, classes, results)
         if len(found) < pick.count:
@@ -125,10 +148,6 @@ def _ranked(
         )
     ious = np.array([[iou_of(row) for row in counts] for counts in rows.values()])
     if kind == 'differ':
-        if len(rows) < 2:
-            raise ValueError(
-                f'--pick differ needs two methods or more, got {listed(list(rows)) or "none"}'
-            )
         figure = -(ious.max(0) - ious.min(0))  # nan where one of them is
     else:
         figure = ious[0]

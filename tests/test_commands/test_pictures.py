@@ -90,7 +90,8 @@ def test_named_episodes_need_no_figures(trained, tmp_path, capsys, monkeypatch):
     'settings, message',
     [
         (dict(pick=['finest:2']), '--pick must be worst:N'),
-        (dict(pick=['number:8']), r'there are episodes 0\.\.7, got 8'),
+        (dict(pick=['worst:1', 'number:8']), r'there are episodes 0\.\.7, got 8'),
+        (dict(pick=['differ:1']), 'differ needs two methods or more, got pictured'),
         (dict(pick=['worst:1'], out=['a.eps']), 'a figure must end in .png, .pdf, .svg, got'),
         (dict(pick=['worst:1'], width=0.1), 'width of a panel must be 0.4 to 4.0 inches'),
         (dict(pick=['worst:1'], results=['a', 'b']), r'a file for each of the 1 columns, got 2'),
@@ -103,6 +104,7 @@ def test_what_is_refused(trained, settings, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root, _, paths, _ = trained
     settings = {'out': ['a.png'], **settings}
+    monkeypatch.setattr(pictures, 'evaluate', None)  # it is said before anything is tested
     if settings.get('results') == ['JSON']:
         settings['results'] = [str(root / 'first.json')]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
