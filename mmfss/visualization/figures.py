@@ -86,34 +86,37 @@ def figure(
         f'{name}: {texts[method][name]}'
         for method in methods for name in names[method] if name in (texts or {}).get(method, {})
     ]  # fmt: skip
-    line = _LINE  # of the IoU below each prediction
-    foot = _LINE * (len(notes) + 1) + 0.1
-    head = _LINE * (1 + max([len(_wrapped(n, width)) for m in methods for n in names[m]] or [1]))
-    size = (
-        2 * _MARGIN + columns * (width + _GAP),
-        head + sum(heights) + len(rows) * (line + _GAP) + foot,
-    )
+    across = columns * (width + _GAP)
+    notes = [line for note in notes for line in _wrapped(note, across)]
+    colours = _colours(errors)
+    side_by_side = min(len(colours), max(1, int(across / 0.7)))  # 0.7 inches take the longest
+    foot = _LINE * (len(notes) + -(-len(colours) // side_by_side)) + 0.1
+    panels = _panels(rows[0], shots[0], names)
+    captions = [_caption(panel, rows[0], width) for panel in panels]
+    head = _LINE * (1 + max(map(len, captions)))
+    # below each panel is a line, of the IoU or the class
+    size = (2 * _MARGIN + across, head + sum(heights) + len(rows) * (_LINE + _GAP) + foot)
     drawn = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(drawn)
     top = size[1] - head
     for place, (row, height) in enumerate(zip(rows, heights)):
         top -= height
-        for column, panel in enumerate(_panels(row, shots[0], names)):
+        for column, panel in enumerate(panels):
             left = _MARGIN + column * (width + _GAP)
             axes = drawn.add_axes(
                 (left / size[0], top / size[1], width / size[0], height / size[1])
             )
             axes.set_axis_off()
-            caption = _draw(axes, panel, row, width, errors)
+            _draw(axes, panel, row, width, errors)
             if place == 0:
-                axes.set_title(caption, fontsize=_FONT, pad=3)
+                axes.set_title('\n'.join(captions[column]), fontsize=_FONT, pad=3)
             if panel[0] == 'prediction' and row[panel[1]].iou is not None:
                 _below(axes, f'IoU {row[panel[1]].iou:.1f} %')
             elif panel[0] == 'support' and panel[1] == '0':
                 first = row[methods[0]]
                 _below(axes, f'{first.number}: {first.class_name}')
-        top -= line + _GAP
-    _legend(drawn, size, notes, errors)
+        top -= _LINE + _GAP
+    _legend(drawn, size, notes, colours, side_by_side)
     return drawn
 
 
@@ -140,44 +143,58 @@ def _draw(
     row: Mapping[str, ShownEpisode],
     width: float,
     errors: bool,
-) -> str:
-    """Fill a panel; its caption."""
+) -> None:
+    """Fill a panel."""
     kind, of, name = panel
     pixels = max(1, round(width * DPI))
     if kind == 'support':
         first = next(iter(row.values()))
         if int(of) >= len(first.supports):
-            return f'support {int(of) + 1}'
+            return
         photo, mask = first.supports[int(of)], first.support_masks[int(of)]
         _photo(axes, photo, photo.shape[:2], pixels)
         _fill(axes, mask == 1, SUPPORT_COLOUR, 0.45)
         _fill(axes, mask == 255, IGNORE_COLOUR, 0.7, outline=False)
-        return f'support {int(of) + 1}' if len(first.supports) > 1 else 'support'
+        return
     shown = row[of]
     size = shown.prediction.shape[:2]
     if kind == 'map':
-        heat = shown.maps.get(name)
-        _photo(axes, shown.query, size, pixels, heat)
-        return '\n'.join([*([of] if len(row) > 1 else []), *_wrapped(name, width)])
+        _photo(axes, shown.query, size, pixels, shown.maps.get(name))
+        return
     _photo(axes, shown.query, size, pixels)
     if kind == 'truth':
         if shown.truth is not None:
             _fill(axes, shown.truth == 1, TRUTH_COLOUR, 0.45)
             _fill(axes, shown.truth == 255, IGNORE_COLOUR, 0.7, outline=False)
-        return 'query, truth' if shown.truth is not None else 'query'
+        return
     if errors and shown.truth is not None:
         kinds = error_kinds(shown.prediction, shown.truth)
         for one in (HIT, EXTRA, MISSED, IGNORED):
             _fill(axes, kinds == one, ERROR_LEGEND[one][1], 0.7, outline=False)
-        return of
+        return
     _fill(axes, shown.prediction == 1, PREDICTION_COLOUR, 0.45)
     if shown.truth is not None:
         _fill(axes, shown.truth == 1, TRUTH_COLOUR, 0.0)
-    return of
+
+
+def _caption(
+    panel: tuple[str, str, str], row: Mapping[str, ShownEpisode], width: float
+) -> list[str]:
+    """Lines above a panel."""
+    kind, of, name = panel
+    if kind == 'support':
+        text = f'support {int(of) + 1}' if len(next(iter(row.values())).supports) > 1 else 'support'
+    elif kind == 'truth':
+        text = 'query, truth' if row[of].truth is not None else 'query'
+    elif kind == 'map':
+        return [*(_wrapped(of, width) if len(row) > 1 else []), *_wrapped(name, width)]
+    else:
+        text = of
+    return _wrapped(text, width)
 
 
 def _wrapped(text: str, width: float) -> list[str]:
-    """Lines of a caption above a panel."""
+    """Lines of a text that take no more than ``width`` inches."""
     return textwrap.wrap(text, max(8, int(width * 15)))
 
 
@@ -226,16 +243,29 @@ def _below(axes: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def _legend(drawn: Figure, size: tuple[float, float], notes: Sequence[str], errors: bool) -> None:
-    """What the colours mean, and below it what the maps show."""
+def _colours(errors: bool) -> list[tuple[str, Sequence[int]]]:
+    """What the colours mean."""
+    colours: list[tuple[str, Sequence[int]]] = [('support', SUPPORT_COLOUR)]
+    colours.append(('truth', TRUTH_COLOUR))
+    return colours + (
+        list(ERROR_LEGEND.values()) if errors else [('prediction', PREDICTION_COLOUR)]
+    )
+
+
+def _legend(
+    drawn: Figure,
+    size: tuple[float, float],
+    notes: Sequence[str],
+    colours: Sequence[tuple[str, Sequence[int]]],
+    side_by_side: int,
+) -> None:
+    """What the colours mean, so many in a line, and below it what the maps show."""
     from matplotlib.patches import Patch
 
-    entries = [('support', SUPPORT_COLOUR), ('truth', TRUTH_COLOUR)]
-    entries += list(ERROR_LEGEND.values()) if errors else [('prediction', PREDICTION_COLOUR)]
-    handles = [Patch(color=[part / 255 for part in colour], label=name) for name, colour in entries]
+    handles = [Patch(color=[part / 255 for part in colour], label=name) for name, colour in colours]
     bottom = (_LINE * len(notes) + 0.04) / size[1]
     drawn.legend(
-        handles=handles, loc='lower left', ncols=len(handles), frameon=False, fontsize=_FONT,
+        handles=handles, loc='lower left', ncols=side_by_side, frameon=False, fontsize=_FONT,
         bbox_to_anchor=(_MARGIN / size[0], bottom), borderaxespad=0, handlelength=1.0,
     )  # fmt: skip
     for place, note in enumerate(reversed(notes)):
