@@ -58,8 +58,7 @@ def export(
     """
     versions = check_format(form)
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f'{out} is not an empty folder; give one that is empty or not there')
+    check_free(out)
     model = inferencer.model
     states = inferencer.states
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +105,16 @@ def export(
             out.rmdir()
         files.rename(out)
     return manifest
+
+
+def check_free(out: Path) -> None:
+    """Make sure that a folder can be written to.
+
+    Raises:
+        ValueError: there is something in it, or it is none.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f'{out} is not an empty folder; give one that is empty or not there')
 
 
 def _written(graph: Graph, folder: Path, form: str) -> dict[str, Any]:
