@@ -64,9 +64,7 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         # beside OUT, so that it is moved there and not copied
-        part = Path(
-            stack.enter_context(TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent))
-        )
+        part = Path(stack.enter_context(TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent)))
         files = part / 'whole'
         files.mkdir()
         with model.encoding.without_cache():
@@ -121,7 +119,9 @@ def _written(graph: Graph, folder: Path, form: str) -> dict[str, Any]:
     return dict(
         file=write_graph(graph, folder, form).name,
         inputs=[
-            dict(name=name, shape=list(tensor.shape), dtype=f'{tensor.dtype}'.removeprefix('torch.'))
+            dict(
+                name=name, shape=list(tensor.shape), dtype=f'{tensor.dtype}'.removeprefix('torch.')
+            )
             for name, tensor in graph.given.items()
         ],
         outputs=list(graph.gives),

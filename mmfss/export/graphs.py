@@ -87,9 +87,7 @@ def parts_of(model: FewShotModel, shots: int) -> Iterator[Graph]:
     if model.support_encoders != model.query_encoders:
         yield _traced('support_encoder', _Encoder(model, 'support'), photo, tuple(of_shown))
     if 'encode_support' not in model.not_static():
-        yield _traced(
-            'support', _Support(model, shown), dict(of_shown, masks=masks), tuple(states)
-        )
+        yield _traced('support', _Support(model, shown), dict(of_shown, masks=masks), tuple(states))
     light = _Light(model, query, state.support)
     yield _traced('light', light, {**of_query, **states}, ('logits', 'scores'))
 

@@ -222,7 +222,9 @@ def resized(image: np.ndarray, side: int) -> np.ndarray:
         found = lines[:, left] * before[:, None] + lines[:, right] * after[:, None]
         return found >> 4
 
-    total = (above[:, None, None] * across(top) >> 16) + (below[:, None, None] * across(bottom) >> 16)
+    total = (above[:, None, None] * across(top) >> 16) + (
+        below[:, None, None] * across(bottom) >> 16
+    )
     return np.clip((total + 2) >> 2, 0, 255).astype(np.uint8)
 
 
@@ -401,7 +403,9 @@ class Labeller:
             except ValueError:
                 value = -1.0
             if not 0 <= value <= 1:
-                raise ValueError(f'a threshold must be a number in 0..1 or CLASS=NUMBER, got {text!r}')
+                raise ValueError(
+                    f'a threshold must be a number in 0..1 or CLASS=NUMBER, got {text!r}'
+                )
             if name and name not in self.classes:
                 raise ValueError(
                     f'--threshold {text}: there is no class {name!r}; this export has '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,12 +18,12 @@ from tiny_models import METHODS, SIZE, config, randomised, tiny_arch
 
 from mmfss.apis.images import to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
-from mmfss.apis.nway import decide
+from mmfss.apis.nway import decide, segment_classes
 from mmfss.datasets.classes import label_palette
 from mmfss.export import runner
 from mmfss.export.folder import export
 from mmfss.export.formats import NEEDS, check_format
-from mmfss.export.graphs import check_static
+from mmfss.export.graphs import _Whole, check_static
 
 pytest.importorskip('openvino', reason='mmfss[openvino] has it')
 pytest.importorskip('onnxruntime', reason='mmfss[export] has it')
@@ -96,7 +97,7 @@ def check_labels(made, folder, out):
 
 @pytest.fixture(scope='module')
 def baked(tmp_path_factory):
-    made = shown(threshold=0.0)
+    made = shown(threshold=0.0, counts=(1, 1))
     out = tmp_path_factory.mktemp('baked') / 'out'
     export(made, out, 'openvino')
     return made, out
@@ -141,7 +142,7 @@ def test_parts_take_supports_without_torch(parts, tmp_path):
 def test_manifest_says_what_there_is(baked, parts):
     manifest = json.loads((baked[1] / 'manifest.json').read_text())
     assert manifest['classes'] == ['class0', 'class1'] and manifest['thresholds'] == [0.0, 0.0]
-    assert manifest['shots'] == {'class0': 2, 'class1': 1} and manifest['method'] == 'FSSAM'
+    assert manifest['shots'] == {'class0': 1, 'class1': 1} and manifest['method'] == 'FSSAM'
     assert manifest['image_size'] == SIZE and manifest['resize'] == 'bilinear'
     assert set(manifest['files']) == {'image.xml', 'image.bin', 'runner.py'}
     manifest = json.loads((parts[1] / 'manifest.json').read_text())
@@ -152,6 +153,16 @@ def test_manifest_says_what_there_is(baked, parts):
         'feature_0', 'state_0', 'state_1', 'prototypes',
     ]  # fmt: skip
     assert light['outputs'] == ['logits', 'scores']
+
+
+def test_classes_of_other_shots_come_out_in_their_order():
+    made = shown('PrototypeMatcher', counts=(2, 1, 2))
+    pixels = torch.rand(1, 3, SIZE, SIZE) * 255
+    with torch.no_grad():
+        logits, scores = _Whole(made.model, made.states)(pixels)
+        wanted = segment_classes(made.model, made.model.encode_image(pixels), made.states)
+    torch.testing.assert_close(logits, wanted.logits)
+    torch.testing.assert_close(scores, wanted.scores)
 
 
 # ----------------------------------------------------------------------------------- the runner
@@ -193,8 +204,6 @@ def test_photo_that_cannot_be_read_is_a_line_and_the_others_are_done(baked, tmp_
 
 # ------------------------------------------------------------------------------------- bad input
 def test_changed_or_missing_files_are_refused(parts, tmp_path):
-    import shutil
-
     out = tmp_path / 'out'
     shutil.copytree(parts[1], out)
     (out / 'light.onnx').write_bytes((out / 'light.onnx').read_bytes()[:-1] + b'x')

@@ -191,7 +191,7 @@ class GFSAM(FewShotModel):
 
     def not_static(self) -> dict[str, str]:
         """Its search in each photo."""
-        return dict(segment='it prompts SAM with points of each photo, as many as it finds, and groups the masks')
+        return dict(segment='it prompts SAM with points of each photo, as many as it finds')
 
     def compared(self, features: dict | Query) -> Tensor:
         """The encoder's last map (N, C, h, w) float32, scaled."""

@@ -165,7 +165,9 @@ class PerSAM(FewShotModel):
 
     def not_static(self) -> dict[str, str]:
         """Its search in each photo."""
-        return dict(segment='it prompts SAM with the box of a mask found before, and stops where that is empty')
+        return dict(
+            segment='it prompts SAM with the box of a mask found before, which may be empty'
+        )
 
     def compared(self, features: dict) -> Tensor:
         """SAM's features (N, C, h, w)."""
