@@ -92,7 +92,7 @@ def _shown(args: ExportArguments, inferencer: FewShotInferencer) -> Any:
     )
     if prompted:
         print(
-            f'note: the masks of {len(prompted)} supports came from prompts; mmfss label draws them',
+            f'note: the masks of {len(prompted)} supports are of prompts; mmfss label draws them',
             file=sys.stderr,
         )
     for name, shots in support.shots.items():

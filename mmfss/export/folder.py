@@ -25,8 +25,8 @@ from .formats import check_format, write_graph
 from .graphs import Graph, parts_of, tensors_of_class, whole_of
 
 CLOSE = 1e-3
-"""By how much of the largest logit a written graph may differ from torch, on noise; rounding is about
-1e-5."""
+"""By how much of the largest logit a written graph may differ from torch, on noise; rounding is
+about 1e-5."""
 
 
 def export(
@@ -172,6 +172,6 @@ def _check(inferencer: FewShotInferencer, folder: Path, shots: int) -> None:
         off.append(f'{difference:.2g}')
     raise ValueError(
         f'the exported graphs differ from torch by {", ".join(off)} of the largest logit on three '
-        f'photos of noise, and {CLOSE:g} is allowed; take another --format, or other versions of its '
-        'packages'
+        f'photos of noise, and {CLOSE:g} is allowed; take another --format, or other versions of '
+        'its packages'
     )

@@ -4,8 +4,8 @@
     python OUT/runner.py PHOTOS LABELS --support SUPPORT    # else SUPPORT/<class>/x.jpg + x.png
 
 This file is copied into each exported folder and needs nothing else of mmfss. It reads photos as
-``mmfss label`` reads those of 8 bits per channel, and decides pixels as it does; LABELS/ann_dir gets
-the same palette PNGs (0 is background, 1..N the classes), LABELS/scores.csv the object scores.
+``mmfss label`` reads those of 8 bits per channel, and decides pixels as it does; LABELS/ann_dir
+gets the same palette PNGs (0 is background, 1..N the classes), LABELS/scores.csv the object scores.
 
 Exit status: 0 all photos are labelled, 1 some failed, 2 wrong arguments or input.
 
@@ -70,8 +70,8 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
             raise FileNotFoundError(f'{file} is missing; copy the folder whole, or export anew')
         if sha256_of(file) != about['sha256']:
             raise ValueError(
-                f'{file} is not the file that was exported (its SHA-256 is another); copy it again, '
-                'or export anew'
+                f'{file} is not the file that was exported (its SHA-256 is another); copy it '
+                'again, or export anew'
             )
     return manifest
 
@@ -359,8 +359,8 @@ class Labeller:
         shots = self.manifest['shots']
         if self.baked:
             raise ValueError(
-                f'this export has its support set in the graph ({", ".join(self.classes)}) and takes '
-                'no other; export without --support, or with another one'
+                f'this export has its support set in the graph ({", ".join(self.classes)}) and '
+                'takes no other; export without --support, or with another one'
             )
         if 'support' not in self.graphs:
             raise ValueError(
@@ -440,8 +440,8 @@ class Labeller:
 
 
 def read_support(folder: str | os.PathLike) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Supports of SUPPORT/<class>/x.jpg + x.png, the mask being a palette or grey PNG; the object has
-    the value 1 where any mask has one, else 255.
+    """Supports of SUPPORT/<class>/x.jpg + x.png, the mask being a palette or grey PNG; the object
+    has the value 1 where any mask has one, else 255.
 
     Raises:
         FileNotFoundError, ValueError: no such folder, no class, a photo without a mask or a mask of

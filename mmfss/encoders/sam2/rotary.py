@@ -1,8 +1,8 @@
 """SAM 2's attention with rotary positions, in numbers that graphs can be exported with.
 
 sam2 rotates pairs of channels as complex numbers, which neither ONNX nor OpenVINO has. Where
-``torch.export`` or ``torch.compile`` traces, the same products are written out in real ones; elsewhere
-sam2's own way stays, which is many times faster on a CPU (its kernel reads and writes once).
+``torch.export`` or ``torch.compile`` traces, the same products are written out in real ones.
+Elsewhere sam2's own way stays, which is many times faster on a CPU.
 
 Shapes: B episodes, N heads, n = h w positions of the grid, T tokens, d channels per head.
 """
