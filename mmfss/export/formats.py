@@ -19,7 +19,6 @@ NEEDS = dict(
     onnx=('onnx', 'onnxscript', 'onnxruntime'),
 )
 """Format -> packages that write and run it."""
-_EXTRA = dict(openvino='openvino', onnx='export')
 
 
 def check_format(name: str) -> dict[str, str]:
@@ -34,7 +33,7 @@ def check_format(name: str) -> dict[str, str]:
     if absent:
         raise ValueError(
             f'--format {name} needs {", ".join(absent)}, which is not installed: '
-            f"pip install 'mmfss[{_EXTRA[name]}]'"
+            f"pip install 'mmfss[export]', or {' '.join(absent)}"
         )
     return {package: version(package) for package in NEEDS[name]}
 

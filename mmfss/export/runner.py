@@ -3,11 +3,17 @@
     python OUT/runner.py PHOTOS LABELS                      # classes that are baked in
     python OUT/runner.py PHOTOS LABELS --support SUPPORT    # else SUPPORT/<class>/x.jpg + x.png
 
-This file is copied into each exported folder and needs nothing else of mmfss. It reads photos as
-``mmfss label`` reads those of 8 bits per channel, and decides pixels as it does; LABELS/ann_dir
-gets the same palette PNGs (0 is background, 1..N the classes), LABELS/scores.csv the object scores.
+This file is copied into each exported folder and needs nothing else of mmfss: hence one file. It
+reads photos as ``mmfss label`` reads those of 8 bits per channel, and decides pixels as it does.
 
-Exit status: 0 all photos are labelled, 1 some failed, 2 wrong arguments or input.
+    LABELS/ann_dir/<name>.png  palette PNG of 0 (background) and 1..N, as large as the upright photo
+    LABELS/classes.csv         label, name and colour of each class
+    LABELS/scores.csv          of each photo and class its object score, whether it is there, its
+                               share of the pixels
+    LABELS/failed.csv          photos that could not be labelled, and why
+
+Exit status: 0 all photos are labelled, 1 some failed, 2 wrong arguments or input, or LABELS cannot
+be written.
 
 Shapes: N classes, K supports of each, S side of the model's images, (H, W) size of a photo.
 """
@@ -21,6 +27,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +44,11 @@ SUFFIXES = (
 """Endings of what is taken for a photo; those that are not read are refused one by one."""
 READ = ('JPEG', 'MPO', 'PNG', 'BMP', 'WEBP', 'GIF')
 """Forms that Pillow gives just as they are stored; in others mmfss looks closer than this file."""
+NEEDED = dict(runtime=str, method=str, image_size=int, resize=str, graphs=dict, versions=dict)
+"""What a manifest has at the least."""
+UNKNOWN = 255
+"""Of the mask of a support: where nobody knows."""
+MAX_CLASSES = 254
 STRIP = 256  # rows of a photo that are decided at a time
 _AWAY = np.float32(-1e-30)  # the background's value, see :func:`decide`
 _BELOW_ZERO = np.float32(-1e-45)
@@ -56,19 +69,22 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding='utf-8'))
         found = (manifest['format'], manifest['format_version'])
-        files = dict(manifest['files'])
-    except (ValueError, KeyError, TypeError) as error:
+        files = {name: about['sha256'] for name, about in manifest['files'].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path} is damaged ({error!r}); export anew') from error
     if found != (FORMAT, VERSION):
         raise ValueError(
             f'{path} is of format {found[0]} {found[1]}, this runner reads {FORMAT} {VERSION}; '
             'take the runner.py of that folder'
         )
-    for name, about in files.items():
+    wrong = [name for name, kind in NEEDED.items() if not isinstance(manifest.get(name), kind)]
+    if wrong or not {about['file'] for about in manifest['graphs'].values()} <= {*files}:
+        raise ValueError(f'{path} is damaged ({", ".join(wrong) or "graphs"}); export anew')
+    for name, digest in files.items():
         file = root / name
         if not file.is_file():
             raise FileNotFoundError(f'{file} is missing; copy the folder whole, or export anew')
-        if sha256_of(file) != about['sha256']:
+        if sha256_of(file) != digest:
             raise ValueError(
                 f'{file} is not the file that was exported (its SHA-256 is another); copy it '
                 'again, or export anew'
@@ -91,18 +107,29 @@ class Graph:
     Args:
         folder: of the export.
         about: its entry of the manifest.
-        runtime: 'openvino' or 'onnx'.
+        manifest: of the export.
         threads: at most; None takes all cores.
 
     Raises:
-        ValueError: the runtime is not installed.
+        ValueError: the runtime is not installed, or does not take the graph.
     """
 
     def __init__(
-        self, folder: Path, about: Mapping[str, Any], runtime: str, threads: int | None = None
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        manifest: Mapping[str, Any],
+        threads: int | None = None,
     ) -> None:
         self.about = about
-        path, names = str(folder / about['file']), list(about['outputs'])
+        path = str(folder / about['file'])
+        made = ', '.join(f'{name} {version}' for name, version in manifest['versions'].items())
+        self._failed = f'cannot be run; it was made with {made}: install these versions'
+        with self._refusing():
+            self._open(path, manifest['runtime'], threads)
+
+    def _open(self, path: str, runtime: str, threads: int | None) -> None:
+        names = list(self.about['outputs'])
         if runtime == 'openvino':
             try:
                 import openvino
@@ -138,10 +165,26 @@ class Graph:
         self._run, self._there = run, there
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Its outputs, of inputs in the order of the manifest."""
+        """Its outputs, of inputs in the order of the manifest.
+
+        Raises:
+            ValueError: the runtime fails.
+        """
         named = zip(self.about['inputs'], arrays, strict=True)
         # what nothing in the graph reads, a runtime may have left out of its inputs
-        return self._run({one['name']: array for one, array in named if one['name'] in self._there})
+        feed = {one['name']: array for one, array in named if one['name'] in self._there}
+        with self._refusing():
+            return self._run(feed)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # of kinds that each runtime has for itself
+            said = ' '.join(f'{error}'.split())[:300]
+            raise ValueError(f'graph {self.about["file"]} {self._failed} ({said})') from error
 
 
 # ------------------------------------------------------------------------------------------ photos
@@ -154,6 +197,7 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
     try:
         with Image.open(path) as image:
             kind, frames = image.format, getattr(image, 'n_frames', 1)
+            stored = f'{image.tile[0][3]}' if image.tile else ''  # Pillow drops bits of colours
             image.load()
             image = ImageOps.exif_transpose(image)
     except Exception as error:  # decoders of broken files raise what they like
@@ -165,7 +209,7 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
         )
     if frames > 1 and kind != 'MPO':
         raise ValueError(f'image {path} has {frames} frames; save the one that you mean')
-    if image.mode.startswith(('I', 'F')):
+    if image.mode.startswith(('I', 'F')) or (kind == 'PNG' and '16' in stored):
         raise ValueError(
             f'image {path} has more than 8 bits per channel; convert it to 8, or label it with '
             'mmfss label'
@@ -331,9 +375,8 @@ class Labeller:
         root = Path(folder)
         self.manifest = read_manifest(root)
         self.side, self.resize = self.manifest['image_size'], self.manifest['resize']
-        runtime = self.manifest['runtime']
         self.graphs = {
-            name: Graph(root, about, runtime, threads)
+            name: Graph(root, about, self.manifest, threads)
             for name, about in self.manifest['graphs'].items()
         }
         self.classes: tuple[str, ...] = tuple(self.manifest['classes'] or ())
@@ -349,8 +392,8 @@ class Labeller:
         """Show an export without a support set its classes.
 
         Args:
-            support: class -> its K pairs of a photo uint8 (H, W, 3) RGB and where the class is,
-                bool (H, W).
+            support: class -> its K pairs of a photo uint8 (H, W, 3) RGB and its mask (H, W), bool
+                or uint8: 1 the object, 255 unknown, 0 the rest.
 
         Raises:
             ValueError: the classes are in the graph already; the method's supports have no static
@@ -367,8 +410,8 @@ class Labeller:
                 f'{self.manifest["method"]} has no static graph of its supports: '
                 f'{self.manifest["why_no_support"]}; export it with --support'
             )
-        if not support:
-            raise ValueError('there is no class; give at least one')
+        if not 1 <= len(support) <= MAX_CLASSES:
+            raise ValueError(f'there must be 1 to {MAX_CLASSES} classes, got {len(support)}')
         states = []
         for name, pairs in support.items():
             if len(pairs) != shots:
@@ -418,12 +461,18 @@ class Labeller:
         """Logits (N, S, S) and object scores (N,) of a photo uint8 (H, W, 3) RGB.
 
         Raises:
-            ValueError: there is no support yet.
+            ValueError: there is no support yet, the manifest names another number of classes than
+                the graph has, or the runtime fails.
         """
         pixels = as_input(image, self.side, self.resize)
         if self.baked:
-            logits, scores = self.graphs['image'](pixels)
-            return logits[0], scores[0]
+            logits, scores = (one[0] for one in self.graphs['image'](pixels))
+            if not len(self.classes) == len(self.thresholds) == len(scores):
+                raise ValueError(
+                    f'{MANIFEST} names {len(self.classes)} classes and {len(self.thresholds)} '
+                    f'thresholds, the graph has {len(scores)} classes; export anew'
+                )
+            return logits, scores
         if not self._states:
             raise ValueError('this export has no support set in it; give one with --support')
         features = self.graphs['encoder'](pixels)
@@ -440,12 +489,15 @@ class Labeller:
 
 
 def read_support(folder: str | os.PathLike) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Supports of SUPPORT/<class>/x.jpg + x.png, the mask being a palette or grey PNG; the object
-    has the value 1 where any mask has one, else 255.
+    """Supports of SUPPORT/<class>/x.jpg + x.png, the mask being a palette or grey PNG: 1 the object
+    and 255 unknown, or 255 the object in all of them.
+
+    Returns:
+        class -> pairs of photo and mask, see :meth:`Labeller.set_support`.
 
     Raises:
-        FileNotFoundError, ValueError: no such folder, no class, a photo without a mask or a mask of
-            another size or kind.
+        FileNotFoundError, ValueError: no such folder, no class, a photo without a mask, a mask of
+            another size, kind or values, or one that marks nothing or everything.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -455,78 +507,149 @@ def read_support(folder: str | os.PathLike) -> dict[str, list[tuple[np.ndarray, 
         photos = [p for p in photos_below(place) if p.suffix.lower() != '.png']
         if not photos:
             raise ValueError(f'{place} holds no photo; give {place}/x.jpg and its mask x.png')
-        found[place.name] = [(read_photo(p), _read_mask(p.with_suffix('.png'))) for p in photos]
-    if not found:
-        raise ValueError(f'{root} holds no class; give {root}/<class>/x.jpg and its mask x.png')
-    masks = [mask for pairs in found.values() for _, mask in pairs]
-    value = 1 if any((mask == 1).any() for mask in masks) else 255
-    for name, pairs in found.items():
-        for image, mask in pairs:
+        found[place.name] = [(read_photo(p), read_mask(p.with_suffix('.png'))) for p in photos]
+        for path, (image, mask) in zip(photos, found[place.name]):
             if image.shape[:2] != mask.shape:
                 raise ValueError(
-                    f'a mask of class {name} is {mask.shape}, its photo {image.shape[:2]} (height, '
-                    'width); they must be alike'
+                    f'the mask of {path} is {mask.shape}, the upright photo {image.shape[:2]} '
+                    '(height, width); they must be alike'
                 )
-        found[name] = [(image, mask == value) for image, mask in pairs]
+    if not found:
+        raise ValueError(f'{root} holds no class; give {root}/<class>/x.jpg and its mask x.png')
+    by_255 = not any((mask == 1).any() for pairs in found.values() for _, mask in pairs)
+    for name, pairs in found.items():
+        if by_255:
+            pairs[:] = [(image, (mask == UNKNOWN).astype(np.uint8)) for image, mask in pairs]
+        for number, (_, mask) in enumerate(pairs, 1):
+            some, rest = (mask == 1).any(), (mask == 0).any()
+            if not some or not rest:
+                raise ValueError(
+                    f'mask {number} of class {name} marks {"every" if some else "no"} pixel with '
+                    f'{UNKNOWN if by_255 else 1}; mark the object, and leave some background'
+                )
     return found
 
 
-def _read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path) -> np.ndarray:
+    """The mask of a support, uint8 (H, W) of 0, 1 and 255.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, cannot be read, or has another form or other
+            values.
+    """
     if not path.is_file():
         raise FileNotFoundError(f'mask {path} of a support is not there')
-    with Image.open(path) as image:
-        if image.mode not in ('P', 'L', '1'):
-            raise ValueError(f'mask {path} must be a palette or 8-bit grey PNG, got {image.mode}')
-        return np.array(image, np.uint8)
+    try:
+        with Image.open(path) as image:
+            stored = image.tile[0][3] if image.tile else None
+            mode, values = image.mode, np.array(image)
+    except Exception as error:  # see read_photo
+        raise ValueError(f'mask {path} cannot be read ({error})') from error
+    if mode not in ('P', 'L', '1'):
+        raise ValueError(f'mask {path} must be a palette or 8-bit grey PNG, got {mode}')
+    values = values.astype(np.uint8) // {'L;2': 85, 'L;4': 17}.get(stored, 1)  # Pillow spreads them
+    odd = sorted({*np.unique(values).tolist()} - {0, 1, UNKNOWN})
+    if odd:
+        raise ValueError(
+            f'mask {path} has the values {odd[:8]}, allowed are 0, 1 and {UNKNOWN}; save it '
+            'without smoothing'
+        )
+    return values
 
 
-def label_folder(labeller: Labeller, photos: str | os.PathLike, out: str | os.PathLike) -> int:
+def label_folder(
+    labeller: Labeller,
+    photos: str | os.PathLike,
+    out: str | os.PathLike,
+    overwrite: bool = False,
+) -> int:
     """Label all photos in a folder; the number of those that failed, each of which is a line on
     stderr.
 
+    Args:
+        labeller: with its classes.
+        photos: searched with the folders below it.
+        out: see the module's docstring; beside ``photos``.
+        overwrite: write into a folder that has labels.
+
     Raises:
-        FileNotFoundError, ValueError: see :func:`photos_below`, or two photos have one label file.
+        FileNotFoundError, ValueError: see :func:`photos_below`; the folders lie in each other,
+            there are labels already, or two photos have one label file.
+        OSError: something cannot be written.
     """
-    root, target = Path(photos), Path(out)
-    found = photos_below(root)
-    places = [target / 'ann_dir' / p.relative_to(root).with_suffix('.png') for p in found]
-    taken: dict[Path, Path] = {}
-    for path, place in zip(found, places):
-        if (other := taken.setdefault(place, path)) is not path:
-            raise ValueError(f'{other} and {path} would have one label file; rename one of them')
-    target.mkdir(parents=True, exist_ok=True)
+    places = _places(Path(photos), Path(out), overwrite)
+    names = labeller.classes
+    colours = np.reshape(palette(len(names)), (-1, 3)).tolist()[1:]
+    parts = [f'{name} {part}' for name in names for part in ('score', 'present', 'share')]
     failed = 0
-    with open(target / 'scores.csv', 'w', newline='', encoding='utf-8') as file:
-        table = csv.writer(file)
-        table.writerow(['image', 'classes', *labeller.classes])
-        for row in _rows(labeller, root, found, places):
-            if row is None:
+    with ExitStack() as stack:
+        table = partial(_table, stack, Path(out))
+        table('classes.csv', 'label', 'name', 'red', 'green', 'blue').writerows(
+            [label, name, *colour] for label, (name, colour) in enumerate(zip(names, colours), 1)
+        )
+        note = table('scores.csv', 'image', *parts).writerow
+        note_failed = table('failed.csv', 'image', 'error').writerow
+        for path, place in places.items():
+            name = path.relative_to(photos).as_posix()
+            try:
+                labels, scores = labeller(read_photo(path))
+            except (ValueError, MemoryError) as error:
                 failed += 1
-            else:
-                table.writerow(row)
-    print(f'{len(found) - failed} labelled, {failed} failed: {target / "ann_dir"}')
+                note_failed([name, error])
+                print(f'failed: {name}: {error}', file=sys.stderr)
+                continue
+            _write_label(place, labels, len(names))
+            areas = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:].tolist()
+            cells = [
+                (f'{s:.6f}', +(n > 0), f'{n / labels.size:.6f}') for s, n in zip(scores, areas)
+            ]
+            note([name, *(cell for some in cells for cell in some)])
+    print(f'{len(places) - failed} labelled, {failed} failed: {Path(out) / "ann_dir"}')
     return failed
 
 
-def _rows(
-    labeller: Labeller, root: Path, found: Sequence[Path], places: Sequence[Path]
-) -> Iterator[list[str] | None]:
-    for path, place in zip(found, places):
-        try:
-            labels, scores = labeller(read_photo(path))
-        except (ValueError, MemoryError) as error:
-            print(f'failed: {error or path}', file=sys.stderr)
-            yield None
-            continue
-        picture = Image.fromarray(labels)
-        picture.putpalette(palette(len(labeller.classes)))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f'.{place.name}.part')
+def _places(root: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
+    """Photos with the files of their labels, once nothing stands against writing them."""
+    one, other = root.resolve(), target.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise ValueError(
+            f'the photos {root} and the labels {target} lie in each other; then labels would be '
+            'taken for photos. Give a folder beside the photos'
+        )
+    places: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
+    for path in photos_below(root):
+        place = target / 'ann_dir' / path.relative_to(root).with_suffix('.png')
+        if place in owners:
+            raise ValueError(
+                f'{owners[place]} and {path} would have one label file; rename one of them'
+            )
+        places[path], owners[place] = place, path
+    if (target / 'ann_dir').exists() and not overwrite:
+        raise ValueError(f'{target} has labels already; give another folder, or --overwrite')
+    return places
+
+
+def _table(stack: ExitStack, folder: Path, name: str, *head: str) -> Any:
+    """A writer of rows to a CSV file, which the stack closes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / name, 'w', newline='', encoding='utf-8')  # noqa: SIM115
+    writer = csv.writer(stack.enter_context(file))
+    writer.writerow(head)
+    return writer
+
+
+def _write_label(path: Path, labels: np.ndarray, classes: int) -> None:
+    """Write a palette PNG, whole or not at all."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette(classes))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.part')
+    try:
         picture.save(part, 'PNG', compress_level=3)
-        os.replace(part, place)
-        seen = [name for n, name in enumerate(labeller.classes, 1) if (labels == n).any()]
-        scored = [f'{score:.4f}' for score in scores]
-        yield [path.relative_to(root).as_posix(), ' '.join(seen), *scored]
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -544,18 +667,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help='of the object score, in the place of those of the export; may be repeated',
     )
     parser.add_argument('--threads', type=int, help='of the runtime, at most')
+    parser.add_argument('--overwrite', action='store_true', help='where LABELS has labels already')
     args = parser.parse_args(argv)
     try:
+        if args.threads is not None and args.threads < 1:
+            raise ValueError(f'--threads must be a whole number >= 1, got {args.threads}')
         labeller = Labeller(args.model, args.threads)
         if args.support is not None:
             labeller.set_support(read_support(args.support))
         elif not labeller.classes:
             raise ValueError('this export has no support set in it; give one with --support')
         labeller.set_thresholds(args.threshold)
-        return 1 if label_folder(labeller, args.photos, args.labels) else 0
+        return 1 if label_folder(labeller, args.photos, args.labels, args.overwrite) else 0
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('stopped; what is labelled stays', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import shutil
 import subprocess
@@ -16,17 +17,15 @@ from mmseg.registry import MODELS
 from PIL import Image
 from tiny_models import METHODS, SIZE, config, randomised, tiny_arch
 
-from mmfss.apis.images import to_model_size
+from mmfss.apis.images import as_bgr, to_model_size
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.nway import decide, segment_classes
 from mmfss.datasets.classes import label_palette
 from mmfss.export import runner
-from mmfss.export.folder import export
+from mmfss.export.folder import check_free, export
 from mmfss.export.formats import NEEDS, check_format
 from mmfss.export.graphs import _Whole, check_static
 
-pytest.importorskip('openvino', reason='mmfss[openvino] has it')
-pytest.importorskip('onnxruntime', reason='mmfss[export] has it')
 BLOCKED = ('torch', 'mmfss', 'mmengine', 'mmseg', 'mmcv', 'cv2', 'sam2')
 WITHOUT = f"""
 import sys
@@ -73,10 +72,10 @@ def shown(name: str = 'FSSAM', threshold: float = 0.0, counts=(2, 1), **changes)
     return made
 
 
-def run_without_torch(model, *args: str, status: int = 0) -> str:
+def run_without_torch(model, *args: str) -> str:
     command = [sys.executable, '-c', WITHOUT, str(model / 'runner.py'), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == status, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -95,33 +94,49 @@ def check_labels(made, folder, out):
             assert union == 0 or (one & other).sum() / union >= 0.999
 
 
+def exported(tmp_path_factory, form: str, made, **how):
+    for package in NEEDS[form]:
+        pytest.importorskip(package, reason='mmfss[export] has it')
+    out = tmp_path_factory.mktemp(form) / 'out'
+    export(made, out, form, **how)
+    return made, out
+
+
 @pytest.fixture(scope='module')
 def baked(tmp_path_factory):
-    made = shown(threshold=0.0, counts=(1, 1))
-    out = tmp_path_factory.mktemp('baked') / 'out'
-    export(made, out, 'openvino')
-    return made, out
+    made = shown('PrototypeMatcher', 0.0, counts=(2, 1))
+    return exported(tmp_path_factory, 'onnx', made)
 
 
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory):
     made = shown('PrototypeMatcher', counts=())
-    out = tmp_path_factory.mktemp('parts') / 'out'
-    export(made, out, 'onnx', shots=2)
-    return made, out
+    return exported(tmp_path_factory, 'openvino', made, shots=2)
 
 
 # ------------------------------------------------------------------------------- graphs, both forms
-def test_baked_fssam_labels_as_the_inferencer_without_torch(baked, tmp_path):
-    made, out = baked
+@pytest.mark.parametrize(('form', 'name'), [('openvino', 'FSSAM'), ('onnx', 'PrototypeMatcher')])
+def test_baked_classes_are_labelled_as_by_the_inferencer_without_torch(
+    request, tmp_path_factory, tmp_path, form, name
+):
+    if form == 'onnx':
+        made, out = request.getfixturevalue('baked')
+    else:
+        made, out = exported(tmp_path_factory, form, shown(name, 0.0, counts=(1, 1)))
     folder = photos(tmp_path / 'photos')
     assert '4 labelled, 0 failed' in run_without_torch(out, folder, tmp_path / 'labels')
-    assert any(len(np.unique(made(p).labels)) == 3 for p in folder.glob('*.png'))
+    assert len({label for p in folder.glob('*.png') for label in np.unique(made(p).labels)}) > 1
     check_labels(made, folder, tmp_path / 'labels')
-    head, first, *_ = (tmp_path / 'labels/scores.csv').read_text().splitlines()
-    assert head == 'image,classes,class0,class1'
-    scores = [float(cell) for cell in first.split(',')[2:]]
-    assert scores == pytest.approx(made(folder / '0.png').scores, abs=1e-3)
+    with open(tmp_path / 'labels/scores.csv', newline='') as file:
+        first = next(csv.DictReader(file))
+    wanted = made(folder / '0.png')
+    for label, name in enumerate(made.classes, 1):
+        share = (wanted.labels == label).mean()
+        assert float(first[f'{name} score']) == pytest.approx(wanted.scores[label - 1], abs=1e-3)
+        assert float(first[f'{name} share']) == pytest.approx(share, abs=1e-3)
+        assert first[f'{name} present'] == f'{share > 0:d}'
+    rows = (tmp_path / 'labels/classes.csv').read_text().splitlines()
+    assert rows == ['label,name,red,green,blue', '1,class0,128,0,0', '2,class1,0,128,0']
 
 
 def test_parts_take_supports_without_torch(parts, tmp_path):
@@ -142,9 +157,10 @@ def test_parts_take_supports_without_torch(parts, tmp_path):
 def test_manifest_says_what_there_is(baked, parts):
     manifest = json.loads((baked[1] / 'manifest.json').read_text())
     assert manifest['classes'] == ['class0', 'class1'] and manifest['thresholds'] == [0.0, 0.0]
-    assert manifest['shots'] == {'class0': 1, 'class1': 1} and manifest['method'] == 'FSSAM'
+    assert manifest['shots'] == {'class0': 2, 'class1': 1}
+    assert manifest['method'] == 'PrototypeMatcher' and manifest['runtime'] == 'onnx'
     assert manifest['image_size'] == SIZE and manifest['resize'] == 'bilinear'
-    assert set(manifest['files']) == {'image.xml', 'image.bin', 'runner.py'}
+    assert set(manifest['files']) == {'image.onnx', 'runner.py'}
     manifest = json.loads((parts[1] / 'manifest.json').read_text())
     assert list(manifest['graphs']) == ['encoder', 'support', 'light']
     assert manifest['shots'] == 2 and manifest['classes'] is None
@@ -192,13 +208,19 @@ def test_runner_decides_as_the_inferencer(size):
         assert len(np.unique(wanted)) > 1 or limits[0] > 0.9
 
 
-def test_photo_that_cannot_be_read_is_a_line_and_the_others_are_done(baked, tmp_path):
+def test_photo_that_cannot_be_read_is_a_line_and_the_others_are_done(baked, tmp_path, capsys):
     folder = photos(tmp_path / 'photos', 2)
     (folder / 'broken.jpg').write_bytes(b'no image')
+    cv2.imwrite(str(folder / 'colour.png'), np.zeros((9, 9, 3), np.uint16))
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / 'deep.png')
-    said = run_without_torch(baked[1], folder, tmp_path / 'labels', status=1)
-    assert 'broken.jpg cannot be read' in said and 'more than 8 bits per channel' in said
-    assert '2 labelled, 2 failed' in said
+    bad = ['broken.jpg', 'colour.png', 'deep.png']
+    status = runner.main([str(folder), str(tmp_path / 'labels'), '--model', str(baked[1])])
+    said = ''.join(capsys.readouterr())
+    assert status == 1
+    assert 'broken.jpg cannot be read' in said and said.count('more than 8 bits per channel') == 2
+    assert '2 labelled, 3 failed' in said
+    rows = (tmp_path / 'labels/failed.csv').read_text().splitlines()
+    assert [row.partition(',')[0] for row in rows] == ['image', *bad]
     assert sorted(p.name for p in (tmp_path / 'labels/ann_dir').iterdir()) == ['0.png', '1.png']
 
 
@@ -206,14 +228,26 @@ def test_photo_that_cannot_be_read_is_a_line_and_the_others_are_done(baked, tmp_
 def test_changed_or_missing_files_are_refused(parts, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(parts[1], out)
-    (out / 'light.onnx').write_bytes((out / 'light.onnx').read_bytes()[:-1] + b'x')
-    with pytest.raises(ValueError, match=r'light\.onnx is not the file that was exported'):
+    (out / 'light.bin').write_bytes((out / 'light.bin').read_bytes()[:-1] + b'x')
+    with pytest.raises(ValueError, match=r'light\.bin is not the file that was exported'):
         runner.Labeller(out)
-    (out / 'light.onnx').unlink()
-    with pytest.raises(FileNotFoundError, match=r'light\.onnx is missing'):
+    (out / 'light.bin').unlink()
+    with pytest.raises(FileNotFoundError, match=r'light\.bin is missing'):
         runner.Labeller(out)
-    (out / 'manifest.json').write_text('{')
-    with pytest.raises(ValueError, match='is damaged'):
+    whole = json.loads((out / 'manifest.json').read_text())
+    for text in (
+        '{',
+        '[]',
+        json.dumps(dict(whole, graphs=None)),
+        json.dumps(dict(whole, files=[])),
+    ):
+        (out / 'manifest.json').write_text(text)
+        with pytest.raises(ValueError, match='is damaged'):
+            runner.Labeller(out)
+    (out / 'manifest.json').write_text(json.dumps(dict(whole, format_version=2)))
+    with pytest.raises(
+        ValueError, match=r'is of format mmfss-export 2.*take the runner\.py of that'
+    ):
         runner.Labeller(out)
     with pytest.raises(FileNotFoundError, match='no folder of mmfss export'):
         runner.Labeller(tmp_path)
@@ -235,10 +269,64 @@ def test_other_shots_and_classes_are_refused(baked, parts):
         labeller.set_thresholds(['2'])
 
 
-def test_output_that_is_not_empty_and_unknown_formats_are_refused(baked):
-    made, out = baked
+def test_a_manifest_of_other_classes_than_the_graph_is_refused(baked, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(baked[1], out)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    (out / 'manifest.json').write_text(json.dumps(dict(manifest, classes=['class0'])))
+    with pytest.raises(ValueError, match='names 1 classes and 2 thresholds, the graph has 2'):
+        runner.Labeller(out).maps(photo(0)[0])
+
+
+@pytest.mark.parametrize(
+    ('values', 'why'),
+    [
+        ([[0, 7], [1, 255]], r'has the values \[7\], allowed are 0, 1 and 255'),
+        ([[0, 0], [0, 0]], 'marks no pixel with 255'),
+        ([[1, 1], [1, 1]], 'marks every pixel with 1'),
+        ([[0, 1]], r'is \(1, 2\), the upright photo \(2, 2\)'),
+        ('png', r'mask .*x\.png cannot be read'),
+        (None, r'mask .*x\.png of a support is not there'),
+    ],
+)
+def test_masks_that_say_nothing_are_refused(tmp_path, values, why):
+    place = tmp_path / 'cat'
+    place.mkdir()
+    Image.new('RGB', (2, 2)).save(place / 'x.jpg')
+    if values == 'png':
+        (place / 'x.png').write_bytes(b'no image')
+    elif values is not None:
+        Image.fromarray(np.array(values, np.uint8)).save(place / 'x.png')
+    with pytest.raises((ValueError, FileNotFoundError), match=why):
+        runner.read_support(tmp_path)
+
+
+def test_labels_are_not_written_among_photos_or_over_others(baked, tmp_path):
+    folder = photos(tmp_path / 'photos', 1)
+    labeller = runner.Labeller(baked[1], threads=1)
+    with pytest.raises(ValueError, match='lie in each other'):
+        runner.label_folder(labeller, folder, folder / 'labels')
+    assert runner.label_folder(labeller, folder, tmp_path / 'labels') == 0
+    with pytest.raises(ValueError, match='has labels already; give another folder, or --overwrite'):
+        runner.label_folder(labeller, folder, tmp_path / 'labels')
+    assert runner.label_folder(labeller, folder, tmp_path / 'labels', overwrite=True) == 0
+
+
+def test_photos_are_upright(tmp_path):
+    image = Image.fromarray(photo(0)[0])
+    tag = image.getexif()
+    tag[0x0112] = 6
+    image.save(tmp_path / 'a.jpg', exif=tag, quality=95)
+    assert runner.read_photo(tmp_path / 'a.jpg').shape == (120, 90, 3)
+    assert np.array_equal(
+        runner.read_photo(tmp_path / 'a.jpg')[..., ::-1], as_bgr(tmp_path / 'a.jpg')
+    )
+
+
+def test_output_that_is_not_empty_and_unknown_formats_are_refused(tmp_path):
+    (tmp_path / 'a').touch()
     with pytest.raises(ValueError, match='is not an empty folder'):
-        export(made, out)
+        check_free(tmp_path)
     with pytest.raises(ValueError, match=r"must be one of \['openvino', 'onnx'\], got 'tflite'"):
         check_format('tflite')
 
