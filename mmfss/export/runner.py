@@ -195,11 +195,11 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
         ValueError: it cannot be read, is an animation, or of more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as image:
-            kind, frames = image.format, getattr(image, 'n_frames', 1)
-            stored = f'{image.tile[0][3]}' if image.tile else ''  # Pillow drops bits of colours
-            image.load()
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            kind, frames = file.format, getattr(file, 'n_frames', 1)
+            stored = f'{file.tile[0][3]}' if file.tile else ''  # Pillow drops bits of colours
+            file.load()
+            image = ImageOps.exif_transpose(file)
     except Exception as error:  # decoders of broken files raise what they like
         raise ValueError(f'image {path} cannot be read ({error})') from error
     if kind not in READ:
@@ -243,7 +243,7 @@ def as_input(image: np.ndarray, side: int, resize: str) -> np.ndarray:
     if resize == 'bilinear':
         small = resized(image, side)
     else:
-        how = dict(pillow_bilinear=Image.BILINEAR, pillow_bicubic=Image.BICUBIC)[resize]
+        how = Image.Resampling[resize.removeprefix('pillow_').upper()]
         small = np.asarray(Image.fromarray(image).resize((side, side), how))
     return np.ascontiguousarray(small.transpose(2, 0, 1)[None], dtype=np.float32)
 
@@ -541,7 +541,7 @@ def read_mask(path: Path) -> np.ndarray:
         raise FileNotFoundError(f'mask {path} of a support is not there')
     try:
         with Image.open(path) as image:
-            stored = image.tile[0][3] if image.tile else None
+            stored = f'{image.tile[0][3]}' if image.tile else ''
             mode, values = image.mode, np.array(image)
     except Exception as error:  # see read_photo
         raise ValueError(f'mask {path} cannot be read ({error})') from error
