@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'compare': (command_lines.CompareArguments, 'compare:run',
                 'say which of several results is better, on the same episodes'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
+    'export': (command_lines.ExportArguments, 'export:run',
+               'write a method as graphs that run without torch'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
