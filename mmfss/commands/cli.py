@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'pictures': (command_lines.PicturesArguments, 'pictures:run',
                  'draw the worst, best or named episodes, methods side by side'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
+    'export': (command_lines.ExportArguments, 'export:run',
+               'write a method as graphs that run without torch'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),

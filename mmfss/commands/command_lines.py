@@ -592,6 +592,46 @@ class CheckArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
+class ExportArguments(PhotoArguments):
+    """Write a method as graphs of OpenVINO or ONNX, with a runner that labels photos without torch.
+
+    Exit status: 0 it is written; 2 wrong arguments or input, or OUT cannot be written.
+
+    Args:
+        config: Config, its name among those of mmfss, or the name of a method.
+        weights: Checkpoint; none: of a method that has nothing to train.
+        out: Folder to write, which is not there or empty.
+        format: 'openvino' or 'onnx'.
+        shots: Number of supports of a class that the graph of the supports takes (default: 1); with
+            --support every class must have as many.
+        support: Classes to put into the graph, as for mmfss label: one graph from a photo to N maps
+            and scores. Without it: encoder, supports and light pass, as a graph each.
+        threshold: Of the object score, for all classes or one; may be repeated (default: as mmfss
+            label has it).
+        self_check: As for mmfss label.
+        prompt_weights: As for mmfss label.
+        cfg_options: Overrides, ``{'model.refine': None}``.
+        reading: How SUPPORT is read.
+    """
+
+    config: Positional[str]
+    weights: Positional[str]
+    out: Positional[str]
+    _: KW_ONLY
+    format: Annotated[str, arg(metavar='FORMAT')] = 'openvino'
+    shots: Annotated[int | None, _unset('K')] = None
+    support: Annotated[str | None, _unset('SUPPORT')] = None
+    threshold: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar='NUMBER|CLASS=NUMBER', help_behavior_hint=''),
+    ] = ()
+    self_check: Annotated[bool, arg(help_behavior_hint='')] = True
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
+
+
+@dataclass(frozen=True)
 class WebuiArguments(PhotoArguments):
     """A web page to mark objects, label images and take masks away.
 

@@ -265,6 +265,13 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         where several classes are looked for in an image."""
         return features
 
+    def not_static(self) -> dict[str, str]:
+        """What ``mmfss export`` can make no graph of, with why: ``segment`` or ``encode_support``,
+        where operators or sizes depend on what the images or masks show. A method that exports says
+        so by its own one, ``{}`` where both are static; all else of it must be."""
+        why = 'it does not say that its operators are the same for all images (not_static)'
+        return dict(segment=why, encode_support=why)
+
     def prompter(self, checkpoint: str | None = None) -> Prompter:
         """What turns boxes, points and scribbles on a support image into masks.
 

@@ -94,6 +94,10 @@ class PseudoMask(FewShotModel):
         # z = prior_ae - 1/2, so that z >= 0 is prior_ae >= 1/2
         return Segmentation(pseudo.ae - 0.5, {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae})
 
+    def not_static(self) -> dict[str, str]:
+        """Nothing: both are static graphs."""
+        return {}
+
     def compared(self, features: dict) -> Tensor:
         """The encoder's last map (N, C, h, w)."""
         return features['encoder'][-1]

@@ -331,6 +331,11 @@ class FSSAM(FewShotModel):
         """(N, C, h, w): the prior encoder's, or SAM 2's where there is none."""
         return features.sam2.top if features.prior is None else features.prior
 
+    def not_static(self) -> dict[str, str]:
+        """The truth is in no photo that is labelled; all else is static."""
+        why = 'its prompt generator takes the true mask of the photo'
+        return dict(segment=why) if self.needs_truth else {}
+
     # ------------------------------------------------------------------ prompts and training
 
     def prompter(self, checkpoint: str | None = None) -> PromptHeads:

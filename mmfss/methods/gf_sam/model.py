@@ -194,6 +194,10 @@ class GFSAM(FewShotModel):
             # the mask of the single-mask token, however stable it is
             self.heads.sam_mask_decoder.dynamic_multimask_via_stability = False
 
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(segment='it prompts SAM with points of each photo, as many as it finds')
+
     def compared(self, features: dict | Query) -> Tensor:
         """The encoder's last map (N, C, h, w) float32, scaled."""
         if isinstance(features, Query):

@@ -178,6 +178,10 @@ class INSID3(FewShotModel):
         with torch.autocast(level.device.type, enabled=False):
             return F.normalize(level @ basis, dim=-1, eps=1e-12)
 
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(segment='it clusters the patches of each photo')
+
     def compared(self, features: dict) -> Tensor:
         """Features without position (N, R, h, w), in which the method decides: what two photos
         share for lying at the same place is no likeness of objects."""

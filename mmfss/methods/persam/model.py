@@ -164,6 +164,12 @@ class PerSAM(FewShotModel):
         side = self.sam1.image_size
         self.frame = Frame((size, size), (side, side), side)
 
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(
+            segment='it prompts SAM with the box of a mask found before, which may be empty'
+        )
+
     def compared(self, features: dict) -> Tensor:
         """SAM's features (N, C, h, w)."""
         return features['sam1'][0]
