@@ -31,6 +31,7 @@ from mmfss.commands.ending import show_traceback
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
+from mmfss.encoders.runtimes import asked
 from mmfss.files import explained
 from mmfss.labelling.folder import (
     COCO,
@@ -125,6 +126,7 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         inferencer.set_support(support)
     if check is not None:
         info['self_check'] = check
+    info['runtimes'] = dict(inferencer.model.encoding.runtimes.record)
     title = inferencer.model.title
     if title != type(inferencer.model).__name__ and processes.rank == 0:
         print(f'method: {title}', file=sys.stderr)
@@ -229,10 +231,17 @@ def _build(
         pairs=args.pairs,
         feature_cache=args.feature_cache,
         grey_values=args.grey_values(),
+        runtime=asked(args.runtime, args.precision, args.calibration),
     )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
-    for name in ('feature_cache', 'encode_batch'):  # the options above take their place
+    for name in (
+        'feature_cache',
+        'encode_batch',
+        'encoder_runtime',
+    ):  # the options above take their place
         made_with['model'].pop(name, None)
+    if (how := inferencer.model.encoding.runtimes.settings).precision != 'fp32':
+        made_with['precision'] = how.precision  # fp32 is the same up to rounding by any runtime
     return inferencer, made_with, dict(config=str(path))
 
 

@@ -314,6 +314,12 @@ class EpisodicDataset(Dataset):
         self.full_init()
         return len(self._pool.images)
 
+    @property
+    def pool_images(self) -> tuple[str, ...]:
+        """Paths of the images that can be a query, in the order of the list."""
+        self.full_init()
+        return tuple(self._pool.images)
+
     @cached_property
     def absent_classes(self) -> tuple[str, ...]:
         """Names of the classes of the split that none of the episodes is of."""

@@ -19,6 +19,7 @@ from mmfss.encoders.base import Encoder, Step
 from mmfss.features.modules import settings_of
 
 from . import converted as openvino
+from . import quantised
 from .converted import Converted, NotConverted
 from .kept import KeptModels
 from .settings import RuntimeSettings
@@ -60,6 +61,7 @@ class Runtimes:
         self.record: dict[str, dict[str, Any]] = {}
         self._decided: dict[tuple, dict[str, Any]] = {}
         self._ready: dict[tuple, tuple[str, Converted]] = {}
+        self._account: dict[str, Any] | None = None
         if settings.named:
             self._check()
 
@@ -81,7 +83,19 @@ class Runtimes:
                 'avx512_bf16 nor amx_bf16; use fp32, or int8 if the CPU has avx512_vnni or avx_vnni'
             )
         if self.settings.precision == 'int8':
-            pass
+            quantised.check()
+
+    def check(self, device: torch.device) -> None:
+        """Make sure that what is asked for by name can be had on a device.
+
+        Raises:
+            ValueError: OpenVINO, and the device is not the CPU.
+        """
+        if self.settings.named and device.type != 'cpu':
+            raise ValueError(
+                f'encoder_runtime openvino runs encoders on the CPU, the model is on {device}; '
+                'give --device cpu, or leave the runtime out'
+            )
 
     def of(
         self,
@@ -126,11 +140,7 @@ class Runtimes:
     ) -> None:
         device = place[3]
         if self.settings.named:
-            if device != 'cpu':
-                raise ValueError(
-                    f'encoder_runtime openvino runs encoders on the CPU, the model is on {device}; '
-                    'give --device cpu, or leave the runtime out'
-                )
+            self.check(torch.device(device))
             self._settle(place, encoder, 'openvino', 'asked for by name')
         elif device != 'cpu' or sum(p.numel() for p in _parameters(steps)) < LEAST_PARAMETERS:
             why = 'small' if device == 'cpu' else f'on {device}'
@@ -158,6 +168,8 @@ class Runtimes:
         if runtime == 'openvino':
             precision = self.settings.precision
             found = dict(found, version=openvino.version(), precision=precision)
+            if precision == 'int8':
+                found['int8'] = self._int8()
         self._decided[place] = self.record[place[0]] = found
         if not quiet and is_main_process():
             what = f'OpenVINO {found["version"]}, {precision}' if 'version' in found else 'torch'
@@ -267,6 +279,8 @@ class Runtimes:
             size=place[2],
             openvino=openvino.version(),
         )
+        if precision == 'int8':
+            of['int8'] = self._int8()
         key = _digest(of)
         settings = dict(
             name='openvino',
@@ -274,6 +288,7 @@ class Runtimes:
             precision=precision,
             device='cpu',
             steps=len(steps),
+            **({'int8': of['int8'], 'bf16': openvino.has_bf16()} if precision == 'int8' else {}),
         )
         path = self.kept.model(key)
         made = None if path is None else _compiled(path, precision)
@@ -282,6 +297,13 @@ class Runtimes:
         made.settings = settings
         self._ready[place] = about['weights'], made
         return made
+
+    def _int8(self) -> dict[str, Any]:
+        """What int8 is fitted to; the photos are read for it once."""
+        if self._account is None:
+            photos = quantised.photos_of(self.settings.calibration or ())
+            self._account = quantised.account(photos, self.settings.ignored)
+        return self._account
 
     def _new(
         self,
@@ -295,6 +317,9 @@ class Runtimes:
         precision, images = self.settings.precision, _noise(place[2])
         truth = _in_torch(steps, images)  # before the conversion, see there
         model = openvino.converted(encoder, steps, images)
+        if precision == 'int8':
+            photos = quantised.photos_of(self.settings.calibration or ())
+            model = quantised.quantised(model, photos, self.settings.ignored)
         path = self.kept.keep_model(key, of, lambda file: openvino.save(model, file))
         if path is not None:
             made = _compiled(path, precision)

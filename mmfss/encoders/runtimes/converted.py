@@ -52,7 +52,7 @@ def missing() -> str | None:
     try:
         _core()
     except (ImportError, OSError, RuntimeError) as error:
-        return f'OpenVINO {found} cannot be imported: {_line(error)}'
+        return f'OpenVINO {found} cannot be imported: {first_line(error)}'
     return None
 
 
@@ -63,7 +63,7 @@ def has_bf16() -> bool:
 
 @functools.cache
 def _core() -> openvino.Core:
-    with _no_reports():
+    with no_reports():
         import openvino
 
         return openvino.Core()
@@ -102,7 +102,7 @@ def converted(encoder: nn.Module, steps: Sequence[Step], images: Tensor) -> open
     _core()
     try:
         # both libraries warn of their own insides
-        with _no_reports(), warnings.catch_warnings(), torch.no_grad():
+        with no_reports(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             import openvino
 
@@ -112,7 +112,7 @@ def converted(encoder: nn.Module, steps: Sequence[Step], images: Tensor) -> open
                 model.reshape(list(images.shape))
             return model
     except Exception as error:  # each of the two raises whatever it likes
-        raise NotConverted(f'{type(error).__name__}: {_line(error)}') from error
+        raise NotConverted(f'{type(error).__name__}: {first_line(error)}') from error
 
 
 def save(model: openvino.Model, path: Path) -> None:
@@ -124,7 +124,7 @@ def save(model: openvino.Model, path: Path) -> None:
 
 
 @contextmanager
-def _no_reports() -> Iterator[None]:
+def no_reports() -> Iterator[None]:
     """OpenVINO's converter and NNCF report their use over the network where nobody has declined,
     but not from CI, which this says: whoever marks photos was not asked."""
     before = os.environ.get('CI')
@@ -169,7 +169,7 @@ class Converted:
         try:
             self._request = _core().compile_model(model, 'CPU', config).create_infer_request()
         except RuntimeError as error:
-            raise NotConverted(_line(error)) from error
+            raise NotConverted(first_line(error)) from error
         self._lock = threading.Lock()  # a request is of one thread at a time
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -197,7 +197,7 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp_min(1e-30))
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a message that has something to say."""
     lines: list[Any] = [line.strip() for line in f'{error}'.splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:300]

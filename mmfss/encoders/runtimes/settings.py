@@ -95,6 +95,40 @@ class RuntimeSettings:
         return cls(**{'type': default, **given})
 
 
+def merged(
+    config: str | Mapping[str, Any] | None, given: str | Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a config says, with what was given in the place of its entries. A precision or a runtime
+    that takes the place of int8 takes its calibration along."""
+    ours, theirs = (dict(type=v) if isinstance(v, str) else dict(v or {}) for v in (config, given))
+    found = {**ours, **theirs}
+    if 'precision' not in theirs and theirs.get('type') in ('auto', 'torch'):
+        found.pop('precision', None)
+    if found.get('precision', 'fp32') != 'int8':
+        for name in {'calibration', 'ignored'} - set(theirs):
+            found.pop(name, None)
+    return found
+
+
+def asked(
+    runtime: str | Mapping[str, Any] | None,
+    precision: str | None = None,
+    calibration: str | os.PathLike | Sequence[str] | None = None,
+) -> dict[str, Any] | None:
+    """What ``model.encoder_runtime`` is to be by options of these names; None where none is given.
+
+    Raises:
+        ValueError: see :class:`RuntimeSettings`.
+    """
+    given = dict(runtime) if isinstance(runtime, Mapping) else dict(type=runtime)
+    given.update({k: v for k, v in dict(precision=precision, calibration=calibration).items() if v})
+    given = {key: _plain(value) for key, value in given.items() if value is not None}
+    if not given:
+        return None
+    RuntimeSettings.of(given)
+    return given
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
