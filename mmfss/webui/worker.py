@@ -188,7 +188,7 @@ class Models:
         self.first = first.choice.method or first.choice.config or DEMO_CONFIG
         self.names = (self.first, *(name for name in names if name != self.first))
         self._made = {self.first: first}
-        self._how = dict(device=device, runtime=runtime)
+        self._how: dict[str, Any] = dict(device=device, runtime=runtime)
         self._lock = threading.Lock()
 
     def get(self, name: str) -> ModelWorker:
