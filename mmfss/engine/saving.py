@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -17,6 +19,8 @@ from mmfss.files import atomic, write_text
 from mmfss.methods.base import FewShotModel
 
 _WHOLE = 'whole'
+_GOING = 'checkpoints_going'
+"""Of mmengine's message hub, which is in each checkpoint: files that go once that one is there."""
 
 
 class WholeFilesBackend(LocalBackend):
@@ -38,8 +42,9 @@ register_backend(_WHOLE, WholeFilesBackend, force=True)
 class _RemovesLater:
     """A file backend whose files go when it is told that what comes after them is there."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, hub: MessageHub) -> None:
         self._backend = backend
+        self._hub = hub
         self._waiting: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -48,6 +53,7 @@ class _RemovesLater:
     def remove(self, path: str) -> None:
         """Note a file that is to go."""
         self._waiting.append(path)
+        self._hub.update_info(_GOING, [os.path.basename(path) for path in self._waiting])
 
     def now(self, *keep: str | None) -> None:
         """Remove what was noted, but for files that were written anew."""
@@ -56,6 +62,7 @@ class _RemovesLater:
             path = self._waiting.pop(0)
             if os.path.realpath(path) not in kept and self._backend.isfile(path):
                 self._backend.remove(path)
+        self._hub.update_info(_GOING, [])
 
 
 @HOOKS.register_module()
@@ -63,7 +70,8 @@ class WholeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` in another order. That one removes the oldest checkpoint, then
     writes the new one in its place: with ``max_keep_ckpts=1`` a kill or a full disk in between
     leaves none. Here the new one is written beside, flushed to the disk and named; then the file
-    ``last_checkpoint`` names it; then the old ones go. So there is one more for a moment.
+    ``last_checkpoint`` names it; then the old ones go. So there is one more for a moment. A new one
+    says which are to go: a run that goes on from it after a kill removes them.
 
     Checkpoints on remote storage (``backend_args``, or an ``out_dir`` with a scheme) are saved as
     by mmengine: there an object is whole or not there.
@@ -92,7 +100,13 @@ class WholeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, LocalBackend) and self.file_client_args is None:
             self.backend_args = dict(backend=_WHOLE)
             self.file_backend = get_file_backend(backend_args=self.backend_args)
-        self.file_backend = _RemovesLater(self.file_backend)
+        self.file_backend = later = _RemovesLater(self.file_backend, runner.message_hub)
+        folder, begun = str(self.out_dir), runner._load_from or ''
+        own = os.path.realpath(os.path.dirname(begun)) == os.path.realpath(folder)
+        if own and is_main_process():  # one of another folder says nothing of the files here
+            for name in runner.message_hub.get_info(_GOING, []):
+                later.remove(os.path.join(folder, name))
+            later.now(begun, *self._best())
         if self.trained_only:
             self._base = base_digest(runner)
 
@@ -114,8 +128,11 @@ class WholeCheckpointHook(CheckpointHook):
         pointer = os.path.join(runner.work_dir, 'last_checkpoint')
         if os.path.isfile(pointer) and self.last_ckpt:  # mmengine writes it in place
             write_text(pointer, str(self.last_ckpt))
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        self.file_backend.now(self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best)
+        self.file_backend.now(self.last_ckpt, *self._best())
+
+    def _best(self) -> list[str | None]:
+        of_each = getattr(self, 'best_ckpt_path_dict', {}).values()
+        return [getattr(self, 'best_ckpt_path', None), *of_each]
 
 
 def base_digest(runner: Runner) -> bytes:

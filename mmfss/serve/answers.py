@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -27,16 +28,22 @@ def answered(
 
     Args:
         work: what gives the answer. ValueError becomes status 400, FileNotFoundError 404,
-            PermissionError 403, ConnectionError 502, any other OSError 500.
+            PermissionError 403, ConnectionError 502, any other error 500; one that is not meant
+            for a user is on the terminal with its traceback.
         form: an error in the form of the program that asks.
     """
 
     async def endpoint(request: Request) -> Response:
+        body = await request.body()
         try:
-            return JSONResponse(await run_in_threadpool(work, _object(await request.body())))
+            return JSONResponse(await run_in_threadpool(work, _object(body)))
         except (ValueError, OSError) as error:
             print_log(f'{request.url.path}: {error}', 'current', logging.WARNING)
             return JSONResponse(form(f'{error}'), _status(error))
+        except Exception as error:  # a fault of ours, still said in the form of the program
+            text = f'{request.url.path}: {traceback.format_exc()}'
+            print_log(text, 'current', logging.ERROR)
+            return JSONResponse(form(f'{type(error).__name__}: {error}'), 500)
 
     return endpoint
 

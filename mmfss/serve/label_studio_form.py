@@ -110,13 +110,15 @@ def marks_of(regions: Sequence[Any], image: str, width: int, height: int) -> Mar
         kind, value = f'{region.get("type")}', region.get('value')
         if kind not in _CONTROLS.values() or not isinstance(value, Mapping):
             continue  # choices, ratings, relations: not drawn
-        names = [f'{one}'.strip() for one in value.get(kind) or () if f'{one}'.strip()]
+        given = value.get(kind)
+        texts = [f'{one}'.strip() for one in given] if isinstance(given, list) else []
+        names = [text for text in texts if text]
         if not names:
             marks.notes.append(f'a region ({kind}) has no label: choose one for it')
         for name in names:
             try:
                 _mark(marks, name, kind, value, region)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, ArithmeticError) as error:
                 marks.notes.append(f'a region of {name} ({kind}) cannot be read: {error}')
     return marks
 

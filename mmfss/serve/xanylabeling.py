@@ -209,7 +209,7 @@ def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Ma
                 marks.point(label, points[0])
             else:
                 raise ValueError('it has no area')
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
             marks.notes.append(f'a {kind} of {label} is left out: {error}')
     return marks
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmfss import files
 from mmfss.checkpoints.patterns import latest_checkpoint
+from mmfss.engine import saving
 from mmfss.engine.saving import WholeCheckpointHook
 from mmfss.safe_load import is_whole, load_checkpoint
 
@@ -97,6 +98,37 @@ def test_of_the_best_ones_too_and_a_resumed_run_keeps_its_number(tmp_path):
     assert checkpoints(tmp_path) == ['best_mIoU_epoch_5.pth', 'epoch_5.pth']
     for name in checkpoints(tmp_path):
         assert is_whole(tmp_path / name)
+
+
+def test_what_a_kill_left_goes_when_the_run_goes_on(tmp_path):
+    runner_of(tmp_path, 3).train()
+    # killed between the pointer and the removal; epoch_1.pth is somebody else's
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        (tmp_path / name).write_bytes((tmp_path / 'epoch_3.pth').read_bytes())
+    again = runner_of(tmp_path, 4, name='after_a_kill')
+    again._resume, again._load_from = True, str(tmp_path / 'epoch_3.pth')
+    again.train()
+    assert checkpoints(tmp_path) == ['epoch_1.pth', 'epoch_4.pth']
+
+
+@pytest.mark.parametrize('kept', ['of another folder', 'of another process'])
+def test_what_a_kill_left_goes_by_one_process_and_in_its_own_folder_alone(
+    tmp_path, monkeypatch, kept
+):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    runner_of(first, 3).train()
+    assert load_checkpoint(first / 'epoch_3.pth')['message_hub']['runtime_info'][
+        'checkpoints_going'
+    ] == ['epoch_2.pth']
+    work = second if kept == 'of another folder' else first
+    work.mkdir(exist_ok=True)
+    (work / 'epoch_2.pth').write_bytes(b'somebody else')
+    if kept == 'of another process':
+        monkeypatch.setattr(saving, 'is_main_process', lambda: False)
+    again = runner_of(work, 3, name=kept.replace(' ', '_'))
+    again._resume, again._load_from = True, str(first / 'epoch_3.pth')
+    again.train()
+    assert (work / 'epoch_2.pth').read_bytes() == b'somebody else'
 
 
 @pytest.mark.parametrize('moment', ['write', 'flush', 'name'])

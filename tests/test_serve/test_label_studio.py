@@ -443,6 +443,22 @@ def test_a_mask_goes_before_prompts_and_boxes_turn(proposer):
     assert proposer.prompts[-1].labels == (0,)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'value', 'said'),
+    [
+        ('polygonlabels', dict(points=[[10**400, 0], [9, 0], [9, 9]]), 'too large'),
+        ('ellipselabels', dict(x=5, y=5, radiusX=1e308, radiusY=5), 'division by zero'),
+        ('brushlabels', dict(rle=10**400), 'index-sized'),
+        ('brushlabels', dict(rle=[1], brushlabels=5), 'has no label'),
+    ],
+)
+def test_numbers_that_no_program_draws_leave_out_their_region_alone(kind, value, said):
+    good = dict(type='brushlabels', value=dict(rle=brush_code(box_mask()), brushlabels=['a']))
+    marks = marks_of([dict(type=kind, value={kind: ['b'], **value}), good], 'img', 96, 80)
+    assert said in marks.notes[0] and len(marks.notes) == 1
+    assert list(marks.masks(lambda prompt: None)) == ['a']
+
+
 def test_the_background_is_no_class():
     brush = dict(type='brushlabels', value=dict(rle=brush_code(box_mask())))
     brush['value']['brushlabels'] = ['cup', 'Background']

@@ -79,6 +79,21 @@ def test_a_request_has_bounds(new_service):
     assert not client.service.projects.summary()
 
 
+def test_a_fault_of_ours_is_said_in_the_form_of_the_program(new_service, tmp_path, monkeypatch):
+    def broken(projects: Projects, key: str) -> Project:
+        raise KeyError('it')
+
+    client = new_service(folders=dict(cats=tmp_path))
+    monkeypatch.setattr(Projects, 'get', broken)
+    answer = client.post('/setup', json=request_of('/setup'))
+    assert answer.status_code == 500 and answer.json() == dict(error="KeyError: 'it'")
+    answer = client.get('/v1/models')
+    assert answer.status_code == 500
+    assert answer.json() == dict(
+        success=False, error=dict(code='REFUSED', message="KeyError: 'it'")
+    )
+
+
 # ---------------------------------------------------------------------------------- what is kept
 
 

@@ -1,6 +1,6 @@
 """All methods under one protocol on Shapes-5i, from the same pretrained small SAM 2; paired tests.
 
-    python tools/analysis_tools/shapes_peers.py --out docs/results/peers
+    python tools/analysis_tools/shapes_peers.py --out work_dirs/peers/table
 
 Trains what has no finished checkpoint (one pretraining per fold with its heads for points, and
 FSSAM, SANSA and FS-SAM2 with each training seed from it, ``--jobs`` at a time), then does what
@@ -14,13 +14,18 @@ import argparse
 import os
 import resource
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from shapes_results import ANY_METHOD, FOLDS, PRETRAIN, train_missing, train_prompts
+from shapes_results import (
+    ANY_METHOD,
+    FOLDS,
+    PRETRAIN,
+    all_of,
+    checkpoint_of,
+    train,
+    train_prompts,
+)
 
 from mmfss.commands import table
 from mmfss.commands.command_lines import TableArguments
@@ -34,23 +39,9 @@ TRAINED = {
 TRAINING_FREE = ('prototype', 'density', 'insid3', 'sam2_memory', 'gf_sam')
 
 
-def folder(method: str, seed: int, fold: int | str) -> str:
+def folder(method: str, seed: int, fold: int | str) -> Path:
     """Where a training puts its files."""
-    return f'work_dirs/peers/{method}/training{seed}/fold{fold}'
-
-
-def train(method: str, seed: int, fold: int) -> None:
-    """Train in a process of its own, going on where an earlier one stopped."""
-    place = Path(folder(method, seed, fold))
-    if list(place.glob('epoch_5.pth')):
-        return
-    place.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, '-m', 'mmfss', 'train', TRAINED[method], '--work-dir', str(place)]
-    command += ['--resume', '--cfg-options', f'randomness.seed={seed}']
-    with (place / 'train.log').open('w') as out:
-        env = dict(os.environ, FOLD=str(fold))
-        subprocess.run(command, env=env, stdout=out, stderr=subprocess.STDOUT, check=True)
-    print(f'trained {method}, training {seed}, fold {fold}', flush=True)
+    return Path(f'work_dirs/peers/{method}/training{seed}/fold{fold}')
 
 
 def test(args: TableArguments, method: str) -> None:
@@ -60,13 +51,6 @@ def test(args: TableArguments, method: str) -> None:
         command = table.command_of(args, table.read_entry(method))
         subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=True)
     print(f'tested {log.stem}', flush=True)
-
-
-def all_of(do: Callable[..., None], jobs: Sequence[tuple], at_a_time: int) -> None:
-    """Do jobs, some at a time; the first error ends it."""
-    with ThreadPoolExecutor(at_a_time) as pool:
-        for running in [pool.submit(do, *job) for job in jobs]:
-            running.result()
 
 
 def main() -> None:
@@ -81,11 +65,17 @@ def main() -> None:
     given = parser.parse_args()
     os.environ['OMP_NUM_THREADS'] = '1'
     write_shapes(os.environ.setdefault('DATA_ROOT', 'data/shapes5i'))
-    trainings = [(m, s, f) for f in given.folds for s in given.trainings for m in TRAINED]
-    methods = [
-        f'{m}=' + ','.join(folder(m, s, '{fold}') + '/epoch_5.pth' for s in given.trainings)
-        for m in TRAINED
+    pretrainings = [(PRETRAIN, fold, 1) for fold in given.folds]
+    trainings = [
+        (config, fold, 1, folder(method, seed, fold), [f'randomness.seed={seed}'])
+        for fold in given.folds
+        for seed in given.trainings
+        for method, config in TRAINED.items()
     ]
+    methods = []
+    for method, config in TRAINED.items():
+        of_each = [checkpoint_of(config, 0, folder(method, s, '{fold}')) for s in given.trainings]
+        methods.append(f'{method}={",".join(map(str, of_each))}')
     methods += TRAINING_FREE
     args = TableArguments(
         ANY_METHOD,
@@ -99,9 +89,7 @@ def main() -> None:
     )
     os.makedirs(given.out, exist_ok=True)
     parts = {
-        'pretraining': lambda: train_missing(
-            [(PRETRAIN, fold) for fold in given.folds], given.jobs, threads=1
-        ),
+        'pretraining': lambda: all_of(train, pretrainings, given.jobs),
         'heads for points': lambda: all_of(train_prompts, [(f,) for f in given.folds], given.jobs),
         'trainings': lambda: all_of(train, trainings, given.jobs),
         'tests': lambda: all_of(test, [(args, method) for method in methods], given.jobs),

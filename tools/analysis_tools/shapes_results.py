@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -67,28 +68,34 @@ def work_dir(config: str, fold: int) -> Path:
     return Path('work_dirs') / Path(config).stem / f'fold{fold}'
 
 
-def checkpoint_of(config: str, fold: int) -> Path:
+def checkpoint_of(config: str, fold: int, place: Path | None = None) -> Path:
+    """The last one of a finished training; ``place``: its folder, by default that of the config."""
     epochs = Config.fromfile(config).train_cfg.max_epochs
-    return work_dir(config, fold) / f'epoch_{epochs}.pth'
+    return (place or work_dir(config, fold)) / f'epoch_{epochs}.pth'
 
 
-def train(config: str, fold: int, threads: int) -> None:
-    """Train in a process of its own, going on where an earlier one stopped."""
+def train(
+    config: str, fold: int, threads: int, place: Path | None = None, options: Sequence[str] = ()
+) -> None:
+    """Train in a process of its own what is not finished, going on where an earlier one stopped."""
+    place = place or work_dir(config, fold)
+    if checkpoint_of(config, fold, place).exists():
+        return
     env = dict(os.environ, FOLD=str(fold), OMP_NUM_THREADS=str(threads))
-    log = work_dir(config, fold) / 'train.log'
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, 'tools/train.py', config, '--resume']
-    with log.open('w') as out:
+    place.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, 'tools/train.py', config, '--work-dir', str(place), '--resume']
+    command += ['--cfg-options', *options] if options else []
+    with (place / 'train.log').open('w') as out:
         done = subprocess.run(command, env=env, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f'{" ".join(command)} (FOLD={fold}) failed, see {log}')
-    print(f'trained {config} fold {fold}', flush=True)
+        raise RuntimeError(f'{" ".join(command)} (FOLD={fold}) failed, see {place}/train.log')
+    print(f'trained {place}', flush=True)
 
 
-def train_missing(jobs: list[tuple[str, int]], at_a_time: int, threads: int) -> None:
-    missing = [job for job in jobs if not checkpoint_of(*job).exists()]
+def all_of(do: Callable[..., None], jobs: Sequence[tuple], at_a_time: int) -> None:
+    """Do jobs, some at a time; the first error ends it."""
     with ThreadPoolExecutor(at_a_time) as pool:
-        for running in [pool.submit(train, *job, threads) for job in missing]:
+        for running in [pool.submit(do, *job) for job in jobs]:
             running.result()
 
 
@@ -219,8 +226,8 @@ def main() -> None:
     write_shapes(data)
     trained = [] if args.training_free else list(VARIANTS.values())
     for configs in () if args.baselines else ([PRETRAIN], trained):
-        jobs = [(config, fold) for fold in args.folds for config in configs]
-        train_missing(jobs, args.jobs, args.threads)
+        jobs = [(config, fold, args.threads) for fold in args.folds for config in configs]
+        all_of(train, jobs, args.jobs)
     for fold in () if args.baselines else args.folds:
         train_prompts(fold)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
