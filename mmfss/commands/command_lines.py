@@ -271,7 +271,7 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
-class TableArguments:
+class TableArguments(RuntimeArguments):
     """Test several methods alike and compare them: methods x folds x shots x seeds, with paired
     tests, in one table.
 

@@ -234,14 +234,10 @@ def _build(
         runtime=asked(args.runtime, args.precision, args.calibration),
     )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
-    for name in (
-        'feature_cache',
-        'encode_batch',
-        'encoder_runtime',
-    ):  # the options above take their place
+    # the options above take their place
+    for name in ('feature_cache', 'encode_batch', 'encoder_runtime'):
         made_with['model'].pop(name, None)
-    if (how := inferencer.model.encoding.runtimes.settings).precision != 'fp32':
-        made_with['precision'] = how.precision  # fp32 is the same up to rounding by any runtime
+    made_with.update(inferencer.model.encoding.runtimes.arithmetic)
     return inferencer, made_with, dict(config=str(path))
 
 

@@ -70,13 +70,14 @@ def calibration_files(cfg: Config, calibration: Any) -> list[str]:
                 'train_dataloader; give a folder of photos without a novel class'
             )
         step = max(1, len(found) // BASE_IMAGES)
-        return found[::step][:BASE_IMAGES]
-    files = files_below(calibration) if isinstance(calibration, str) else calibration
+        files = found[::step][:BASE_IMAGES]
+    else:
+        files = files_below(calibration) if isinstance(calibration, str) else calibration
     novel = _same_as(files, _images_of(cfg, ('val', 'test'), ('novel',)))
     if novel:
         raise ValueError(
             f'--calibration: {listed(novel, 3)} are among the images of novel classes that the '
-            'config tests on; take others, such as --calibration base'
+            'config tests on; take a folder of others'
         )
     return [str(file) for file in files]
 
@@ -89,7 +90,7 @@ def _images_of(cfg: Config, loaders: Iterable[str], roles: Iterable[str] = ()) -
             if roles and episodes.get('split', 'novel') not in roles:
                 continue
             dataset = DATASETS.build(copy.deepcopy(dict(episodes)))
-            found.update(dict.fromkeys(dataset.pool_images))
+            found.update(dict.fromkeys(dataset.pool_files))
     return list(found)
 
 

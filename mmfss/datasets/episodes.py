@@ -315,10 +315,12 @@ class EpisodicDataset(Dataset):
         return len(self._pool.images)
 
     @property
-    def pool_images(self) -> tuple[str, ...]:
-        """Paths of the images that can be a query, in the order of the list."""
+    def pool_files(self) -> tuple[str, ...]:
+        """Files of the images that can be a query or a support, in the order of the list."""
         self.full_init()
-        return tuple(self._pool.images)
+        pool = self._pool
+        drawn = set(pool.images).union(*pool.supports_of.values())
+        return tuple(paths.image for name, paths in self._load.files.items() if name in drawn)
 
     @cached_property
     def absent_classes(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from . import converted as openvino
 from . import quantised
 from .converted import Converted, NotConverted
 from .kept import KeptModels
+from .machine import cpu
 from .settings import RuntimeSettings
 
 LEAST_PARAMETERS = 10_000_000
@@ -96,6 +96,13 @@ class Runtimes:
                 f'encoder_runtime openvino runs encoders on the CPU, the model is on {device}; '
                 'give --device cpu, or leave the runtime out'
             )
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What of the settings changes numbers by more than rounding; empty in fp32."""
+        precision = self.settings.precision
+        said = dict(int8=self._int8()) if precision == 'int8' else {}
+        return {} if precision == 'fp32' else dict(precision=precision, **said)
 
     def of(
         self,
@@ -191,7 +198,7 @@ class Runtimes:
             size=place[2],
             settings=settings_of({f'{i}.{k}': m for i, s in enumerate(steps)
                                   for k, m in s.modules.items()}),
-            machine=_machine(),
+            machine=(cpu().name, sorted(cpu().flags)),
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             openvino=openvino.version(),
@@ -210,7 +217,7 @@ class Runtimes:
                     known = dict(times, runtime=_faster(**times), why=_compared(**times))
                 except NotConverted as error:
                     known = dict(runtime='torch', why=f'OpenVINO cannot run it: {error}')
-                of.update(settings=_digest(of['settings']), machine=_machine()[0])
+                of.update(settings=_digest(of['settings']), machine=cpu().name)
                 self.kept.keep_decision(key, dict(known, of=of))
         times = {name: known[name] for name in ('torch_ms', 'openvino_ms') if name in known}
         self._settle(place, encoder, known['runtime'], f'{known.get("why")}', times)
@@ -364,20 +371,6 @@ def _faster(torch_ms: float, openvino_ms: float) -> str:
 
 def _compared(torch_ms: float, openvino_ms: float) -> str:
     return f'{openvino_ms:.0f} ms an image by OpenVINO, {torch_ms:.0f} by torch'
-
-
-def _machine() -> tuple[str, str]:
-    """Model of the CPU, and what it can do."""
-    found = dict(name=platform.processor() or platform.machine(), flags='')
-    names = {'model name': 'name', 'flags': 'flags', 'Features': 'flags'}
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            key, _, value = line.partition(':')
-            if key.strip() in names:
-                found[names[key.strip()]] = value.strip()
-    except OSError:
-        pass
-    return found['name'], found['flags']
 
 
 def _digest(of: Any) -> str:

@@ -22,12 +22,15 @@ from torch import Tensor, nn
 
 from mmfss.encoders.base import Step
 
+from .machine import cpu
+
 if TYPE_CHECKING:
     import openvino
 
 PACKAGE, EXTRA = 'openvino', 'pip install mmfss[openvino]'
 MINIMUM = '2026.4'
 """The version that this was written and measured with."""
+_BF16 = frozenset({'avx512_bf16', 'amx_bf16'})
 
 
 class NotConverted(Exception):
@@ -58,7 +61,10 @@ def missing() -> str | None:
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware."""
-    return 'BF16' in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    # OpenVINO says so of every CPU with AVX-512, and emulates it on those without the instructions
+    capable = 'BF16' in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    flags = cpu().flags
+    return capable and (not flags or not _BF16.isdisjoint(flags))
 
 
 @functools.cache
