@@ -30,7 +30,7 @@ MODEL, RECORD = 'model.xml', 'record.json'
 KEY_CHARACTERS = 24
 BUDGET_BYTES = 4 * 2**30
 """Of all models; beyond it those that were not used for longest go."""
-_WAIT_SECONDS = 900.0
+_WAIT_SECONDS, _SAY_SECONDS = 900.0, 5.0
 
 
 class KeptModels:
@@ -160,12 +160,14 @@ class KeptModels:
             with suppress(OSError):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(self.directory / 'lock', 'a'))
-                end = time.monotonic() + _WAIT_SECONDS
-                while time.monotonic() < end:
+                start = time.monotonic()
+                while (waited := time.monotonic() - start) < _WAIT_SECONDS:
                     try:
                         take_lock(file)
                         break
                     except BlockingIOError:
+                        if waited > _SAY_SECONDS:
+                            self._say('waiting for another process, which converts an encoder')
                         time.sleep(0.1)
             yield
 
