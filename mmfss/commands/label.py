@@ -126,7 +126,6 @@ def _label(args: LabelArguments, processes: Processes) -> int:
         inferencer.set_support(support)
     if check is not None:
         info['self_check'] = check
-    info['runtimes'] = dict(inferencer.model.encoding.runtimes.record)
     title = inferencer.model.title
     if title != type(inferencer.model).__name__ and processes.rank == 0:
         print(f'method: {title}', file=sys.stderr)
