@@ -146,7 +146,27 @@ class ConfigArguments:
 
 
 @dataclass(frozen=True)
-class RunArguments(ConfigArguments):
+class RuntimeArguments:
+    """What runs the frozen part of encoders on a CPU; docs/runtimes.md.
+
+    Args:
+        runtime: auto, torch or openvino (default: the config's, else auto: the faster one, in fp32,
+            for large encoders where OpenVINO is installed).
+        precision: fp32, bf16 or int8, the latter two by OpenVINO.
+        calibration: Folder of photos that int8 is fitted to; of a benchmark, base takes images of
+            its training classes.
+    """
+
+    _: KW_ONLY
+    runtime: Annotated[
+        Literal['auto', 'torch', 'openvino'] | None, _unset('{auto,torch,openvino}')
+    ] = None
+    precision: Annotated[Literal['fp32', 'bf16', 'int8'] | None, _unset('{fp32,bf16,int8}')] = None
+    calibration: Annotated[str | None, _unset('DIR')] = None
+
+
+@dataclass(frozen=True)
+class RunArguments(ConfigArguments, RuntimeArguments):
     """What all share that run a model on the data of a config.
 
     Args:
@@ -252,7 +272,7 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
-class TableArguments:
+class TableArguments(RuntimeArguments):
     """Test several methods alike and compare them: methods x folds x shots x seeds, with paired
     tests, in one table.
 
@@ -438,7 +458,7 @@ def say_note(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class LabelArguments(PhotoArguments):
+class LabelArguments(PhotoArguments, RuntimeArguments):
     """Label a folder of images, given a few marked ones.
 
     Args:
@@ -561,7 +581,7 @@ class WeightsArguments:
 
 
 @dataclass(frozen=True)
-class CheckArguments(PhotoArguments):
+class CheckArguments(PhotoArguments, RuntimeArguments):
     """Check a support set, before anything is labelled: each support is predicted from the others
     of its class and looked for by the other classes. Prints the IoU to expect of each class, the
     threshold of its object score, supports to look at, and which method suits these photos.
@@ -632,7 +652,7 @@ class ExportArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
-class WebuiArguments(PhotoArguments):
+class WebuiArguments(PhotoArguments, RuntimeArguments):
     """A web page to mark objects, label images and take masks away.
 
     Args:
@@ -669,7 +689,7 @@ class WebuiArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
-class ServeArguments(PhotoArguments):
+class ServeArguments(PhotoArguments, RuntimeArguments):
     """A service behind Label Studio and X-AnyLabeling: it learns from what is marked there, and
     marks the rest. docs/serve has a page for each program.
 

@@ -189,6 +189,9 @@ def read_configs(request: Request) -> dict[int, Config]:
             cfg_options=dict(request.cfg_options),
             work_dir=work_dir,
             feature_cache=request.feature_cache,
+            runtime=request.runtime,
+            precision=request.precision,
+            calibration=request.calibration,
             launcher=request.launcher,
             local_rank=request.local_rank,
         )

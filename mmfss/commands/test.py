@@ -222,4 +222,5 @@ def _finished(runner: Runner, job: Job, metrics: dict[str, float], plan: Plan) -
         settings=job.settings,
         counts=metric.counts,
         counted_zero=absent if zero else (),
+        runtimes=dict(bare_model(runner).encoding.runtimes.record),
     )

@@ -29,6 +29,7 @@ from mmfss.commands.preparation import (
     warn_batch_size,
     warn_schedulers,
 )
+from mmfss.commands.runtimes import set_runtime
 from mmfss.commands.variables import (
     check_values,
     check_variables,
@@ -134,6 +135,7 @@ def load_config(args: RunArguments, tool: str) -> Config:
         cfg.work_dir = os.path.join('work_dirs', name, f'fold{fold}')
     set_guards(cfg)
     set_feature_cache(cfg, args.feature_cache, options)
+    set_runtime(cfg, args)
     set_loaders(cfg)
     # some heads of SAM 2 have no part in the loss
     cfg.setdefault('find_unused_parameters', True)

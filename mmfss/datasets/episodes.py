@@ -321,6 +321,14 @@ class EpisodicDataset(Dataset):
         self.full_init()
         return len(self._pool.images)
 
+    @property
+    def pool_files(self) -> tuple[str, ...]:
+        """Files of the images that can be a query or a support, in the order of the list."""
+        self.full_init()
+        pool = self._pool
+        drawn = set(pool.images).union(*pool.supports_of.values())
+        return tuple(paths.image for name, paths in self._load.files.items() if name in drawn)
+
     @cached_property
     def absent_classes(self) -> tuple[str, ...]:
         """Names of the classes of the split that none of the episodes is of."""

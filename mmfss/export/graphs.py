@@ -161,6 +161,8 @@ class _Light(nn.Module):
 
 
 class _Whole(nn.Module):
+    order: Tensor
+
     def __init__(self, model: FewShotModel, states: ClassStates) -> None:
         super().__init__()
         self.model, self.groups = model, states.groups

@@ -46,7 +46,7 @@ SMALL = (
 """What a method says of an object that vanishes on its grid and counts all the same."""
 
 
-_NO_PARTS = ('data_preprocessor', 'loss_decode', 'feature_cache', 'init_cfg')
+_NO_PARTS = ('data_preprocessor', 'loss_decode', 'feature_cache', 'encoder_runtime', 'init_cfg')
 """Entries of a model's config with a type that no result of given weights depends on."""
 
 
@@ -137,6 +137,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
+        encoder_runtime: its ``runtime``: what runs encoders that are frozen on a CPU, e.g.
+            ``'torch'`` or ``dict(type='openvino', precision='bf16')``.
         resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
@@ -173,6 +175,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         frozen: Sequence[str] = (),
         encode_batch: int = 1,
         compile: dict | None = None,
+        encoder_runtime: str | dict | None = None,
         resize: str = 'bilinear',
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -201,6 +204,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             None if feature_cache is None else MODELS.build(feature_cache),
             encode_batch,
             compile,
+            encoder_runtime,
         )
         self.trainable, self.frozen = trainable, frozen
         self.parts: dict[str, Mapping[str, Any]] = {}
