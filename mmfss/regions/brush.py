@@ -55,6 +55,8 @@ def brush_mask(code: Sequence[int], height: int, width: int) -> np.ndarray:
     Raises:
         ValueError: It is no list of bytes, cut off, of another size or form.
     """
+    if isinstance(code, int):  # of which bytes() makes as many zeros
+        raise ValueError('a brush label must be a list of bytes, got a number')
     try:
         data = bytes(code)
     except (TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ from mmfss.regions.coco import code_of, decoded
 from mmfss.regions.parts import cropped
 
 Point = tuple[float, float]
+_MOST_RADIUS = 1e6
 Outline = tuple[np.ndarray, ...]
 """A connected part of a region: its outer ring, then those of its holes; float64 (n, 2) of corners
 x, y each, without the first one repeated at the end."""
@@ -117,8 +118,14 @@ def rectangle(a: Point, b: Point, degrees: float = 0, about: Point | None = None
 
 def ellipse(centre: Point, radii: tuple[float, float], degrees: float = 0) -> list[float]:
     """A polygon that is nowhere more than a quarter of a pixel off an ellipse, turned clockwise
-    about its centre."""
+    about its centre.
+
+    Raises:
+        ValueError: A radius of more than a million pixels, whose polygon would not end.
+    """
     most = max(*map(abs, radii), 1.0)
+    if not most <= _MOST_RADIUS:
+        raise ValueError(f'an ellipse of {radii[0]:.4g} by {radii[1]:.4g} pixels reaches too far')
     number = math.ceil(math.pi / math.acos(max(1 - 0.25 / most, -1)))
     t = np.linspace(0, 2 * np.pi, max(number, 16), endpoint=False)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

@@ -6,11 +6,16 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+_BROKEN = OSError, SyntaxError, EOFError, struct.error, zlib.error
+"""What Pillow raises on files that are damaged or no images."""
 
 
 def cropped(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -114,14 +119,16 @@ def labelme_mask(shape: Mapping[str, Any], height: int, width: int) -> np.ndarra
     """The mask bool (height, width) of a mask shape.
 
     Raises:
-        KeyError, TypeError, ValueError, OSError: Something is missing or malformed.
-        PIL.Image.DecompressionBombError: It is too large.
+        KeyError, TypeError, ValueError: Something is missing or malformed, the mask is too large.
     """
     try:
         data = base64.b64decode(shape['mask'], validate=True)
     except binascii.Error as error:
         raise ValueError(f'its mask is no base 64 ({error})') from error
-    with Image.open(io.BytesIO(data)) as opened:
-        part = np.array(opened.convert('L')) > 0
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            part = np.array(opened.convert('L')) > 0
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise ValueError(f'its mask is no image, damaged or too large ({error})') from error
     left, top = (round(float(value)) for value in shape['points'][0])
     return placed(part, left, top, height, width)

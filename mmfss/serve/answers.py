@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 Work = Callable[[Mapping[str, Any]], Any]
@@ -34,7 +34,10 @@ def answered(
     """
 
     async def endpoint(request: Request) -> Response:
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # nobody is there to be answered
+            return Response(status_code=400)
         try:
             return JSONResponse(await run_in_threadpool(work, _object(body)))
         except (ValueError, OSError) as error:

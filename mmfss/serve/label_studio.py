@@ -112,6 +112,8 @@ class LabelStudio:
         whole = all(isinstance(one, Mapping) for pair in pairs for one in pair)
         if len(annotations) != len(tasks) or not annotations or not whole:
             raise ValueError('a webhook must bring an annotation and its task')
+        if any('without-id' in (_id(task), _id(annotation)) for task, annotation in pairs):
+            raise ValueError('an annotation and its task must have a number each, their id')
         return self._kept(key, project, config, pairs)
 
     # ------------------------------------------------------------------ supports
@@ -251,7 +253,11 @@ def _key_of(project: Any) -> str:
         number, _, made = project.partition('.')
     elif isinstance(project, Mapping):
         number = project.get('id')
-        when = datetime.fromisoformat(f'{project.get("created_at")}'.replace('Z', '+00:00'))
+        text = f'{project.get("created_at")}'
+        try:
+            when = datetime.fromisoformat(text.replace('Z', '+00:00'))
+        except ValueError as error:
+            raise ValueError(f'created_at of the project is no time, but {text!r:.80}') from error
         when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
         made = int(when.timestamp())
     if not f'{number}'.isdecimal() or not f'{made}'.isdecimal():

@@ -60,10 +60,12 @@ class LabelConfig:
             ValueError: No XML, or it has no image with labels that are drawn.
         """
         try:
+            if not isinstance(text, str):
+                raise ValueError(f'it must be a text, got {text!r:.80}')
             if '<!doctype' in text.casefold():
                 raise ValueError('it has a document type')
             root = ElementTree.fromstring(text)
-        except (ElementTree.ParseError, ValueError, AttributeError, TypeError) as error:
+        except (ElementTree.ParseError, ValueError) as error:
             raise ValueError(f'the labelling config is no XML ({error})') from error
         images = {
             tag.get('name', ''): tag.get('value', '')[1:]

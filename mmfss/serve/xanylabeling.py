@@ -49,15 +49,24 @@ class Folder:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A JSON file as it was read: digest of its image, and the classes that are drawn there."""
+    """A JSON file as it was read: digest of its image, and the classes that are drawn there.
+
+    ``late``: it could not be used, for a reason that may go away while the file stays as it is: an
+    image that is not there yet.
+    """
 
     stamp: tuple[int, int]
     image: str
     drawn: frozenset[str]
     key: str | None
+    late: bool = False
 
 
 _NOTHING = _Labelled((0, 0), '', frozenset(), None)
+
+
+class _NotTheirs(ValueError):
+    """A file of another program, or one that is just being written."""
 
 
 def refused(text: str) -> dict[str, Any]:
@@ -109,8 +118,9 @@ class XAnyLabeling:
         if not isinstance(params, Mapping):
             raise ValueError(f'params must be a JSON object, got {params!r:.80}')
         least, only = params.get('conf_threshold') or 0.0, params.get('filter_classes') or None
-        if not isinstance(least, (int, float)) or not isinstance(only, list | None):
-            raise ValueError('conf_threshold must be a number, and filter_classes a list')
+        names = only is None or (isinstance(only, list) and all(isinstance(o, str) for o in only))
+        if not isinstance(least, (int, float)) or not names:
+            raise ValueError('conf_threshold must be a number, and filter_classes a list of names')
         photo = from_data_uri(content.get('image'), self.projects.limits)
         pixels = photo.pixels(self.projects.limits)
         project = self._synchronised(self.folders[name])
@@ -125,7 +135,7 @@ class XAnyLabeling:
         if drawn:
             answer['replace'] = False  # what a person has drawn there stays
         if wanted or not drawn:
-            found = project.predict(pixels, photo.name, wanted or None).prediction
+            found = project.predict(pixels, photo.name, wanted or only).prediction
             rectangles = params.get('current_task') == 'rectangle'
             answer['shapes'] = shapes_of(found, rectangles, least)
         return dict(success=True, data=answer)
@@ -142,14 +152,18 @@ class XAnyLabeling:
                 if is_folder or path.suffix.lower() != '.json':
                     continue
                 known = before.get(path, _NOTHING)
+                new = True
                 try:
                     status = path.stat()
                     stamp = status.st_mtime_ns, status.st_size
-                    if known.stamp != stamp:
+                    new = known.stamp != stamp
+                    if new or known.late:
                         known = replace(known, stamp=stamp)  # if it cannot be read: as before
                         known = self._read(folder, project, path, stamp)
-                except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-                    print_log(f'{path} is not used: {error}', 'current', logging.WARNING)
+                except (ValueError, OSError) as error:
+                    known = replace(known, late=not isinstance(error, _NotTheirs))
+                    if new:
+                        print_log(f'{path} is not used: {error}', 'current', logging.WARNING)
                 now[path] = known
             keys = {one.key for one in now.values()}
             for key in project.annotated:
@@ -162,12 +176,17 @@ class XAnyLabeling:
         self, folder: Folder, project: Project, path: Path, stamp: tuple[int, int]
     ) -> _Labelled:
         data = path.read_bytes()
-        content = json.loads(data)
-        shapes = [
-            shape
-            for shape in content['shapes']
-            if content.get('checked') is True or shape.get('score') is None
-        ]
+        try:
+            content = json.loads(data)
+            shapes = [
+                shape
+                for shape in content['shapes']
+                if content.get('checked') is True or shape.get('score') is None
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _NotTheirs(
+                f'no file of X-AnyLabeling, or cut off ({type(error).__name__}: {error})'
+            ) from error
         named = f'{content.get("imagePath") or ""}'.replace('\\', '/').rpartition('/')[2]
         beside = path.parent.relative_to(folder.path) / named
         photo = Photo(inside(folder.path, beside.as_posix()), named)
@@ -177,7 +196,7 @@ class XAnyLabeling:
             return _Labelled(stamp, digest, frozenset(), None)
         place = hashlib.sha256(f'{path.relative_to(folder.path)}'.encode()).hexdigest()[:24]
         state = hashlib.sha256(data + digest.encode()).hexdigest()[:24]
-        key, drawn = f'{place}-{state}', frozenset(f'{shape["label"]}' for shape in shapes)
+        key, drawn = f'{place}-{state}', frozenset(filter(None, map(_label_of, shapes)))
         if key not in project.annotated:
             pixels = photo.pixels(self.projects.limits)
             marks = marks_of(shapes, *pixels.shape[:2])
@@ -193,7 +212,10 @@ def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Ma
     """What shapes mark in a photo."""
     marks = Marks(height, width)
     for shape in shapes:
-        kind, label = shape.get('shape_type') or 'polygon', f'{shape["label"]}'
+        kind, label = shape.get('shape_type') or 'polygon', _label_of(shape)
+        if not label:
+            marks.notes.append(f'a {kind} has no label: choose one for it')
+            continue
         try:
             points = np.array([p[:2] for p in shape['points']], np.float64).reshape(-1, 2)
             if kind == 'polygon':
@@ -212,6 +234,11 @@ def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Ma
         except (ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
             marks.notes.append(f'a {kind} of {label} is left out: {error}')
     return marks
+
+
+def _label_of(shape: Mapping[str, Any]) -> str:
+    label = shape.get('label')
+    return label.strip() if isinstance(label, str) else ''
 
 
 def shapes_of(

@@ -105,6 +105,7 @@ def test_a_brush_label_bit_by_bit():
         (lambda code: [300, *code], 'must be a list of bytes'),
         (lambda code: 'AAAA', 'must be a list of bytes'),
         (lambda code: None, 'must be a list of bytes'),
+        (lambda code: 10**11, 'must be a list of bytes'),
     ],
 )
 def test_brush_labels_that_are_none(change, said):
@@ -144,6 +145,9 @@ def test_mask_shapes_of_labelme():
     assert Image.open(io.BytesIO(b64decode(shape['mask']))).size == (3, 2)
     with pytest.raises(ValueError, match='its mask is no base 64'):
         regions.labelme_mask(dict(shape, mask='%%%'), 3, 5)
+    for half in ('', shape['mask'][:16], shape['mask'][:60]):
+        with pytest.raises(ValueError, match='its mask is no image'):
+            regions.labelme_mask(dict(shape, mask=half), 3, 5)
 
 
 def test_parts_that_reach_beyond_the_image():
@@ -171,3 +175,6 @@ def test_rectangles_and_ellipses():
         middles = (points + np.roll(points, 1, 0)) / 2  # of its sides: the farthest off
         off = radius - np.hypot(*(middles - (5, 7)).T)
         assert off.min() >= 0 and off.max() <= 0.25 + 1e-9
+    for radius in (2e6, 1e15, 1e300, np.inf, np.nan):  # the second would take 10 GB
+        with pytest.raises(ValueError, match='reaches too far'):
+            regions.ellipse((5, 7), (3, radius))

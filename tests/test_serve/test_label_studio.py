@@ -196,6 +196,19 @@ def test_odd_requests_for_predictions_are_refused(client):
         assert client.post('/predict', json=body).status_code in (200, 400)
 
 
+def test_an_annotation_without_number_is_refused(client):
+    """Two of them would be one."""
+    for name in ('annotation', 'task'):
+        body = request_of('/webhook', CREATED)
+        del body[name]['id']
+        assert 'a number each' in refused(client, '/webhook', body, 400)
+    assert supports(client) == {}
+    body['project']['created_at'] = None
+    assert "created_at of the project is no time, but 'None'" in refused(
+        client, '/webhook', body, 400
+    )
+
+
 def test_nothing_is_marked_yet(client):
     text = refused(client, '/predict', request_of('/predict'), 400)
     assert 'is marked in this project yet (marked: nothing)' in text and 'submit it' in text
@@ -447,8 +460,8 @@ def test_a_mask_goes_before_prompts_and_boxes_turn(proposer):
     ('kind', 'value', 'said'),
     [
         ('polygonlabels', dict(points=[[10**400, 0], [9, 0], [9, 9]]), 'too large'),
-        ('ellipselabels', dict(x=5, y=5, radiusX=1e308, radiusY=5), 'division by zero'),
-        ('brushlabels', dict(rle=10**400), 'index-sized'),
+        ('ellipselabels', dict(x=5, y=5, radiusX=1e308, radiusY=5), 'reaches too far'),
+        ('brushlabels', dict(rle=10**400), 'got a number'),
         ('brushlabels', dict(rle=[1], brushlabels=5), 'has no label'),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -19,8 +20,11 @@ from webui_steps import box_mask, pixels
 pytest.importorskip('starlette')
 pytest.importorskip('httpx')
 
+from starlette.requests import Request
+
 from mmfss.commands.command_lines import ServeArguments, parse
 from mmfss.commands.serve import folders_of, run
+from mmfss.serve.answers import answered
 from mmfss.serve.projects import Annotation, Project, Projects
 from mmfss.webui.limits import Limits
 
@@ -45,6 +49,7 @@ def test_the_token_in_all_its_forms(new_service):
         {'Token': 'wrong'},
         {'Token': ''},
         {'Authorization': 'Basic !'},
+        {'Authorization': 'Basic ä'.encode()},
         {'Authorization': 'Bearer'},
         {'Authorization': f'Bearer {SECRET}x'},
         {'Token': 'ä'.encode()},
@@ -77,6 +82,14 @@ def test_a_request_has_bounds(new_service):
     parts = (b' ' * 2**20 for _ in range(66))  # of unknown length
     assert client.post('/predict', content=parts).status_code == 413
     assert not client.service.projects.summary()
+
+
+def test_a_client_that_goes_away_is_no_fault():
+    async def gone() -> dict:
+        return {'type': 'http.disconnect'}
+
+    request = Request({'type': 'http', 'method': 'POST', 'path': '/predict', 'headers': []}, gone)
+    assert asyncio.run(answered(dict)(request)).status_code == 400
 
 
 def test_a_fault_of_ours_is_said_in_the_form_of_the_program(new_service, tmp_path, monkeypatch):

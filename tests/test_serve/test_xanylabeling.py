@@ -170,6 +170,44 @@ def test_files_that_are_bad_stop_nothing(client, folder, caplog):
     gone.unlink()
 
 
+def test_a_file_that_is_bad_in_a_part_is_used_for_the_rest(client, folder, capfd):
+    (folder / 'deep.json').write_text('[' * 100_000)
+    mask = dict(shape('cup', [[0, 0], [5, 5]], 'mask'), mask='iVBORw0KGgo=')  # the head of a PNG
+    write(folder, 1, [mask, shape('', [[5, 5], [9, 5], [9, 9]]), CUP])
+    assert predict(client)['shapes']
+    (project,) = client.get('/').json()['projects'].values()
+    assert project == dict(cup=2, lamp=1)
+    told = capfd.readouterr().out
+    for said in (
+        'its mask is no image',
+        'a polygon has no label',
+        'deep.json is not used: no file',
+    ):
+        assert said in told
+
+
+def test_an_image_that_comes_after_its_file_is_used(client, folder, capfd):
+    """The file is as it was; why it was not used is said once."""
+    write(folder, 3, [shape('vase', CUP['points'])])
+    photo = (folder / 'photo3.png').rename(folder / 'later')
+    predict(client)
+    predict(client)
+    assert capfd.readouterr().out.count('photo3.json is not used') == 1
+    photo.rename(folder / 'photo3.png')
+    assert 'vase' in client.get('/v1/models').json()['data']['kitchen']['classes']
+
+
+def test_classes_that_are_asked_for(client):
+    asking = asked(2)
+    asking['params']['filter_classes'] = ['lamp', 'plate']
+    found = client.post('/v1/predict', json=asking).json()['data']['shapes']
+    assert {one['label'] for one in found} == {'lamp'}
+    asking['params']['filter_classes'] = ['plate']
+    assert 'none of the classes plate is marked' in refused(client, asking, 400)
+    asking['params']['filter_classes'] = [{}]
+    assert 'list of names' in refused(client, asking, 400)
+
+
 def test_restarted(new_service, folder, client):
     """Nothing is read as new that has not changed."""
     before = predict(client)
