@@ -123,7 +123,7 @@ def ellipse(centre: Point, radii: tuple[float, float], degrees: float = 0) -> li
     Raises:
         ValueError: A radius of more than a million pixels, whose polygon would not end.
     """
-    most = max(*map(abs, radii), 1.0)
+    most = float(np.maximum(np.abs(radii).max(), 1))  # NaN stays
     if not most <= _MOST_RADIUS:
         raise ValueError(f'an ellipse of {radii[0]:.4g} by {radii[1]:.4g} pixels reaches too far')
     number = math.ceil(math.pi / math.acos(max(1 - 0.25 / most, -1)))
