@@ -272,6 +272,10 @@ def test_a_file_of_labelme_that_is_cut_off(tmp_path):
     dump(src / '1.json', content)
     said = fails('folder', src, tmp_path / 'out')
     assert re.search(r'src/1\.json is cut off or no file of LabelMe \(.*\); save it in', said)
+    for half in (json.dumps(content)[:40], ''):
+        (src / '1.json').write_text(half)
+        said = fails('folder', src, tmp_path / 'out')
+        assert re.search(r'src/1\.json is cut off or no file of LabelMe \(.*\); save it in', said)
 
 
 def test_masks_beside_files_of_labelme_count(tmp_path, capsys):

@@ -141,7 +141,25 @@ def forms_of(tree: Tree) -> dict[str, list[Path]]:
                 form = COCO  # its reader says what is wrong with it
             if form:
                 found.setdefault(form, []).append(item.path)
+    if LABELME in found:  # whose reader says what is wrong with a file that is cut off
+        known = {file for files in found.values() for file in files}
+        photos = {item.path.stem for item in tree.items if item.suffix in IMAGES}
+        found[LABELME] += [
+            item.path
+            for item in tree.items
+            if item.suffix == '.json' and item.path.stem in photos
+            if item.path not in known and _cut_off(item.path)
+        ]
     return found
+
+
+def _cut_off(file: Path) -> str:
+    """Why a file is no JSON; '' if it is some."""
+    try:
+        json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        return f'{file} is cut off or no JSON ({error}); save or export it again'
+    return ''
 
 
 def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
@@ -155,10 +173,8 @@ def foreign(tree: Tree, forms: dict[str, list[Path]]) -> str:
         if items and needs(tree, items):
             return f'{items[0].path} is from {_FOREIGN[form]}'
     for item in [i for i in tree.items if i.suffix == '.json'][:_MANY]:
-        try:
-            json.loads(item.path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            return f'{item.path} is cut off or no JSON ({error}); save or export it again'
+        if told := _cut_off(item.path):
+            return told
     return ''
 
 
