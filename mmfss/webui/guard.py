@@ -29,6 +29,7 @@ MAX_VISITORS = 256
 MAX_FILES = 5000
 """Of a visitor, the last ones named: what a page shows at a time is a few hundred."""
 _FILE = re.compile(r'^.*?/file(?:=|/)(.*)$', re.DOTALL)
+_ADDRESS = ('http://', 'https://')
 _UPLOAD = 'multipart/form-data'
 _TEXT = re.compile('json|event-stream')
 _LONGEST = 4096  # of a path, in characters
@@ -164,14 +165,25 @@ class Guard:
                 string = json.loads(literal)
             except ValueError:
                 continue
-            for path in {string, *_FILE.findall(string)}:
-                inside = [root for root in self.roots if root in path]
-                for root in inside:
-                    yield os.path.normpath(path[path.index(root) :])
-                if not inside and len(path) < _LONGEST and '\0' not in path:
-                    real = os.path.realpath(path)
-                    if any(real == root or real.startswith(root + os.sep) for root in self.roots):
-                        yield real
+            spelled = {string, *_FILE.findall(string)}
+            if not string.startswith(_ADDRESS):
+                yield from self._below(spelled)
+                continue
+            # in an address a blank is %20, unless there is a file that is really called so
+            meant = {unquote(one) for one in spelled}
+            yield from self._below(meant)
+            yield from filter(os.path.lexists, self._below(spelled - meant))
+
+    def _below(self, paths: Iterable[str]) -> Iterator[str]:
+        """Those of paths that are below the roots."""
+        for path in paths:
+            inside = [root for root in self.roots if root in path]
+            for root in inside:
+                yield os.path.normpath(path[path.index(root) :])
+            if not inside and len(path) < _LONGEST and '\0' not in path:
+                real = os.path.realpath(path)
+                if any(real == root or real.startswith(root + os.sep) for root in self.roots):
+                    yield real
 
     def _give(self, visitor: str, paths: Iterable[str]) -> None:
         found = set(paths)

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -152,7 +152,8 @@ def test_files_of_others_cannot_be_named(port):
     spelled = (
         path, f'{folder}/./{name}', f'{folder}/../{os.path.basename(folder)}/{name}',
         f'/{path}', f'http://127.0.0.1:{port}/gradio_api/file={path}',
-        f'/proc/self/root{path}',
+        f'/proc/self/root{path}', f'http://127.0.0.1:{port}/gradio_api/file={quote(path, "")}',
+        f'https://127.0.0.1/x/../..{folder}/%61.png',
     )  # fmt: skip
     for one in spelled:
         for text in (json.dumps(one), json.dumps(one).replace('/', '\\u002f')):
@@ -168,6 +169,22 @@ def test_files_of_others_cannot_be_named(port):
     ask(port, f'/gradio_api/call/{path}', 'POST', b'{}', Cookie=others)
     ask(port, f'/gradio_api/queue/data?session_hash={path}', 'HEAD', Cookie=others)
     assert ask(port, f'/gradio_api/file={path}', Cookie=others)[0] == 403
+
+
+@pytest.mark.parametrize('name', ['a b.png', 'é.png', '50% ä#.png', 'a%20b.png'])
+def test_names_with_blanks_and_accents_are_names(port, name):
+    """A browser sends a file's address, too, as addresses are spelled."""
+    mine, others = (ask(port)[2] for _ in 'ab')
+    path = upload(port, mine, name)
+    assert os.path.basename(path) == name
+    address = f'http://127.0.0.1:{port}/gradio_api/file={quote(path)}'
+    data = dict(path=path, url=address, orig_name=name, meta=dict(_type='gradio.FileData'))
+    assert post(port, 'add_photos', [[data]], Cookie=mine)[0] == 200
+    assert post(port, 'add_photos', [[data]], Cookie=others)[0] == 403
+    del data['path']
+    assert post(port, 'add_photos', [[data]], Cookie=others)[0] == 403
+    assert ask(port, f'/gradio_api/file={quote(path)}', Cookie=mine)[0] == 200
+    assert ask(port, f'/gradio_api/file={quote(path)}', Cookie=others)[0] == 403
 
 
 def test_a_request_has_bounds(port):
