@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
                 'say which of several results is better, on the same episodes'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
+    'runtimes': (command_lines.RuntimesArguments, 'runtime_agreement:run',
+                 'compare what OpenVINO gives with what torch gives'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
     'serve': (command_lines.ServeArguments, 'serve:run', 'behind Label Studio and X-AnyLabeling'),
