@@ -27,6 +27,7 @@ from mmfss.apis.support import SupportSet
 from mmfss.apis.windows import Blend, Tiles
 from mmfss.arguments import integer, optional
 from mmfss.datasets.grey_values import GreyValues
+from mmfss.encoders.runtimes import asked
 from mmfss.functional import bfloat16
 from mmfss.methods.base import FewShotModel
 
@@ -74,6 +75,11 @@ class FewShotInferencer:
             supports included: ``dict(bit_depth=12)``, ``dict(percentiles=(1, 99))`` or
             ``dict(limits=(0, 3000))``; see :class:`mmfss.datasets.grey_values.GreyValues`. None:
             the whole range of 16 bits.
+        runtime: what runs the encoders on a CPU: 'auto' (the faster one in fp32, by measurement),
+            'torch' or 'openvino', or all entries of
+            :class:`mmfss.encoders.runtimes.RuntimeSettings`; None: the config's, else 'auto'.
+        precision: 'fp32', or by OpenVINO 'bf16' or 'int8'.
+        calibration: folder of photos that int8 is fitted to.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -92,17 +98,25 @@ class FewShotInferencer:
         feature_cache: str | os.PathLike | Mapping[str, Any] | None = None,
         method: str | None = None,
         grey_values: GreyValues | Mapping[str, Any] | None = None,
+        runtime: str | Mapping[str, Any] | None = None,
+        precision: str | None = None,
+        calibration: str | os.PathLike | None = None,
     ) -> None:
         self.batch_size = integer('batch_size', batch_size, 1)
         self.pairs = optional('pairs', pairs)
         self.grey_values = GreyValues.of(grey_values)
-        default = FALLBACK_THRESHOLD
+        default, encoder_runtime = FALLBACK_THRESHOLD, asked(runtime, precision, calibration)
         self.weights: str | None = None
         if method is not None and isinstance(config, (Config, FewShotModel)):
             raise ValueError(f'method {method!r} and a {type(config).__name__} are both given')
         if isinstance(config, FewShotModel):
             if weights is not None:
                 raise ValueError('weights are given with a model that is built; load them into it')
+            if encoder_runtime is not None:
+                raise ValueError(
+                    'runtime or precision are given with a model that is built; build it with '
+                    f'encoder_runtime={encoder_runtime}'
+                )
             if feature_cache is not None:
                 raise ValueError(
                     'feature_cache is given with a model that is built; build it with '
@@ -116,7 +130,9 @@ class FewShotInferencer:
                 cfg = read_config(choose_config(config, method, weights))
             default = cfg.get('object_threshold', default)
             self.weights = find_weights(cfg, weights)
-            self.model = load_model(cfg, self.weights, device, feature_cache, batch_size)
+            self.model = load_model(
+                cfg, self.weights, device, feature_cache, batch_size, encoder_runtime
+            )
         self.threshold = default if threshold is None else threshold
         if not isinstance(self.threshold, Mapping):
             check_threshold(self.threshold, ('all',))

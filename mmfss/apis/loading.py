@@ -25,6 +25,7 @@ from mmfss.configs import (
     find_config,
     find_method,
 )
+from mmfss.encoders.runtimes import merged
 from mmfss.methods.base import FewShotModel, method_of
 from mmfss.safe_load import load_checkpoint
 
@@ -94,6 +95,7 @@ def load_model(
     device: str | torch.device | None = None,
     feature_cache: str | os.PathLike | Mapping[str, Any] | None = None,
     encode_batch: int = 1,
+    encoder_runtime: str | Mapping[str, Any] | None = None,
 ) -> FewShotModel:
     """Build the method of a config and load its weights, all keys accounted for, no code run.
 
@@ -107,13 +109,17 @@ def load_model(
             :class:`mmfss.features.cache.FeatureCache`; None keeps none. It takes the place of the
             config's, which belongs to the images of a benchmark.
         encode_batch: images that the encoders take at a time, in the place of the config's.
+        encoder_runtime: what runs the encoders on a CPU, see
+            :class:`mmfss.encoders.runtimes.RuntimeSettings`; what is given takes the place of the
+            config's.
 
     Returns:
         The model in eval mode, on the device.
 
     Raises:
         FileNotFoundError: No such config or checkpoint; the message says how to get weights.
-        ValueError: The checkpoint does not fit the model, or there is no such device.
+        ValueError: The checkpoint does not fit the model, or there is no such device; see
+            :class:`mmfss.encoders.runtimes.Runtimes`.
     """
     cfg = config if isinstance(config, Config) else read_config(config)
     path = find_weights(cfg, weights)
@@ -124,7 +130,11 @@ def load_model(
     elif feature_cache is not None:  # nothing in memory: an image is asked for once in a run
         directory = os.fspath(feature_cache)
         cache = dict(type='FeatureCache', directory=directory, memory_bytes=0)
-    model = MODELS.build({**cfg.model, 'feature_cache': cache, 'encode_batch': encode_batch})
+    entries = dict(feature_cache=cache, encode_batch=encode_batch)
+    if encoder_runtime is not None:
+        entries['encoder_runtime'] = merged(cfg.model.get('encoder_runtime'), encoder_runtime)
+    model = MODELS.build({**cfg.model, **entries})
+    model.encoding.runtimes.check(target)
     if path is None:
         model.init_weights()
         return model.to(target).eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -38,6 +39,7 @@ def compare(
     amp: bool = False,
     begun: Callable[[str], None] | None = None,
     grey_values: GreyValues | None = None,
+    runtime: str | Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Check the same supports by several methods, one model in memory at a time.
 
@@ -47,7 +49,7 @@ def compare(
         names: of methods.
         device, amp: see :class:`FewShotInferencer`.
         begun: told each name before it is tried.
-        grey_values: see :class:`FewShotInferencer`.
+        grey_values, runtime: see :class:`FewShotInferencer`.
 
     Raises:
         ValueError: no method of that name.
@@ -59,7 +61,7 @@ def compare(
         if begun is not None:
             begun(name)
         try:
-            how = dict(device=device, amp=amp, grey_values=grey_values)
+            how = dict(device=device, amp=amp, grey_values=grey_values, runtime=runtime)
             inferencer = FewShotInferencer(config, **how)
             checks[name] = inferencer.check(read(inferencer))
         except (ValueError, OSError, ImportError) as error:

@@ -12,6 +12,7 @@ from mmfss.apis.support_folder import check_support, read_support
 from mmfss.commands.command_lines import CheckArguments, parse
 from mmfss.commands.ending import show_traceback
 from mmfss.commands.label import reading_of
+from mmfss.encoders.runtimes import asked
 from mmfss.files import explained
 
 
@@ -44,6 +45,7 @@ def _found(args: CheckArguments) -> str:
     def read(inferencer: FewShotInferencer) -> SupportSet:
         return read_support(args.support, inferencer, args.prompt_weights, reading)[0]
 
+    runtime = asked(args.runtime, args.precision, args.calibration)
     method = args.methods[0] if args.methods and args.config is None else None
     own = FewShotInferencer(
         args.config,
@@ -52,11 +54,12 @@ def _found(args: CheckArguments) -> str:
         amp=args.amp,
         method=method,
         grey_values=args.grey_values(),
+        runtime=runtime,
     )
     found = own.check(read(own))
     names = methods_at_hand() if args.methods is None else args.methods
     others = (
-        compare(read, names, args.device, args.amp, _begun, own.grey_values)
+        compare(read, names, args.device, args.amp, _begun, own.grey_values, runtime)
         if len(names) > 1
         else None
     )

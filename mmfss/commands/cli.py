@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'table': (command_lines.TableArguments, 'table:run', 'test several methods and compare them'),
     'compare': (command_lines.CompareArguments, 'compare:run',
                 'say which of several results is better, on the same episodes'),
+    'pictures': (command_lines.PicturesArguments, 'pictures:run',
+                 'draw the worst, best or named episodes, methods side by side'),
     'label': (command_lines.LabelArguments, 'label:run', 'label a folder of images'),
     'export': (command_lines.ExportArguments, 'export:run',
                'write a method as graphs that run without torch'),

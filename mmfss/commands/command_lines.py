@@ -146,7 +146,27 @@ class ConfigArguments:
 
 
 @dataclass(frozen=True)
-class RunArguments(ConfigArguments):
+class RuntimeArguments:
+    """What runs the frozen part of encoders on a CPU; docs/runtimes.md.
+
+    Args:
+        runtime: auto, torch or openvino (default: the config's, else auto: the faster one, in fp32,
+            for large encoders where OpenVINO is installed).
+        precision: fp32, bf16 or int8, the latter two by OpenVINO.
+        calibration: Folder of photos that int8 is fitted to; of a benchmark, base takes images of
+            its training classes.
+    """
+
+    _: KW_ONLY
+    runtime: Annotated[
+        Literal['auto', 'torch', 'openvino'] | None, _unset('{auto,torch,openvino}')
+    ] = None
+    precision: Annotated[Literal['fp32', 'bf16', 'int8'] | None, _unset('{fp32,bf16,int8}')] = None
+    calibration: Annotated[str | None, _unset('DIR')] = None
+
+
+@dataclass(frozen=True)
+class RunArguments(ConfigArguments, RuntimeArguments):
     """What all share that run a model on the data of a config.
 
     Args:
@@ -167,7 +187,8 @@ class RunArguments(ConfigArguments):
 
 @dataclass(frozen=True)
 class TrainArguments(RunArguments):
-    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.
+    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold, FOLD=all trains on
+    all classes, for a model to label with.
 
     Args:
         resume: Go on from this checkpoint; without a path from the latest one in the work dir, if
@@ -251,7 +272,7 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
-class TableArguments:
+class TableArguments(RuntimeArguments):
     """Test several methods alike and compare them: methods x folds x shots x seeds, with paired
     tests, in one table.
 
@@ -289,6 +310,62 @@ class TableArguments:
     sampler: Annotated[str | None, _unset('NAME')] = None
     amp: bool = False
     feature_cache: Annotated[str | None, _unset('DIR')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PicturesArguments:
+    """Draw episodes for a paper, methods side by side: those that a method does worst or best, or
+    in which methods differ most, or named ones. PDF and SVG have masks and text as vectors.
+
+    Args:
+        config: Config file, or its name among those of mmfss: of the checkpoints that follow, and
+            of methods that are given by name.
+        columns: Checkpoints of the config; or methods as in `mmfss table`, of
+            configs/_base_/methods or config files of their own, with =CHECKPOINT behind one that is
+            trained.
+        pick: Episodes: worst:N, best:N, median:N (nearest to it) by the first column, differ:N by
+            all of them, number:3,17, class:NAME:N (its first ones); several of these add up.
+        out: Files to write: .pdf, .svg, .png.
+        results: To pick by, of each column in their order: what tools/test.py or `mmfss table`
+            wrote of it, .json of --out, or files or folders of --csv (default: tested now).
+        benchmark: Of configs/_base_/benchmarks.
+        fold: Instead of FOLD.
+        shots: Of any method (default: the config's).
+        seed: Of the episodes (default: the config's).
+        episodes: Number of those that are tested and picked from.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
+        maps: Draw what led to the predictions, too, as far as a method gives it.
+        errors: Colour hits, extra and missed pixels in the place of predictions.
+        width: Of a panel, inches.
+        amp: Run under bfloat16 autocast.
+        feature_cache: Keep there what the frozen encoders give for an image.
+        work_dir: For the logs.
+        cfg_options: Overrides for all of them.
+    """
+
+    config: Positional[str]
+    columns: Annotated[
+        Positional[Sequence[str]],
+        _several(str, least=0),
+        arg(metavar='[CHECKPOINT | METHOD[=CHECKPOINT] ...]', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    pick: Annotated[Sequence[str], _several(str), arg(metavar='PICK [PICK ...]')]
+    out: Annotated[Sequence[str], _several(str), arg(metavar='FILE [FILE ...]')]
+    results: Annotated[Sequence[str], _several(str), _unset('FILE [FILE ...]')] = ()
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    shots: Annotated[int | None, _unset('K')] = None
+    seed: Annotated[int | None, _unset('SEED')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+    maps: bool = False
+    errors: bool = False
+    width: Annotated[float, arg(metavar='INCHES')] = 1.2
+    amp: bool = False
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    work_dir: Annotated[str, arg(metavar='DIR')] = 'work_dirs/pictures'
     cfg_options: CfgOptions = field(default_factory=dict)
 
 
@@ -381,7 +458,7 @@ def say_note(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class LabelArguments(PhotoArguments):
+class LabelArguments(PhotoArguments, RuntimeArguments):
     """Label a folder of images, given a few marked ones.
 
     Args:
@@ -504,7 +581,7 @@ class WeightsArguments:
 
 
 @dataclass(frozen=True)
-class CheckArguments(PhotoArguments):
+class CheckArguments(PhotoArguments, RuntimeArguments):
     """Check a support set, before anything is labelled: each support is predicted from the others
     of its class and looked for by the other classes. Prints the IoU to expect of each class, the
     threshold of its object score, supports to look at, and which method suits these photos.
@@ -575,7 +652,7 @@ class ExportArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
-class WebuiArguments(PhotoArguments):
+class WebuiArguments(PhotoArguments, RuntimeArguments):
     """A web page to mark objects, label images and take masks away.
 
     Args:
@@ -612,7 +689,7 @@ class WebuiArguments(PhotoArguments):
 
 
 @dataclass(frozen=True)
-class ServeArguments(PhotoArguments):
+class ServeArguments(PhotoArguments, RuntimeArguments):
     """A service behind Label Studio and X-AnyLabeling: it learns from what is marked there, and
     marks the rest. docs/serve has a page for each program.
 

@@ -55,7 +55,9 @@ def _exported(args: ExportArguments) -> str:
     check_options(cfg, args.cfg_options, f'mmfss export {args.config}')
     cfg.merge_from_dict(dict(args.cfg_options))
     weights = None if args.weights == NO_WEIGHTS else args.weights
-    inferencer = FewShotInferencer(cfg, weights, 'cpu', grey_values=args.grey_values())
+    inferencer = FewShotInferencer(
+        cfg, weights, 'cpu', grey_values=args.grey_values(), runtime='torch'
+    )
     check_static(inferencer.model)
     about: dict[str, Any] = dict(
         config=path.stem,

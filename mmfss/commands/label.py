@@ -31,6 +31,7 @@ from mmfss.commands.ending import show_traceback
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
+from mmfss.encoders.runtimes import asked
 from mmfss.files import explained
 from mmfss.labelling.folder import (
     COCO,
@@ -229,10 +230,13 @@ def _build(
         pairs=args.pairs,
         feature_cache=args.feature_cache,
         grey_values=args.grey_values(),
+        runtime=asked(args.runtime, args.precision, args.calibration),
     )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
-    for name in ('feature_cache', 'encode_batch'):  # the options above take their place
+    # the options above take their place
+    for name in ('feature_cache', 'encode_batch', 'encoder_runtime'):
         made_with['model'].pop(name, None)
+    made_with.update(inferencer.model.encoding.runtimes.arithmetic)
     return inferencer, made_with, dict(config=str(path))
 
 

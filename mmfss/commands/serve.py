@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mmfss.apis.prediction import check_threshold
 from mmfss.commands.command_lines import ServeArguments
 from mmfss.commands.webui import ended, free_port
+from mmfss.encoders.runtimes import asked
 from mmfss.files import locked
 from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.limits import Limits
@@ -88,8 +89,9 @@ def _worker(args: ServeArguments, data: Path) -> ModelWorker:
         disk_bytes=int(args.features_gb * 2**30),
     )
     choice = ModelChoice(args.config, args.weights, args.method)
+    runtime = asked(args.runtime, args.precision, args.calibration)
     return ModelWorker.load(
-        choice, args.device, args.prompt_weights, args.threshold, args.amp, cache
+        choice, args.device, args.prompt_weights, args.threshold, args.amp, cache, runtime
     )
 
 

@@ -90,7 +90,9 @@ def command_of(args: TableArguments, entry: Entry) -> list[str]:
     words += ['--work-dir', os.path.join(args.out, 'work_dirs', entry.name)]
     if entry.config is None:
         words += ['--method', entry.name]
-    for name in ('benchmark', 'episodes', 'sampler', 'feature_cache'):
+    for name in (
+        'benchmark', 'episodes', 'sampler', 'feature_cache', 'runtime', 'precision', 'calibration',
+    ):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
             words += [f'--{name.replace("_", "-")}', str(value)]

@@ -16,10 +16,18 @@ from torch import Tensor
 from mmfss.arguments import integer
 from mmfss.batching import cat
 from mmfss.features.cache import FeatureCache
-from mmfss.features.fingerprint import WeightsVersion, arithmetic, fingerprint
+from mmfss.features.fingerprint import (
+    Fingerprint,
+    WeightsVersion,
+    arithmetic,
+    fingerprint,
+    with_settings,
+)
 from mmfss.features.images import DeferredBatch, content_key
 
 from .base import Encoder, Step
+from .runtimes import Runtimes, RuntimeSettings
+from .runtimes.converted import Converted
 
 Levels = tuple[Tensor, ...]
 
@@ -48,9 +56,13 @@ class Encoding:
             in the state dict stay; the last chunk is filled up, so that they see one shape only.
             What comes after the encoders sees another shape for each batch size and K, and takes a
             twentieth of the time; it is left as it is. None compiles nothing.
+        runtime: what runs the steps without a gradient on a CPU, see
+            :class:`~mmfss.encoders.runtimes.RuntimeSettings`; 'auto' by default. In a training the
+            steps that learn stay in torch, in its validations too.
 
     Raises:
-        ValueError: ``chunk`` below 1, or ``parts`` that are no encoders, or none at all.
+        ValueError: ``chunk`` below 1, or ``parts`` that are no encoders, or none at all; see
+            :class:`~mmfss.encoders.runtimes.Runtimes`.
     """
 
     def __init__(
@@ -59,16 +71,20 @@ class Encoding:
         cache: FeatureCache | None = None,
         chunk: int = 1,
         compile: Mapping[str, Any] | None = None,
+        runtime: str | Mapping[str, Any] | None = None,
     ) -> None:
         self.encoders = dict(encoders)
         self.cache = cache
         self.chunk = integer('model.encode_batch', chunk, 1)
         self.compiled: tuple[str, ...] = ()
         self._options: dict[str, str] = {}
-        self._keys: dict[tuple[str, int, str | None], tuple[WeightsVersion, dict, str]] = {}
+        self._made: dict[tuple, tuple[WeightsVersion, dict, Fingerprint]] = {}
         self._has_trained = False
-        if compile is None:
-            return
+        if compile is not None:
+            self._compile(compile)
+        self.runtimes = Runtimes(RuntimeSettings.of(runtime), self.compiled)
+
+    def _compile(self, compile: Mapping[str, Any]) -> None:
         parts = compile.get('parts', ()) if isinstance(compile, Mapping) else None
         if not isinstance(parts, (list, tuple)):
             raise ValueError(
@@ -113,11 +129,20 @@ class Encoding:
         else:
             images = all_pixels(images)
             with torch.no_grad():
-                before = {name: self._run(some, (images,)) for name, some in frozen.items()}
+                before = {name: self._run(name, some, images) for name, some in frozen.items()}
         return {
             name: _through(some[len(frozen[name]) :], before.get(name, (images,)))
             for name, some in steps.items()
         }
+
+    @contextmanager
+    def in_torch(self) -> Iterator[None]:
+        """Within, torch runs all steps, e.g. to have its operations counted."""
+        runtimes, self.runtimes = self.runtimes, Runtimes(RuntimeSettings('torch'))
+        try:
+            yield
+        finally:
+            self.runtimes = runtimes
 
     @contextmanager
     def without_cache(self) -> Iterator[None]:
@@ -143,7 +168,8 @@ class Encoding:
         names = images.keys if lazy else [content_key(image) for image in images]
         # an image that comes twice in a batch is encoded once
         place = {name: names.index(name) for name in names}
-        keys = {encoder: self._key(encoder, some) for encoder, some in steps.items()}
+        size = images.files[0].shape if lazy else images.shape[-2:]
+        keys = {encoder: self._key(encoder, some, size) for encoder, some in steps.items()}
         found = {
             encoder: {name: self.cache.get(keys[encoder], name, _device(some)) for name in place}
             for encoder, some in steps.items()
@@ -163,7 +189,8 @@ class Encoding:
             for encoder, some in steps.items():
                 todo = [name for name in chunk if found[encoder][name] is None]
                 if todo:
-                    found[encoder].update(self._encode(encoder, keys[encoder], some, todo, read))
+                    entry = keys[encoder], some, todo, read, size
+                    found[encoder].update(self._encode(encoder, *entry))
         return {encoder: tuple(cat([f[name] for name in names])) for encoder, f in found.items()}
 
     def _encode(
@@ -173,18 +200,19 @@ class Encoding:
         steps: Sequence[Step],
         names: Sequence[str],
         read: Callable[[Sequence[str]], Tensor],
+        size: tuple[int, int],
     ) -> dict[str, list[Tensor]]:
         """Encode images that the cache does not have under ``key``, and put them there."""
         assert self.cache is not None
         frozen = leading_frozen(steps)
         before: dict[str, list[Tensor] | None] = {}
         if 0 < frozen < len(steps):
-            first, below = self._key(encoder, steps[:frozen]), steps[:frozen]
+            first, below = self._key(encoder, steps[:frozen], size), steps[:frozen]
             before = {name: self.cache.get(first, name, _device(below)) for name in names}
             lacking = [name for name, levels in before.items() if levels is None]
             if lacking and self._has_trained:
                 # the weights after it are new in each validation, those before it are not
-                before.update(self._encode(encoder, first, below, lacking, read))
+                before.update(self._encode(encoder, first, below, lacking, read, size))
         if before and None not in before.values():
             levels = _through(steps[frozen:], tuple(cat([before[name] for name in names])))
         else:
@@ -198,26 +226,57 @@ class Encoding:
         """At most ``chunk`` images; as many as that for a compiled encoder."""
         count = len(pixels)
         if encoder not in self.compiled:
-            return _through(steps, (pixels,))
+            return self._from_pixels(encoder, steps, pixels)
         if count < self.chunk:
             pixels = torch.cat([pixels, pixels[-1:].expand(self.chunk - count, -1, -1, -1)])
         # the next call of one that was compiled with CUDA graphs writes over its outputs
         return tuple(level[:count].clone() for level in _through(steps, (pixels,)))
 
-    def _run(self, steps: Sequence[Step], levels: Levels) -> Levels:
+    def _run(self, encoder: str, steps: Sequence[Step], images: Tensor) -> Levels:
         """A batch of training, as it is."""
-        out = _through(steps, levels)
+        out = self._from_pixels(encoder, steps, images)
         return tuple(level.clone() for level in out) if self.compiled and steps else out
 
-    def _key(self, encoder: str, steps: Sequence[Step]) -> str:
+    def _from_pixels(self, encoder: str, steps: Sequence[Step], pixels: Tensor) -> Levels:
+        runner, taken = self._runner(encoder, steps, pixels.shape[-2:])
+        levels = (pixels,) if runner is None else runner(pixels)
+        return _through(steps[taken if runner else 0 :], levels)
+
+    def _runner(
+        self, encoder: str, steps: Sequence[Step], size: Sequence[int]
+    ) -> tuple[Converted | None, int]:
+        """What runs the first steps in the place of torch, if anything, and how many."""
+        # steps that learn have other weights in each validation: a conversion would not pay
+        taken = leading_frozen(steps) if self._has_trained else len(steps)
+        first = steps[:taken]
+        runner = self.runtimes.of(
+            encoder,
+            self.encoders[encoder],
+            first,
+            (size[0], size[1]),
+            lambda: self._fingerprint(encoder, first).about,
+        )
+        return runner, taken
+
+    def _key(self, encoder: str, steps: Sequence[Step], size: Sequence[int]) -> str:
         """Key of the steps of an encoder as they are now; a new one when their weights change, or
-        how torch computes."""
+        how torch computes, or what runs them."""
         assert self.cache is not None
+        made, runner = self._fingerprint(encoder, steps), self._runner(encoder, steps, size)[0]
+        if runner is not None:
+            made = with_settings(made, runtime=runner.settings)
+        # weights of a validation in mid-training do not come again: their features are not shared
+        passing = self._has_trained and leading_frozen(steps) < len(steps)
+        self.cache.open(made.key, made.about, share=not passing)
+        return made.key
+
+    def _fingerprint(self, encoder: str, steps: Sequence[Step]) -> Fingerprint:
+        """Of the steps in torch."""
         device, switches = _device(steps), arithmetic()
         cast = torch.is_autocast_enabled(device.type)
         dtype = str(torch.get_autocast_dtype(device.type)) if cast else None
-        # a fingerprint reads all weights: made again only where a version counter has moved
-        known = self._keys.get((encoder, len(steps), dtype))
+        # it reads all weights: made again only where a version counter has moved
+        known = self._made.get((encoder, len(steps), dtype))
         if known is not None and known[1] == switches and known[0].holds():
             return known[2]
         owner = type(self.encoders[encoder])
@@ -231,11 +290,8 @@ class Encoding:
         )
         version = WeightsVersion(modules.values())
         made = fingerprint(modules, settings, (owner,), (__name__,))
-        # weights of a validation in mid-training do not come again: their features are not shared
-        passing = self._has_trained and leading_frozen(steps) < len(steps)
-        self.cache.open(made.key, made.about, share=not passing)
-        self._keys[encoder, len(steps), dtype] = version, switches, made.key
-        return made.key
+        self._made[encoder, len(steps), dtype] = version, switches, made
+        return made
 
 
 def leading_frozen(steps: Sequence[Step]) -> int:

@@ -35,7 +35,8 @@ def episode_cost(runner: Runner) -> dict[str, float]:
     episode = next(iter(one))
     cuda = next((p.device.type == 'cuda' for p in model.parameters()), False)
     with model.encoding.without_cache(), torch.no_grad(), autocast_of(runner.test_loop):
-        with FlopCounterMode(display=False) as counter:
+        # those of another runtime are not counted
+        with model.encoding.in_torch(), FlopCounterMode(display=False) as counter:
             model.test_step(episode)
         if cuda:
             torch.cuda.reset_peak_memory_stats()

@@ -46,6 +46,8 @@ class Run:
         counted_zero: Names of classes without an IoU, which the mean counts as 0.
         cost: What an episode costs, see :func:`mmfss.engine.cost.episode_cost`; empty where it was
             not measured.
+        runtimes: What ran each encoder, see :class:`mmfss.encoders.runtimes.Runtimes`; empty of
+            results without a model.
     """
 
     label: str
@@ -60,6 +62,7 @@ class Run:
     counts: tuple[EpisodeCounts, ...] = field(default=(), repr=False)
     counted_zero: tuple[str, ...] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -86,6 +89,7 @@ class Run:
             checkpoint_file=dict(self.checkpoint),
             settings=self.settings,
             cost=dict(self.cost),
+            runtimes={name: dict(found) for name, found in self.runtimes.items()},
             episodes=dict(**episodes, query=[number[r.query] for r in self.counts]),
             queries=queries,
         )
@@ -111,6 +115,7 @@ class Run:
             counts=counts,
             counted_zero=tuple(data['counted_zero']),
             cost=data['cost'],
+            runtimes=data['runtimes'],
         )
 
 

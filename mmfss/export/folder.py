@@ -67,6 +67,7 @@ def export(
         part = Path(stack.enter_context(TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent)))
         files = part / 'whole'
         files.mkdir()
+        stack.enter_context(model.encoding.in_torch())  # what is traced, and compared with
         with model.encoding.without_cache():
             if states is None:
                 integer('--shots', shots, 1)

@@ -12,6 +12,8 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 
+from mmfss.encoders.runtimes.converted import no_reports
+
 from .graphs import Graph
 
 NEEDS = dict(
@@ -52,7 +54,7 @@ def write_graph(graph: Graph, folder: Path, form: str) -> Path:
     """
     writer = _write_openvino if form == 'openvino' else _write_onnx
     try:
-        with _quiet():
+        with _quiet(), no_reports():
             return writer(graph, folder)
     except OSError:
         raise

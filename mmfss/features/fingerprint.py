@@ -92,6 +92,15 @@ def fingerprint(
         code=_digest(_json(code_of(modules, classes, alone), 'sources of the modules')),
         settings=dict(settings),
     )
+    return _of(about)
+
+
+def with_settings(made: Fingerprint, **settings: Any) -> Fingerprint:
+    """The fingerprint with further settings; no weight is read again."""
+    return _of(dict(made.about, settings=dict(made.about['settings'], **settings)))
+
+
+def _of(about: Mapping[str, Any]) -> Fingerprint:
     text = _json(about, 'settings')
     return Fingerprint(hashlib.sha256(text.encode()).hexdigest(), json.loads(text))
 

@@ -249,7 +249,8 @@ def prepare(
             '--accept-prompts, else change the prompts'
         )
     weights = inferencer.weights
-    known = dict(info, method=inferencer.model.title)
+    runtimes = dict(inferencer.model.encoding.runtimes.record)
+    known = dict(info, method=inferencer.model.title, runtimes=runtimes)
     known['weights'] = None if weights is None else os.path.abspath(weights)
     if weights is None and not inferencer.model.needs_checkpoint:
         known['trained'] = NOTHING_TRAINED

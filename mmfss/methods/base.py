@@ -46,7 +46,7 @@ SMALL = (
 """What a method says of an object that vanishes on its grid and counts all the same."""
 
 
-_NO_PARTS = ('data_preprocessor', 'loss_decode', 'feature_cache', 'init_cfg')
+_NO_PARTS = ('data_preprocessor', 'loss_decode', 'feature_cache', 'encoder_runtime', 'init_cfg')
 """Entries of a model's config with a type that no result of given weights depends on."""
 
 
@@ -97,6 +97,14 @@ class _FinishedWhenBuilt(type(BaseSegmentor)):  # type: ignore[misc]
     """What a method trains can be told when its last part is there, after its ``__init__``."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> FewShotModel:
+        # which init_model sets in the config of any model
+        if all(name in kwargs and kwargs[name] is None for name in ('pretrained', 'train_cfg')):
+            raise ValueError(
+                f"{cls.__name__} marks what supports show, and mmseg's init_model knows of none: "
+                'give it a config of FewShotSegmentor, which holds a method and a support set, as '
+                'configs/few_shot_segmentor.py (few_shot_segmentor_shapes.py for the model of '
+                'make demo) with SUPPORT=FOLDER; mmfss.apis.FewShotInferencer takes this config'
+            )
         model = super().__call__(*args, **kwargs)
         model.parts = {
             name: value
@@ -129,6 +137,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         feature_cache: ``dict(type='FeatureCache', directory=..., memory_bytes=...)`` keeps what
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
+        encoder_runtime: its ``runtime``: what runs encoders that are frozen on a CPU, e.g.
+            ``'torch'`` or ``dict(type='openvino', precision='bf16')``.
         resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
@@ -139,6 +149,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         takes_negatives: whether :meth:`encode_support` takes what is marked as not the class.
         max_shots: the largest K that it takes; None for any. :func:`check_shots` says so.
         builders: entries of the config without a type -> function that takes what they hold.
+        map_texts: names of the maps that :meth:`segment` gives -> what each shows, in a line, which
+            stands below pictures.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
 
     Raises:
@@ -151,6 +163,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
     takes_negatives = False
     max_shots: int | None = None
     builders: Mapping[str, Callable[..., Any]] = {}
+    map_texts: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -162,6 +175,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         frozen: Sequence[str] = (),
         encode_batch: int = 1,
         compile: dict | None = None,
+        encoder_runtime: str | dict | None = None,
         resize: str = 'bilinear',
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -190,6 +204,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             None if feature_cache is None else MODELS.build(feature_cache),
             encode_batch,
             compile,
+            encoder_runtime,
         )
         self.trainable, self.frozen = trainable, frozen
         self.parts: dict[str, Mapping[str, Any]] = {}

@@ -63,6 +63,10 @@ class PseudoMask(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'pseudo fg': "similarity to the supports' objects, mean over shots",
+        'pseudo ae': "the same less what the supports' backgrounds explain",
+    }
 
     def __init__(
         self, encoder: dict, prompt_generator: dict, image_size: int = 512, **common: Any

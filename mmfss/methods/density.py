@@ -79,6 +79,9 @@ class DensityMatcher(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'more like object than background': 'probability from the ratio of the two densities',
+    }
     takes_negatives = True
 
     def __init__(

@@ -52,6 +52,10 @@ class PrototypeMatcher(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': 'cosine with the mean feature of the objects, mean over shots',
+        'like background': 'cosine with that of the backgrounds, or of a negative if larger',
+    }
     takes_negatives = True
 
     def __init__(

@@ -85,6 +85,7 @@ class ModelWorker:
         threshold: float | None = None,
         amp: bool = False,
         feature_cache: Mapping[str, Any] | None = None,
+        runtime: Mapping[str, Any] | None = None,
     ) -> ModelWorker:
         """Load the model that was chosen.
 
@@ -92,7 +93,7 @@ class ModelWorker:
             choice: its config or method, and weights; the default method where it has neither.
             device: default: the first GPU, else the CPU.
             prompt_weights: see :class:`mmfss.apis.box_masks.BoxMasks`.
-            threshold, amp, feature_cache: see :class:`mmfss.apis.FewShotInferencer`.
+            threshold, amp, feature_cache, runtime: see :class:`mmfss.apis.FewShotInferencer`.
 
         Raises:
             FileNotFoundError, ValueError: See :func:`mmfss.apis.loading.load_model` and
@@ -103,7 +104,7 @@ class ModelWorker:
         if choice.config is None:  # by its name in the command that visitors get, too
             choice = replace(choice, method=path.stem)
         inferencer = FewShotInferencer(
-            path, weights, device, threshold, amp, feature_cache=feature_cache
+            path, weights, device, threshold, amp, feature_cache=feature_cache, runtime=runtime
         )
         return cls(inferencer, BoxMasks(inferencer, prompt_weights), choice)
 
@@ -174,15 +175,21 @@ class Models:
         first: the one that every visitor begins with.
         names: of other methods.
         device: of those.
+        runtime: of those, see :class:`mmfss.apis.FewShotInferencer`.
     """
 
     def __init__(
-        self, first: ModelWorker, names: Sequence[str] = (), device: str | None = None
+        self,
+        first: ModelWorker,
+        names: Sequence[str] = (),
+        device: str | None = None,
+        runtime: Mapping[str, Any] | None = None,
     ) -> None:
         self.first = first.choice.method or first.choice.config or DEMO_CONFIG
         self.names = (self.first, *(name for name in names if name != self.first))
         self._made = {self.first: first}
-        self._device, self._lock = device, threading.Lock()
+        self._how: dict[str, Any] = dict(device=device, runtime=runtime)
+        self._lock = threading.Lock()
 
     def get(self, name: str) -> ModelWorker:
         """The worker of a method; loads its model the first time.
@@ -195,7 +202,7 @@ class Models:
         with self._lock:
             if name not in self._made:
                 try:
-                    self._made[name] = ModelWorker.load(ModelChoice(method=name), self._device)
+                    self._made[name] = ModelWorker.load(ModelChoice(method=name), **self._how)
                 except (OSError, ImportError) as error:
                     raise ValueError(f'{name} cannot be used here: {error}') from error
             return self._made[name]

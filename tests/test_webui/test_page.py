@@ -153,7 +153,7 @@ def test_a_port_that_is_taken_and_other_hosts(page, worker, tmp_path, monkeypatc
     second = cli.make_page(Models(worker), Limits(), tmp_path)
     with pytest.raises(ValueError, match=f'cannot listen on 127.0.0.1:{port}'):
         cli.launch(second, '127.0.0.1', port, block=False)
-    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
+    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_, **__: worker)
     monkeypatch.setattr(cli, 'launch', lambda *_: None)
     assert cli.main(['--port', '0', '--host', '0.0.0.0']) == 0
     assert 'Warning: the page listens on 0.0.0.0' in capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_a_port_that_is_taken_and_other_hosts(page, worker, tmp_path, monkeypatc
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_signal_ends_the_page_and_its_files(name, worker, photo, tmp_path, monkeypatch):
     pytest.importorskip('gradio')
-    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
+    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_, **__: worker)
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', '')
@@ -254,7 +254,7 @@ def test_paint_of_another_picture_is_not_used(page, photo, monkeypatch):
 
 def test_where_sessions_stay(worker, tmp_path, monkeypatch, capsys):
     pytest.importorskip('gradio')
-    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_: worker)
+    monkeypatch.setattr(cli.ModelWorker, 'load', lambda *_, **__: worker)
     monkeypatch.setenv('XDG_STATE_HOME', str(tmp_path / 'state'))
     kept = []
     monkeypatch.setattr(cli, 'make_page', lambda models, limits, root, folder: kept.append(folder))

@@ -117,6 +117,11 @@ class FSSAM(FewShotModel):
     """
 
     builders = {'sam2': build_sam2}
+    map_texts = {
+        'pseudo fg': "similarity to the supports' objects, mean over shots",
+        'pseudo ae': "the same less what the supports' backgrounds explain",
+        'refined prior': 'pseudo ae after the iterations of memory refinement',
+    }
 
     def __init__(
         self,

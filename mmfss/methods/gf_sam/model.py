@@ -135,6 +135,11 @@ class GFSAM(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': 'mean times largest similarity to the objects, stretched to 0..1',
+        'like background': 'mean similarity to the backgrounds, stretched to 0..1',
+        'points': 'where SAM is asked: the largest of what is more like object than background',
+    }
     takes_negatives = True
     builders = {'sam2': build_sam2}
 

@@ -108,6 +108,11 @@ class INSID3(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': "cosine with the objects' prototype, position taken out of the features",
+        'candidates': 'like the prototype, and matched back into an object by half of the supports',
+        'segments': 'score of each segment that was grown into the object',
+    }
     takes_negatives = True
     builders = {'sam2': build_sam2}
 

@@ -143,6 +143,7 @@ class PerSAM(FewShotModel):
 
     needs_checkpoint = False
     max_shots = 1
+    map_texts = {'like target': "cosine with the mean feature of the support's object"}
 
     def __init__(
         self,

@@ -1,0 +1,209 @@
+"""OpenVINO: from steps of an encoder to what it runs, and that.
+
+Nothing of OpenVINO is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from packaging.version import Version
+from torch import Tensor, nn
+
+from mmfss.encoders.base import Step
+
+from .machine import cpu
+
+if TYPE_CHECKING:
+    import openvino
+
+PACKAGE, EXTRA = 'openvino', 'pip install mmfss[openvino]'
+MINIMUM = '2026.4'
+"""The version that this was written and measured with."""
+_BF16 = frozenset({'avx512_bf16', 'amx_bf16'})
+
+
+class NotConverted(Exception):
+    """A model that OpenVINO cannot run, or runs to other numbers; with the reason."""
+
+
+def version() -> str | None:
+    """Of the installed OpenVINO; None without one."""
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing() -> str | None:
+    """Why OpenVINO cannot be used here, with what to do; None where it can."""
+    found = version()
+    if found is None:
+        return f'OpenVINO is not installed ({EXTRA})'
+    if Version(found) < Version(MINIMUM):
+        return f'OpenVINO {found} is too old, {MINIMUM} or newer is needed ({EXTRA})'
+    try:
+        _core()
+    except (ImportError, OSError, RuntimeError) as error:
+        return f'OpenVINO {found} cannot be imported: {first_line(error)}'
+    return None
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    # OpenVINO says so of every CPU with AVX-512, and emulates it on those without the instructions
+    capable = 'BF16' in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    flags = cpu().flags
+    return capable and (not flags or not _BF16.isdisjoint(flags))
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    with no_reports():
+        import openvino
+
+        return openvino.Core()
+
+
+# ------------------------------------------------------------------------------ to a model
+class _Part(nn.Module):
+    """Steps as a module: all that they may read belongs to the encoder."""
+
+    def __init__(self, encoder: nn.Module, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self.encoder, self.steps = encoder, tuple(steps)
+        self.training = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        levels: tuple[Tensor, ...] = (images,)
+        for step in self.steps:
+            levels = step.run(*levels)
+        return levels
+
+
+def converted(encoder: nn.Module, steps: Sequence[Step], images: Tensor) -> openvino.Model:
+    """Steps of an encoder as a model of OpenVINO.
+
+    The steps must have seen an image of this size before: tables that they keep would be made of
+    torch's stand-ins for tensors otherwise.
+
+    Args:
+        encoder: that the steps are of, in float32 on the CPU.
+        steps: its first ones.
+        images: float32 (1, 3, S, S); the model takes this shape alone.
+
+    Raises:
+        NotConverted: torch cannot export them, or OpenVINO not read that.
+    """
+    _core()
+    try:
+        # both libraries warn of their own insides
+        with no_reports(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter('ignore')
+            import openvino
+
+            program = torch.export.export(_Part(encoder, steps), (images,), strict=False)
+            model = openvino.convert_model(program, example_input=None)
+            if model.is_dynamic():
+                model.reshape(list(images.shape))
+            return model
+    except Exception as error:  # each of the two raises whatever it likes
+        raise NotConverted(f'{type(error).__name__}: {first_line(error)}') from error
+
+
+def save(model: openvino.Model, path: Path) -> None:
+    """Write a model, its weights as they are, to PATH.xml and PATH.bin."""
+    _core()
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+@contextmanager
+def no_reports() -> Iterator[None]:
+    """OpenVINO's converter and NNCF report their use over the network where nobody has declined,
+    but not from CI, which this says: whoever marks photos was not asked."""
+    before = os.environ.get('CI')
+    os.environ['CI'] = 'true'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ['CI']
+        else:
+            os.environ['CI'] = before
+
+
+# ------------------------------------------------------------------------------ to run it
+class Converted:
+    """A model that is compiled for this CPU, with as many threads as torch has.
+
+    Images are run one by one, so that what an image gives does not depend on its batch.
+
+    Args:
+        model: or the path of its .xml.
+        precision: 'fp32', 'bf16', or 'int8' of a quantised one.
+
+    Attributes:
+        settings: what keys of features say of it.
+
+    Raises:
+        NotConverted: it cannot be compiled.
+    """
+
+    def __init__(self, model: openvino.Model | Path, precision: str) -> None:
+        fast = precision != 'fp32' and has_bf16()
+        config = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'EXECUTION_MODE_HINT': 'PERFORMANCE' if fast else 'ACCURACY',
+            'INFERENCE_PRECISION_HINT': 'bf16' if fast else 'f32',
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            # or two processes that share the CPUs would both sit on the first ones
+            'ENABLE_CPU_PINNING': False,
+        }
+        self.settings: dict[str, Any] = {}
+        try:
+            self._request = _core().compile_model(model, 'CPU', config).create_infer_request()
+        except RuntimeError as error:
+            raise NotConverted(first_line(error)) from error
+        self._lock = threading.Lock()  # a request is of one thread at a time
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) -> what the steps give, float32 (N, ...) each, contiguous."""
+        found: list[list[Tensor]] = []
+        pixels = images.detach().float().contiguous()
+        with self._lock:
+            for image in pixels.split(1):
+                given = self._request.infer([image.numpy()], share_inputs=True)
+                found.append([torch.from_numpy(given[i]) for i in range(len(given))])
+        return tuple(level[0] if len(level) == 1 else torch.cat(level) for level in zip(*found))
+
+
+def far_from(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """The largest relative L2 of any level; infinite where shapes differ or a value is NaN."""
+    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in truth]:
+        return math.inf
+    far = [relative(a, b) for a, b in zip(found, truth)]
+    return math.inf if any(math.isnan(x) for x in far) else max(far)
+
+
+def relative(found: Tensor, truth: Tensor) -> float:
+    """``|a - b| / |b|`` over all values."""
+    a, b = found.double(), truth.double()
+    return float((a - b).norm() / b.norm().clamp_min(1e-30))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message that has something to say."""
+    lines: list[Any] = [line.strip() for line in f'{error}'.splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]

@@ -1,0 +1,182 @@
+"""Encoders by OpenVINO: torch's numbers, keys of their own, what is kept, and every way back."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+from PIL import Image
+from tiny_models import PRIOR, episodes
+
+from mmfss.encoders.encoding import Encoding
+from mmfss.encoders.runtimes import RuntimeSettings, choice, converted, merged
+
+CACHE = dict(type='FeatureCache', memory_bytes=2**26)
+needs = pytest.mark.skipif(
+    converted.missing() is not None, reason=f'no OpenVINO: {converted.missing()}'
+)
+
+
+@pytest.fixture(autouse=True)
+def kept_here(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.delenv('MMFSS_RUNTIME', raising=False)
+
+
+def encoding(runtime=None, cache=None, seed: int = 0) -> Encoding:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = MODELS.build(copy.deepcopy(PRIOR)).requires_grad_(False).eval()
+    return Encoding({'dino': encoder}, cache and MODELS.build(cache), runtime=runtime)
+
+
+def images(count: int = 1) -> torch.Tensor:
+    return episodes(count)['query']
+
+
+def of(one: Encoding, pixels: torch.Tensor) -> torch.Tensor:
+    return one(['dino'], pixels)['dino'][0]
+
+
+def far(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@needs
+def test_openvino_gives_torchs_numbers_and_is_kept(tmp_path):
+    pixels = images(3)
+    truth, ours = of(encoding('torch'), pixels), encoding('openvino')
+    found = of(ours, pixels)
+    assert found.shape == truth.shape and far(found, truth) < 1e-5
+    assert ours.runtimes.record['dino']['runtime'] == 'openvino'
+    assert torch.equal(found[1:2], of(ours, pixels[1:2]))  # whatever the batch
+    (model,) = (tmp_path / 'cache/mmfss/openvino/models').iterdir()
+    written = (model / 'model.bin').stat().st_mtime_ns
+    assert torch.equal(of(encoding('openvino'), pixels), found)
+    assert (model / 'model.bin').stat().st_mtime_ns == written
+    (model / 'model.bin').write_bytes(b'half')  # made again
+    assert torch.equal(of(encoding('openvino'), pixels), found)
+    ours.encoders['dino'].vit.norm.weight.mul_(2)
+    with torch.no_grad():
+        assert far(of(ours, pixels), ours.encoders['dino'](pixels)[0]) < 1e-5
+    assert far(of(copy.deepcopy(ours), pixels), of(ours, pixels)) == 0
+
+
+@needs
+def test_features_of_two_runtimes_are_not_mixed(tmp_path):
+    pixels = images()
+    cache = dict(CACHE, directory=str(tmp_path / 'features'))
+    by_torch, by_other = (
+        of(encoding('torch', cache), pixels),
+        of(encoding('openvino', cache), pixels),
+    )
+    assert not torch.equal(by_torch, by_other)
+    abouts = [json.loads(p.read_text())['about'] for p in tmp_path.glob('features/*/about.json')]
+    runtimes = sorted(str(a['settings'].get('runtime', {}).get('name')) for a in abouts)
+    assert runtimes == ['None', 'openvino']
+    assert torch.equal(of(encoding('torch', cache), pixels), by_torch)
+
+
+@needs
+def test_auto_measures_once_and_forgives_a_damaged_decision(tmp_path, monkeypatch):
+    small = encoding()
+    of(small, images())
+    assert small.runtimes.record['dino'] == dict(runtime='torch', why='small')
+    monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
+    measured = encoding()
+    of(measured, images())
+    record = measured.runtimes.record['dino']
+    assert record['torch_ms'] > 0 and record['openvino_ms'] > 0
+    (file,) = (tmp_path / 'cache/mmfss/openvino/decisions').iterdir()
+    file.write_text(json.dumps(dict(json.loads(file.read_text()), runtime='torch', why='told')))
+    told = encoding()
+    of(told, images())
+    assert told.runtimes.record['dino']['why'] == 'told'
+    file.write_text('{')
+    again = encoding()
+    of(again, images())
+    assert again.runtimes.record['dino']['why'] != 'told' and json.loads(file.read_text())
+    with torch.autocast('cpu', torch.bfloat16):
+        of(again, images())
+    assert again.runtimes.record['dino']['why'] == "autocast is torch's"
+
+
+@needs
+def test_what_openvino_cannot_convert_stays_in_torch(monkeypatch):
+    monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
+
+    def fails(*args):
+        raise converted.NotConverted('no such operation')
+
+    monkeypatch.setattr(converted, 'converted', fails)
+    one = encoding()
+    assert torch.equal(of(one, images()), of(encoding('torch'), images()))
+    assert one.runtimes.record['dino']['why'] == 'OpenVINO cannot run it: no such operation'
+    with pytest.raises(ValueError, match='Leave the runtime out'):
+        of(encoding('openvino'), images())
+
+
+@needs
+def test_a_disk_that_takes_nothing_costs_time_alone(tmp_path):
+    (tmp_path / 'file').write_text('')
+    one = encoding(dict(type='openvino', directory=str(tmp_path / 'file' / 'below')))
+    assert far(of(one, images()), of(encoding('torch'), images())) < 1e-5
+
+
+def test_without_openvino(monkeypatch):
+    monkeypatch.setattr(converted, 'version', lambda: None)
+    monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
+    one = encoding()
+    assert torch.equal(of(one, images()), of(encoding('torch'), images()))
+    assert 'pip install mmfss[openvino]' in one.runtimes.record['dino']['why']
+    with pytest.raises(ValueError, match=r'pip install mmfss\[openvino\]'):
+        encoding('openvino')
+    monkeypatch.setattr(converted, 'version', lambda: '2023.1.0')
+    with pytest.raises(ValueError, match='2023.1.0 is too old'):
+        encoding('openvino')
+
+
+@needs
+def test_int8_is_fitted_to_photos_and_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (80, 60, 3), np.uint8)).save(tmp_path / f'{i}.png')
+    runtime = dict(precision='int8', calibration=str(tmp_path))
+    one = encoding(runtime)
+    assert 0 < far(of(one, images()), of(encoding('torch'), images())) < 0.3
+    assert one.runtimes.record['dino']['int8']['photos'] == 3
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ('tensorrt', 'must be one of'),
+        (dict(precision='int8'), '--calibration FOLDER'),
+        (dict(type='torch', precision='bf16'), 'give --amp'),
+        (dict(calibration='x'), 'calibration is of int8'),
+        (dict(kind='torch'), 'some of'),
+    ],
+)
+def test_wrong_settings_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        RuntimeSettings.of(given)
+
+
+@needs
+def test_refusals_by_name(monkeypatch):
+    monkeypatch.setattr(converted, 'has_bf16', lambda: False)
+    with pytest.raises(ValueError, match='neither avx512_bf16 nor amx_bf16'):
+        encoding(dict(precision='bf16'))
+    with pytest.raises(ValueError, match='on the CPU, the model is on cuda'):
+        encoding('openvino').runtimes.check(torch.device('cuda'))
+
+
+def test_options_take_the_place_of_what_a_config_says():
+    config = dict(type='openvino', precision='int8', calibration='x')
+    assert merged(config, dict(type='torch')) == dict(type='torch')
+    assert merged(config, dict(precision='bf16')) == dict(type='openvino', precision='bf16')
+    assert merged('torch', dict(type='auto')) == dict(type='auto')
