@@ -76,6 +76,7 @@ setup(
     },
     install_requires=requirements('runtime'),
     extras_require={
-        name: requirements(name) for name in ('tests', 'webui', 'serve', 'sam1', 'geo', 'openvino')
+        name: requirements(name)
+        for name in ('tests', 'webui', 'serve', 'sam1', 'geo', 'openvino', 'export')
     },
 )

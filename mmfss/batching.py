@@ -54,6 +54,24 @@ def repeat_all(kept: Kept, times: int) -> Kept:
     return _mapped(repeated, [kept])
 
 
+def tensors_of(kept: Any) -> list[Tensor]:
+    """The tensors of a state or of features, in a fixed order."""
+    found: list[Tensor] = []
+
+    def note(tensors: Sequence[Tensor]) -> Tensor:
+        found.append(tensors[0])
+        return tensors[0]
+
+    _mapped(note, [kept])
+    return found
+
+
+def with_tensors(form: Kept, tensors: Sequence[Tensor]) -> Kept:
+    """A state of the form of another one, made of what :func:`tensors_of` gives of it."""
+    rest = iter(tensors)
+    return _mapped(lambda _: next(rest), [form])
+
+
 def _alike(parts: Sequence[Any], form: Callable[[Any], Any], what: str) -> Sequence[Any]:
     """The parts, whose ``form`` must be one."""
     forms = [form(part) for part in parts]

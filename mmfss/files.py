@@ -8,11 +8,12 @@ import fcntl
 import hashlib
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from isal import isal_zlib
 
 PART_SUFFIX = '.part'
 """How the names of files end that are being written; they begin with a dot."""
@@ -239,7 +240,7 @@ def checksum_of(path: str | os.PathLike[str]) -> int:
     checksum = 0
     with open(path, 'rb') as file:
         while block := file.read(2**20):
-            checksum = zlib.crc32(block, checksum)
+            checksum = isal_zlib.crc32(block, checksum)
     return checksum
 
 

@@ -52,7 +52,10 @@ def masked_average(features: Tensor, mask: Tensor) -> Tensor:
         (..., C): ``sum(F m) / (sum(m) + 0.0005)``; about zero for an empty mask.
     """
     # gap(F, m) = sum(F m) / (sum(m) + 0.0005)   (masked average, GAP)
-    total = _product('...chw,...hw->...c', features, mask)
+    if torch.compiler.is_compiling():  # ONNX has no einsum whose leading dimensions are broadcast
+        total = (features.flatten(-2) @ mask.flatten(-2).unsqueeze(-1)).squeeze(-1)
+    else:
+        total = _product('...chw,...hw->...c', features, mask)
     return total / (mask.sum(dim=(-2, -1), dtype=_wide(mask)) + 0.0005).unsqueeze(-1)
 
 
@@ -66,7 +69,11 @@ def cosine_map(features: Tensor, vector: Tensor) -> Tensor:
         (..., H, W) in [-1, 1]: ``<F, v> / (|F| |v| + 1e-7)``.
     """
     # cos(F, v) = <F, v> / (|F| |v| + 1e-7); divided last, so that no normalised copy of F is made
-    dot = _product('...chw,...c->...hw', features, vector)
+    if torch.compiler.is_compiling():  # see masked_average
+        dot = (vector.unsqueeze(-2) @ features.flatten(-2)).squeeze(-2)
+        dot = dot.unflatten(-1, features.shape[-2:])
+    else:
+        dot = _product('...chw,...c->...hw', features, vector)
     length = torch.linalg.vector_norm(features, dim=-3, dtype=_wide(features))
     length_of_vector = torch.linalg.vector_norm(vector, dim=-1, dtype=_wide(vector))
     return dot / (length * length_of_vector[..., None, None] + 1e-7)
@@ -103,7 +110,7 @@ def share_of_grid(mask: Tensor, size: Sequence[int], together: bool = False) -> 
     inside = resize_mask(mask, size)
     lost = inside.sum((-2, -1)) == 0
     lost = (lost.all(1, keepdim=True) if together else lost) & mask.flatten(2).any(-1)
-    if lost.any():
+    if torch.compiler.is_compiling() or lost.any():  # a graph has no way of its own for few images
         shares = F.adaptive_avg_pool2d(mask, (size[0], size[1]))
         inside = torch.where(lost[..., None, None], shares, inside)
     return inside

@@ -17,7 +17,6 @@ import struct
 import types
 import urllib.error
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from isal import isal_zlib
 
 _LOCAL = struct.Struct('<4s22xHH')
 """Header before an entry of an archive: signature, lengths of its name and of its extra field."""
@@ -120,7 +120,7 @@ def _checksum(file: io.FileIO, entry: zipfile.ZipInfo, buffer: memoryview) -> in
         count = file.readinto(buffer[: min(left, len(buffer))])
         if not count:
             raise EOFError(f'{entry.filename} ends too early')
-        checksum, left = zlib.crc32(buffer[:count], checksum), left - count
+        checksum, left = isal_zlib.crc32(buffer[:count], checksum), left - count
     return checksum
 
 

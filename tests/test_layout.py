@@ -24,6 +24,7 @@ ORDER = (
     'evaluation',
     'visualization',
     'apis',
+    'export',
     'engine',
     'labelling',
     'webui',

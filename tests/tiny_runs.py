@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -66,11 +67,18 @@ def write_shapes(root: Path, train: int = 60, val: int = 40, size: int = 64) -> 
     for split, number in (('train', train), ('val', val)):
         names = [f'{split}_{i:05d}' for i in range(number)]
         for i, name in enumerate(names):
-            image, label = render_sample(0, split, i, size)
-            cv2.imwrite(str(root / f'JPEGImages/{name}.png'), image)
-            cv2.imwrite(str(root / f'SegmentationClassAug/{name}.png'), label)
+            image, label = _drawn(split, i, size)
+            (root / f'JPEGImages/{name}.png').write_bytes(image)
+            (root / f'SegmentationClassAug/{name}.png').write_bytes(label)
         (root / f'ImageSets/Segmentation/{split}.txt').write_text('\n'.join(names) + '\n')
     return root
+
+
+@cache
+def _drawn(split: str, index: int, size: int) -> tuple[bytes, bytes]:
+    """Image and label as PNG; many tests of a process take the same."""
+    image, label = (cv2.imencode('.png', part)[1] for part in render_sample(0, split, index, size))
+    return image.tobytes(), label.tobytes()
 
 
 def write_config(path: Path, root: Path) -> str:

@@ -2,7 +2,7 @@
 
 A checkpoint of mmfss says in ``meta['mmfss']`` what it was trained on::
 
-    dict(benchmark='pascal-5i', fold=2, shots=1,
+    dict(benchmark='pascal-5i', fold=2, shots=1,        # fold='all': no class was held out
          base_classes=[...], novel_classes=[...],   # names, of this run
          trained_classes=[...],                     # names, of this run and of what it loaded
          novel_images='left_out',                   # or 'kept': training images with a novel class
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfss.datasets.classes import canonical
-from mmfss.datasets.folds import NOVEL_IMAGES, FoldSplit
+from mmfss.datasets.folds import ALL_CLASSES, NOVEL_IMAGES, FoldSplit, split_title
 
 META_KEY = 'mmfss'
 #: how checkpoints are chosen, by the classes of validation
@@ -75,7 +75,7 @@ def check_loaders(loaders: Mapping[str, tuple[FoldSplit, str]]) -> None:
         ValueError: loaders that differ, or training on classes that are held out.
     """
     if len({(split.benchmark, split.fold) for split, _ in loaders.values()}) > 1:
-        said = ', '.join(f'{n}: {s.benchmark} fold {s.fold}' for n, (s, _) in loaders.items())
+        said = ', '.join(f'{n}: {s.title}' for n, (s, _) in loaders.items())
         raise ValueError(
             f'the loaders do not agree on benchmark and fold ({said}); the novel classes of one '
             'would be trained on in the other. Set the fold for all of them with FOLD=0 in the '
@@ -213,8 +213,8 @@ def check_checkpoint(
             or has another arch.
     """
     check_arch(meta, arch, source, parts)
-    trained = f"{meta['benchmark']} fold {meta['fold']}"
-    here = f'{split.benchmark} fold {split.fold}'
+    trained = split_title(meta['benchmark'], meta['fold'])
+    here = split.title
     seen = {canonical(name): name for name in meta['trained_classes']}
     kind, held_out = 'novel', split.novel_names
     if role == 'base_val':
@@ -235,8 +235,9 @@ def check_checkpoint(
             f"({', '.join(held_out)}): {', '.join(leaked)}. The figures would say nothing of new "
             f'classes. {remedy}'
         )
-    same = (meta['benchmark'], int(meta['fold'])) == (split.benchmark, split.fold)
-    if not same and (resume or meta['benchmark'] == split.benchmark):
+    same = (meta['benchmark'], str(meta['fold'])) == (split.benchmark, str(split.fold))
+    of_this = meta['benchmark'] == split.benchmark and split.fold != ALL_CLASSES
+    if not same and (resume or of_this):
         verb = 'its training cannot be resumed on' if resume else 'it cannot be used on'
         raise ValueError(f'{source} is of {trained}; {verb} {here}. {_remedy(meta, split)}')
 
@@ -288,6 +289,11 @@ def _text(arch: Any) -> str:
 
 
 def _remedy(meta: Mapping, split: FoldSplit) -> str:
+    if meta['fold'] == ALL_CLASSES:
+        return (
+            'It is for labelling: mmfss label --config CONFIG --weights FILE. For figures use a '
+            f'checkpoint that was trained on fold {split.fold}'
+        )
     if meta['benchmark'] == split.benchmark:
         return f"Set FOLD={meta['fold']}, or use a checkpoint of fold {split.fold}"
     trained_on = _TRAINED_ON.get(split.benchmark, split.benchmark)

@@ -187,7 +187,8 @@ class RunArguments(ConfigArguments, RuntimeArguments):
 
 @dataclass(frozen=True)
 class TrainArguments(RunArguments):
-    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold.
+    """Train a few-shot segmentor; FOLD=0..3 in the environment sets the fold, FOLD=all trains on
+    all classes, for a model to label with.
 
     Args:
         resume: Go on from this checkpoint; without a path from the latest one in the work dir, if
@@ -309,6 +310,62 @@ class TableArguments(RuntimeArguments):
     sampler: Annotated[str | None, _unset('NAME')] = None
     amp: bool = False
     feature_cache: Annotated[str | None, _unset('DIR')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PicturesArguments:
+    """Draw episodes for a paper, methods side by side: those that a method does worst or best, or
+    in which methods differ most, or named ones. PDF and SVG have masks and text as vectors.
+
+    Args:
+        config: Config file, or its name among those of mmfss: of the checkpoints that follow, and
+            of methods that are given by name.
+        columns: Checkpoints of the config; or methods as in `mmfss table`, of
+            configs/_base_/methods or config files of their own, with =CHECKPOINT behind one that is
+            trained.
+        pick: Episodes: worst:N, best:N, median:N (nearest to it) by the first column, differ:N by
+            all of them, number:3,17, class:NAME:N (its first ones); several of these add up.
+        out: Files to write: .pdf, .svg, .png.
+        results: To pick by, of each column in their order: what tools/test.py or `mmfss table`
+            wrote of it, .json of --out, or files or folders of --csv (default: tested now).
+        benchmark: Of configs/_base_/benchmarks.
+        fold: Instead of FOLD.
+        shots: Of any method (default: the config's).
+        seed: Of the episodes (default: the config's).
+        episodes: Number of those that are tested and picked from.
+        sampler: image_list, uniform_class, balanced, fs_sam2 or fs_sam2_by_class.
+        maps: Draw what led to the predictions, too, as far as a method gives it.
+        errors: Colour hits, extra and missed pixels in the place of predictions.
+        width: Of a panel, inches.
+        amp: Run under bfloat16 autocast.
+        feature_cache: Keep there what the frozen encoders give for an image.
+        work_dir: For the logs.
+        cfg_options: Overrides for all of them.
+    """
+
+    config: Positional[str]
+    columns: Annotated[
+        Positional[Sequence[str]],
+        _several(str, least=0),
+        arg(metavar='[CHECKPOINT | METHOD[=CHECKPOINT] ...]', help_behavior_hint=''),
+    ]
+    _: KW_ONLY
+    pick: Annotated[Sequence[str], _several(str), arg(metavar='PICK [PICK ...]')]
+    out: Annotated[Sequence[str], _several(str), arg(metavar='FILE [FILE ...]')]
+    results: Annotated[Sequence[str], _several(str), _unset('FILE [FILE ...]')] = ()
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    shots: Annotated[int | None, _unset('K')] = None
+    seed: Annotated[int | None, _unset('SEED')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    sampler: Annotated[str | None, _unset('NAME')] = None
+    maps: bool = False
+    errors: bool = False
+    width: Annotated[float, arg(metavar='INCHES')] = 1.2
+    amp: bool = False
+    feature_cache: Annotated[str | None, _unset('DIR')] = None
+    work_dir: Annotated[str, arg(metavar='DIR')] = 'work_dirs/pictures'
     cfg_options: CfgOptions = field(default_factory=dict)
 
 
@@ -586,6 +643,46 @@ class RuntimesArguments(PhotoArguments, RuntimeArguments):
     episodes: Annotated[int | None, _unset('NUMBER')] = None
     least: float = 0.0
     out: Annotated[str | None, _unset('FILE')] = None
+
+
+@dataclass(frozen=True)
+class ExportArguments(PhotoArguments):
+    """Write a method as graphs of OpenVINO or ONNX, with a runner that labels photos without torch.
+
+    Exit status: 0 it is written; 2 wrong arguments or input, or OUT cannot be written.
+
+    Args:
+        config: Config, its name among those of mmfss, or the name of a method.
+        weights: Checkpoint; none: of a method that has nothing to train.
+        out: Folder to write, which is not there or empty.
+        format: 'openvino' or 'onnx'.
+        shots: Number of supports of a class that the graph of the supports takes (default: 1); with
+            --support every class must have as many.
+        support: Classes to put into the graph, as for mmfss label: one graph from a photo to N maps
+            and scores. Without it: encoder, supports and light pass, as a graph each.
+        threshold: Of the object score, for all classes or one; may be repeated (default: as mmfss
+            label has it).
+        self_check: As for mmfss label.
+        prompt_weights: As for mmfss label.
+        cfg_options: Overrides, ``{'model.refine': None}``.
+        reading: How SUPPORT is read.
+    """
+
+    config: Positional[str]
+    weights: Positional[str]
+    out: Positional[str]
+    _: KW_ONLY
+    format: Annotated[str, arg(metavar='FORMAT')] = 'openvino'
+    shots: Annotated[int | None, _unset('K')] = None
+    support: Annotated[str | None, _unset('SUPPORT')] = None
+    threshold: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar='NUMBER|CLASS=NUMBER', help_behavior_hint=''),
+    ] = ()
+    self_check: Annotated[bool, arg(help_behavior_hint='')] = True
+    prompt_weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    cfg_options: CfgOptions = field(default_factory=dict)
+    reading: OmitArgPrefixes[SupportOptions] = SupportOptions()
 
 
 @dataclass(frozen=True)

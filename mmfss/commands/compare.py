@@ -75,7 +75,7 @@ def compared(args: CompareArguments) -> Compared:
     benchmarks: dict[str, str] = {}
     for given in args.results:
         name, path = _named(given)
-        found, benchmark = _read(path)
+        found, benchmark = read_results(path)
         if benchmark:
             benchmarks[path] = benchmark
         stem = name or Path(path).stem
@@ -106,7 +106,7 @@ def _asked(args: CompareArguments, place: Place) -> bool:
     )
 
 
-def _read(path: str) -> tuple[dict[str, dict[Place, Run]], str]:
+def read_results(path: str) -> tuple[dict[str, dict[Place, Run]], str]:
     """``{label: {place: run}}`` of a file or folder, and its benchmark, '' where it is not said."""
     if os.path.isdir(path) or path.endswith('.csv'):
         return _read_csv(Path(path)), ''

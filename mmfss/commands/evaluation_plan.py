@@ -197,7 +197,14 @@ def read_configs(request: Request) -> dict[int, Config]:
         )
         with options_in_environment(args):
             cfg = load_config(args, 'tools/test.py')
-            configs[check_folds(cfg)] = cfg
+            fold = check_folds(cfg)
+        if not isinstance(fold, int):
+            raise ValueError(
+                f'FOLD={fold} holds no class out to test on: a model of all classes is for '
+                'labelling (mmfss label --config CONFIG --weights FILE). Figures are those of a '
+                'training on a fold: --fold 0, with its checkpoint'
+            )
+        configs[fold] = cfg
         if request.amp:
             set_evaluation_amp(cfg, 'test')
         episodes = list(episodic(cfg.get('test_dataloader')))

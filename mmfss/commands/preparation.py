@@ -28,7 +28,7 @@ _AMP = 'BFloat16OptimWrapper'
 #: loops of mmengine -> those of mmfss that can run under bfloat16
 _LOOPS = {'ValLoop': 'EpisodeValLoop', 'TestLoop': 'EpisodeTestLoop'}
 _DECAYING = ('PolyLR', 'CosineAnnealingLR')
-_OF_A_RUN = re.compile(r'work_dirs/(?P<name>[^/]+)/fold(?P<fold>\d+)/epoch_\d+\.pth$')
+_OF_A_RUN = re.compile(r'work_dirs/(?P<name>[^/]+)/fold(?P<fold>\d+|all)/epoch_\d+\.pth$')
 
 
 def episodic(node: Any) -> Iterator[Mapping]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from mmfss.commands.train import Distributed
 from mmfss.datasets.folds import FoldSplit, get_benchmark
 from mmfss.engine.cost import episode_cost
 from mmfss.engine.guards import bare_model, check_absent
+from mmfss.engine.logs import ToolRunner
 from mmfss.evaluation.metrics import FewShotIoUMetric
 from mmfss.evaluation.report import Report, Run
 from mmfss.evaluation.report_text import text
@@ -45,12 +46,16 @@ def test(argv: Sequence[str] | None = None) -> dict[str, float]:
     return dict(main(argv).runs[0].metrics)
 
 
-def evaluate(request: Request) -> Report:
+def evaluate(request: Request, show: Callable[[str], None] = print) -> Report:
     """Test each checkpoint with all folds, seeds and shots that are asked for.
 
     Everything that can be wrong with config, checkpoints, outputs and images of any fold is found
     before the first episode. After each run, ``out`` is written again, so that an interrupted
     table goes on where it was. The main process prints and writes.
+
+    Args:
+        request: What to test.
+        show: Gets the table as text.
 
     Returns:
         The report. Only that of the main process has the counts of the episodes.
@@ -77,7 +82,7 @@ def evaluate(request: Request) -> Report:
             except KeyboardInterrupt as stop:
                 raise KeyboardInterrupt(_kept(results)) from stop
             if is_main_process():
-                print(text(report))
+                show(text(report))
                 results.write()
     return report
 
@@ -142,8 +147,8 @@ def _run_jobs(
     request: Request, plan: Plan, results: Results, jobs: Sequence[Job], number: int
 ) -> None:
     """Evaluate the jobs of one fold and checkpoint with one model."""
-    cfg = _runner_config(request, plan, jobs[0], number)
-    runner = Runner.from_cfg(cfg)
+    cfg = runner_config(request, plan, jobs[0], number)
+    runner = ToolRunner.from_cfg(cfg)
     if jobs[0].path is None:
         bare_model(runner).init_weights()
     log_loaders(cfg)
@@ -165,7 +170,8 @@ def _run_jobs(
         )
 
 
-def _runner_config(request: Request, plan: Plan, job: Job, number: int) -> Config:
+def runner_config(request: Request, plan: Plan, job: Job, number: int) -> Config:
+    """The config of the Runner of a job; ``number`` tells its log from those of others."""
     cfg = copy.deepcopy(plan.configs[job.fold])
     cfg.load_from, cfg.resume = job.path, False
     cfg.test_dataloader, cfg.test_evaluator = job.dataloader, job.evaluator

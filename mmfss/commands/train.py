@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmfss import compat
@@ -36,8 +37,9 @@ from mmfss.commands.variables import (
     prepared_folders,
 )
 from mmfss.configs import find_config
-from mmfss.datasets.folds import get_split
+from mmfss.datasets.folds import ALL_CLASSES, get_split
 from mmfss.engine.guards import bare_model
+from mmfss.engine.logs import ToolRunner, shorten_console
 from mmfss.files import name_file
 
 
@@ -69,7 +71,7 @@ def run(args: TrainArguments) -> Runner:
     check_start(cfg, args.config)
     with Distributed(args.launcher):
         compat.set_cpu_model_wrapper(cfg)
-        runner = Runner.from_cfg(cfg)
+        runner = ToolRunner.from_cfg(cfg)
         log_loaders(cfg)
         say_left_out([cfg])
         _check_epoch(runner)
@@ -110,9 +112,13 @@ def load_config(args: RunArguments, tool: str) -> Config:
         FileNotFoundError: no such config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    shorten_console(MMLogger.get_current_instance())  # until the Runner makes its own
     fold = os.environ.get('FOLD')
-    if fold is not None and not fold.isdecimal():
-        raise ValueError(f'FOLD must be the number of a fold, 0 or more, got {fold!r}; e.g. FOLD=0')
+    if fold is not None and fold != ALL_CLASSES and not fold.isdecimal():
+        raise ValueError(
+            f'FOLD must be the number of a fold, 0 or more, or {ALL_CLASSES}, got {fold!r}; e.g. '
+            'FOLD=0'
+        )
     path = find_config(args.config)
     check_values(str(path))
     cfg = Config.fromfile(path)
@@ -136,8 +142,8 @@ def load_config(args: RunArguments, tool: str) -> Config:
     return cfg
 
 
-def check_folds(cfg: Config) -> int:
-    """Fold of the loaders in a config.
+def check_folds(cfg: Config) -> int | str:
+    """Fold of the loaders in a config, or :data:`~mmfss.datasets.folds.ALL_CLASSES`.
 
     Raises:
         ValueError: they do not agree among each other, or with FOLD in the environment.
@@ -155,7 +161,7 @@ def check_folds(cfg: Config) -> int:
     check_loaders(loaders)
     fold = next(iter(loaders.values()))[0].fold
     wanted = os.environ.get('FOLD')
-    if wanted is not None and int(wanted) != fold:
+    if wanted is not None and str(fold) != (wanted.lstrip('0') or '0'):
         raise ValueError(
             f'FOLD={wanted} is set, but this config states fold {fold} and does not read FOLD (a '
             'config that a run has dumped holds the fold of that run). Unset FOLD, or use a '

@@ -19,7 +19,7 @@ from mmfss.datasets.account import Account
 from mmfss.datasets.class_index import ClassIndex, build_class_index, user_cache_file
 from mmfss.datasets.deferred import check_deferrable
 from mmfss.datasets.episode_loading import EpisodeLoader, compose
-from mmfss.datasets.folds import NOVEL_IMAGES, ROLES, get_benchmark, get_split
+from mmfss.datasets.folds import ALL_CLASSES, NOVEL_IMAGES, ROLES, get_benchmark, get_split
 from mmfss.datasets.frozen import FrozenEpisodes, data_digest, frozen_path
 from mmfss.datasets.sampling import (
     SAMPLERS,
@@ -53,7 +53,7 @@ class EpisodicDataset(Dataset):
         dataset: Config of a segmentation dataset (or the object) whose classes are
             'background' and the benchmark's; its own pipeline is not used.
         benchmark: Name in :data:`mmfss.datasets.folds.BENCHMARKS`, or a prepared dataset's folder.
-        fold: Fold, an int or digits.
+        fold: Fold, an int or digits, or 'all': every class is a base class.
         split: Which classes episodes are about: 'base' the training classes, 'novel' the
             held-out ones; 'base_val' the base classes that are kept for validation and
             'base_train' the base classes without them.
@@ -118,6 +118,13 @@ class EpisodicDataset(Dataset):
         self.role = split
         if not self.split.ids(split):
             few = len(self.split.ids('base'))
+            if self.split.fold == ALL_CLASSES and split == 'novel':
+                raise ValueError(
+                    f'FOLD={ALL_CLASSES} holds no class of {self.split.benchmark} out: there is '
+                    'nothing to test on, or to choose a checkpoint on by SELECTION=novel or both. '
+                    'Figures are those of a fold, FOLD=0, and of a training on it; a model of all '
+                    'classes is for labelling'
+                )
             raise ValueError(
                 f'{self.split.benchmark} fold {self.split.fold} has no {split} classes; choose '
                 f'another split than {split!r}, or a benchmark that has them'

@@ -22,6 +22,9 @@ NOVEL_IMAGES = ('left_out', 'kept')
 class as background, as HSNet, Matcher and SANSA have it."""
 ROLES = ('base', 'novel', 'base_train', 'base_val')
 """What episodes are about; see :meth:`FoldSplit.ids`."""
+ALL_CLASSES = 'all'
+"""In the place of the number of a fold: every class is trained on and none is held out, for a model
+to label with."""
 DATASET_FILE = 'dataset.json'
 """Name of the file that describes a prepared dataset, its benchmark included."""
 
@@ -78,10 +81,19 @@ class Benchmark:
                     f'1..{len(self.classes)} and not novel, validation classes must be base classes'
                 )
 
-    def split(self, fold: int) -> FoldSplit:
-        """The classes of fold ``fold`` in 0..F - 1."""
-        novel = tuple(sorted(self.novel[fold]))
+    def split(self, fold: int | str) -> FoldSplit:
+        """The classes of fold ``fold`` in 0..F - 1, or of :data:`ALL_CLASSES`.
+
+        Raises:
+            ValueError: another string.
+        """
         every = range(1, len(self.classes) + 1)
+        if isinstance(fold, str):
+            if fold != ALL_CLASSES:
+                raise ValueError(f'a fold is a number or {ALL_CLASSES!r}, got {fold!r}')
+            base = tuple(every)
+            return FoldSplit(self.name, ALL_CLASSES, self.classes, (), base, base[2::5])
+        novel = tuple(sorted(self.novel[fold]))
         base = tuple(i for i in every if i not in novel)
         if self.base is not None:
             base = tuple(sorted(self.base[fold]))
@@ -122,7 +134,7 @@ class FoldSplit:
 
     Args:
         benchmark: Name of the benchmark.
-        fold: Number of the fold, from 0.
+        fold: Number of the fold, from 0, or :data:`ALL_CLASSES`.
         classes: Names of all classes 1..C.
         novel: Held-out class ids, ascending.
         base: Class ids to train on, ascending.
@@ -130,11 +142,16 @@ class FoldSplit:
     """
 
     benchmark: str
-    fold: int
+    fold: int | str
     classes: tuple[str, ...]
     novel: tuple[int, ...]
     base: tuple[int, ...]
     validation: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return split_title(self.benchmark, self.fold)
 
     @property
     def novel_names(self) -> tuple[str, ...]:
@@ -187,7 +204,13 @@ class FoldSplit:
         if missing:
             raise ValueError(f'a fold split needs {", ".join(keys)}; missing: {missing}')
         rest = {key: tuple(data[key]) for key in keys[2:]}
-        return cls(benchmark=data['benchmark'], fold=int(data['fold']), **rest)
+        fold = data['fold'] if data['fold'] == ALL_CLASSES else int(data['fold'])
+        return cls(benchmark=data['benchmark'], fold=fold, **rest)
+
+
+def split_title(benchmark: str, fold: int | str) -> str:
+    """What messages call a fold of a benchmark."""
+    return f'all classes of {benchmark}' if fold == ALL_CLASSES else f'{benchmark} fold {fold}'
 
 
 def contiguous_folds(num_classes: int, num_folds: int) -> Folds:
@@ -268,16 +291,20 @@ def get_split(benchmark: str, fold: int | str) -> FoldSplit:
 
     Args:
         benchmark: As for :func:`get_benchmark`.
-        fold: 0 .. num_folds - 1, as an int or as digits (an environment variable is a string).
+        fold: 0 .. num_folds - 1, as an int or as digits (an environment variable is a string), or
+            :data:`ALL_CLASSES`.
 
     Raises:
         ValueError: For an unknown benchmark or a fold out of range.
     """
     bench = get_benchmark(benchmark)
+    if fold == ALL_CLASSES:
+        return bench.split(ALL_CLASSES)
     number = int(fold) if isinstance(fold, str) and fold.strip().isdecimal() else fold
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < bench.num_folds:
         raise ValueError(
             f'fold of {benchmark!r} must be an integer in '
-            f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0'
+            f'0..{bench.num_folds - 1}, got {fold!r}; set it with FOLD=0 (FOLD={ALL_CLASSES}: '
+            'train on all classes, for labelling)'
         )
     return bench.split(number)

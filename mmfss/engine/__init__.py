@@ -10,7 +10,7 @@ from mmfss.engine.loops import (
 )
 from mmfss.engine.prefill import PrefillFeaturesHook
 from mmfss.engine.resuming import ResumeHook
-from mmfss.engine.samplers import EpisodeSampler
+from mmfss.engine.samplers import EpisodeSampler, PickedEpisodesSampler
 from mmfss.engine.saving import WholeCheckpointHook
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     'EpisodeTestLoop',
     'EpisodeValLoop',
     'FoldGuardHook',
+    'PickedEpisodesSampler',
     'PrefillFeaturesHook',
     'RepeatableNoiseHook',
     'ResumeHook',

@@ -1,12 +1,14 @@
-"""Which episodes an epoch of training takes."""
+"""Which episodes an epoch of training takes, and a test of a few."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmengine.dist import get_dist_info
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Dataset, Sampler
+
+from mmfss.words import listed
 
 
 @DATA_SAMPLERS.register_module()
@@ -74,3 +76,33 @@ class EpisodeSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Called by mmengine at the start of epoch ``epoch`` >= 0."""
         self.epoch = epoch
+
+
+@DATA_SAMPLERS.register_module()
+class PickedEpisodesSampler(Sampler):
+    """Takes the episodes of these numbers, in this order.
+
+    Args:
+        dataset: an :class:`~mmfss.datasets.EpisodicDataset`.
+        numbers: 0 .. len(dataset) - 1.
+        seed: mmengine gives one to every sampler; not used.
+
+    Raises:
+        ValueError: a number that the dataset has no episode of.
+    """
+
+    def __init__(self, dataset: Dataset, numbers: Sequence[int], seed: int | None = None) -> None:
+        beyond = [number for number in numbers if not 0 <= number < len(dataset)]
+        if beyond:
+            raise ValueError(
+                f'numbers of episodes must be in 0..{len(dataset) - 1}, got {listed(beyond)}'
+            )
+        self.numbers = list(numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers."""
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.numbers)

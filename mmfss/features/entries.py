@@ -14,7 +14,6 @@ torch aligns it, since some matrix libraries give other last bits on unaligned m
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 import torch
+from isal import isal_zlib
 from torch import Tensor
 
 FORMAT = 1
@@ -86,7 +86,7 @@ def encode(encoder: str, image: str, features: Iterable[Tensor]) -> bytes:
         )
     )
     arrays = [as_bytes(tensor) for tensor in tensors]
-    checksum = f'{zlib.crc32(entry.encode()):08x}{_crc(arrays):08x}'
+    checksum = f'{isal_zlib.crc32(entry.encode()):08x}{_crc(arrays):08x}'
     named = {f'{index:03d}': array for index, array in enumerate(arrays)}
     return safetensors.numpy.save(named, dict(entry=entry, checksum=checksum))
 
@@ -132,7 +132,7 @@ def _read_entry(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         text, checksum = str(meta['entry']), int(meta['checksum'], 16)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedEntry('its header is garbage') from error
-    if zlib.crc32(text.encode(errors='replace')) != checksum >> 32:
+    if isal_zlib.crc32(text.encode(errors='replace')) != checksum >> 32:
         raise DamagedEntry('the checksum of its header is wrong')
     return json.loads(text), checksum & 0xFFFFFFFF
 
@@ -150,5 +150,5 @@ def _fill(file: BinaryIO, array: np.ndarray) -> None:
 def _crc(arrays: Iterable[np.ndarray]) -> int:
     value = 0
     for array in arrays:
-        value = zlib.crc32(array.data, value)
+        value = isal_zlib.crc32(array.data, value)
     return value

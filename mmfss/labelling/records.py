@@ -17,7 +17,6 @@ import io
 import json
 import os
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 
 import mmcv
 import numpy as np
+from isal import isal_zlib
 from PIL import Image
 
 from mmfss.apis.photos import large_photos
@@ -108,7 +108,7 @@ class RecordWriter:
         """
         text = json.dumps(record, separators=(',', ':')).encode()
         try:
-            self._file.write(b'%08x %s\n' % (zlib.crc32(text), text))
+            self._file.write(b'%08x %s\n' % (isal_zlib.crc32(text), text))
             self._file.flush()
         except OSError as error:
             name_file(error, self._file.name)
@@ -139,7 +139,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
     offset = file.tell()
     for line in file:
         code, _, text = line.rstrip(b'\n').partition(b' ')
-        if code == b'%08x' % zlib.crc32(text):
+        if code == b'%08x' % isal_zlib.crc32(text):
             yield offset, json.loads(text)
         offset += len(line)
 
@@ -211,7 +211,7 @@ def label_state(path: Path) -> tuple[int, int] | None:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return len(data), zlib.crc32(data)
+    return len(data), isal_zlib.crc32(data)
 
 
 def edited_label(path: Path, shape: Sequence[int], num_classes: int) -> np.ndarray | None:

@@ -97,6 +97,14 @@ class _FinishedWhenBuilt(type(BaseSegmentor)):  # type: ignore[misc]
     """What a method trains can be told when its last part is there, after its ``__init__``."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> FewShotModel:
+        # which init_model sets in the config of any model
+        if all(name in kwargs and kwargs[name] is None for name in ('pretrained', 'train_cfg')):
+            raise ValueError(
+                f"{cls.__name__} marks what supports show, and mmseg's init_model knows of none: "
+                'give it a config of FewShotSegmentor, which holds a method and a support set, as '
+                'configs/few_shot_segmentor.py (few_shot_segmentor_shapes.py for the model of '
+                'make demo) with SUPPORT=FOLDER; mmfss.apis.FewShotInferencer takes this config'
+            )
         model = super().__call__(*args, **kwargs)
         model.parts = {
             name: value
@@ -141,6 +149,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         takes_negatives: whether :meth:`encode_support` takes what is marked as not the class.
         max_shots: the largest K that it takes; None for any. :func:`check_shots` says so.
         builders: entries of the config without a type -> function that takes what they hold.
+        map_texts: names of the maps that :meth:`segment` gives -> what each shows, in a line, which
+            stands below pictures.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
 
     Raises:
@@ -153,6 +163,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
     takes_negatives = False
     max_shots: int | None = None
     builders: Mapping[str, Callable[..., Any]] = {}
+    map_texts: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -257,6 +268,13 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         """The features with what :meth:`segment` makes of them for whichever support: saves time
         where several classes are looked for in an image."""
         return features
+
+    def not_static(self) -> dict[str, str]:
+        """What ``mmfss export`` can make no graph of, with why: ``segment`` or ``encode_support``,
+        where operators or sizes depend on what the images or masks show. A method that exports says
+        so by its own one, ``{}`` where both are static; all else of it must be."""
+        why = 'it does not say that its operators are the same for all images (not_static)'
+        return dict(segment=why, encode_support=why)
 
     def prompter(self, checkpoint: str | None = None) -> Prompter:
         """What turns boxes, points and scribbles on a support image into masks.

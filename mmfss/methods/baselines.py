@@ -63,6 +63,10 @@ class PseudoMask(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'pseudo fg': "similarity to the supports' objects, mean over shots",
+        'pseudo ae': "the same less what the supports' backgrounds explain",
+    }
 
     def __init__(
         self, encoder: dict, prompt_generator: dict, image_size: int = 512, **common: Any
@@ -89,6 +93,10 @@ class PseudoMask(FewShotModel):
         pseudo = self.prompt_generator(self.compared(query), state, self.image_size)
         # z = prior_ae - 1/2, so that z >= 0 is prior_ae >= 1/2
         return Segmentation(pseudo.ae - 0.5, {'pseudo fg': pseudo.fg, 'pseudo ae': pseudo.ae})
+
+    def not_static(self) -> dict[str, str]:
+        """Nothing: both are static graphs."""
+        return {}
 
     def compared(self, features: dict) -> Tensor:
         """The encoder's last map (N, C, h, w)."""

@@ -29,7 +29,7 @@ from mmfss.arguments import integer
 from mmfss.encoders.base import build_encoder
 
 from .base import SMALL, FewShotModel, Negatives, Segmentation
-from .refine import build_refinement
+from .refine import CUTS, build_refinement
 
 WIDTHS = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Concentrations that a width is chosen from: of cosines in [-1, 1], so for any encoder."""
@@ -79,6 +79,9 @@ class DensityMatcher(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'more like object than background': 'probability from the ratio of the two densities',
+    }
     takes_negatives = True
 
     def __init__(
@@ -152,7 +155,7 @@ class DensityMatcher(FewShotModel):
         level = self.compared(query)
         ratio = torch.stack(
             [
-                log_ratio(one, patches, fg, bg, float(width))
+                log_ratio(one, patches, fg, bg, width)
                 for one, patches, fg, bg, width in zip(
                     unit_patches(level), state.patches, state.fg, state.bg, state.width
                 )
@@ -167,6 +170,11 @@ class DensityMatcher(FewShotModel):
             align_corners=False,  # a patch is a square of pixels, its value is that of the centre
         )
         return Segmentation(logits, {'more like object than background': ratio.sigmoid()})
+
+    def not_static(self) -> dict[str, str]:
+        """The choice of patches and width; the cut of a graph, where masks are refined by one."""
+        why = dict(encode_support='patches and the width of kernels are chosen by the masks')
+        return why if self.refine is None else dict(why, segment=CUTS)
 
     def compared(self, features: dict) -> Tensor:
         """The encoder's last map (N, C, h, w)."""
@@ -215,7 +223,9 @@ def sampled(wanted: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return torch.cat(rows), torch.cat(weights)
 
 
-def log_ratio(query: Tensor, patches: Tensor, fg: Tensor, bg: Tensor, width: float) -> Tensor:
+def log_ratio(
+    query: Tensor, patches: Tensor, fg: Tensor, bg: Tensor, width: Tensor | float
+) -> Tensor:
     """``log p(x | object) - log p(x | background)`` of each patch of a query.
 
     Args:

@@ -185,6 +185,10 @@ class FSSAM2(FewShotModel):
         """SAM 2's stride-16 features (N, D, h, w)."""
         return features.top
 
+    def not_static(self) -> dict[str, str]:
+        """Nothing: both are static graphs."""
+        return {}
+
     # ------------------------------------------------------------------ prompts and training
 
     @property

@@ -23,7 +23,7 @@ from mmfss.encoders.base import build_encoder
 from mmfss.functional import cosine_map, masked_average, share_of_grid, up
 
 from .base import SMALL, FewShotModel, Negatives, Segmentation
-from .refine import build_refinement
+from .refine import CUTS, build_refinement
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class PrototypeMatcher(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': 'cosine with the mean feature of the objects, mean over shots',
+        'like background': 'cosine with that of the backgrounds, or of a negative if larger',
+    }
     takes_negatives = True
 
     def __init__(
@@ -82,7 +86,8 @@ class PrototypeMatcher(FewShotModel):
         level = self.compared(features).float().unflatten(0, masks.shape[:2])
         # the mask on the features' grid stays soft: a cell at the border counts by its share
         inside = share_of_grid(marked := (masks == 1).float(), level.shape[-2:])
-        if (marked.flatten(2).any(-1) & (inside.amax((-2, -1)) < 0.5)).any():
+        small = marked.flatten(2).any(-1) & (inside.amax((-2, -1)) < 0.5)
+        if not torch.compiler.is_compiling() and small.any():  # a graph says nothing
             self.warn_once(SMALL.format(*level.shape[-2:]))
         # p_fg = gap(F_s, m), p_bg = gap(F_s, 1 - m), per shot
         fg, bg = masked_average(level, inside), masked_average(level, 1 - inside)
@@ -110,6 +115,10 @@ class PrototypeMatcher(FewShotModel):
         logits = up(fine, (self.image_size, self.image_size))
         maps = {'like object': fg.clamp(0, 1), 'like background': bg.clamp(0, 1)}
         return Segmentation(logits, maps)
+
+    def not_static(self) -> dict[str, str]:
+        """The cut of a graph, where masks are refined by one."""
+        return {} if self.refine is None else dict(segment=CUTS)
 
     def compared(self, features: dict) -> Tensor:
         """The encoder's last map (N, C, h, w)."""

@@ -25,6 +25,8 @@ from mmfss.encoders.base import Encoder
 
 FEWEST = 32
 """Pixels of either kind below which there are no colours to learn; the mask is left as it is."""
+CUTS = 'GrabCut cuts a graph of the pixels of each photo (model.refine=None leaves it out)'
+"""Why a method that refines so is no static graph."""
 _UNSURE = 0.1  # logit at the least, of the side on which a pixel comes to lie
 
 

@@ -182,6 +182,11 @@ class SAM2Memory(FewShotModel):
         """SAM 2's stride-16 features (N, D, h, w)."""
         return features.top
 
+    def not_static(self) -> dict[str, str]:
+        """Filling holes of masks takes their connected parts; all else is static."""
+        why = 'it fills holes, parts of each mask that are connected (hole_area=0 fills none)'
+        return dict(segment=why, encode_support=why) if self.hole_area else {}
+
     def prompter(self, checkpoint: str | None = None) -> PromptHeads:
         """SAM 2's prompt encoder and mask decoder, see
         :func:`mmfss.encoders.sam2.prompts.prompt_heads`."""

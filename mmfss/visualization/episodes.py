@@ -160,6 +160,14 @@ def blank(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), PAPER, np.uint8)
 
 
+def with_notes(picture: np.ndarray, notes: Sequence[str]) -> np.ndarray:
+    """A picture of rows, and below it lines of text; a line that is wider is shortened."""
+    strip = blank(len(notes) * CAPTION_HEIGHT + GAP, picture.shape[1])
+    for place, note in enumerate(notes, 1):
+        write_text(strip, note, GAP + 2, place * CAPTION_HEIGHT - 4, strip.shape[1] - 2 * GAP)
+    return np.concatenate([picture, strip]) if notes else picture
+
+
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Rows of :func:`draw_episode` one below the other; narrower ones are filled on the right.
 

@@ -3,8 +3,10 @@ backends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +21,71 @@ from mmseg.visualization import SegLocalVisualizer
 
 from mmfss.features.images import DeferredImage, DeferredImages
 from mmfss.files import atomic
-from mmfss.visualization.episodes import draw_episode, stack_rows
+from mmfss.visualization.episodes import draw_episode, stack_rows, with_notes
 from mmfss.visualization.overlays import EXTRA, HIT, IGNORED, MISSED, error_kinds
+
+
+@dataclass(frozen=True)
+class ShownEpisode:
+    """What a picture of an episode is made of, as arrays.
+
+    Attributes:
+        number, class_name: '?' where they are not known.
+        query: uint8 (H, W, 3) RGB, as the model saw it.
+        supports: K such images.
+        support_masks: K masks (H, W) of 0, 1, 255.
+        prediction: (h, w) of 0, 1.
+        truth: (h, w) of 0, 1, 255, of the prediction's size; None where it is not known.
+        maps: name -> (h', w') float32 in 0..1, of any size.
+    """
+
+    number: int | str
+    class_name: str
+    query: np.ndarray
+    supports: Sequence[np.ndarray]
+    support_masks: Sequence[np.ndarray]
+    prediction: np.ndarray
+    truth: np.ndarray | None
+    maps: Mapping[str, np.ndarray]
+
+    @property
+    def iou(self) -> float | None:
+        """Of the foreground in percent, 0 where there is none; None without a truth."""
+        if self.truth is None:
+            return None
+        kinds = error_kinds(self.prediction, self.truth)
+        counts = np.bincount(kinds.ravel(), minlength=IGNORED + 1)
+        return float(100.0 * counts[HIT] / max(counts[HIT] + counts[EXTRA] + counts[MISSED], 1))
+
+
+def shown_episode(
+    query: np.ndarray,
+    supports: Sequence[np.ndarray],
+    support_masks: Sequence[np.ndarray],
+    sample: SegDataSample,
+) -> ShownEpisode:
+    """An episode with what the model gave for it; arguments as those of :func:`draw_sample`.
+
+    Raises:
+        ValueError: a sample without a prediction.
+    """
+    if 'pred_sem_seg' not in sample:
+        raise ValueError(
+            f'the data sample has no pred_sem_seg, it has {sorted(sample.keys())}; draw what '
+            "a model's predict returns"
+        )
+    truth = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
+    maps = sample.get('maps', {})
+    return ShownEpisode(
+        sample.get('episode', '?'),
+        sample.get('class_name', '?'),
+        query,
+        supports,
+        support_masks,
+        sample.pred_sem_seg.data[0].cpu().numpy(),
+        truth,
+        {name: torch.as_tensor(one).float().cpu().numpy() for name, one in maps.items()},
+    )
 
 
 def draw_sample(
@@ -47,27 +112,17 @@ def draw_sample(
     Raises:
         ValueError: On a sample without a prediction, and see :func:`draw_episode`.
     """
-    if 'pred_sem_seg' not in sample:
-        raise ValueError(
-            f'the data sample has no pred_sem_seg, it has {sorted(sample.keys())}; draw what '
-            "a model's predict returns"
-        )
-    prediction = sample.pred_sem_seg.data[0].cpu().numpy()
-    title = f'episode {sample.get("episode", "?")}: {sample.get("class_name", "?")}'
-    truth = None
-    if 'gt_sem_seg' in sample:
-        truth = sample.gt_sem_seg.data[0].cpu().numpy()
-        counts = np.bincount(error_kinds(prediction, truth).ravel(), minlength=IGNORED + 1)
-        iou = 100.0 * counts[HIT] / max(counts[HIT] + counts[EXTRA] + counts[MISSED], 1)
-        title += f', IoU {iou:.1f} %'
-    maps = sample.get('maps', {})
+    shown = shown_episode(query, supports, support_masks, sample)
+    title = f'episode {shown.number}: {shown.class_name}'
+    if shown.iou is not None:
+        title += f', IoU {shown.iou:.1f} %'
     return draw_episode(
         query=query,
         supports=supports,
         support_masks=support_masks,
-        prediction=prediction,
-        truth=truth,
-        maps={name: torch.as_tensor(one).float().cpu().numpy() for name, one in maps.items()},
+        prediction=shown.prediction,
+        truth=shown.truth,
+        maps=shown.maps,
         title=title,
         panel_size=panel_size,
     )
@@ -124,10 +179,51 @@ class EpisodeVisualizer(SegLocalVisualizer):
         self.add_image(name, picture, step)
 
 
+def map_texts(model: Any) -> Mapping[str, str]:
+    """What the maps of a method show, by name; of any model, in a wrapper or not."""
+    return getattr(getattr(model, 'module', model), 'map_texts', {})
+
+
 def _image(image: torch.Tensor | DeferredImage) -> np.ndarray:
     """uint8 (3, H, W) BGR, or the file that has it -> uint8 (H, W, 3) RGB."""
     tensor = image.read() if isinstance(image, DeferredImage) else image
     return np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0)[..., ::-1])
+
+
+def _images(inputs: Mapping, index: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Query, supports and masks of an episode of a batch."""
+    query = inputs['query'][index]
+    return (
+        _image(query[0] if isinstance(query, DeferredImages) else query),
+        [_image(support) for support in inputs['support'][index]],
+        [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
+    )
+
+
+class KeepEpisodesHook(Hook):
+    """Keeps all episodes of a test, for figures; of a short one.
+
+    Attributes:
+        episodes: by number.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self.episodes: dict[int | str, ShownEpisode] = {}
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
+        """Take those of a batch."""
+        if data_batch is not None:
+            for index, output in enumerate(outputs or ()):
+                shown = shown_episode(*_images(data_batch['inputs'], index), output)
+                self.episodes[shown.number] = shown
 
 
 @HOOKS.register_module()
@@ -137,7 +233,8 @@ class EpisodeVisualizationHook(Hook):
     The picture goes to the runner's visualizer too, and with it to TensorBoard and the like; with
     ``interval`` single episodes do as well, as ``episode_00020`` (``val_episode_00020``). A runner
     with an :class:`EpisodeVisualizer` draws them by it, any other visualizer takes them as they
-    are. Only the main process draws; it sees its own share of the episodes.
+    are. Below it stands what each map shows, where the method says so. Only the main process draws;
+    it sees its own share of the episodes.
 
     Args:
         max_episodes: how many, >= 1.
@@ -177,11 +274,12 @@ class EpisodeVisualizationHook(Hook):
         self.out_file = out_file
         self.panel_size = panel_size
         self._rows: list[np.ndarray] = []
+        self._maps: dict[str, None] = {}  # names, in order
         self._seen = 0
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Forget what an earlier test or validation left."""
-        self._rows, self._seen = [], 0
+        self._rows, self._maps, self._seen = [], {}, 0
 
     before_val_epoch = before_test_epoch
 
@@ -234,14 +332,8 @@ class EpisodeVisualizationHook(Hook):
             on_sheet = len(self._rows) < self.max_episodes
             if not (alone or on_sheet):
                 continue
-            query = inputs['query'][index]
-            row = draw(
-                _image(query[0] if isinstance(query, DeferredImages) else query),
-                [_image(support) for support in inputs['support'][index]],
-                [mask.cpu().numpy() for mask in inputs['support_mask'][index]],
-                output,
-                self.panel_size,
-            )
+            row = draw(*_images(inputs, index), output, self.panel_size)
+            self._maps.update(dict.fromkeys(output.get('maps', {})))
             if on_sheet:
                 self._rows.append(row)
             if alone:
@@ -250,7 +342,9 @@ class EpisodeVisualizationHook(Hook):
     def _write(self, runner: Runner, path: Path) -> None:
         if not self._rows:
             return
-        picture = stack_rows(self._rows)
+        texts = map_texts(runner.model)
+        notes = [f'{name}: {texts[name]}' for name in self._maps if name in texts]
+        picture = with_notes(stack_rows(self._rows), notes)
         self._rows = []
         done, content = cv2.imencode(path.suffix, picture[..., ::-1])
         if not done:

@@ -195,6 +195,17 @@ def test_model_of_mmsegs_functions(config, weights, root, paths, expected, tmp_p
     assert model.dataset_meta['classes'] == cases.META
 
 
+def test_init_model_of_mmseg_says_what_it_takes(weights, tmp_path):
+    bare = tmp_path / 'bare_method.py'
+    bare.write_text(f"default_scope = 'mmseg'\nmodel = {FULL!r}\n")
+    with pytest.raises(
+        ValueError,
+        match=r"FSSAM marks what supports show, and mmseg's init_model knows of none: give it a "
+        r'config of FewShotSegmentor, .*configs/few_shot_segmentor.py .*FewShotInferencer',
+    ):
+        init_model(str(bare), weights, device='cpu')
+
+
 @pytest.mark.parametrize('classes', [('background', 'bar', 'disc'), ('disc', 'bar')])
 def test_dataset_of_other_classes_is_refused(config, weights, classes, tmp_path):
     path = config(f'other_{len(classes)}_{classes[0]}', classes=classes)

@@ -80,6 +80,14 @@ def test_every_registered_method_is_asked():
     assert not strange, f'METHODS in tests/tiny_models.py has {strange}, which is not registered'
 
 
+def test_maps_are_explained_in_the_docs():
+    text = (Path(__file__).parents[2] / 'docs/methods.md').read_text()
+    table = text.partition('## Maps')[2].partition('|---|---|---|\n')[2].splitlines()
+    said = [tuple(part.strip() for part in line.split('|')[2:4]) for line in table]
+    methods = [MODELS.get(name) for name in registered()]
+    assert said == [entry for method in methods for entry in method.map_texts.items()]
+
+
 # ---------------------------------------------------------------------------------------- models
 def make(name: str, seed: int = 0, **changes: Any) -> FewShotModel:
     """The method in eval mode; the same weights for the same seed."""
@@ -151,6 +159,7 @@ def test_k_is_read_from_the_shape(model, shots):
     side = model.image_size
     assert found.logits.shape == (2, 1, side, side)
     assert found.logits.is_floating_point() and found.logits.isfinite().all()
+    assert set(found.maps) <= set(model.map_texts)  # each is explained below pictures
     for name, values in found.maps.items():
         assert values.ndim == 4 and values.shape[:2] == (2, 1), name
         assert values.min() >= 0 and values.max() <= 1, name

@@ -36,7 +36,7 @@ class Pictures:
 
 
 def make_runner(work_dir):
-    return SimpleNamespace(work_dir=str(work_dir), visualizer=Pictures(), iter=12)
+    return SimpleNamespace(work_dir=str(work_dir), visualizer=Pictures(), iter=12, model=None)
 
 
 def make_sample(episode: int, pseudo: bool = True):
@@ -110,6 +110,16 @@ def test_deferred_images_are_read(tmp_path, shots):
             batch['inputs'].update(files)
         run_test(build(out_file=name), make_runner(tmp_path), [(batch, outputs)])
     assert (tmp_path / 'read.png').read_bytes() == (tmp_path / 'deferred.png').read_bytes()
+
+
+def test_what_the_maps_show_stands_below(tmp_path):
+    runner = make_runner(tmp_path)
+    runner.model = SimpleNamespace(module=SimpleNamespace(map_texts={'pseudo ae': 'said of it'}))
+    run_test(build(), runner, [make_batch(1)])
+    picture = cv2.imread(str(tmp_path / 'episodes.png'))
+    assert picture.shape[0] == ROW + CAPTION_HEIGHT + GAP and picture[ROW:].max() > 200
+    run_test(build(), runner, [make_batch(1, pseudo=False)])  # of maps that are drawn
+    assert cv2.imread(str(tmp_path / 'episodes.png')).shape[0] == ROW
 
 
 def test_fewer_episodes_than_asked_and_no_pseudo_masks(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -107,43 +110,113 @@ def test_sample_without_a_prediction():
 RUN = """
 default_hooks = dict(logger=dict(interval=1))
 custom_hooks = [dict(type='EpisodeVisualizationHook', interval=2)]
-visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])
 """
+TENSORBOARD = dict(type='TensorboardVisBackend')
+WANDB = dict(type='WandbVisBackend', init_kwargs=dict(mode='offline', project='mine'))
+MORE = [
+    backend
+    for backend, package in ((TENSORBOARD, 'tensorboard'), (WANDB, 'wandb'))
+    if importlib.util.find_spec(package)
+]
+"""All that are installed beside the local one."""
 
 
-def test_training_and_test_in_tensorboard_and_curves(tmp_path):
-    pytest.importorskip('tensorboard')
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = write_config(tmp_path / 'visualizer_run.py', write_shapes(tmp_path / 'shapes', 30, 40))
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory):
+    """Work dirs of a training of two iterations and its test, with the pictures of each."""
+    root = tmp_path_factory.mktemp('backends')
+    config = write_config(root / 'visualizer_run.py', write_shapes(root / 'shapes', 30, 40))
     with open(config) as file:
         text = file.read().replace('max_epochs=3', 'max_epochs=1')
     with open(config, 'w') as file:
-        file.write(text + RUN)
-    work_dir = tmp_path / 'work'
-    launch.train([config, '--work-dir', str(work_dir)])
-    (folder,) = {path.parent for path in work_dir.rglob('events.out.tfevents*')}
-    events = EventAccumulator(str(folder)).Reload()
-    losses = events.Scalars('loss')
-    assert [event.step for event in losses] == [1, 2]
-    assert len(events.Scalars('mIoU')) == 1
+        file.write(text + RUN + f"visualizer['vis_backends'] += {MORE}\n")
+    trained, tested = root / 'trained', root / 'tested'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)  # W&B looks for code there
+        patch.setenv('WANDB_SILENT', 'true')
+        launch.train([config, '--work-dir', str(trained)])
+        (checkpoint,) = trained.glob('epoch_1.pth')
+        testing.test([config, str(checkpoint), '--work-dir', str(tested),
+                      '--cfg-options', 'custom_hooks.0.interval=3'])  # fmt: skip
+    return trained, tested
 
-    (history,) = write_curves([work_dir], tmp_path / 'curves.png')
+
+def losses_of(work_dir) -> list[float]:
+    """What the local backend has."""
+    (path,) = work_dir.rglob('scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line['loss'] for line in lines if 'loss' in line]
+
+
+PICTURES = ['episode_00000', 'episode_00003', 'episodes']
+
+
+def test_curves_and_local_pictures(ran):
+    trained, tested = ran
+    (history,) = write_curves([trained], trained / 'curves.png')
     assert list(history.train['loss']) == [1, 2] and list(history.val['mIoU']) == [1]
-    assert list(history.train['loss'].values()) == pytest.approx([e.value for e in losses])
-
-    options = ['custom_hooks.0.interval=3', 'visualizer.vis_backends.0.type=TensorboardVisBackend']
-    options.append('visualizer.vis_backends.1.type=LocalVisBackend')
-    (checkpoint,) = work_dir.glob('epoch_1.pth')
-    arguments = [config, str(checkpoint), '--work-dir', str(tmp_path / 'test')]
-    testing.test([*arguments, '--cfg-options', *options])
-    (folder,) = {path.parent for path in (tmp_path / 'test').rglob('events.out.tfevents*')}
-    events = EventAccumulator(str(folder)).Reload()
-    assert set(events.Tags()['images']) == {'episode_00000', 'episode_00003', 'episodes'}
-    (image,) = events.Images('episodes')
-    sheet = cv2.imread(str(tmp_path / 'test' / 'episodes.png'))
-    encoded = np.frombuffer(image.encoded_image_string, np.uint8)
-    assert np.array_equal(cv2.imdecode(encoded, cv2.IMREAD_COLOR), sheet)
+    assert list(history.train['loss'].values()) == pytest.approx(losses_of(trained))
+    singles = sorted(path.name for path in tested.rglob('vis_image/*'))
+    assert singles == [f'{name}_0.png' for name in PICTURES]
+    sheet = cv2.imread(str(tested / 'episodes.png'))
+    assert np.array_equal(cv2.imread(str(next(tested.rglob('episodes_0.png')))), sheet)
     assert sheet.shape[1] == 8 * 164 + 4  # with the refined prior and the errors
-    singles = sorted(path.name for path in (tmp_path / 'test').rglob('vis_image/*'))
-    assert singles == ['episode_00000_0.png', 'episode_00003_0.png', 'episodes_0.png']
+
+
+def test_tensorboard(ran):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def events(work_dir):
+        (folder,) = {path.parent for path in work_dir.rglob('events.out.tfevents*')}
+        return EventAccumulator(str(folder)).Reload()
+
+    trained, tested = ran
+    losses = events(trained).Scalars('loss')
+    assert [event.step for event in losses] == [1, 2]
+    assert [event.value for event in losses] == pytest.approx(losses_of(trained))
+    assert len(events(trained).Scalars('mIoU')) == 1
+    found = events(tested)
+    assert sorted(found.Tags()['images']) == PICTURES
+    (image,) = found.Images('episodes')
+    encoded = np.frombuffer(image.encoded_image_string, np.uint8)
+    sheet = cv2.imread(str(tested / 'episodes.png'))
+    assert np.array_equal(cv2.imdecode(encoded, cv2.IMREAD_COLOR), sheet)
+
+
+def test_wandb(ran):
+    pytest.importorskip('wandb')
+    trained, tested = ran
+    logged = [row['loss'] for row in wandb_history(trained) if 'loss' in row]
+    assert logged == pytest.approx(losses_of(trained)) and len(logged) == 2
+    assert sum('mIoU' in row for row in wandb_history(trained)) == 1
+    rows = wandb_history(tested)
+    paths = {key: row[key] for row in rows for key in row if key.endswith('.path')}
+    assert sorted(paths) == [f'{name}.path' for name in PICTURES]
+    (path,) = tested.rglob(paths['episodes.path'])
+    sheet = cv2.imread(str(tested / 'episodes.png'))
+    assert np.array_equal(cv2.imread(str(path)), sheet)
+
+
+def wandb_history(work_dir) -> list[dict]:
+    """Rows of the one offline run there. Its file is a log of LevelDB behind 7 bytes: blocks of
+    32 KiB of records, each of checksum (4 bytes), length (2), kind (1: whole; 2, 3, 4: first,
+    middle, last piece) and content."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = work_dir.rglob('*.wandb')
+    data, place, content, rows = path.read_bytes(), 7, b'', []
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], 'little'), data[place + 6]
+        content += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            items = Record.FromString(content).history.item
+            rows.append({one.key or '.'.join(one.nested_key): json.loads(one.value_json)
+                         for one in items})  # fmt: skip
+            content = b''
+    return rows

@@ -3,7 +3,9 @@
 # Tests give every class its share; --sampler uniform_class draws as Matcher does.
 _base_ = 'pascal_5i.py'
 data_root = '{{$DATA_ROOT:data/prepared}}'
-selection = '{{$SELECTION:held_out}}'  # the published rule validates where it tests
+selection = '{{$SELECTION:auto}}'  # the published rule validates where it tests
+if selection == 'auto':
+    selection = 'base' if '{{$FOLD:0}}' == 'all' else 'held_out'
 
 train_images, val_images, test_images = (
     dict(_delete_=True, type='PreparedDataset', data_root=data_root, split=split)

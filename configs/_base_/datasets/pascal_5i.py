@@ -7,12 +7,16 @@
 #   base      the base classes, all of them trained on, in images that training has not seen
 #   novel     the published rule: all base classes are trained on, and the best checkpoint is
 #             chosen on the novel classes that are tested
+# FOLD=all trains on all classes, none is novel, and SELECTION=base is the default; for labelling,
+# see docs/benchmarking.md
 # and NOVEL_IMAGES, what becomes of training images that show a held-out class:
 #   left_out  they are left out (the default), as FSSAM, FS-SAM2, BAM, HMNet do
 #   kept      they stay, with the held-out class as background, as HSNet, Matcher, SANSA do
 fold = '{{$FOLD:0}}'
 data_root = '{{$DATA_ROOT:data/VOCdevkit/VOC2012}}'
-selection = '{{$SELECTION:held_out}}'
+selection = '{{$SELECTION:auto}}'
+if selection == 'auto':
+    selection = 'base' if fold == 'all' else 'held_out'
 novel_images = '{{$NOVEL_IMAGES:left_out}}'
 trained_on = 'base' if selection in ('base', 'novel') else 'base_train'
 chosen_on = selection if selection in ('base', 'novel') else 'base_val'

@@ -65,7 +65,10 @@ def _training_lines(benchmark: Benchmark, parts: Mapping[str, list[Areas]]) -> l
             if len(benchmark.classes) > 1
             else 'further classes: training needs other classes than those that are tested'
         )
-        return [f'  one fold: all classes are novel, to test a trained model; to train, add {more}']
+        said = [f'  one fold: all classes are novel, to test a trained model; to train, add {more}']
+        if 'train' in parts and len(benchmark.classes) > 1:
+            said.append('  FOLD=all trains on all of them, for a model to label with')
+        return said
     lines = []
     if 'train' not in parts:
         lines.append(

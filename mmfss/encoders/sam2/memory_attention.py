@@ -20,8 +20,11 @@ from typing import Any
 import torch
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttention
+from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from mmfss.encoders.sam2.rotary import RotaryAttention
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class LayerwiseMemoryAttention(MemoryAttention):
             )
         cfg['_target_'] = f'{cls.__module__}.{cls.__name__}'
         cfg['checkpoint'] = checkpoint
+        # sam2's attention, which can be exported so; a class of one's own in its place stays
+        upstream, ours = (f'{c.__module__}.{c.__name__}' for c in (RoPEAttention, RotaryAttention))
+        for name in ('self_attention', 'cross_attention'):
+            if cfg['layer'][name]['_target_'] == upstream:
+                cfg['layer'][name]['_target_'] = ours
 
     def forward(self, curr: Tensor, curr_pos: Tensor, query: Any, support: Any) -> Tensor:
         """Attend from ``curr`` to all memories.

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from sam2.modeling.memory_attention import MemoryAttentionLayer
-from sam2.modeling.position_encoding import apply_rotary_enc
-from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
 from mmfss.batching import cat
 from mmfss.encoders.sam2.memory_attention import LayerwiseMemoryAttention, MemoryFrames
+from mmfss.encoders.sam2.rotary import RotaryAttention
 from mmfss.functional import cosine_map, masked_average, minmax
 
 MLP_TOKENS = 1024
@@ -46,7 +45,7 @@ class LayerSupport:
     pointer_v: Tensor
 
 
-class SupportCalibratedAttention(RoPEAttention):
+class SupportCalibratedAttention(RotaryAttention):
     """Cross-attention in which query memory that does not look like the support is turned down.
 
     The query's rows are taken ``rows`` at a time: their scores stay in the processor's cache and
@@ -56,7 +55,7 @@ class SupportCalibratedAttention(RoPEAttention):
     Args:
         strength: factor of the bias (paper: 10).
         rows: positions of the query whose scores are held at once.
-        *args, **kwargs: of :class:`sam2.modeling.sam.transformer.RoPEAttention`.
+        *args, **kwargs: of :class:`~mmfss.encoders.sam2.rotary.RotaryAttention`.
 
     Raises:
         ValueError: ``strength`` is negative, or ``rows`` below 1.
@@ -83,7 +82,7 @@ class SupportCalibratedAttention(RoPEAttention):
         """
         shots, (height, width) = k.shape[1], masks.shape[-2:]
         # k_s = R(W_k (M_s + pos)), per shot, as each prototype is a mean of rotated keys
-        keys = self._rotate(self._heads(self.k_proj(k.flatten(0, 1))))
+        keys = self.rotate(self._heads(self.k_proj(k.flatten(0, 1))))
         keys = keys.unflatten(0, (-1, shots))  # (B, K, N, n, d)
         as_maps = keys.transpose(-2, -1).unflatten(-1, (height, width))
         # p_k = gap(k_s, mask), per head and shot   (SCMA)
@@ -119,10 +118,10 @@ class SupportCalibratedAttention(RoPEAttention):
             (B, n, D).
         """
         # q / sqrt(d) in the place of A / sqrt(d): n d numbers to scale, not n T
-        q = self._rotate(self._heads(self.q_proj(q))) / math.sqrt(
+        q = self.rotate(self._heads(self.q_proj(q))) / math.sqrt(
             self.internal_dim // self.num_heads
         )
-        k = self._rotate(self._heads(self.k_proj(k)))
+        k = self.rotate(self._heads(self.k_proj(k)))
         pointer_k = self._heads(self.k_proj(pointer_k))
         # tokens: [supports | query memory | pointers of the supports | pointer of the query]
         keys = torch.cat([support.k, k, support.pointer_k, pointer_k], dim=2).transpose(-2, -1)
@@ -157,8 +156,8 @@ class SupportCalibratedAttention(RoPEAttention):
             # sum_t w_t (W_v m_t + b) = W_v (sum_t w_t m_t) + b + (sum_t w_t - 1) b
             values = values + (weights.sum(-1, keepdim=True) - 1) * self.v_proj.bias
         # each head's channels of what that head has read
-        values = values.unflatten(-1, (self.num_heads, -1)).diagonal(dim1=1, dim2=3)
-        return values.transpose(-2, -1).flatten(2)
+        values = values.unflatten(-1, (self.num_heads, -1))  # (B, N, r, N, d)
+        return torch.cat([values[:, head, :, head] for head in range(self.num_heads)], -1)
 
     @torch.no_grad()
     def resemblance(self, k: Tensor, prototypes: Tensor) -> Tensor:
@@ -191,17 +190,6 @@ class SupportCalibratedAttention(RoPEAttention):
 
     def _heads(self, x: Tensor) -> Tensor:
         return self._separate_heads(x, self.num_heads)
-
-    def _rotate(self, x: Tensor) -> Tensor:
-        """Rotary position encoding of (B, N, n, d) on a square grid."""
-        # R_p x: pairs of channels as complex numbers times exp(i theta p), so that
-        # <R_p q, R_r k> depends on p - r alone
-        freqs = self.freqs_cis
-        if freqs.shape[0] != x.shape[-2]:
-            side = math.isqrt(x.shape[-2])
-            freqs = self.compute_cis(end_x=side, end_y=side)
-        # upstream rotates q and k at once; a k without tokens lets it rotate one
-        return apply_rotary_enc(x, x[:, :, :0], freqs_cis=freqs.to(x.device))[0]
 
 
 class SupportCalibratedLayer(MemoryAttentionLayer):

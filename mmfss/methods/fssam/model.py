@@ -117,6 +117,11 @@ class FSSAM(FewShotModel):
     """
 
     builders = {'sam2': build_sam2}
+    map_texts = {
+        'pseudo fg': "similarity to the supports' objects, mean over shots",
+        'pseudo ae': "the same less what the supports' backgrounds explain",
+        'refined prior': 'pseudo ae after the iterations of memory refinement',
+    }
 
     def __init__(
         self,
@@ -325,6 +330,11 @@ class FSSAM(FewShotModel):
     def compared(self, features: ImageFeatures) -> Tensor:
         """(N, C, h, w): the prior encoder's, or SAM 2's where there is none."""
         return features.sam2.top if features.prior is None else features.prior
+
+    def not_static(self) -> dict[str, str]:
+        """The truth is in no photo that is labelled; all else is static."""
+        why = 'its prompt generator takes the true mask of the photo'
+        return dict(segment=why) if self.needs_truth else {}
 
     # ------------------------------------------------------------------ prompts and training
 

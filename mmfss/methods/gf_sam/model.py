@@ -135,6 +135,11 @@ class GFSAM(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': 'mean times largest similarity to the objects, stretched to 0..1',
+        'like background': 'mean similarity to the backgrounds, stretched to 0..1',
+        'points': 'where SAM is asked: the largest of what is more like object than background',
+    }
     takes_negatives = True
     builders = {'sam2': build_sam2}
 
@@ -188,6 +193,10 @@ class GFSAM(FewShotModel):
             self.heads = prompt_heads(self.sam2, self.prompts)
             # the mask of the single-mask token, however stable it is
             self.heads.sam_mask_decoder.dynamic_multimask_via_stability = False
+
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(segment='it prompts SAM with points of each photo, as many as it finds')
 
     def compared(self, features: dict | Query) -> Tensor:
         """The encoder's last map (N, C, h, w) float32, scaled."""

@@ -108,6 +108,11 @@ class INSID3(FewShotModel):
     """
 
     needs_checkpoint = False
+    map_texts = {
+        'like object': "cosine with the objects' prototype, position taken out of the features",
+        'candidates': 'like the prototype, and matched back into an object by half of the supports',
+        'segments': 'score of each segment that was grown into the object',
+    }
     takes_negatives = True
     builders = {'sam2': build_sam2}
 
@@ -172,6 +177,10 @@ class INSID3(FewShotModel):
         # f_d = unit((I - U U^T) f), in the coordinates of W: inner products are the same
         with torch.autocast(level.device.type, enabled=False):
             return F.normalize(level @ basis, dim=-1, eps=1e-12)
+
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(segment='it clusters the patches of each photo')
 
     def compared(self, features: dict) -> Tensor:
         """Features without position (N, R, h, w), in which the method decides: what two photos

@@ -143,6 +143,7 @@ class PerSAM(FewShotModel):
 
     needs_checkpoint = False
     max_shots = 1
+    map_texts = {'like target': "cosine with the mean feature of the support's object"}
 
     def __init__(
         self,
@@ -162,6 +163,12 @@ class PerSAM(FewShotModel):
         self.mask_value = mask_value
         side = self.sam1.image_size
         self.frame = Frame((size, size), (side, side), side)
+
+    def not_static(self) -> dict[str, str]:
+        """Its search in each photo."""
+        return dict(
+            segment='it prompts SAM with the box of a mask found before, which may be empty'
+        )
 
     def compared(self, features: dict) -> Tensor:
         """SAM's features (N, C, h, w)."""

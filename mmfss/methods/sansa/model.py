@@ -319,6 +319,10 @@ class SANSA(FewShotModel):
         """SAM 2's stride-16 features (N, D, h, w)."""
         return features.top
 
+    def not_static(self) -> dict[str, str]:
+        """Prompts that are drawn; the mask itself is static."""
+        return {} if self.prompt == 'mask' else dict(encode_support='its prompts are drawn')
+
     # ------------------------------------------------------------------ prompts and training
 
     def prompter(self, checkpoint: str | None = None) -> ScaledHeads:
