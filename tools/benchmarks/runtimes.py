@@ -72,18 +72,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         model, clock = subject.build(), clock_of(subject.target)
         batch = pseudo_collate([episodes_of(root, spec, subject.side, 1, 2)[0]])
         logits: dict[str, torch.Tensor] = {}
-        works: dict[str, dict[str, Callable[[], Any]]] = {'1-shot episode, cold': {}}
-        for name in runtimes:
-            works['1-shot episode, cold'][name] = partial(_episode, model, batch, logits, name)
+        episode = {name: partial(_episode, model, batch, logits, name) for name in runtimes}
+        works: dict[str, dict[str, Callable[[], Any]]] = {'1-shot episode, cold': dict(episode)}
         pictures = [Path(f) for f in files if Path(f).name.startswith('val_')]
         for classes in args.classes:
-            work = works.setdefault(f'a further image, {classes} classes', {})
+            further = works.setdefault(f'a further image, {classes} classes', {})
             for name, runtime in runtimes.items():
                 note(f'supports of {classes} classes: {name}')
                 inferencer = FewShotInferencer(model, threshold=0.0, amp=args.amp)
                 with model.encoding.run_by(runtime):
                     inferencer.set_support(support_of(classes, 1, spec))
-                work[name] = Labels(inferencer, pictures)
+                further[name] = Labels(inferencer, pictures)
         if not args.no_training:  # last: after it only what is frozen is converted
             step = Step(model, batch_of(root, spec, subject, 1), subject)
             works['training step, batch 1'] = {name: step for name in runtimes if name != 'int8'}
