@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[type | None, str, str]] = {
     'export': (command_lines.ExportArguments, 'export:run',
                'write a method as graphs that run without torch'),
     'check': (command_lines.CheckArguments, 'check:run', 'check the marked images by themselves'),
+    'runtimes': (command_lines.RuntimesArguments, 'runtime_agreement:run',
+                 'compare what OpenVINO gives with what torch gives'),
     'prepare': (None, 'prepare:main', 'bring a dataset into form; makes the generated example'),
     'webui': (command_lines.WebuiArguments, 'webui:run', 'the same in a browser'),
     'serve': (command_lines.ServeArguments, 'serve:run', 'behind Label Studio and X-AnyLabeling'),

@@ -612,6 +612,40 @@ class CheckArguments(PhotoArguments, RuntimeArguments):
 
 
 @dataclass(frozen=True)
+class RuntimesArguments(PhotoArguments, RuntimeArguments):
+    """Compare what OpenVINO gives with what torch gives: features, masks, seconds; on photos, or
+    without SUPPORT and IMAGES on the test episodes of a config, with mIoU. docs/runtimes.md.
+
+    The runtime is that of --runtime and --precision (default: openvino, fp32), against torch in
+    fp32. Exit status: 1 where the mean IoU of the masks is below --least.
+
+    Args:
+        support: As for mmfss label.
+        images: Folder of photos.
+        config: Config of the method, or of the benchmark.
+        method: As for mmfss label; of a benchmark instead of METHOD.
+        weights: Checkpoint of a method that is trained.
+        benchmark: Instead of BENCHMARK: of configs/_base_/benchmarks.
+        fold: Instead of FOLD.
+        episodes: Number; default: the config's.
+        least: Mean IoU of masks below which the status is 1.
+        out: JSON file of what was found.
+    """
+
+    support: Annotated[Positional[str | None], arg(help_behavior_hint='')] = None
+    images: Annotated[Positional[str | None], arg(help_behavior_hint='')] = None
+    _: KW_ONLY
+    config: Annotated[str | None, _unset('CONFIG')] = None
+    method: Annotated[str | None, _unset('NAME')] = None
+    weights: Annotated[str | None, _unset('CHECKPOINT')] = None
+    benchmark: Annotated[str | None, _unset('NAME')] = None
+    fold: Annotated[str | None, _unset('FOLD')] = None
+    episodes: Annotated[int | None, _unset('NUMBER')] = None
+    least: float = 0.0
+    out: Annotated[str | None, _unset('FILE')] = None
+
+
+@dataclass(frozen=True)
 class ExportArguments(PhotoArguments):
     """Write a method as graphs of OpenVINO or ONNX, with a runner that labels photos without torch.
 

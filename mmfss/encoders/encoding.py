@@ -6,7 +6,7 @@ Each encoder has a key of its own, see :func:`mmfss.features.fingerprint.fingerp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any
 
@@ -136,13 +136,17 @@ class Encoding:
         }
 
     @contextmanager
-    def in_torch(self) -> Iterator[None]:
-        """Within, torch runs all steps, e.g. to have its operations counted."""
-        runtimes, self.runtimes = self.runtimes, Runtimes(RuntimeSettings('torch'))
+    def run_by(self, runtimes: Runtimes) -> Iterator[None]:
+        """Within, these run the steps; features of others in the cache are left alone."""
+        runtimes, self.runtimes = self.runtimes, runtimes
         try:
             yield
         finally:
             self.runtimes = runtimes
+
+    def in_torch(self) -> AbstractContextManager[None]:
+        """Within, torch runs all steps, e.g. to have its operations counted."""
+        return self.run_by(Runtimes(RuntimeSettings('torch')))
 
     @contextmanager
     def without_cache(self) -> Iterator[None]:
@@ -206,7 +210,9 @@ class Encoding:
         assert self.cache is not None
         frozen = leading_frozen(steps)
         before: dict[str, list[Tensor] | None] = {}
-        if 0 < frozen < len(steps):
+        # another runtime that has all steps as one model would convert those below for this alone
+        apart = self._has_trained or self._runner(encoder, steps, size)[0] is None
+        if 0 < frozen < len(steps) and apart:
             first, below = self._key(encoder, steps[:frozen], size), steps[:frozen]
             before = {name: self.cache.get(first, name, _device(below)) for name in names}
             lacking = [name for name, levels in before.items() if levels is None]

@@ -674,7 +674,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f'--threads must be a whole number >= 1, got {args.threads}')
         labeller = Labeller(args.model, args.threads)
         if args.support is not None:
-            labeller.set_support(read_support(args.support))
+            labeller.set_support({} if labeller.baked else read_support(args.support))
         elif not labeller.classes:
             raise ValueError('this export has no support set in it; give one with --support')
         labeller.set_thresholds(args.threshold)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from benchmark_cases import OPTIONS, write_config
-from benchmarks import curves, start, training
+from benchmarks import curves, runtimes, start, training
 from benchmarks.cli import main
 from benchmarks.subject import Subject, add_options, subject_of
 from benchmarks.worker import in_process
@@ -38,6 +38,7 @@ def here(job, **args):
         'training': training.measured_step,
         'point': curves.measured_point,
         'start': start.measured_start,
+        'runtimes': runtimes.measured_process,
     }
     return json.loads(json.dumps(jobs[job](**json.loads(json.dumps(args)))))
 
@@ -310,6 +311,21 @@ def test_start(run, monkeypatch):
         assert entry['beyond'] == pytest.approx(entry['seconds'] - spent)
         assert {'building the model', 'class index', 'first episode'} <= set(entry['stages'])
         assert sum(entry['stages'].values()) <= entry['seconds']
+
+
+def test_runtimes(run, monkeypatch, tmp_path):
+    pytest.importorskip('openvino')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(runtimes, 'in_process', here)
+    content = run('runtimes', '--precisions', 'fp32', '--classes', 1)
+    results = content['results']
+    works = ['1-shot episode, cold', 'a further image, 1 classes', 'training step, batch 1']
+    assert list(results['seconds']) == works
+    for work in works:
+        found = medians(results['seconds'][work])
+        assert results['ratios'][work] == {n: found['torch'] / s for n, s in found.items()}
+    assert results['apart']['torch'] == 0 < results['apart']['fp32'] < 1e-4
+    assert results['processes']['fp32']['peak_bytes'] > 0
 
 
 def test_curves(run, monkeypatch, tmp_path):

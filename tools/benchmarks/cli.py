@@ -22,7 +22,7 @@ from mmfss.files import check_writable, write_text
 
 SUBCOMMANDS = (
     'episode', 'evaluation', 'training', 'fold', 'labelling', 'serving', 'loading', 'start',
-    'curves', 'profile',
+    'curves', 'profile', 'runtimes',
 )  # fmt: skip
 """Modules of this package with HELP, add_arguments, run and tables."""
 NOT_SETTINGS = (

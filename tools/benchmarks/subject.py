@@ -169,6 +169,7 @@ class Subject:
             raise ValueError(f'--channels-last is an option of SAM 2, and {model["type"]} has none')
         if self.channels_last is not None:
             model['sam2']['channels_last'] = self.channels_last
+        model['encoder_runtime'] = 'torch'  # that of OpenVINO is a subcommand's matter
         old = sized.setdefault('image_size', 512)
         sized['image_size'] = old if self.image_size is None else self.image_size
         for name in ('prior_encoder', 'encoder', 'sam1'):

@@ -19,6 +19,7 @@ JOBS = {
     'training': 'benchmarks.training:measured_step',
     'point': 'benchmarks.curves:measured_point',
     'start': 'benchmarks.start:measured_start',
+    'runtimes': 'benchmarks.runtimes:measured_process',
 }
 """Functions of keyword arguments that return JSON."""
 

@@ -24,6 +24,7 @@ from reliability.running import (
     small_disk,
     two_at_once,
     well,
+    with_bits,
 )
 from reliability.tiny import write_tiny
 
@@ -119,7 +120,7 @@ class Labelling:
         """A bit of any file of the output, or of its records, falls over; but for the pictures to
         look at, which nothing reads."""
         out = copied(self.reference, self.out())
-        files = [path for path in out.rglob('*') if path.is_file() and path.suffix != '.jpg']
+        files = [path for path in with_bits(out) if path.suffix != '.jpg']
         done = flip(rng.choice(files), rng)
         ended = self.label(out)
         if ended.status:  # refused by name
@@ -180,7 +181,7 @@ class Cache:
     def flip_a_bit(self, rng: random.Random) -> None:
         """A bit of any file of the cache falls over."""
         cache = copied(self.whole, self.labelling.root / 'cache')
-        done = flip(rng.choice([p for p in cache.rglob('*') if p.is_file()]), rng)
+        done = flip(rng.choice(with_bits(cache)), rng)
         self._check(cache, done)
 
     def kill(self, rng: random.Random) -> None:

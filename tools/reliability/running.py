@@ -231,6 +231,11 @@ def same(found: dict[str, bytes], expected: dict[str, bytes], what: str) -> None
         raise Bad(f'{what}: {len(differ)} files differ, e.g. {differ[:3]}')
 
 
+def with_bits(folder: Path) -> list[Path]:
+    """Files of a folder that are not empty, as locks are."""
+    return sorted(path for path in folder.rglob('*') if path.is_file() and path.stat().st_size)
+
+
 def flip(path: Path, rng: random.Random) -> str:
     """Turn a bit of a file over; which."""
     data = bytearray(path.read_bytes())
