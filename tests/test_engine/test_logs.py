@@ -51,7 +51,7 @@ def test_a_run_is_short_on_the_console_and_whole_in_the_file(level, tmp_path, ca
         log_level=level,
         experiment_name=f'console_{level}',
         cfg=dict(made_up_entry=12345),
-        default_scope='mmengine',
+        default_scope='mmseg',
     )  # fmt: skip
     runner.train()
     shown = capsys.readouterr().out

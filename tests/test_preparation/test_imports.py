@@ -6,7 +6,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIGHT = {'numpy', 'PIL', 'tqdm'}
+LIGHT = {'isal', 'numpy', 'PIL', 'tqdm'}
 
 
 def imported_at_the_top(file: Path) -> set[str]:

@@ -183,7 +183,7 @@ def test_nothing_is_overwritten_unasked(tool, config, src, tmp_path, capsys):
     ('args', 'message'),
     [
         (('--fold', 4), "fold of 'shapes-5i' must be an integer in 0..3, got '4'"),
-        (('--fold', -1), "FOLD must be the number of a fold, 0 or more, got '-1'"),
+        (('--fold', -1), "FOLD must be the number of a fold, 0 or more, or all, got '-1'"),
         (('--fold', 'x'), "--fold: invalid literal for int() with base 10: 'x'"),
         ((), '--fold INT'),
         (('--fold', 0, '--shots', 0), '--shots must be at least 1, got 0'),

@@ -125,7 +125,7 @@ class Runtimes:
             ValueError: OpenVINO is asked for by name, and cannot run this.
         """
         if self.settings.type == 'torch':
-            self.record.setdefault(name, dict(runtime='torch', why='asked for by name'))
+            self.record.setdefault(name, dict(runtime='torch', why='by default or by name'))
         if not steps or self.settings.type == 'torch':
             return None
         device = next((p.device.type for p in _parameters(steps)), 'cpu')

@@ -75,14 +75,15 @@ class RuntimeSettings:
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RuntimeSettings | None) -> RuntimeSettings:
-        """From what a config has; None: the kind in MMFSS_RUNTIME, else 'auto'.
+        """From what a config has; None: the kind in MMFSS_RUNTIME, else 'torch'. Another precision
+        than fp32 without a kind is OpenVINO's.
 
         Raises:
             ValueError: see the class; no such entry.
         """
         if isinstance(value, RuntimeSettings):
             return value
-        default = os.environ.get(VARIABLE) or 'auto'
+        default = os.environ.get(VARIABLE) or 'torch'
         if value is None or isinstance(value, str):
             return cls(type=value or default)
         allowed = [field.name for field in fields(cls)]
@@ -92,6 +93,8 @@ class RuntimeSettings:
                 f'{allowed}, got {value!r}'
             )
         given = {key: _plain(entry) for key, entry in value.items() if entry is not None}
+        if given.get('precision', 'fp32') != 'fp32':
+            default = 'openvino'
         return cls(**{'type': default, **given})
 
 
