@@ -83,21 +83,21 @@ def test_features_of_two_runtimes_are_not_mixed(tmp_path):
 
 @needs
 def test_auto_measures_once_and_forgives_a_damaged_decision(tmp_path, monkeypatch):
-    small = encoding()
+    small = encoding('auto')
     of(small, images())
     assert small.runtimes.record['dino'] == dict(runtime='torch', why='small')
     monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
-    measured = encoding()
+    measured = encoding('auto')
     of(measured, images())
     record = measured.runtimes.record['dino']
     assert record['torch_ms'] > 0 and record['openvino_ms'] > 0
     (file,) = (tmp_path / 'cache/mmfss/openvino/decisions').iterdir()
     file.write_text(json.dumps(dict(json.loads(file.read_text()), runtime='torch', why='told')))
-    told = encoding()
+    told = encoding('auto')
     of(told, images())
     assert told.runtimes.record['dino']['why'] == 'told'
     file.write_text('{')
-    again = encoding()
+    again = encoding('auto')
     of(again, images())
     assert again.runtimes.record['dino']['why'] != 'told' and json.loads(file.read_text())
     with torch.autocast('cpu', torch.bfloat16):
@@ -113,7 +113,7 @@ def test_what_openvino_cannot_convert_stays_in_torch(monkeypatch):
         raise converted.NotConverted('no such operation')
 
     monkeypatch.setattr(converted, 'converted', fails)
-    one = encoding()
+    one = encoding('auto')
     assert torch.equal(of(one, images()), of(encoding('torch'), images()))
     assert one.runtimes.record['dino']['why'] == 'OpenVINO cannot run it: no such operation'
     with pytest.raises(ValueError, match='Leave the runtime out'):
@@ -130,7 +130,7 @@ def test_a_disk_that_takes_nothing_costs_time_alone(tmp_path):
 def test_without_openvino(monkeypatch):
     monkeypatch.setattr(converted, 'version', lambda: None)
     monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
-    one = encoding()
+    one = encoding('auto')
     assert torch.equal(of(one, images()), of(encoding('torch'), images()))
     assert 'pip install mmfss[openvino]' in one.runtimes.record['dino']['why']
     with pytest.raises(ValueError, match=r'pip install mmfss\[openvino\]'):
