@@ -191,8 +191,8 @@ def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     """Those of the command, none of a model that is built, and that a method has none."""
     info = json.loads((case.reference / 'run.json').read_text())['info']
     assert info.pop('self_check')['method'] == 'FSSAM'
-    small = dict(runtime='torch', why='small')
-    assert info.pop('runtimes') == dict(prior_encoder=small, sam2=small)
+    ours = dict(runtime='torch', why='by default or by name')
+    assert info.pop('runtimes') == dict(prior_encoder=ours, sam2=ours)
     assert info == dict(config=str(case.config), weights=str(case.weights), method='FSSAM')
     images = tmp_path / 'images'
     images.mkdir()
@@ -203,5 +203,5 @@ def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     label_folder(inferencer, images, tmp_path / 'out', info=dict(why='a trial'))
     info = json.loads((tmp_path / 'out/run.json').read_text())['info']
     said = {} if trained else dict(trained='nothing trained')
-    assert info.pop('runtimes') == dict(prior_encoder=small, sam2=small)
+    assert info.pop('runtimes') == dict(prior_encoder=ours, sam2=ours)
     assert info == dict(why='a trial', weights=None, method='FSSAM', **said)

@@ -17,7 +17,7 @@ def test_a_query_scores_its_own_place_highest_and_far_ones_lower():
         side = int(cross.freqs_cis.shape[0] ** 0.5)
         place = torch.arange(side * side)
         q, k = (
-            cross._rotate(cross._heads(project(torch.zeros(1, side * side, channels))))
+            cross.rotate(cross._heads(project(torch.zeros(1, side * side, channels))))
             for project, channels in (
                 (cross.q_proj, cross.embedding_dim),
                 (cross.k_proj, cross.kv_in_dim),
