@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,24 @@ _TURNS = 3
 _FAR = dict(fp32=1e-3, bf16=0.25, int8=1.0)
 """How far (relative L2, on noise) a converted model may be from torch's; what lies beyond is no
 matter of rounding, but a fault of the conversion."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The first steps of an encoder, for images of one size; see :meth:`Runtimes.of`."""
+
+    name: str
+    encoder: Encoder
+    steps: Sequence[Step]
+    size: tuple[int, int]
+    about: Callable[[], Mapping[str, Any]]
+    device: str
+    autocast: bool
+
+    @property
+    def place(self) -> tuple:
+        """What is decided and held by, in this process."""
+        return self.name, len(self.steps), self.size, self.device, self.autocast
 
 
 class Runtimes:
@@ -126,45 +145,40 @@ class Runtimes:
         """
         if self.settings.type == 'torch':
             self.record.setdefault(name, dict(runtime='torch', why='by default or by name'))
-        if not steps or self.settings.type == 'torch':
+            return None
+        if not steps:
             return None
         device = next((p.device.type for p in _parameters(steps)), 'cpu')
-        place = (name, len(steps), tuple(size), device, torch.is_autocast_enabled(device))
-        if place not in self._decided:
-            self._decide(place, encoder, steps, about)
-        if self._decided[place]['runtime'] == 'torch':
+        autocast = torch.is_autocast_enabled(device)
+        part = _Part(name, encoder, steps, tuple(size), about, device, autocast)
+        if part.place not in self._decided:
+            self._decide(part)
+        if self._decided[part.place]['runtime'] == 'torch':
             return None
-        return self._convert(place, encoder, steps, about)
+        return self._convert(part)
 
     # ------------------------------------------------------------------ to decide
 
-    def _decide(
-        self,
-        place: tuple,
-        encoder: Encoder,
-        steps: Sequence[Step],
-        about: Callable[[], Mapping[str, Any]],
-    ) -> None:
-        device = place[3]
+    def _decide(self, part: _Part) -> None:
+        on_cpu = part.device == 'cpu'
         if self.settings.named:
-            self.check(torch.device(device))
-            self._settle(place, encoder, 'openvino', 'asked for by name')
-        elif device != 'cpu' or sum(p.numel() for p in _parameters(steps)) < LEAST_PARAMETERS:
-            why = 'small' if device == 'cpu' else f'on {device}'
-            self._settle(place, encoder, 'torch', why, quiet=True)
-        elif place[0] in self.compiled:
-            self._settle(place, encoder, 'torch', 'compiled by torch', quiet=True)
-        elif place[4]:
-            self._settle(place, encoder, 'torch', "autocast is torch's")
+            self.check(torch.device(part.device))
+            self._settle(part, 'openvino', 'asked for by name')
+        elif not on_cpu or sum(p.numel() for p in _parameters(part.steps)) < LEAST_PARAMETERS:
+            why = 'small' if on_cpu else f'on {part.device}'
+            self._settle(part, 'torch', why, quiet=True)
+        elif part.name in self.compiled:
+            self._settle(part, 'torch', 'compiled by torch', quiet=True)
+        elif part.autocast:
+            self._settle(part, 'torch', "autocast is torch's")
         elif (fault := openvino.missing()) is not None:
-            self._settle(place, encoder, 'torch', fault)
+            self._settle(part, 'torch', fault)
         else:
-            self._measure(place, encoder, steps, about)
+            self._measure(part)
 
     def _settle(
         self,
-        place: tuple,
-        encoder: Encoder,
+        part: _Part,
         runtime: str,
         why: str,
         times: Mapping[str, float] | None = None,
@@ -177,26 +191,20 @@ class Runtimes:
             found = dict(found, version=openvino.version(), precision=precision)
             if precision == 'int8':
                 found['int8'] = self._int8()
-        self._decided[place] = self.record[place[0]] = found
+        self._decided[part.place] = self.record[part.name] = found
         if not quiet and is_main_process():
             what = f'OpenVINO {found["version"]}, {precision}' if 'version' in found else 'torch'
-            kind = type(encoder).__name__
-            print_log(f'Encoder {place[0]} ({kind}) is run by {what}: {why}', 'current')
+            kind = type(part.encoder).__name__
+            print_log(f'Encoder {part.name} ({kind}) is run by {what}: {why}', 'current')
 
-    def _measure(
-        self,
-        place: tuple,
-        encoder: Encoder,
-        steps: Sequence[Step],
-        about: Callable[[], Mapping[str, Any]],
-    ) -> None:
+    def _measure(self, part: _Part) -> None:
         """Take the faster one, by what is kept or by some images."""
         of = dict(
-            encoder=f'{type(encoder).__module__}.{type(encoder).__qualname__}',
-            arch=encoder.arch,
-            steps=len(steps),
-            size=place[2],
-            settings=settings_of({f'{i}.{k}': m for i, s in enumerate(steps)
+            encoder=f'{type(part.encoder).__module__}.{type(part.encoder).__qualname__}',
+            arch=part.encoder.arch,
+            steps=len(part.steps),
+            size=part.size,
+            settings=settings_of({f'{i}.{k}': m for i, s in enumerate(part.steps)
                                   for k, m in s.modules.items()}),
             machine=(cpu().name, sorted(cpu().flags)),
             threads=torch.get_num_threads(),
@@ -209,30 +217,24 @@ class Runtimes:
             if known is None:
                 if is_main_process():
                     print_log(
-                        f'Encoder {place[0]}: converting and timing it once for this machine, '
+                        f'Encoder {part.name}: converting and timing it once for this machine, '
                         'which may take a minute', 'current'
                     )  # fmt: skip
                 try:
-                    times = self._times(place, encoder, steps, about)
+                    times = self._times(part)
                     known = dict(times, runtime=_faster(**times), why=_compared(**times))
                 except NotConverted as error:
                     known = dict(runtime='torch', why=f'OpenVINO cannot run it: {error}')
                 of.update(settings=_digest(of['settings']), machine=cpu().name)
                 self.kept.keep_decision(key, dict(known, of=of))
         times = {name: known[name] for name in ('torch_ms', 'openvino_ms') if name in known}
-        self._settle(place, encoder, known['runtime'], f'{known.get("why")}', times)
+        self._settle(part, known['runtime'], f'{known.get("why")}', times)
 
-    def _times(
-        self,
-        place: tuple,
-        encoder: Encoder,
-        steps: Sequence[Step],
-        about: Callable[[], Mapping[str, Any]],
-    ) -> dict[str, float]:
+    def _times(self, part: _Part) -> dict[str, float]:
         """Best of some turns each, which take turns: another process slows down both."""
-        images, theirs = _noise(place[2]), self._converted(place, encoder, steps, about())
+        images, theirs = _noise(part.size), self._converted(part, part.about())
         ways: dict[str, Callable[[], Any]] = dict(
-            torch_ms=lambda: _in_torch(steps, images), openvino_ms=lambda: theirs(images)
+            torch_ms=lambda: _in_torch(part.steps, images), openvino_ms=lambda: theirs(images)
         )
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(_TURNS):
@@ -244,34 +246,26 @@ class Runtimes:
 
     # ------------------------------------------------------------------ to convert
 
-    def _convert(
-        self,
-        place: tuple,
-        encoder: Encoder,
-        steps: Sequence[Step],
-        about: Callable[[], Mapping[str, Any]],
-    ) -> Converted | None:
+    def _convert(self, part: _Part) -> Converted | None:
         """The converted steps as their weights are now; None where that fails, of 'auto'."""
-        said = about()
-        held = self._ready.get(place)
+        said = part.about()
+        held = self._ready.get(part.place)
         if held is not None and held[0] == said['weights']:
             return held[1]
         try:
             with self.kept.alone():
-                return self._converted(place, encoder, steps, said)
+                return self._converted(part, said)
         except NotConverted as error:
             why = f'OpenVINO cannot run it: {error}'
             if self.settings.named:
                 raise ValueError(
-                    f'encoder {place[0]}: {why}. Leave the runtime out, which then falls back to '
+                    f'encoder {part.name}: {why}. Leave the runtime out, which then falls back to '
                     'torch'
                 ) from error
-            self._settle(place, encoder, 'torch', why)
+            self._settle(part, 'torch', why)
             return None
 
-    def _converted(
-        self, place: tuple, encoder: Encoder, steps: Sequence[Step], about: Mapping[str, Any]
-    ) -> Converted:
+    def _converted(self, part: _Part, about: Mapping[str, Any]) -> Converted:
         """From disk, or made and kept there.
 
         Raises:
@@ -281,9 +275,9 @@ class Runtimes:
         known = ('weights', 'modules', 'code', 'torch', 'mmfss')
         of = dict(
             {name: about[name] for name in known},
-            arch=encoder.arch,
-            steps=len(steps),
-            size=place[2],
+            arch=part.encoder.arch,
+            steps=len(part.steps),
+            size=part.size,
             openvino=openvino.version(),
         )
         if precision == 'int8':
@@ -294,15 +288,15 @@ class Runtimes:
             version=openvino.version(),
             precision=precision,
             device='cpu',
-            steps=len(steps),
+            steps=len(part.steps),
             **({'int8': of['int8'], 'bf16': openvino.has_bf16()} if precision == 'int8' else {}),
         )
         path = self.kept.model(key)
         made = None if path is None else _compiled(path, precision)
         if made is None:
-            made = self._new(key, of, place, encoder, steps)
+            made = self._new(key, of, part)
         made.settings = settings
-        self._ready[place] = about['weights'], made
+        self._ready[part.place] = about['weights'], made
         return made
 
     def _int8(self) -> dict[str, Any]:
@@ -312,18 +306,11 @@ class Runtimes:
             self._account = quantised.account(photos, self.settings.ignored)
         return self._account
 
-    def _new(
-        self,
-        key: str,
-        of: Mapping[str, Any],
-        place: tuple,
-        encoder: Encoder,
-        steps: Sequence[Step],
-    ) -> Converted:
+    def _new(self, key: str, of: Mapping[str, Any], part: _Part) -> Converted:
         """Convert, keep, and compare with torch."""
-        precision, images = self.settings.precision, _noise(place[2])
-        truth = _in_torch(steps, images)  # before the conversion, see there
-        model = openvino.converted(encoder, steps, images)
+        precision, images = self.settings.precision, _noise(part.size)
+        truth = _in_torch(part.steps, images)  # before the conversion, see there
+        model = openvino.converted(part.encoder, part.steps, images)
         if precision == 'int8':
             photos = quantised.photos_of(self.settings.calibration or ())
             model = quantised.quantised(model, photos, self.settings.ignored)

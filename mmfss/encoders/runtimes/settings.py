@@ -34,7 +34,7 @@ class RuntimeSettings:
             nothing would read.
     """
 
-    type: str = 'auto'
+    type: str
     precision: str = 'fp32'
     calibration: str | tuple[str, ...] | None = None
     ignored: tuple[str, ...] = ()
@@ -83,9 +83,8 @@ class RuntimeSettings:
         """
         if isinstance(value, RuntimeSettings):
             return value
-        default = os.environ.get(VARIABLE) or 'torch'
         if value is None or isinstance(value, str):
-            return cls(type=value or default)
+            value = dict(type=value or None)
         allowed = [field.name for field in fields(cls)]
         if not isinstance(value, Mapping) or set(value) - set(allowed):
             raise ValueError(
@@ -93,8 +92,9 @@ class RuntimeSettings:
                 f'{allowed}, got {value!r}'
             )
         given = {key: _plain(entry) for key, entry in value.items() if entry is not None}
-        if given.get('precision', 'fp32') != 'fp32':
-            default = 'openvino'
+        default = os.environ.get(VARIABLE)
+        if not default:
+            default = 'torch' if given.get('precision', 'fp32') == 'fp32' else 'openvino'
         return cls(**{'type': default, **given})
 
 
