@@ -12,7 +12,6 @@ from mmfss.apis.support_folder import check_support, read_support
 from mmfss.commands.command_lines import CheckArguments, parse
 from mmfss.commands.ending import show_traceback
 from mmfss.commands.label import reading_of
-from mmfss.encoders.runtimes import asked
 from mmfss.files import explained
 
 
@@ -45,7 +44,7 @@ def _found(args: CheckArguments) -> str:
     def read(inferencer: FewShotInferencer) -> SupportSet:
         return read_support(args.support, inferencer, args.prompt_weights, reading)[0]
 
-    runtime = asked(args.runtime, args.precision, args.calibration)
+    runtime = args.encoder_runtime()
     method = args.methods[0] if args.methods and args.config is None else None
     own = FewShotInferencer(
         args.config,

@@ -164,6 +164,16 @@ class RuntimeArguments:
     precision: Annotated[Literal['fp32', 'bf16', 'int8'] | None, _unset('{fp32,bf16,int8}')] = None
     calibration: Annotated[str | None, _unset('DIR')] = None
 
+    def encoder_runtime(self) -> dict[str, Any] | None:
+        """What ``model.encoder_runtime`` is to be; None where none of the three is given.
+
+        Raises:
+            ValueError: They contradict each other.
+        """
+        from mmfss.encoders.runtimes import asked  # with torch
+
+        return asked(self.runtime, self.precision, self.calibration)
+
 
 @dataclass(frozen=True)
 class RunArguments(ConfigArguments, RuntimeArguments):

@@ -31,7 +31,6 @@ from mmfss.commands.ending import show_traceback
 from mmfss.commands.train import Distributed
 from mmfss.commands.variables import check_values
 from mmfss.configs import DEMO_CONFIG
-from mmfss.encoders.runtimes import asked
 from mmfss.files import explained
 from mmfss.labelling.folder import (
     COCO,
@@ -230,7 +229,7 @@ def _build(
         pairs=args.pairs,
         feature_cache=args.feature_cache,
         grey_values=args.grey_values(),
-        runtime=asked(args.runtime, args.precision, args.calibration),
+        runtime=args.encoder_runtime(),
     )
     made_with = dict(model=json.loads(json.dumps(cfg.model.to_dict(), default=str)))
     # the options above take their place

@@ -26,7 +26,7 @@ from mmfss.commands.preparation import episodic
 from mmfss.commands.train import load_config
 from mmfss.commands.variables import options_in_environment
 from mmfss.datasets.folds import FoldSplit
-from mmfss.encoders.runtimes import Runtimes, RuntimeSettings, asked
+from mmfss.encoders.runtimes import Runtimes, RuntimeSettings
 from mmfss.evaluation.agreement import Agreement
 from mmfss.evaluation.comparison import Compared, Method
 from mmfss.evaluation.report import Run
@@ -90,7 +90,7 @@ def _on_photos(args: RuntimesArguments) -> tuple[Agreement, dict[str, Any]]:
     files = files_below(args.images)
     if not files:
         raise ValueError(f'{args.images} holds no photo')
-    names, runtimes = _pair(asked(args.runtime, args.precision, args.calibration))
+    names, runtimes = _pair(args.encoder_runtime())
     how: dict[str, Any] = dict(method=args.method, grey_values=args.grey_values())
     first = FewShotInferencer(
         args.config, args.weights, 'cpu', runtime='torch', feature_cache=_CACHE, **how

@@ -14,7 +14,7 @@ from mmfss.apis.images import files_below
 from mmfss.commands.command_lines import RunArguments
 from mmfss.commands.options import arguments_of
 from mmfss.commands.preparation import episodic
-from mmfss.encoders.runtimes import asked, merged
+from mmfss.encoders.runtimes import merged
 from mmfss.files import digest_of
 from mmfss.words import listed
 
@@ -37,7 +37,7 @@ def set_runtime(cfg: Config, args: RunArguments) -> None:
             classes, or training classes of a config without training data.
         FileNotFoundError: no such folder.
     """
-    given = asked(args.runtime, args.precision, args.calibration)
+    given = args.encoder_runtime()
     kind, now = cfg.model.get('type'), cfg.model.get('encoder_runtime')
     if given is not None:
         if 'encoder_runtime' not in (arguments_of(kind) or {'encoder_runtime'}):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from mmfss.apis.prediction import check_threshold
 from mmfss.commands.command_lines import ServeArguments
 from mmfss.commands.webui import ended, free_port
-from mmfss.encoders.runtimes import asked
 from mmfss.files import locked
 from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.limits import Limits
@@ -89,7 +88,7 @@ def _worker(args: ServeArguments, data: Path) -> ModelWorker:
         disk_bytes=int(args.features_gb * 2**30),
     )
     choice = ModelChoice(args.config, args.weights, args.method)
-    runtime = asked(args.runtime, args.precision, args.calibration)
+    runtime = args.encoder_runtime()
     return ModelWorker.load(
         choice, args.device, args.prompt_weights, args.threshold, args.amp, cache, runtime
     )

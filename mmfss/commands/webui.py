@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from mmfss.apis.method_choice import methods_at_hand
 from mmfss.commands.command_lines import WebuiArguments, parse
-from mmfss.encoders.runtimes import asked
 from mmfss.hosts import LOOPBACKS, HostNames
 from mmfss.webui.folders import (
     KEPT_DAYS,
@@ -182,7 +181,7 @@ def _serve(args: WebuiArguments) -> None:
         grey_values=args.grey_values().record(),
     )
     choice = ModelChoice(args.config, args.weights, args.method)
-    runtime = asked(args.runtime, args.precision, args.calibration)
+    runtime = args.encoder_runtime()
     worker = ModelWorker.load(choice, args.device, args.prompt_weights, runtime=runtime)
     models = Models(worker, methods_at_hand(), args.device, runtime)
     with page_folder() as root, _sessions(args) as kept:
