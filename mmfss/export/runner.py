@@ -26,7 +26,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ NEEDED = dict(runtime=str, method=str, image_size=int, resize=str, graphs=dict, 
 UNKNOWN = 255
 """Of the mask of a support: where nobody knows."""
 MAX_CLASSES = 254
+FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")
+"""How texts begin that a spreadsheet would run, or take the apostrophe of."""
 STRIP = 256  # rows of a photo that are decided at a time
 _AWAY = np.float32(-1e-30)  # the background's value, see :func:`decide`
 _BELOW_ZERO = np.float32(-1e-45)
@@ -584,18 +586,18 @@ def label_folder(
     failed = 0
     with ExitStack() as stack:
         table = partial(_table, stack, Path(out))
-        table('classes.csv', 'label', 'name', 'red', 'green', 'blue').writerows(
-            [label, name, *colour] for label, (name, colour) in enumerate(zip(names, colours), 1)
-        )
-        note = table('scores.csv', 'image', *parts).writerow
-        note_failed = table('failed.csv', 'image', 'error').writerow
+        note_class = table('classes.csv', 'label', 'name', 'red', 'green', 'blue')
+        for label, (name, colour) in enumerate(zip(names, colours), 1):
+            note_class(label, name, *colour)
+        note = table('scores.csv', 'image', *parts)
+        note_failed = table('failed.csv', 'image', 'error')
         for path, place in places.items():
             name = path.relative_to(photos).as_posix()
             try:
                 labels, scores = labeller(read_photo(path))
             except (ValueError, MemoryError) as error:
                 failed += 1
-                note_failed([name, error])
+                note_failed(name, error)
                 print(f'failed: {name}: {error}', file=sys.stderr)
                 continue
             _write_label(place, labels, len(names))
@@ -603,7 +605,7 @@ def label_folder(
             cells = [
                 (f'{s:.6f}', +(n > 0), f'{n / labels.size:.6f}') for s, n in zip(scores, areas)
             ]
-            note([name, *(cell for some in cells for cell in some)])
+            note(name, *(cell for some in cells for cell in some))
     print(f'{len(places) - failed} labelled, {failed} failed: {Path(out) / "ann_dir"}')
     return failed
 
@@ -630,13 +632,28 @@ def _places(root: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
     return places
 
 
-def _table(stack: ExitStack, folder: Path, name: str, *head: str) -> Any:
-    """A writer of rows to a CSV file, which the stack closes."""
+def _table(stack: ExitStack, folder: Path, name: str, *head: str) -> Callable[..., None]:
+    """What writes a row to a CSV file, which the stack closes."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / name, 'w', newline='', encoding='utf-8')  # noqa: SIM115
     writer = csv.writer(stack.enter_context(file))
-    writer.writerow(head)
-    return writer
+
+    def write(*cells: Any) -> None:
+        writer.writerow(map(as_cell, cells))
+
+    write(*head)
+    return write
+
+
+def as_cell(value: Any) -> str:
+    """A value as a cell of a CSV file; a text that spreadsheets would run as a formula gets an
+    apostrophe before it, as in the tables of ``mmfss label``."""
+    text = f'{value}'
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(FORMULA) else text
+    return text
 
 
 def _write_label(path: Path, labels: np.ndarray, classes: int) -> None:

@@ -25,6 +25,7 @@ from mmfss.export import runner
 from mmfss.export.folder import check_free, export
 from mmfss.export.formats import NEEDS, check_format
 from mmfss.export.graphs import _Whole, check_static
+from mmfss.files import as_cell
 
 BLOCKED = ('torch', 'mmfss', 'mmengine', 'mmseg', 'mmcv', 'cv2', 'sam2')
 WITHOUT = f"""
@@ -350,6 +351,12 @@ def test_absent_packages_are_named_with_the_remedy(monkeypatch):
 def test_methods_without_a_static_graph_say_so(name, why):
     with pytest.raises(ValueError, match=f'{name} has no static graph: .*{why}'):
         check_static(MODELS.build(METHODS[name]))
+
+
+def test_cells_of_its_tables_are_those_of_mmfss_label():
+    texts = ('cat', '=1+1', '+a', '-a', '-1.5', '@a', '\ta', "'a", '', 'a=b')
+    assert [runner.as_cell(text) for text in texts] == [as_cell(text) for text in texts]
+    assert runner.as_cell('=1+1') == "'=1+1" and runner.as_cell(-1) == '-1'
 
 
 def test_an_oracle_is_not_exported():
