@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mmfss.encoders.runtimes.converted import far_from
+from mmfss.evaluation.label_maps import label_ious
 
 
 def agreement_of(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -29,12 +30,9 @@ def agreement_of(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """
     if one.shape != other.shape:
         raise ValueError(f'label maps must be of one shape, got {one.shape} and {other.shape}')
-    classes = (set(np.unique(one)) | set(np.unique(other))) - {0}
-    ious = [
-        np.count_nonzero((one == c) & (other == c)) / np.count_nonzero((one == c) | (other == c))
-        for c in classes
-    ]
-    return (fmean(ious) if ious else 1.0), float(np.mean(one != other))
+    ious = label_ious([(one, other)], int(max(one.max(), other.max())))[1:] / 100
+    ious = ious[np.isfinite(ious)]
+    return (float(ious.mean()) if len(ious) else 1.0), float(np.mean(one != other))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 
-from mmfss.encoders.runtimes.converted import no_reports
+from mmfss.encoders.runtimes.converted import no_reports, save
 
 from .graphs import Graph
 
@@ -76,7 +76,7 @@ def _write_openvino(graph: Graph, folder: Path) -> Path:
         for port, name in zip(ports, names):
             port.get_tensor().set_names({name})
     path = folder / f'{graph.name}.xml'
-    openvino.save_model(made, path, compress_to_fp16=False)
+    save(made, path)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class ShownEpisode:
     truth: np.ndarray | None
     maps: Mapping[str, np.ndarray]
 
-    @property
+    @cached_property
     def iou(self) -> float | None:
         """Of the foreground in percent, 0 where there is none; None without a truth."""
         if self.truth is None:

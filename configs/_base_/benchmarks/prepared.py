@@ -3,16 +3,13 @@
 # Tests give every class its share; --sampler uniform_class draws as Matcher does.
 _base_ = 'pascal_5i.py'
 data_root = '{{$DATA_ROOT:data/prepared}}'
-selection = '{{$SELECTION:auto}}'  # the published rule validates where it tests
-if selection == 'auto':
-    selection = 'base' if '{{$FOLD:0}}' == 'all' else 'held_out'
 
 train_images, val_images, test_images = (
     dict(_delete_=True, type='PreparedDataset', data_root=data_root, split=split)
     # of several lists the first that the dataset has
     for split in ('train', ['val', 'test', 'all'], ['test', 'val', 'all'])
 )
-if selection == 'novel':
+if _base_.selection == 'novel':  # the published rule validates where it tests
     val_images = test_images
 train_dataloader = dict(dataset=dict(benchmark=data_root, dataset=train_images))
 val_dataloader = dict(
