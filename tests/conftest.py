@@ -62,6 +62,15 @@ def no_features_in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that configs read is set in the environment."""
+    from config_cases import VARIABLES
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that is the working directory during the test."""
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from config_cases import LOADERS, VARIABLES, load, write_prepared
+from config_cases import LOADERS, load, write_prepared
 from mmengine.runner import CheckpointLoader
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -26,10 +26,7 @@ ARCH = dict(type='FSSAM')
 SHORT = {'train_cfg.max_epochs': 1, 'val_dataloader.dataset.split': 'base'}
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures('no_variables')
 
 
 @pytest.fixture(scope='module')

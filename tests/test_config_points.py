@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from config_cases import CONFIGS, LOADERS, VARIABLES, load, tiny, write_prepared
+from config_cases import CONFIGS, LOADERS, load, tiny, write_prepared
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
@@ -28,9 +28,7 @@ pytestmark = pytest.mark.smoke
 
 
 @pytest.fixture(autouse=True)
-def _scope(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+def _scope(no_variables):
     init_default_scope('mmseg')
 
 

@@ -30,9 +30,7 @@ pytestmark = pytest.mark.smoke
 
 
 @pytest.fixture(autouse=True)
-def _scope(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+def _scope(no_variables):
     init_default_scope('mmseg')
 
 

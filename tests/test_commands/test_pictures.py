@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from config_cases import VARIABLES
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from tiny_runs import write_config, write_shapes
@@ -16,11 +15,7 @@ from mmfss.commands.test import evaluate
 from mmfss.datasets.folds import get_split
 from mmfss.evaluation.picking import iou_of
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures('no_variables')
 
 
 @pytest.fixture(scope='module')

@@ -23,10 +23,7 @@ METHODS = re.escape(str(sorted(p.stem for p in (CONFIGS / '_base_/methods').glob
 FSS = str(CONFIGS / 'fss.py')
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures('no_variables')
 
 
 @pytest.mark.parametrize(
