@@ -277,9 +277,10 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return features
 
     def not_static(self) -> dict[str, str]:
-        """What ``mmfss export`` can make no graph of, with why: ``segment`` or ``encode_support``,
-        where operators or sizes depend on what the images or masks show. A method that exports says
-        so by its own one, ``{}`` where both are static; all else of it must be."""
+        """What ``mmfss export``, and another runtime than torch, can make no graph of, with why:
+        ``segment`` or ``encode_support``, where operators or sizes depend on what the images or
+        masks show. A method that exports says so by its own one, ``{}`` where both are static; all
+        else of it must be."""
         why = 'it does not say that its operators are the same for all images (not_static)'
         return dict(segment=why, encode_support=why)
 
