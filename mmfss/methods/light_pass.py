@@ -13,7 +13,7 @@ each set of shapes, so for each number of supports. Elsewhere the method is call
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,29 +45,48 @@ class LightPass:
     def run_episode(
         self, query: Any, supports: Any, masks: Tensor, truth: Tensor | None = None
     ) -> Segmentation:
-        """As :meth:`~mmfss.methods.base.FewShotModel.run_episode`."""
+        """As :meth:`~mmfss.methods.base.FewShotModel.run_episode`; where only the second of its
+        steps can be a graph, that one."""
+        model, given = self.model, (query, supports, masks)
+        settings = model.encoding.runtimes.settings
         if truth is not None:
-            return self.model.run_episode(query, supports, masks, truth)
-        return self._run('run_episode', ('segment', 'encode_support'), query, supports, masks)
+            return model.run_episode(*given, truth)
+        whole = self._graph('run_episode', ('segment', 'encode_support'), given)
+        if whole is not None:
+            return whole()
+        # with auto torch may have been faster in both
+        whole_is_none = 'encode_support' in model.not_static() or settings.named
+        in_two = type(model).run_episode.__qualname__ == 'FewShotModel.run_episode'
+        if in_two and whole_is_none and self._may(('segment',)):
+            return self.segment(query, model.encode_support(supports, masks))
+        return model.run_episode(*given)
 
     def encode_query(self, features: Any) -> Any:
         """As :meth:`~mmfss.methods.base.FewShotModel.encode_query`."""
-        return self._run('encode_query', ('segment',), features)
+        graph = self._graph('encode_query', ('segment',), (features,))
+        return self.model.encode_query(features) if graph is None else graph()
 
     def segment(self, query: Any, state: Any) -> Segmentation:
         """As :meth:`~mmfss.methods.base.FewShotModel.segment`."""
-        return self._run('segment', ('segment',), query, state)
+        graph = self._graph('segment', ('segment',), (query, state))
+        return self.model.segment(query, state) if graph is None else graph()
 
-    def _run(self, name: str, parts: Sequence[str], *given: Any) -> Any:
-        """What a function of the method gives; ``parts`` of it must be static, and what it is given
-        begins with the features of the query."""
-        function = getattr(self.model, name)
+    def _graph(
+        self, name: str, parts: Sequence[str], given: tuple[Any, ...]
+    ) -> Callable[[], Any] | None:
+        """What gives the same as a function of the method; None where that is to be called.
+
+        Args:
+            name: of the function.
+            parts: of the method, which must be static.
+            given: arguments, the features of the query first.
+        """
         if not self._may(parts):
-            return function(*given)
+            return None
         form, tensors = [name], list[Tensor]()
         known = _walk(given, form, tensors) and tensors and tensors[0].shape[:1] == (1,)
         if not known or any(tensor.device.type != 'cpu' for tensor in tensors):
-            return function(*given)
+            return None
         place = tuple(form)
         ours = self._functions.get(place)
         if ours is None:
@@ -75,11 +94,11 @@ class LightPass:
             ours.look(tensors)
             self._functions[place] = ours
         if not ours.makes:
-            return function(*given)
+            return None
         runner = self.model.encoding.runtimes.of_pass(
             f'light pass: {name}', self.model, ours, tensors, self._about
         )
-        return function(*given) if runner is None else ours.whole(tensors, runner(*tensors))
+        return None if runner is None else lambda: ours.whole(tensors, runner(*tensors))
 
     def _may(self, parts: Sequence[str]) -> bool:
         """Whether another runtime than torch may run these parts of the method now."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PACKAGE, EXTRA = 'openvino', 'pip install mmfss[openvino]'
 MINIMUM = '2026.4'
 """The version that this was written and measured with."""
+_INPUT = 'given_'
 _BF16 = frozenset({'avx512_bf16', 'amx_bf16'})
 
 
@@ -82,7 +83,8 @@ def converted(module: nn.Module, given: Sequence[Tensor]) -> openvino.Model:
 
     Args:
         module: takes tensors and returns a tuple of them; in eval mode, in float32 on the CPU.
-        given: what it takes; the model takes these shapes alone.
+        given: what it takes; the model takes these shapes alone, and of these tensors those that
+            are read, each under a name with its place.
 
     Raises:
         NotConverted: torch cannot export it, or OpenVINO not read that.
@@ -96,15 +98,22 @@ def converted(module: nn.Module, given: Sequence[Tensor]) -> openvino.Model:
 
             program = torch.export.export(module, tuple(given), strict=False)
             model = openvino.convert_model(program, example_input=None)
-            if len(model.inputs) != len(given):
-                raise NotConverted(f'{len(given)} inputs became {len(model.inputs)}')
+            shapes = {}
+            for port in model.inputs:
+                place = program.graph_signature.user_inputs.index(port.any_name)
+                port.get_tensor().set_names({f'{_INPUT}{place}'})
+                if port.get_target_inputs():
+                    shapes[f'{_INPUT}{place}'] = list(given[place].shape)
+                else:  # nothing reads it; openvino 2026.4.1 leaves some of these out, not all
+                    model.remove_parameter(port.get_node())
             if model.is_dynamic():
-                model.reshape({i: list(one.shape) for i, one in enumerate(given)})
+                model.reshape(shapes)
             return model
-    except NotConverted:
-        raise
     except Exception as error:  # each of the two raises whatever it likes
-        raise NotConverted(f'{type(error).__name__}: {first_line(error)}') from error
+        # OpenVINO lists what it lacks below lines of its own files
+        lacks = [line[3:] for line in f'{error}'.splitlines() if line.startswith('-- ')]
+        said = '; '.join(lacks)[:300] or first_line(error)
+        raise NotConverted(f'{type(error).__name__}: {said}') from error
 
 
 def save(model: openvino.Model, path: Path) -> None:
@@ -157,7 +166,12 @@ class Converted:
         }
         self.settings: dict[str, Any] = {}
         try:
-            self._request = _core().compile_model(model, 'CPU', config).create_infer_request()
+            compiled = _core().compile_model(model, 'CPU', config)
+            self._request = compiled.create_infer_request()
+            # a compiled input has the names of what was left out behind it, too
+            names = [name for port in compiled.inputs for name in port.names]
+            ours = [name for name in names if name.startswith(_INPUT)]
+            self._reads = [int(name.removeprefix(_INPUT)) for name in ours]
         except RuntimeError as error:
             raise NotConverted(first_line(error)) from error
         self._lock = threading.Lock()  # a request is of one thread at a time
@@ -166,7 +180,7 @@ class Converted:
         """What the module gives for tensors of the shapes and dtypes that it was converted with:
         tensors of their own."""
         # read where they are; what comes out is copied, as the next call writes there
-        arrays = [one.detach().contiguous().numpy() for one in given]
+        arrays = [given[i].detach().contiguous().numpy() for i in self._reads]
         with self._lock:
             found = self._request.infer(arrays, share_inputs=True)
         return tuple(torch.from_numpy(found[i]) for i in range(len(found)))
