@@ -45,19 +45,16 @@ class LightPass:
     def run_episode(
         self, query: Any, supports: Any, masks: Tensor, truth: Tensor | None = None
     ) -> Segmentation:
-        """As :meth:`~mmfss.methods.base.FewShotModel.run_episode`; where only the second of its
-        steps can be a graph, that one."""
+        """As :meth:`~mmfss.methods.base.FewShotModel.run_episode`; of a method whose supports are
+        not static the second step."""
         model, given = self.model, (query, supports, masks)
-        settings = model.encoding.runtimes.settings
         if truth is not None:
             return model.run_episode(*given, truth)
         whole = self._graph('run_episode', ('segment', 'encode_support'), given)
         if whole is not None:
             return whole()
-        # with auto torch may have been faster in both
-        whole_is_none = 'encode_support' in model.not_static() or settings.named
         in_two = type(model).run_episode.__qualname__ == 'FewShotModel.run_episode'
-        if in_two and whole_is_none and self._may(('segment',)):
+        if in_two and 'encode_support' in model.not_static() and self._may(('segment',)):
             return self.segment(query, model.encode_support(supports, masks))
         return model.run_episode(*given)
 

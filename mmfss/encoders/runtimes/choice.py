@@ -36,12 +36,12 @@ class Runtimes:
     """Chooses, converts, and holds what is converted: a model for each encoder and image size, and
     for each part of the light pass (what comes after the encoders) and number of supports.
 
-    OpenVINO runs steps on CPUs alone. By name it runs all that it is given. With 'auto' it runs, in
-    fp32, encoders of :data:`LEAST_PARAMETERS` or more, where it is installed, can convert them and
+    OpenVINO runs steps on CPUs alone. By name it runs all encoders. With 'auto' it runs, in fp32,
+    encoders of :data:`LEAST_PARAMETERS` or more, where it is installed, can convert them and
     is at least 5 % faster than torch: both are timed once on noise, and what came out is kept on
     disk by encoder, image size, machine, versions and number of threads. Under autocast and for
-    encoders that ``torch.compile`` compiles 'auto' is torch. The light pass goes the same way,
-    timed on what it is first given.
+    encoders that ``torch.compile`` compiles 'auto' is torch. The light pass is timed in the same
+    way, on what it is first given, and by name too.
 
     A line in the log says once what an encoder is run by, and why; :attr:`record` says it to
     records: by encoder, and under names that begin with 'light pass' of the rest, which torch and
@@ -149,7 +149,7 @@ class Runtimes:
         Always in fp32, whatever the encoders have: here it is decided which pixels count, in a
         small share of the time. The first time in a process, what comes out is compared with what
         torch gives for the same; it stays in torch where any value is off by more than 1e-3 of the
-        largest one, or where it cannot be converted, by name too.
+        largest one, where it cannot be converted, or is not faster so, by name too.
 
         Args:
             name: in records, which begins with 'light pass'.
@@ -176,9 +176,10 @@ class Runtimes:
         on_cpu = part.device == 'cpu'
         if self.settings.named:
             self.check(torch.device(part.device))
-            if part.is_pass and self._convert(part) is None:
-                return
-            self._settle(part, 'openvino', 'asked for by name')
+            if part.is_pass:  # by name are the encoders; this may be slower so
+                self._measure(part)
+            else:
+                self._settle(part, 'openvino', 'asked for by name')
         elif not on_cpu or part.parameters < LEAST_PARAMETERS:
             why = 'small' if on_cpu else f'on {part.device}'
             self._settle(part, 'torch', why, quiet=True)
