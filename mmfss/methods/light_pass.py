@@ -4,8 +4,8 @@
     model.light.encode_query(features)                       of model.encode_query
     model.light.segment(query, state)                        of model.segment
 
-Each gives what the method gives, less the trace. Another runtime than torch runs it where it runs
-the encoders (:class:`mmfss.encoders.runtimes.Runtimes` says when): one query at a time, on a CPU,
+Each gives what the method gives, less the trace. Where OpenVINO is asked for by name, it runs this
+too if it is faster (:class:`mmfss.encoders.runtimes.Runtimes`): one query at a time, on a CPU,
 without gradient or autocast, of a model that has not been trained in this process, where the method
 says that it is static (:meth:`~mmfss.methods.base.FewShotModel.not_static`). There is one model for
 each set of shapes, so for each number of supports. Elsewhere the method is called as it is.
@@ -100,7 +100,7 @@ class LightPass:
     def _may(self, parts: Sequence[str]) -> bool:
         """Whether another runtime than torch may run these parts of the method now."""
         model = self.model
-        if model.encoding.runtimes.settings.type == 'torch':
+        if not model.encoding.runtimes.settings.named:
             return False
         if model.training or model.encoding.has_trained or torch.is_grad_enabled():
             return False

@@ -183,29 +183,19 @@ def test_what_stays_in_torch_bit_for_bit(monkeypatch):
         assert same(truth=model.run_episode(*given).logits)
     with torch.enable_grad():
         assert same()
-    with model.encoding.in_torch():
-        assert same()
+    for runtime in ('torch', 'auto'):
+        with model.encoding.run_by(Runtimes(RuntimeSettings(runtime))):
+            assert same()
     model.train()
     assert same()
     model.eval()
     with monkeypatch.context() as changes:
         changes.setattr(type(model), 'not_static', lambda self: dict(segment='it is not'))
         assert same()
-    with monkeypatch.context() as changes:
-        changes.setattr(model.encoding, 'has_trained', True)
-        assert same()
-    assert model.run(inputs_of(episodes(2)), traced=True).trace is None  # as the method has it
-
-
-@needs
-@torch.no_grad()
-def test_a_trained_model_stays_in_torch(monkeypatch):
-    model = built(runtime='auto')
-    model.train().encode_image(episodes(1)['query'])
-    given = episode(model.eval())
-    monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
-    assert torch.equal(model.light.run_episode(*given).logits, model.run_episode(*given).logits)
-    assert list(model.encoding.runtimes.record) == ['encoder']
+    with model.encoding.in_torch():  # which does not train either: its encoders do not
+        model.train().encode_image(episodes(1)['query'])
+    model.eval()
+    assert same()
 
 
 @needs
@@ -248,24 +238,18 @@ def test_what_openvino_cannot_run_stays_in_torch_and_is_said_once(monkeypatch):
 
 @needs
 @torch.no_grad()
-def test_auto_measures_large_models_and_by_name_all(tmp_path, monkeypatch):
-    model = built(runtime='auto')
+def test_it_is_timed_once(tmp_path, monkeypatch):
+    model = built()
     given = episode(model)
-    assert torch.equal(model.light.run_episode(*given).logits, model.run_episode(*given).logits)
-    assert model.encoding.runtimes.record == {EPISODE: dict(runtime='torch', why='small')}
-    monkeypatch.setattr(choice, 'LEAST_PARAMETERS', 0)
-    measured = built(runtime='auto')
-    measured.light.run_episode(*given)
-    record = measured.encoding.runtimes.record[EPISODE]
+    model.light.run_episode(*given)
+    record = model.encoding.runtimes.record[EPISODE]
     assert record['torch_ms'] > 0 and record['openvino_ms'] > 0
     (file,) = (tmp_path / 'cache/mmfss/openvino/decisions').iterdir()
     file.write_text(json.dumps(dict(json.loads(file.read_text()), runtime='torch', why='told')))
-    told = built(runtime='auto')
-    assert torch.equal(told.light.run_episode(*given).logits, model.run_episode(*given).logits)
-    assert told.encoding.runtimes.record[EPISODE]['why'] == 'told'
-    named = built()
-    assert torch.equal(named.light.run_episode(*given).logits, told.run_episode(*given).logits)
-    assert named.encoding.runtimes.record[EPISODE]['why'] == 'told'
+    told = built()
+    assert torch.equal(told.light.run_episode(*given).logits, told.run_episode(*given).logits)
+    times = {name: record[name] for name in ('torch_ms', 'openvino_ms')}
+    assert told.encoding.runtimes.record == {EPISODE: dict(times, runtime='torch', why='told')}
 
 
 @needs

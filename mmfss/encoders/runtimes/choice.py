@@ -26,8 +26,8 @@ from .parts import FirstSteps, Part, Pass, parameters_of
 from .settings import RuntimeSettings
 
 LEAST_PARAMETERS = 10_000_000
-"""Of an encoder, or a model whose light pass it is, that 'auto' asks the question for: smaller ones
-take some tens of milliseconds an image, and a conversion takes as long as hundreds of these."""
+"""Of an encoder that 'auto' asks the question for: smaller ones take some tens of milliseconds an
+image, and a conversion takes as long as hundreds of these."""
 _GAIN = 0.95
 _TURNS = 3
 
@@ -41,7 +41,8 @@ class Runtimes:
     is at least 5 % faster than torch: both are timed once on noise, and what came out is kept on
     disk by encoder, image size, machine, versions and number of threads. Under autocast and for
     encoders that ``torch.compile`` compiles 'auto' is torch. The light pass is timed in the same
-    way, on what it is first given, and by name too.
+    way, on what it is first given, where OpenVINO is asked for by name; with 'auto' it is torch's:
+    it is converted for each number of supports, which takes as long as a hundred images.
 
     A line in the log says once what an encoder is run by, and why; :attr:`record` says it to
     records: by encoder, and under names that begin with 'light pass' of the rest, which torch and
@@ -149,7 +150,8 @@ class Runtimes:
         Always in fp32, whatever the encoders have: here it is decided which pixels count, in a
         small share of the time. The first time in a process, what comes out is compared with what
         torch gives for the same; it stays in torch where any value is off by more than 1e-3 of the
-        largest one, where it cannot be converted, or is not faster so, by name too.
+        largest one, where it cannot be converted, or is not faster so, though OpenVINO was asked
+        for by name; with 'auto' always.
 
         Args:
             name: in records, which begins with 'light pass'.
@@ -159,7 +161,7 @@ class Runtimes:
             given: what it is to be run with, on the CPU, without autocast.
             about: describes the model, as :func:`mmfss.features.fingerprint.fingerprint` does.
         """
-        if self.settings.type == 'torch':
+        if not self.settings.named:
             return None
         return self._runner(Pass(name, about, owner, run, tuple(given)))
 
@@ -176,7 +178,7 @@ class Runtimes:
         on_cpu = part.device == 'cpu'
         if self.settings.named:
             self.check(torch.device(part.device))
-            if part.is_pass:  # by name are the encoders; this may be slower so
+            if part.is_pass:  # which may be slower so
                 self._measure(part)
             else:
                 self._settle(part, 'openvino', 'asked for by name')
