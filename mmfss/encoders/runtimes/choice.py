@@ -42,7 +42,7 @@ class Runtimes:
     disk by encoder, image size, machine, versions and number of threads. Under autocast and for
     encoders that ``torch.compile`` compiles 'auto' is torch. The light pass is timed in the same
     way, on what it is first given, where OpenVINO is asked for by name; with 'auto' it is torch's:
-    it is converted for each number of supports, which takes as long as a hundred images.
+    it is converted for each number of supports, which takes as long as tens of images or more.
 
     A line in the log says once what an encoder is run by, and why; :attr:`record` says it to
     records: by encoder, and under names that begin with 'light pass' of the rest, which torch and
