@@ -6,6 +6,7 @@ import argparse
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -65,7 +66,7 @@ class Session:
         self.clock = clock_of(self.target)
         images = 6 if args.quick else 48
         self.spec = FoldSpec.asked(args, self.side, images, 2)
-        self.repeats = args.repeats or (1 if args.quick else 10 if self.cuda else 3)
+        self.repeats = args.repeats or (1 if args.quick else 7 if self.cuda else 3)
         # calls in a row, as one is soon over on a GPU
         self.calls = 10 if self.cuda else 1
         self.peaks: dict[str, float] = {}
@@ -94,7 +95,8 @@ class Session:
             said = ' '.join(str(error).split())
             self.failed[part] = f'{type(error).__name__}: {said}'[:2000]
         if self.cuda:
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after some errors the GPU fails for good
+                torch.cuda.empty_cache()
         return None
 
     def apart(self, part: str, ours: Outcome, other: Outcome, tolerance: float) -> dict[str, Any]:
