@@ -44,7 +44,7 @@ define install
 endef
 
 $(VENV)/.ready: $(REQUIREMENTS)
-	$(call install,$(VENV),$(foreach f,runtime tests webui serve sam1 geo,-r requirements/$(f).txt))
+	$(call install,$(VENV),$(foreach f,runtime tests webui serve sam1 geo openvino export,-r requirements/$(f).txt))
 
 $(FORK)/.ready: $(REQUIREMENTS)
 	$(call install,$(FORK),$(foreach f,fork tests,-r requirements/$(f).txt))

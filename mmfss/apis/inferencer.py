@@ -77,7 +77,7 @@ class FewShotInferencer:
             the whole range of 16 bits.
         runtime: what runs the encoders on a CPU: 'auto' (the faster one in fp32, by measurement),
             'torch' or 'openvino', or all entries of
-            :class:`mmfss.encoders.runtimes.RuntimeSettings`; None: the config's, else torch.
+            :class:`mmfss.encoders.runtimes.RuntimeSettings`; None: the config's, else 'auto'.
         precision: 'fp32', or by OpenVINO 'bf16' or 'int8'.
         calibration: folder of photos that int8 is fitted to.
 

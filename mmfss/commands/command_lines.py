@@ -150,8 +150,8 @@ class RuntimeArguments:
     """What runs the frozen part of encoders on a CPU; docs/runtimes.md.
 
     Args:
-        runtime: torch, openvino, or auto: the faster one, in fp32, for large encoders where
-            OpenVINO is installed (default: the config's, else torch).
+        runtime: auto, torch or openvino (default: the config's, else auto: the faster one, in
+            fp32, for large encoders where OpenVINO is installed).
         precision: fp32, bf16 or int8, the latter two by OpenVINO.
         calibration: Folder of photos that int8 is fitted to; of a benchmark, base takes images of
             its training classes.

@@ -57,7 +57,7 @@ class Encoding:
             What comes after the encoders sees another shape for each batch size and K, and takes a
             twentieth of the time; it is left as it is. None compiles nothing.
         runtime: what runs the steps without a gradient on a CPU, see
-            :class:`~mmfss.encoders.runtimes.RuntimeSettings`; torch by default. In a training the
+            :class:`~mmfss.encoders.runtimes.RuntimeSettings`; 'auto' by default. In a training the
             steps that learn stay in torch, in its validations too.
 
     Raises:

@@ -28,7 +28,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -134,14 +134,14 @@ class Graph:
         names = list(self.about['outputs'])
         if runtime == 'openvino':
             try:
-                import openvino
+                _core()
             except ImportError:
                 raise ValueError('this export runs on OpenVINO: pip install openvino') from None
             # a CPU with bfloat16 would take it by itself, and other masks come out
             options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32'}
             if threads is not None:
                 options['INFERENCE_NUM_THREADS'] = threads
-            compiled = openvino.Core().compile_model(path, 'CPU', options)
+            compiled = _core().compile_model(path, 'CPU', options)
 
             def run(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
                 found = compiled(feed)
@@ -187,6 +187,14 @@ class Graph:
         except Exception as error:  # of kinds that each runtime has for itself
             said = ' '.join(f'{error}'.split())[:300]
             raise ValueError(f'graph {self.about["file"]} {self._failed} ({said})') from error
+
+
+@cache
+def _core() -> Any:
+    """Of OpenVINO, one in a process: as cores come and go, memory of others is damaged."""
+    import openvino
+
+    return openvino.Core()
 
 
 # ------------------------------------------------------------------------------------------ photos

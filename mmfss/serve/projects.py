@@ -24,12 +24,14 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
+from mmfss.apis.images import to_model_size
 from mmfss.apis.prediction import Prediction
 from mmfss.apis.support import Shot, SupportSet, check_classes, make_shot
 from mmfss.files import atomic, remove_parts, write_text
@@ -279,6 +281,9 @@ class Project:
         self._classes = classes
         version, there = self._encode()
         if not there:
+            # likely the photo that is marked next: then it is encoded already
+            side, resize = self.worker.image_size, self.worker.resize
+            self.worker.begin(partial(self._inferencer.encode, to_model_size(image, side, resize)))
             marked, wanted = listed(self.counts) or 'nothing', listed(sorted(classes or ()))
             raise ValueError(
                 'none of the classes'

@@ -49,7 +49,8 @@ class Folder:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A JSON file as it was read: digest of its image, and the classes that are drawn there.
+    """A JSON file as it was read: its image and the digest of that, and the classes that are drawn
+    there. The stamps are of the two files.
 
     ``late``: it could not be used, for a reason that may go away while the file stays as it is: an
     image that is not there yet.
@@ -59,7 +60,13 @@ class _Labelled:
     image: str
     drawn: frozenset[str]
     key: str | None
+    photo: Path | None = None
+    photo_stamp: tuple[int, int] = (0, 0)
     late: bool = False
+
+    def replaced(self) -> bool:
+        """Whether there is another image under the name of the one that was read."""
+        return self.photo is not None and _stamp_of(self.photo) != self.photo_stamp
 
 
 _NOTHING = _Labelled((0, 0), '', frozenset(), None)
@@ -154,9 +161,8 @@ class XAnyLabeling:
                 known = before.get(path, _NOTHING)
                 new = True
                 try:
-                    status = path.stat()
-                    stamp = status.st_mtime_ns, status.st_size
-                    new = known.stamp != stamp
+                    stamp = _stamp_of(path)
+                    new = known.stamp != stamp or known.replaced()
                     if new or known.late:
                         known = replace(known, stamp=stamp)  # if it cannot be read: as before
                         known = self._read(folder, project, path, stamp)
@@ -191,9 +197,10 @@ class XAnyLabeling:
         beside = path.parent.relative_to(folder.path) / named
         photo = Photo(inside(folder.path, beside.as_posix()), named)
         assert isinstance(photo.data, Path)
+        of_photo = photo.data, _stamp_of(photo.data)
         digest = hashlib.sha256(photo.data.read_bytes()).hexdigest()
         if not shapes:
-            return _Labelled(stamp, digest, frozenset(), None)
+            return _Labelled(stamp, digest, frozenset(), None, *of_photo)
         place = hashlib.sha256(f'{path.relative_to(folder.path)}'.encode()).hexdigest()[:24]
         state = hashlib.sha256(data + digest.encode()).hexdigest()[:24]
         key, drawn = f'{place}-{state}', frozenset(filter(None, map(_label_of, shapes)))
@@ -205,7 +212,12 @@ class XAnyLabeling:
                 marks.notes += project.put(key, photo.data, named, masks)
             for note in marks.notes:
                 print_log(f'{path}: {note}', 'current', logging.WARNING)
-        return _Labelled(stamp, digest, drawn, key)
+        return _Labelled(stamp, digest, drawn, key, *of_photo)
+
+
+def _stamp_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def marks_of(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Marks:

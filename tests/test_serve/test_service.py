@@ -130,6 +130,18 @@ def test_the_latest_supports_are_used(project, worker):
     assert project.version() != found.version
 
 
+def test_a_photo_that_was_looked_at_is_not_encoded_again_when_it_is_marked(project, worker):
+    """As a first one is: its program asks for a prediction before anything is marked."""
+    stats = project.worker.new_inferencer().model.encoding.cache.stats
+    with pytest.raises(ValueError, match='is marked in this project yet'):
+        project.predict(pixels(70)[..., ::-1], 'x')
+    worker.run(lambda: None)  # what was begun is done
+    before = stats.misses
+    project.put('k', png(70), 'x.png', dict(cup=box_mask()))
+    project.predict(pixels(71)[..., ::-1], 'y')
+    assert stats.misses == before + 1
+
+
 def test_masks_that_cannot_be_used_are_kept_and_said(project):
     dot = np.zeros((80, 96), bool)
     dot[1, 1] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 
@@ -143,6 +144,14 @@ def test_supports_follow_the_files(client, folder, inferencer):
     write(folder, 1, [CUP, shape('spoon', [[70, 10], [90, 10], [80, 40]])])
     predict(client)
     assert counts() == dict(cup=2, lamp=1, spoon=1)
+
+
+def test_a_photo_that_is_replaced_under_its_file_is_read_again(client, folder, tmp_path):
+    for second in (1, 9):
+        (folder / 'photo1.png').write_bytes(png(second))
+        predict(client)
+        kept = {path.name for path in (tmp_path / 'data').glob('projects/*/photos/*')}
+        assert kept == {hashlib.sha256(png(seed)).hexdigest() for seed in (0, second)}
 
 
 def test_a_class_that_is_not_drawn_is_added_to_a_photo_that_has_others(client, folder):

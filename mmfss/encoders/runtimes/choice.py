@@ -144,7 +144,7 @@ class Runtimes:
             ValueError: OpenVINO is asked for by name, and cannot run this.
         """
         if self.settings.type == 'torch':
-            self.record.setdefault(name, dict(runtime='torch', why='by default or by name'))
+            self.record.setdefault(name, dict(runtime='torch', why='asked for by name'))
             return None
         if not steps:
             return None

@@ -75,8 +75,7 @@ class RuntimeSettings:
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RuntimeSettings | None) -> RuntimeSettings:
-        """From what a config has; None: the kind in MMFSS_RUNTIME, else 'torch'. Another precision
-        than fp32 without a kind is OpenVINO's.
+        """From what a config has; None: the kind in MMFSS_RUNTIME, else 'auto'.
 
         Raises:
             ValueError: see the class; no such entry.
@@ -92,10 +91,7 @@ class RuntimeSettings:
                 f'{allowed}, got {value!r}'
             )
         given = {key: _plain(entry) for key, entry in value.items() if entry is not None}
-        default = os.environ.get(VARIABLE)
-        if not default:
-            default = 'torch' if given.get('precision', 'fp32') == 'fp32' else 'openvino'
-        return cls(**{'type': default, **given})
+        return cls(**{'type': os.environ.get(VARIABLE) or 'auto', **given})
 
 
 def merged(

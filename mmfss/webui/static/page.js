@@ -22,13 +22,24 @@ function press(event) {
   found.click();
 }
 
-// A result that is opened from below comes into sight.
+// What is opened comes into sight: a result from below, and the canvas to correct it, which takes the
+// place of the result once the server has answered.
 function opened(event) {
-  if (!event.target.closest('#results .thumbnail-item')) return;
-  const box = document.querySelector('#result').getBoundingClientRect();
+  if (event.target.closest('#results .thumbnail-item')) reveal('#result');
+  if (event.target.closest('#correct')) whenSeen('#correction', () => reveal('#correction'));
+}
+
+function reveal(name) {
+  const box = document.querySelector(name).getBoundingClientRect();
   const above = document.querySelector('#threshold').getBoundingClientRect().bottom;
   if (box.top > above && box.bottom < window.innerHeight) return;
   document.querySelector('#result-title').scrollIntoView({behavior: 'smooth'});
+}
+
+function whenSeen(name, work, turns = 300) { // of a screen, some seconds
+  const there = document.querySelector(name);
+  if (there && there.offsetHeight > 100) work();
+  else if (turns > 0) requestAnimationFrame(() => whenSeen(name, work, turns - 1));
 }
 
 if (!window.mmfssPage) {
