@@ -55,12 +55,13 @@ def test_all_sections(run, repo_root, capsys):
     assert reference['within'] == reference['stages'] == 49
 
     peaks = results['machine']['peaks']
-    encoders = results['encoders']
-    assert list(encoders) == [f'{n}, batch {b}' for n in ('sam2', 'prior_encoder') for b in (1, 2)]
-    everywhere = {'fp32', 'bf16', COMPILED}
+    encoders, compiled = results['encoders'], results['compiled']
+    works = [f'{n}, batch {b}' for b in (2, 1) for n in ('sam2', 'prior_encoder')]
+    assert list(encoders) == list(compiled['encoders']) == works
+    everywhere = {'fp32', 'bf16'}
     assert set(encoders['sam2, batch 2']) == {*everywhere, 'bf16, channels first'}
     assert set(encoders['prior_encoder, batch 2']) == everywhere
-    for variants in encoders.values():
+    for variants in (*encoders.values(), *compiled['encoders'].values()):
         for variant, entry in variants.items():
             speed = entry['batch'] / entry['seconds']['median']
             flops = entry['flops_per_second'] / speed
@@ -69,14 +70,15 @@ def test_all_sections(run, repo_root, capsys):
             assert entry['share_of_peak'] == pytest.approx(speed * flops / peak)
 
     works = ['1-shot episode', 'a further image, 1 classes', 'a further image, 5 classes']
-    assert list(results['episode']['timed']) == works
-    apart = results['episode']['apart']
+    assert list(results['episode']['timed']) == list(compiled['episode']['timed']) == works
+    apart = {**results['episode']['apart'], **compiled['episode']['apart']}
     assert set(apart) == {'bf16', 'bf16, channels first', COMPILED}
     assert 0 < apart['bf16']['max_logit_difference'] == apart[COMPILED]['max_logit_difference']
-    steps = results['training']['timed']
-    assert {w: set(v) for w, v in steps.items()} == {
-        f'step, batch {batch}': everywhere for batch in (1, 4)
-    }
+    for section, variants in ((results, everywhere), (compiled, {COMPILED})):
+        steps = section['training']['timed']
+        assert {w: set(v) for w, v in steps.items()} == {
+            f'step, batch {batch}': variants for batch in (1, 4)
+        }
     evaluation = results['evaluation']
     ways = ['no cache', 'cold cache', 'warm cache', 'warm cache, batch 2']
     assert list(evaluation['ways']) == ways
@@ -98,19 +100,16 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(run, monkeypatch, capsys):
         raise RuntimeError('no compiler here')
 
     monkeypatch.setattr(torch.nn.Module, 'compile', refuse)
-    monkeypatch.setitem(gpu_sections.SECTIONS, 'training', lambda session: 1 / 0)
-    results, said = run('--only', 'encoders', 'training')
-    assert set(results['seconds']) == {'machine', 'encoders', 'training'}
-    assert results['failed'].pop('training') == 'ZeroDivisionError: division by zero'
-    assert set(results['failed']) == {
-        f'encoders: {n}, batch {b}, {COMPILED}' for n in ('sam2', 'prior_encoder') for b in (1, 2)
-    }
-    assert set(results['failed'].values()) == {'RuntimeError: no compiler here'}
-    assert 'training' not in results and set(results['encoders']['sam2, batch 1']) == {
-        'fp32', 'bf16', 'bf16, channels first',
-    }  # fmt: skip
-    assert said.startswith('benchmark.py gpu: failed: encoders: sam2, batch 1, bf16, compiled, ')
-    assert said.endswith('training') and '| ZeroDivisionError' in capsys.readouterr().out
+    monkeypatch.setitem(gpu_sections.SECTIONS, 'evaluation', lambda session: 1 / 0)
+    results, said = run('--only', 'evaluation', 'compiled')
+    assert set(results['seconds']) == {'machine', 'evaluation', 'compiled'}
+    failed = results['failed']
+    assert failed.pop('evaluation') == 'ZeroDivisionError: division by zero'
+    assert len(failed) == 4 + 3 + 2 and 'encoders: sam2, batch 2, bf16, compiled' in failed
+    assert set(failed.values()) == {'RuntimeError: no compiler here'}
+    assert 'evaluation' not in results and results['compiled']['encoders'] == {}
+    assert said.startswith('benchmark.py gpu: failed: evaluation, encoders: sam2, batch 2, bf16, ')
+    assert 'ZeroDivisionError' in capsys.readouterr().out
 
 
 def test_what_comes_too_late_is_left_out(run):

@@ -125,7 +125,8 @@ def targets_of(results: Mapping[str, Any], batch: int, on_gpu: bool) -> list[dic
         rows.append(dict(target=target, least=least, found=found, by=by, reached=reached))
 
     best: dict[str, tuple[float, str]] = {}
-    for variants in results.get('encoders', {}).values():
+    works = [results.get('encoders', {}), results.get('compiled', {}).get('encoders', {})]
+    for variants in (found for section in works for found in section.values()):
         for variant, entry in variants.items():
             share = entry['share_of_peak']
             if variant != FP32 and entry['batch'] == batch and share is not None:
@@ -160,17 +161,10 @@ def tables(results: dict[str, Any]) -> list[str]:
         texts.append(table(['machine', ''], [[k, v] for k, v in about.items()]))
     if 'correctness' in results:
         texts += _correctness(results['correctness'])
-    if 'encoders' in results:
-        texts.append(_encoders(results['encoders']))
-    for name in ('episode', 'training'):
-        if name in results:
-            texts.append(_timed(name, results[name]['timed']))
-    if 'apart' in results.get('episode', {}):
-        texts.append(_apart('episode, and that of fp32', results['episode']['apart']))
-    if 'not_trained' in results.get('training', {}):
-        texts.append(f'No training step: {results["training"]["not_trained"]} is not trained.')
+    texts += _works(results)
     if 'evaluation' in results:
         texts += _evaluation(results['evaluation'])
+    texts += _works(results.get('compiled', {}))
     texts.append(table(['section', 's'], [[k, v] for k, v in results['seconds'].items()]))
     for kind in ('failed', 'left_out'):
         if results[kind]:
@@ -215,6 +209,19 @@ def _memory(entry: Mapping[str, Any]) -> list[str | None]:
     if 'peak_bytes' not in entry:
         return [None, None]
     return [mib(entry['peak_bytes'] - entry['before_bytes']), mib(entry['peak_bytes'])]
+
+
+def _works(found: Mapping[str, Any]) -> list[str]:
+    """Of encoders, episode and training step, as far as they are there."""
+    texts = [_encoders(found['encoders'])] if 'encoders' in found else []
+    for name in ('episode', 'training'):
+        if name in found:
+            texts.append(_timed(name, found[name]['timed']))
+    if 'episode' in found:
+        texts.append(_apart('episode, and that of fp32', found['episode']['apart']))
+    if 'not_trained' in found.get('training', {}):
+        texts.append(f'No training step: {found["training"]["not_trained"]} is not trained.')
+    return texts
 
 
 def _encoders(found: Mapping[str, Any]) -> str:

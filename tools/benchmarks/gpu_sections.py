@@ -1,5 +1,5 @@
 """What ``benchmark.py gpu`` measures, a section each: machine, correctness, encoders, episode and
-labelling, training step, evaluation."""
+labelling, training step, evaluation, and with compiled encoders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluation import TARGET, measured
-from benchmarks.gpu_session import BF16, FIRST, FP32, Job, Rows, Session
+from benchmarks.gpu_session import BF16, COMPILED, FIRST, FP32, Job, Rows, Session
 from benchmarks.labelling import Labels, support_of
 from benchmarks.pictures import episodes_of, write_fold
 from benchmarks.running import Episodes, Outcome, difference, fault_of, tolerance_of
@@ -144,16 +144,16 @@ def encoders(session: Session) -> Rows:
         session.args.batch, 3, side, side, generator=torch.Generator().manual_seed(0)
     )
     images = 255 * pixels.to(session.target)
-    names = list(dict.fromkeys([*model.query_encoders, *model.support_encoders]))
+    names = dict.fromkeys([*model.query_encoders, *model.support_encoders])
     about = {
         f'{name}, batch {count}': (name, count)
+        for count in dict.fromkeys((session.args.batch, 1))
         for name in names
-        for count in sorted({1, session.args.batch})
     }
     makers = {
         (work, variant): partial(_encoding, session, variant, name, images[:count])
         for work, (name, count) in about.items()
-        for variant in session.variants
+        for variant in session.now
         if variant != FIRST or name == 'sam2'
     }
     rows = session.timed('encoders', makers, session.calls)
@@ -194,10 +194,10 @@ def _flops(encoder: Callable[[Tensor], Any], image: Tensor) -> float:
 
 def episode(session: Session) -> dict[str, Any]:
     """``timed``: a cold 1-shot episode, and a further image to label, of 1 and of 5 classes;
-    ``apart``: how far the variants' episodes are from that of fp32."""
+    ``apart``: how far the episodes of others are from that of fp32."""
     dataset = episodes_of(session.root, session.spec, session.side, 1, 1)
     files = sorted((write_fold(session.root, session.spec) / 'JPEGImages').glob('val_*'))
-    outcomes: dict[str, Outcome] = {}
+    outcomes = session.outcomes
 
     def cold(variant: str) -> Job:
         runner = Episodes(session.model(variant), dataset, session.variants[variant])
@@ -209,13 +209,13 @@ def episode(session: Session) -> dict[str, Any]:
         inferencer.set_support(support_of(classes, 1, session.spec))
         return Labels(inferencer, files)
 
-    makers = {('1-shot episode', v): partial(cold, v) for v in session.variants}
+    makers = {('1-shot episode', v): partial(cold, v) for v in session.now}
     for classes in CLASSES:
         work = f'a further image, {classes} classes'
-        makers.update({(work, v): partial(label, v, classes) for v in session.variants})
+        makers.update({(work, v): partial(label, v, classes) for v in session.now})
     timed = session.timed('episode', makers)
     apart = {}
-    for variant in [v for v in outcomes if v != FP32 and FP32 in outcomes]:
+    for variant in [v for v in session.now if {v, FP32} <= set(outcomes) and v != FP32]:
         part = f'episode: {variant} and {FP32}'
         tolerance = tolerance_of(session.variants[variant])
         apart[variant] = session.apart(part, outcomes[variant], outcomes[FP32], tolerance)
@@ -235,7 +235,7 @@ def training(session: Session) -> dict[str, Any]:
     makers = {
         (f'step, batch {batch}', variant): partial(step, variant, batch)
         for batch in STEPS
-        for variant in session.variants
+        for variant in session.now
         if variant != FIRST
     }
     return dict(timed=session.timed('training', makers))
@@ -285,6 +285,18 @@ def evaluation(session: Session) -> dict[str, Any]:
     return dict(figures, equal=equal, together=found)
 
 
+def compiled(session: Session) -> dict[str, Any]:
+    """``encoders``, ``episode`` and ``training`` again, in bf16 and compiled. Last and apart, as
+    compiling takes a minute for each batch size."""
+    session.now = (COMPILED,)
+    again = dict(encoders=encoders, episode=episode, training=training)
+    found = {
+        name: session.attempt(f'compiled: {name}', partial(section, session))
+        for name, section in again.items()
+    }
+    return {name: section for name, section in found.items() if section is not None}
+
+
 SECTIONS: dict[str, Callable[[Session], dict[str, Any]]] = {
     'machine': machine,
     'correctness': correctness,
@@ -292,5 +304,6 @@ SECTIONS: dict[str, Callable[[Session], dict[str, Any]]] = {
     'episode': episode,
     'training': training,
     'evaluation': evaluation,
+    'compiled': compiled,
 }
 """In order of worth."""

@@ -51,6 +51,8 @@ class Session:
         tf32: the switches as they were found.
 
     Attributes:
+        now: the variants that are measured at the moment: all but the compiled one, then that one.
+        outcomes: variant -> of the same episode.
         failed: part -> what was raised, or which results are not equal.
         left_out: part -> why it was not begun.
     """
@@ -69,6 +71,8 @@ class Session:
         self.repeats = args.repeats or (1 if args.quick else 7 if self.cuda else 3)
         # calls in a row, as one is soon over on a GPU
         self.calls = 10 if self.cuda else 1
+        self.now: tuple[str, ...] = tuple(name for name in self.variants if name != COMPILED)
+        self.outcomes: dict[str, Outcome] = {}
         self.peaks: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
