@@ -2,17 +2,17 @@
 # Gather wheels of what mmfss asks for beside torch, for a machine without network:
 #   tools/benchmarks/gpu_wheels.sh FOLDER [PYTHON [NAME ...]]
 # PYTHON: version there (default 3.12), on x86-64 Linux. NAME: packages that are there already and
-# are left out. Building sam2 needs torch and setuptools here (PYTHON_HERE, default .venv's or python3).
+# are left out. Versions are those of the environment here: .venv of make setup, or PYTHON_HERE.
 set -euo pipefail
-folder=${1:?FOLDER [PYTHON [NAME ...]]}
+folder=${1:?usage: gpu_wheels.sh FOLDER [PYTHON [NAME ...]]}
 version=${2:-3.12}
 shift $(($# < 2 ? $# : 2))
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=${PYTHON_HERE:-$root/.venv/bin/python}
-[ -x "$here" ] || here=python3
-mkdir -p "$folder"
+[ -x "$here" ] || { echo "gpu_wheels.sh: no $here: make setup first, or set PYTHON_HERE" >&2; exit 2; }
+pip=("$here" -m pip --disable-pip-version-check)
 
-# what the requirements ask for in turn: --no-deps, as one of them asks for torch
+# what the requirements ask for in turn; --no-deps, as some of them ask for torch and torchvision
 others=(
     addict matplotlib pyyaml rich termcolor yapf platformdirs          # mmengine, mmcv-lite
     contourpy cycler fonttools kiwisolver pyparsing python-dateutil six # matplotlib
@@ -20,17 +20,20 @@ others=(
     prettytable wcwidth                                                # mmsegmentation, ftfy
     portalocker docstring-parser typeguard typing-extensions           # iopath, tyro
 )
-# these have no wheel on the registry; pure Python
-SAM2_BUILD_CUDA=0 "$here" -m pip wheel -q --no-deps --no-build-isolation -w "$folder" \
-    -r "$root/requirements/sam2.txt" 'antlr4-python3-runtime==4.9.*' 'iopath>=0.1.10'
+# no wheels on the registry: pure Python, built here
+sources='^(sam2|antlr4-python3-runtime|iopath)=='
 platforms=()
 for glibc in 28 27 17 12 5; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
-grep -v '^iopath' "$root/requirements/common.txt" >"$folder/requirements.txt"
-grep -v '^-r' "$root/requirements/runtime.txt" >>"$folder/requirements.txt"
-"$here" -m pip download -q --no-deps --only-binary=:all: -d "$folder" \
-    --python-version "$version" --implementation cp "${platforms[@]}" --platform manylinux2014_x86_64 \
-    -r "$folder/requirements.txt" "${others[@]}"
-rm "$folder/requirements.txt"
+mkdir -p "$folder"
+lists=$(mktemp -d)
+trap 'rm -rf "$lists"' EXIT
+"${pip[@]}" list --format=freeze --exclude-editable >"$lists/here.txt"
+grep -E "$sources" "$lists/here.txt" >"$lists/build.txt"
+cat "$root"/requirements/{common,runtime}.txt | grep -Ev '^(-r|iopath)' >"$lists/wanted.txt"
+SAM2_BUILD_CUDA=0 "${pip[@]}" wheel -q --no-deps --no-build-isolation -w "$folder" -r "$lists/build.txt"
+"${pip[@]}" download -q --no-deps --only-binary=:all: -d "$folder" -c "$lists/here.txt" \
+    --python-version "$version" --implementation cp "${platforms[@]}" \
+    --platform manylinux2014_x86_64 -r "$lists/wanted.txt" "${others[@]}"
 shopt -s nocaseglob nullglob
 for name in "$@"; do rm -f "$folder/${name//[-.]/_}"-[0-9]*.whl; done
 du -sh "$folder"
