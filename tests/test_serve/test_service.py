@@ -134,11 +134,11 @@ def test_a_photo_that_was_looked_at_is_not_encoded_again_when_it_is_marked(proje
     """As a first one is: its program asks for a prediction before anything is marked."""
     stats = project.worker.new_inferencer().model.encoding.cache.stats
     with pytest.raises(ValueError, match='is marked in this project yet'):
-        project.predict(pixels(70)[..., ::-1], 'x')
+        project.predict(pixels(7000)[..., ::-1], 'x')
     worker.run(lambda: None)  # what was begun is done
     before = stats.misses
-    project.put('k', png(70), 'x.png', dict(cup=box_mask()))
-    project.predict(pixels(71)[..., ::-1], 'y')
+    project.put('k', png(7000), 'x.png', dict(cup=box_mask()))
+    project.predict(pixels(7001)[..., ::-1], 'y')
     assert stats.misses == before + 1
 
 

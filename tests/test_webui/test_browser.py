@@ -369,7 +369,6 @@ def test_results_are_opened_judged_corrected_and_used(visit, tmp_path, server):
 
     # a correction with the brush and the eraser, and it becomes an example
     one.js('window.scrollTo(0, document.documentElement.scrollHeight)')
-    one.until(lambda: not one.in_sight('#result .cv-view'))
     one.key('c')
     one.until(lambda: one.in_sight('#correction .cv-view'))
     one.press('#cancel')

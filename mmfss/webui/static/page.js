@@ -36,7 +36,7 @@ function reveal(name) {
   document.querySelector('#result-title').scrollIntoView({behavior: 'smooth'});
 }
 
-function whenSeen(name, work, turns = 300) { // of a screen, some seconds
+function whenSeen(name, work, turns = 1800) { // of a screen, half a minute
   const there = document.querySelector(name);
   if (there && there.offsetHeight > 100) work();
   else if (turns > 0) requestAnimationFrame(() => whenSeen(name, work, turns - 1));
