@@ -95,14 +95,21 @@ def test_all_sections(run, repo_root, capsys):
     assert out.count('no judgement') == 5 and '| share of the bf16 peak, sam2, batch 2 ' in out
 
 
-def test_what_fails_is_recorded_and_the_rest_goes_on(run, monkeypatch, capsys):
+def test_what_fails_is_recorded_and_the_rest_goes_on(run, monkeypatch, capsys, tmp_path):
+    so_far = []
+
+    def divide(session):
+        so_far.append(json.loads((tmp_path / 'gpu.json.part').read_text()))
+        return 1 / 0
+
     def refuse(*_, **__):
         raise RuntimeError('no compiler here')
 
     monkeypatch.setattr(torch.nn.Module, 'compile', refuse)
-    monkeypatch.setitem(gpu_sections.SECTIONS, 'evaluation', lambda session: 1 / 0)
+    monkeypatch.setitem(gpu_sections.SECTIONS, 'evaluation', divide)
     results, said = run('--only', 'evaluation', 'compiled')
     assert set(results['seconds']) == {'machine', 'evaluation', 'compiled'}
+    assert so_far[0]['machine'] == results['machine']
     failed = results['failed']
     assert failed.pop('evaluation') == 'ZeroDivisionError: division by zero'
     assert len(failed) == 4 + 3 + 2 and 'encoders: sam2, batch 2, bf16, compiled' in failed
