@@ -287,7 +287,7 @@ def evaluation(session: Session) -> dict[str, Any]:
 
 def compiled(session: Session) -> dict[str, Any]:
     """``encoders``, ``episode`` and ``training`` again, in bf16 and compiled. Last and apart, as
-    compiling takes a minute for each batch size."""
+    each batch size is compiled by itself, which takes long."""
     session.now = (COMPILED,)
     again = dict(encoders=encoders, episode=episode, training=training)
     found = {
