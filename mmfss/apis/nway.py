@@ -200,7 +200,8 @@ def segment_classes(
     Classes with as many supports and negatives go through the model together, and so do images
     where there is room. Results depend on the neighbours in a batch by rounding alone (float32:
     about 1e-6 of the largest logit). Which classes are neighbours is fixed by the support set and
-    ``pairs``, so what an image gives by itself (Q = 1) is the same each time, bit by bit.
+    ``pairs``, so what an image gives by itself (Q = 1) is the same each time, bit by bit. Pairs
+    that come one by one may be run by another runtime, see :mod:`mmfss.methods.light_pass`.
 
     Args:
         model: in eval mode.
@@ -223,13 +224,13 @@ def segment_classes(
     scores = torch.empty(count_images, len(states), device=device)
     parts: list[list[Tensor | None]] = [[None] * len(states) for _ in range(count_images)]
     # what no class decides is made once per image, before the loop over classes
-    features = model.encode_query(features)
+    features = model.light.encode_query(features)
     for group in states.groups:
         members = torch.tensor(group.members, device=device)
         for images, classes in _batches(count_images, len(members), pairs):
             support = take(group.support, classes)
             query, count = take(features, images), len(members[classes])
-            found = model.segment(
+            found = model.light.segment(
                 repeat_each(query, count), repeat_all(support, len(compared[images]))
             )
             masks = found.logits[:, 0].float().unflatten(0, (-1, count))

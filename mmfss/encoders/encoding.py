@@ -60,6 +60,9 @@ class Encoding:
             :class:`~mmfss.encoders.runtimes.RuntimeSettings`; 'auto' by default. In a training the
             steps that learn stay in torch, in its validations too.
 
+    Attributes:
+        has_trained: whether it was called with ``training``.
+
     Raises:
         ValueError: ``chunk`` below 1, or ``parts`` that are no encoders, or none at all; see
             :class:`~mmfss.encoders.runtimes.Runtimes`.
@@ -79,7 +82,7 @@ class Encoding:
         self.compiled: tuple[str, ...] = ()
         self._options: dict[str, str] = {}
         self._made: dict[tuple, tuple[WeightsVersion, dict, Fingerprint]] = {}
-        self._has_trained = False
+        self.has_trained = False
         if compile is not None:
             self._compile(compile)
         self.runtimes = Runtimes(RuntimeSettings.of(runtime), self.compiled)
@@ -119,7 +122,7 @@ class Encoding:
         steps = {name: self.encoders[name].steps() for name in names}
         if not training:
             return self._without_gradient(steps, images)
-        self._has_trained = True
+        self.has_trained = True
         # features = trained steps(frozen steps(x)); only what is frozen is kept
         frozen = {name: some[: leading_frozen(some)] for name, some in steps.items()}
         if isinstance(images, DeferredBatch) and any(not some for some in frozen.values()):
@@ -211,12 +214,12 @@ class Encoding:
         frozen = leading_frozen(steps)
         before: dict[str, list[Tensor] | None] = {}
         # another runtime that has all steps as one model would convert those below for this alone
-        apart = self._has_trained or self._runner(encoder, steps, size)[0] is None
+        apart = self.has_trained or self._runner(encoder, steps, size)[0] is None
         if 0 < frozen < len(steps) and apart:
             first, below = self._key(encoder, steps[:frozen], size), steps[:frozen]
             before = {name: self.cache.get(first, name, _device(below)) for name in names}
             lacking = [name for name, levels in before.items() if levels is None]
-            if lacking and self._has_trained:
+            if lacking and self.has_trained:
                 # the weights after it are new in each validation, those before it are not
                 before.update(self._encode(encoder, first, below, lacking, read, size))
         if before and None not in before.values():
@@ -247,7 +250,7 @@ class Encoding:
 
     def _from_pixels(self, encoder: str, steps: Sequence[Step], pixels: Tensor) -> Levels:
         runner, taken = self._runner(encoder, steps, pixels.shape[-2:])
-        levels = (pixels,) if runner is None else runner(pixels)
+        levels = (pixels,) if runner is None else runner.of_images(pixels)
         return _through(steps[taken if runner else 0 :], levels)
 
     def _runner(
@@ -255,7 +258,7 @@ class Encoding:
     ) -> tuple[Converted | None, int]:
         """What runs the first steps in the place of torch, if anything, and how many."""
         # steps that learn have other weights in each validation: a conversion would not pay
-        taken = leading_frozen(steps) if self._has_trained else len(steps)
+        taken = leading_frozen(steps) if self.has_trained else len(steps)
         first = steps[:taken]
         runner = self.runtimes.of(
             encoder,
@@ -274,7 +277,7 @@ class Encoding:
         if runner is not None:
             made = with_settings(made, runtime=runner.settings)
         # weights of a validation in mid-training do not come again: their features are not shared
-        passing = self._has_trained and leading_frozen(steps) < len(steps)
+        passing = self.has_trained and leading_frozen(steps) < len(steps)
         self.cache.open(made.key, made.about, share=not passing)
         return made.key
 

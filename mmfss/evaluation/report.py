@@ -46,8 +46,8 @@ class Run:
         counted_zero: Names of classes without an IoU, which the mean counts as 0.
         cost: What an episode costs, see :func:`mmfss.engine.cost.episode_cost`; empty where it was
             not measured.
-        runtimes: What ran each encoder, see :class:`mmfss.encoders.runtimes.Runtimes`; empty of
-            results without a model.
+        runtimes: What ran each encoder, and under names that begin with 'light pass' the rest, see
+            :class:`mmfss.encoders.runtimes.Runtimes`; empty of results without a model.
     """
 
     label: str

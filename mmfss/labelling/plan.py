@@ -35,6 +35,7 @@ from mmfss.labelling.folder import (
     check_run,
     geotiff_of,
     label_name,
+    read_run,
     stem_of,
     write_run,
 )
@@ -249,7 +250,9 @@ def prepare(
             '--accept-prompts, else change the prompts'
         )
     weights = inferencer.weights
-    runtimes = dict(inferencer.model.encoding.runtimes.record)
+    # where nothing is left to label, what ran the rest of the method is known from before
+    before = read_run(out)['info'].get('runtimes', {}) if goes_on else {}
+    runtimes = {**before, **inferencer.model.encoding.runtimes.record}
     known = dict(info, method=inferencer.model.title, runtimes=runtimes)
     known['weights'] = None if weights is None else os.path.abspath(weights)
     if weights is None and not inferencer.model.needs_checkpoint:

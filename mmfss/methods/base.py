@@ -36,6 +36,8 @@ from mmfss.encoders.encoding import Encoding, leading_frozen
 from mmfss.features.images import DeferredBatch
 from mmfss.functional import RESIZES, logits_to_mask, resize_mask
 
+from .light_pass import LightPass
+
 NOTHING_TRAINED = 'nothing trained'
 """What records and tables say where a checkpoint would be named, of a method that needs none."""
 
@@ -138,7 +140,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             the encoders give for an image, see :class:`mmfss.features.cache.FeatureCache`.
         encode_batch, compile: of :class:`mmfss.encoders.encoding.Encoding`.
         encoder_runtime: its ``runtime``: what runs encoders that are frozen on a CPU, e.g.
-            ``'torch'`` or ``dict(type='openvino', precision='bf16')``.
+            ``'torch'`` or ``dict(type='openvino', precision='bf16')``, and what comes after them,
+            see :mod:`mmfss.methods.light_pass`.
         resize: how photos are brought to S x S, one of :data:`mmfss.functional.RESIZES`.
         data_preprocessor, init_cfg: of mmseg's ``BaseSegmentor``.
 
@@ -152,6 +155,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         map_texts: names of the maps that :meth:`segment` gives -> what each shows, in a line, which
             stands below pictures.
         query_encoders, support_encoders: which encoders :meth:`encode_image` runs for each role.
+        light: runs :meth:`run_episode`, :meth:`encode_query` and :meth:`segment` by the runtime of
+            the encoders, where it can.
 
     Raises:
         ValueError: a subclass that lacks one of the three methods, a pattern that hits nothing, or
@@ -206,11 +211,13 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             compile,
             encoder_runtime,
         )
+        self.light = LightPass(self)
         self.trainable, self.frozen = trainable, frozen
         self.parts: dict[str, Mapping[str, Any]] = {}
         self._learning: list[nn.Module] = []
         self._resting: list[nn.Module] = []
-        self._warned: set[str] = set()
+        # keys are no strings: what was said is no setting, see mmfss.features.modules.settings_of
+        self._warned: dict[int, str] = {}
         self._starts_from_encoders = True
 
     # ------------------------------------------------------------------ what a method implements
@@ -270,9 +277,10 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         return features
 
     def not_static(self) -> dict[str, str]:
-        """What ``mmfss export`` can make no graph of, with why: ``segment`` or ``encode_support``,
-        where operators or sizes depend on what the images or masks show. A method that exports says
-        so by its own one, ``{}`` where both are static; all else of it must be."""
+        """What ``mmfss export``, and another runtime than torch, can make no graph of, with why:
+        ``segment`` or ``encode_support``, where operators or sizes depend on what the images or
+        masks show. A method that exports says so by its own one, ``{}`` where both are static; all
+        else of it must be."""
         why = 'it does not say that its operators are the same for all images (not_static)'
         return dict(segment=why, encode_support=why)
 
@@ -297,8 +305,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     def warn_once(self, text: str) -> None:
         """Log a warning, the first time that this model has it to say."""
-        if text not in self._warned:
-            self._warned.add(text)
+        if text not in self._warned.values():
+            self._warned[len(self._warned)] = text
             print_log(
                 f'{type(self).__name__}: {text} (Said once.)', 'current', level=logging.WARNING
             )
@@ -508,7 +516,12 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     # ------------------------------------------------------------------ mmseg's interface
 
-    def run(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Segmentation:
+    def run(
+        self,
+        inputs: dict,
+        data_samples: list[SegDataSample] | None = None,
+        traced: bool = True,
+    ) -> Segmentation:
         """All steps for a batch of episodes.
 
         Args:
@@ -516,6 +529,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
                 them images that are read when they must be (the supports episode-major), and
                 ``support_mask`` (B, K, S, S) in {0, 1, 255}.
             data_samples: read only where the method ``needs_truth``.
+            traced: with the trace. Without it the runtime of the encoders may run all steps, see
+                :mod:`mmfss.methods.light_pass`.
 
         Raises:
             ValueError: pixels of another size, or the method returns something else.
@@ -539,7 +554,8 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
             labels = [(s.gt_sem_seg.data[None] == 1).float() for s in data_samples]
             small = [resize_mask(label, (side, side), mode='nearest') for label in labels]
             truth = torch.cat(small).to(masks.device)
-        result = self.run_episode(query, supports, masks, truth)
+        run_episode = self.run_episode if traced else self.light.run_episode
+        result = run_episode(query, supports, masks, truth)
         wanted = (len(masks), 1, side, side)
         shape = tuple(result.logits.shape) if isinstance(result, Segmentation) else None
         if shape != wanted:
@@ -592,7 +608,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
         H, W are the size of the label, or ``ori_shape`` for an unlabelled query.
         """
-        result = self.run(inputs, data_samples)
+        result = self.run(inputs, data_samples, traced=False)
         for i, sample in enumerate(data_samples):
             logits = result.logits[i : i + 1].float()
             # M = [sigmoid(up(z)) >= 1/2] at the label's own size: the metric is not measured at S
@@ -604,7 +620,7 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
 
     def _forward(self, inputs: dict, data_samples: list[SegDataSample] | None = None) -> Tensor:
         """Logits (B, 1, S, S)."""
-        return self.run(inputs, data_samples).logits
+        return self.run(inputs, data_samples, traced=False).logits
 
     def extract_feat(self, inputs: Tensor) -> Any:
         """mmseg's name of :meth:`encode_image`."""

@@ -1,5 +1,6 @@
-"""torch against OpenVINO: a cold episode, a further image to label, a training step, in turns on
-one model; of each, in a process of its own, peak memory and seconds to start."""
+"""torch against OpenVINO: a cold episode, episodes from kept features, a further image to label, a
+training step, in turns on one model; of each, in a process of its own, peak memory and seconds to
+start."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from mmengine.dataset import pseudo_collate
 from benchmarks.labelling import Labels, support_of
 from benchmarks.pictures import FoldSpec, episodes_of, write_fold
 from benchmarks.report import SECONDS, mib, spread, table
+from benchmarks.running import Episodes
 from benchmarks.subject import Subject, at_least, folder, subject_of
 from benchmarks.timing import clock_of, interleaved, load, note, peak_bytes
 from benchmarks.training import Step, batch_of
@@ -27,9 +30,11 @@ from mmfss.encoders.runtimes import Runtimes, RuntimeSettings
 from mmfss.encoders.runtimes.converted import missing
 from mmfss.methods.base import FewShotModel
 
-HELP = 'torch against OpenVINO: episode, labelling, training step, memory'
+HELP = 'torch against OpenVINO: episodes, labelling, training step, memory'
 TORCH = 'torch'
 _IMAGES = 12  # to train on, which int8 is fitted to as well
+_EPISODES = 20  # from kept features
+_MEMORY = 2**31  # for what all runtimes keep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,11 +74,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             fitted = dict(calibration=photos) if name == 'int8' else {}
             settings[name] = dict(type='openvino', precision=name, **fitted)
         runtimes = {name: Runtimes(RuntimeSettings.of(how)) for name, how in settings.items()}
-        model, clock = subject.build(), clock_of(subject.target)
+        model, clock = subject.build(dict(memory_bytes=_MEMORY)), clock_of(subject.target)
         batch = pseudo_collate([episodes_of(root, spec, subject.side, 1, 2)[0]])
         logits: dict[str, torch.Tensor] = {}
         episode = {name: partial(_episode, model, batch, logits, name) for name in runtimes}
         works: dict[str, dict[str, Callable[[], Any]]] = {'1-shot episode, cold': dict(episode)}
+        number = 2 if args.quick else _EPISODES
+        kept = f'{number} 1-shot episodes from kept features'
+        dataset = episodes_of(root, spec, subject.side, 1, number, defer_images=True)
+        works[kept] = dict.fromkeys(runtimes, Episodes(model, dataset, subject).run)
         pictures = [Path(f) for f in files if Path(f).name.startswith('val_')]
         for classes in args.classes:
             further = works.setdefault(f'a further image, {classes} classes', {})
@@ -90,7 +99,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seconds = {}
         for work, jobs in works.items():
             note(work)
-            bound = {n: partial(_by, model, runtimes[n], job) for n, job in jobs.items()}
+            bound = {
+                n: partial(_by, model, runtimes[n], job, work == kept) for n, job in jobs.items()
+            }
             seconds[work] = interleaved(bound, repeats, clock)
         processes = {}
         for name, how in {} if args.no_memory else settings.items():
@@ -110,8 +121,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def _by(model: FewShotModel, runtime: Runtimes, job: Callable[[], Any]) -> None:
-    with model.encoding.run_by(runtime):
+def _by(model: FewShotModel, runtime: Runtimes, job: Callable[[], Any], cached: bool) -> None:
+    cache = nullcontext() if cached else model.encoding.without_cache()
+    with model.encoding.run_by(runtime), cache:
         job()
 
 

@@ -1,28 +1,28 @@
-"""Which runtime runs the steps of which encoder: by name, or the faster one by measurement."""
+"""Which runtime runs the steps of which encoder, and what comes after the encoders: by name, or the
+faster one by measurement."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmfss.encoders.base import Encoder, Step
-from mmfss.features.modules import settings_of
 
 from . import converted as openvino
 from . import quantised
 from .converted import Converted, NotConverted
 from .kept import KeptModels
 from .machine import cpu
+from .parts import FirstSteps, Part, Pass, parameters_of
 from .settings import RuntimeSettings
 
 LEAST_PARAMETERS = 10_000_000
@@ -30,40 +30,23 @@ LEAST_PARAMETERS = 10_000_000
 image, and a conversion takes as long as hundreds of these."""
 _GAIN = 0.95
 _TURNS = 3
-_FAR = dict(fp32=1e-3, bf16=0.25, int8=1.0)
-"""How far (relative L2, on noise) a converted model may be from torch's; what lies beyond is no
-matter of rounding, but a fault of the conversion."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The first steps of an encoder, for images of one size; see :meth:`Runtimes.of`."""
-
-    name: str
-    encoder: Encoder
-    steps: Sequence[Step]
-    size: tuple[int, int]
-    about: Callable[[], Mapping[str, Any]]
-    device: str
-    autocast: bool
-
-    @property
-    def place(self) -> tuple:
-        """What is decided and held by, in this process."""
-        return self.name, len(self.steps), self.size, self.device, self.autocast
 
 
 class Runtimes:
-    """Chooses, converts, and holds what is converted, one model for each encoder and image size.
+    """Chooses, converts, and holds what is converted: a model for each encoder and image size, and
+    for each part of the light pass (what comes after the encoders) and number of supports.
 
-    OpenVINO runs steps on CPUs alone. By name it runs all that it is given. With 'auto' it runs, in
-    fp32, encoders of :data:`LEAST_PARAMETERS` or more, where it is installed, can convert them and
+    OpenVINO runs steps on CPUs alone. By name it runs all encoders. With 'auto' it runs, in fp32,
+    encoders of :data:`LEAST_PARAMETERS` or more, where it is installed, can convert them and
     is at least 5 % faster than torch: both are timed once on noise, and what came out is kept on
     disk by encoder, image size, machine, versions and number of threads. Under autocast and for
-    encoders that ``torch.compile`` compiles 'auto' is torch.
+    encoders that ``torch.compile`` compiles 'auto' is torch. The light pass is timed in the same
+    way, on what it is first given, where OpenVINO is asked for by name; with 'auto' it is torch's:
+    it is converted for each number of supports, which takes as long as a hundred images.
 
     A line in the log says once what an encoder is run by, and why; :attr:`record` says it to
-    records. A copy starts with nothing converted.
+    records: by encoder, and under names that begin with 'light pass' of the rest, which torch and
+    OpenVINO may both run, with other numbers of supports. A copy starts with nothing converted.
 
     Args:
         settings: of :meth:`RuntimeSettings.of`.
@@ -78,8 +61,10 @@ class Runtimes:
         self.settings, self.compiled = settings, tuple(compiled)
         self.kept = KeptModels(settings.root)
         self.record: dict[str, dict[str, Any]] = {}
-        self._decided: dict[tuple, dict[str, Any]] = {}
-        self._ready: dict[tuple, tuple[str, Converted]] = {}
+        self._decided: dict[Hashable, dict[str, Any]] = {}
+        self._places: dict[str, dict[Hashable, dict[str, Any]]] = {}  # the same, by name
+        self._said: set[str] = set()
+        self._ready: dict[Hashable, tuple[str, Converted]] = {}
         self._account: dict[str, Any] | None = None
         if settings.named:
             self._check()
@@ -148,9 +133,39 @@ class Runtimes:
             return None
         if not steps:
             return None
-        device = next((p.device.type for p in _parameters(steps)), 'cpu')
+        device = next((p.device.type for p in parameters_of(steps)), 'cpu')
         autocast = torch.is_autocast_enabled(device)
-        part = _Part(name, encoder, steps, tuple(size), about, device, autocast)
+        return self._runner(FirstSteps(name, about, encoder, steps, size, device, autocast))
+
+    def of_pass(
+        self,
+        name: str,
+        owner: nn.Module,
+        run: nn.Module,
+        given: Sequence[Tensor],
+        about: Callable[[], Mapping[str, Any]],
+    ) -> Converted | None:
+        """What runs a part of the light pass; None for torch.
+
+        Always in fp32, whatever the encoders have: here it is decided which pixels count, in a
+        small share of the time. The first time in a process, what comes out is compared with what
+        torch gives for the same; it stays in torch where any value is off by more than 1e-3 of the
+        largest one, where it cannot be converted, or is not faster so, though OpenVINO was asked
+        for by name; with 'auto' always.
+
+        Args:
+            name: in records, which begins with 'light pass'.
+            owner: the model.
+            run: what runs it in torch: takes tensors, gives a tuple of tensors; for inputs of other
+                shapes another one.
+            given: what it is to be run with, on the CPU, without autocast.
+            about: describes the model, as :func:`mmfss.features.fingerprint.fingerprint` does.
+        """
+        if not self.settings.named:
+            return None
+        return self._runner(Pass(name, about, owner, run, tuple(given)))
+
+    def _runner(self, part: Part) -> Converted | None:
         if part.place not in self._decided:
             self._decide(part)
         if self._decided[part.place]['runtime'] == 'torch':
@@ -159,12 +174,15 @@ class Runtimes:
 
     # ------------------------------------------------------------------ to decide
 
-    def _decide(self, part: _Part) -> None:
+    def _decide(self, part: Part) -> None:
         on_cpu = part.device == 'cpu'
         if self.settings.named:
             self.check(torch.device(part.device))
-            self._settle(part, 'openvino', 'asked for by name')
-        elif not on_cpu or sum(p.numel() for p in _parameters(part.steps)) < LEAST_PARAMETERS:
+            if part.is_pass:  # which may be slower so
+                self._measure(part)
+            else:
+                self._settle(part, 'openvino', 'asked for by name')
+        elif not on_cpu or part.parameters < LEAST_PARAMETERS:
             why = 'small' if on_cpu else f'on {part.device}'
             self._settle(part, 'torch', why, quiet=True)
         elif part.name in self.compiled:
@@ -178,47 +196,53 @@ class Runtimes:
 
     def _settle(
         self,
-        part: _Part,
+        part: Part,
         runtime: str,
         why: str,
         times: Mapping[str, float] | None = None,
         quiet: bool = False,
     ) -> None:
-        """Remember what runs an encoder, and say so."""
+        """Remember what runs a part, and say so."""
+        precision = self._precision(part)
         found: dict[str, Any] = dict(runtime=runtime, why=why, **(times or {}))
         if runtime == 'openvino':
-            precision = self.settings.precision
             found = dict(found, version=openvino.version(), precision=precision)
             if precision == 'int8':
                 found['int8'] = self._int8()
-        self._decided[part.place] = self.record[part.name] = found
-        if not quiet and is_main_process():
-            what = f'OpenVINO {found["version"]}, {precision}' if 'version' in found else 'torch'
-            kind = type(part.encoder).__name__
-            print_log(f'Encoder {part.name} ({kind}) is run by {what}: {why}', 'current')
+        self._decided[part.place] = found
+        places = self._places.setdefault(part.name, {})
+        places[part.place] = found
+        kinds = {one['runtime']: one for one in places.values()}
+        several = part.is_pass and len(kinds) > 1
+        self.record[part.name] = dict(runtime='both', **kinds) if several else found
+        what = f'OpenVINO {openvino.version()}, {precision}' if runtime == 'openvino' else 'torch'
+        line = f'{part.title} ({part.kind.__name__}) is run by {what}: {why}'
+        if not quiet and is_main_process() and line not in self._said:
+            self._said.add(line)
+            print_log(line, 'current')
 
-    def _measure(self, part: _Part) -> None:
-        """Take the faster one, by what is kept or by some images."""
+    def _precision(self, part: Part) -> str:
+        return 'fp32' if part.is_pass else self.settings.precision
+
+    def _measure(self, part: Part) -> None:
+        """Take the faster one, by what is kept or by some turns."""
         of = dict(
-            encoder=f'{type(part.encoder).__module__}.{type(part.encoder).__qualname__}',
-            arch=part.encoder.arch,
-            steps=len(part.steps),
-            size=part.size,
-            settings=settings_of({f'{i}.{k}': m for i, s in enumerate(part.steps)
-                                  for k, m in s.modules.items()}),
+            encoder=f'{part.kind.__module__}.{part.kind.__qualname__}',
+            **part.made_of,
+            settings=part.settings,
             machine=(cpu().name, sorted(cpu().flags)),
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             openvino=openvino.version(),
-        )  # fmt: skip
+        )
         key = _digest(of)
         with self.kept.alone():
             known = self.kept.decision(key)
             if known is None:
                 if is_main_process():
                     print_log(
-                        f'Encoder {part.name}: converting and timing it once for this machine, '
-                        'which may take a minute', 'current'
+                        f'{part.title}: converting and timing it once for this machine, which may '
+                        'take a minute', 'current'
                     )  # fmt: skip
                 try:
                     times = self._times(part)
@@ -230,11 +254,11 @@ class Runtimes:
         times = {name: known[name] for name in ('torch_ms', 'openvino_ms') if name in known}
         self._settle(part, known['runtime'], f'{known.get("why")}', times)
 
-    def _times(self, part: _Part) -> dict[str, float]:
+    def _times(self, part: Part) -> dict[str, float]:
         """Best of some turns each, which take turns: another process slows down both."""
-        images, theirs = _noise(part.size), self._converted(part, part.about())
+        given, theirs = part.given(), self._converted(part, part.about())
         ways: dict[str, Callable[[], Any]] = dict(
-            torch_ms=lambda: _in_torch(part.steps, images), openvino_ms=lambda: theirs(images)
+            torch_ms=lambda: part.in_torch(given), openvino_ms=lambda: theirs(*given)
         )
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(_TURNS):
@@ -246,8 +270,9 @@ class Runtimes:
 
     # ------------------------------------------------------------------ to convert
 
-    def _convert(self, part: _Part) -> Converted | None:
-        """The converted steps as their weights are now; None where that fails, of 'auto'."""
+    def _convert(self, part: Part) -> Converted | None:
+        """The converted part as its weights are now; None where that fails, of 'auto' and of a
+        pass."""
         said = part.about()
         held = self._ready.get(part.place)
         if held is not None and held[0] == said['weights']:
@@ -257,7 +282,7 @@ class Runtimes:
                 return self._converted(part, said)
         except NotConverted as error:
             why = f'OpenVINO cannot run it: {error}'
-            if self.settings.named:
+            if self.settings.named and not part.is_pass:
                 raise ValueError(
                     f'encoder {part.name}: {why}. Leave the runtime out, which then falls back to '
                     'torch'
@@ -265,36 +290,34 @@ class Runtimes:
             self._settle(part, 'torch', why)
             return None
 
-    def _converted(self, part: _Part, about: Mapping[str, Any]) -> Converted:
+    def _converted(self, part: Part, about: Mapping[str, Any]) -> Converted:
         """From disk, or made and kept there.
 
         Raises:
             NotConverted: it cannot be.
         """
-        precision = self.settings.precision
+        precision = self._precision(part)
         known = ('weights', 'modules', 'code', 'torch', 'mmfss')
         of = dict(
             {name: about[name] for name in known},
-            arch=part.encoder.arch,
-            steps=len(part.steps),
-            size=part.size,
+            **part.made_of,
             openvino=openvino.version(),
         )
+        settings = dict(
+            name='openvino', version=of['openvino'], precision=precision, device='cpu',
+            **({} if part.is_pass else dict(steps=of['steps'])),
+        )  # fmt: skip
         if precision == 'int8':
             of['int8'] = self._int8()
+            settings.update(int8=of['int8'], bf16=openvino.has_bf16())
         key = _digest(of)
-        settings = dict(
-            name='openvino',
-            version=openvino.version(),
-            precision=precision,
-            device='cpu',
-            steps=len(part.steps),
-            **({'int8': of['int8'], 'bf16': openvino.has_bf16()} if precision == 'int8' else {}),
-        )
         path = self.kept.model(key)
         made = None if path is None else _compiled(path, precision)
         if made is None:
             made = self._new(key, of, part)
+        elif part.is_pass:
+            given = part.given()
+            _check(made, part, given, part.in_torch(given), precision)
         made.settings = settings
         self._ready[part.place] = about['weights'], made
         return made
@@ -306,29 +329,46 @@ class Runtimes:
             self._account = quantised.account(photos, self.settings.ignored)
         return self._account
 
-    def _new(self, key: str, of: Mapping[str, Any], part: _Part) -> Converted:
+    def _new(self, key: str, of: Mapping[str, Any], part: Part) -> Converted:
         """Convert, keep, and compare with torch."""
-        precision, images = self.settings.precision, _noise(part.size)
-        truth = _in_torch(part.steps, images)  # before the conversion, see there
-        model = openvino.converted(part.encoder, part.steps, images)
+        precision, given = self._precision(part), part.given()
+        truth = part.in_torch(given)  # before the conversion, see there
+        model = openvino.converted(part.module(), given)
         if precision == 'int8':
             photos = quantised.photos_of(self.settings.calibration or ())
             model = quantised.quantised(model, photos, self.settings.ignored)
         path = self.kept.keep_model(key, of, lambda file: openvino.save(model, file))
-        if path is not None:
-            made = _compiled(path, precision)
-            if made is not None and openvino.far_from(made(images), truth) <= _FAR[precision]:
+        made = None if path is None else _compiled(path, precision)
+        if made is not None:
+            try:
+                _check(made, part, given, truth, precision)
                 return made
-            self.kept.drop(key)
+            except NotConverted:
+                self.kept.drop(key)
         made = Converted(model, precision)
-        far = openvino.far_from(made(images), truth)
-        if not far <= _FAR[precision]:
-            raise NotConverted(f"its numbers are not torch's (relative L2 {far:.1e})")
+        _check(made, part, given, truth, precision)
         return made
 
 
-def _parameters(steps: Sequence[Step]) -> Iterator[Tensor]:
-    return (p for step in steps for module in step.modules.values() for p in module.parameters())
+def _check(
+    made: Converted,
+    part: Part,
+    given: Sequence[Tensor],
+    truth: Sequence[Tensor],
+    precision: str,
+) -> None:
+    """Make sure that a converted model gives what torch gives.
+
+    Raises:
+        NotConverted: it does not.
+    """
+    try:
+        found = made(*given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise NotConverted(openvino.first_line(error)) from error
+    fault = part.check(found, truth, precision)
+    if fault is not None:
+        raise NotConverted(f"its numbers are not torch's ({fault})")
 
 
 def _compiled(path: Path, precision: str) -> Converted | None:
@@ -337,19 +377,6 @@ def _compiled(path: Path, precision: str) -> Converted | None:
         return Converted(path, precision)
     except NotConverted:
         return None
-
-
-@torch.no_grad()
-def _in_torch(steps: Sequence[Step], images: Tensor) -> tuple[Tensor, ...]:
-    levels: tuple[Tensor, ...] = (images,)
-    with torch.autocast('cpu', enabled=False):
-        for step in steps:
-            levels = step.run(*levels)
-    return levels
-
-
-def _noise(size: tuple[int, int]) -> Tensor:
-    return 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
 def _faster(torch_ms: float, openvino_ms: float) -> str:

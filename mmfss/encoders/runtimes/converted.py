@@ -1,4 +1,4 @@
-"""OpenVINO: from steps of an encoder to what it runs, and that.
+"""OpenVINO: from a module of torch to what it runs, and that.
 
 Nothing of OpenVINO is imported before it is needed.
 """
@@ -20,8 +20,6 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
-from mmfss.encoders.base import Step
-
 from .machine import cpu
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 PACKAGE, EXTRA = 'openvino', 'pip install mmfss[openvino]'
 MINIMUM = '2026.4'
 """The version that this was written and measured with."""
+_INPUT = 'given_'
 _BF16 = frozenset({'avx512_bf16', 'amx_bf16'})
 
 
@@ -76,34 +75,19 @@ def _core() -> openvino.Core:
 
 
 # ------------------------------------------------------------------------------ to a model
-class _Part(nn.Module):
-    """Steps as a module: all that they may read belongs to the encoder."""
+def converted(module: nn.Module, given: Sequence[Tensor]) -> openvino.Model:
+    """A module as a model of OpenVINO.
 
-    def __init__(self, encoder: nn.Module, steps: Sequence[Step]) -> None:
-        super().__init__()
-        self.encoder, self.steps = encoder, tuple(steps)
-        self.training = False
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        levels: tuple[Tensor, ...] = (images,)
-        for step in self.steps:
-            levels = step.run(*levels)
-        return levels
-
-
-def converted(encoder: nn.Module, steps: Sequence[Step], images: Tensor) -> openvino.Model:
-    """Steps of an encoder as a model of OpenVINO.
-
-    The steps must have seen an image of this size before: tables that they keep would be made of
-    torch's stand-ins for tensors otherwise.
+    It must have seen tensors of these shapes before: tables that it keeps would be made of torch's
+    stand-ins for tensors otherwise.
 
     Args:
-        encoder: that the steps are of, in float32 on the CPU.
-        steps: its first ones.
-        images: float32 (1, 3, S, S); the model takes this shape alone.
+        module: takes tensors and returns a tuple of them; in eval mode, in float32 on the CPU.
+        given: what it takes; the model takes these shapes alone, and of these tensors those that
+            are read, each under a name with its place.
 
     Raises:
-        NotConverted: torch cannot export them, or OpenVINO not read that.
+        NotConverted: torch cannot export it, or OpenVINO not read that.
     """
     _core()
     try:
@@ -112,13 +96,24 @@ def converted(encoder: nn.Module, steps: Sequence[Step], images: Tensor) -> open
             warnings.simplefilter('ignore')
             import openvino
 
-            program = torch.export.export(_Part(encoder, steps), (images,), strict=False)
+            program = torch.export.export(module, tuple(given), strict=False)
             model = openvino.convert_model(program, example_input=None)
+            shapes = {}
+            for port in model.inputs:
+                place = program.graph_signature.user_inputs.index(port.any_name)
+                port.get_tensor().set_names({f'{_INPUT}{place}'})
+                if port.get_target_inputs():
+                    shapes[f'{_INPUT}{place}'] = list(given[place].shape)
+                else:  # nothing reads it; openvino 2026.4.1 leaves some of these out, not all
+                    model.remove_parameter(port.get_node())
             if model.is_dynamic():
-                model.reshape(list(images.shape))
+                model.reshape(shapes)
             return model
     except Exception as error:  # each of the two raises whatever it likes
-        raise NotConverted(f'{type(error).__name__}: {first_line(error)}') from error
+        # OpenVINO lists what it lacks below lines of its own files
+        lacks = [line[3:] for line in f'{error}'.splitlines() if line.startswith('-- ')]
+        said = '; '.join(lacks)[:300] or first_line(error)
+        raise NotConverted(f'{type(error).__name__}: {said}') from error
 
 
 def save(model: openvino.Model, path: Path) -> None:
@@ -148,8 +143,6 @@ def no_reports() -> Iterator[None]:
 class Converted:
     """A model that is compiled for this CPU, with as many threads as torch has.
 
-    Images are run one by one, so that what an image gives does not depend on its batch.
-
     Args:
         model: or the path of its .xml.
         precision: 'fp32', 'bf16', or 'int8' of a quantised one.
@@ -173,20 +166,30 @@ class Converted:
         }
         self.settings: dict[str, Any] = {}
         try:
-            self._request = _core().compile_model(model, 'CPU', config).create_infer_request()
+            compiled = _core().compile_model(model, 'CPU', config)
+            self._request = compiled.create_infer_request()
+            # a compiled input has the names of what was left out behind it, too
+            names = [name for port in compiled.inputs for name in port.names]
+            ours = [name for name in names if name.startswith(_INPUT)]
+            self._reads = [int(name.removeprefix(_INPUT)) for name in ours]
         except RuntimeError as error:
             raise NotConverted(first_line(error)) from error
         self._lock = threading.Lock()  # a request is of one thread at a time
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, S, S) -> what the steps give, float32 (N, ...) each, contiguous."""
-        found: list[list[Tensor]] = []
-        pixels = images.detach().float().contiguous()
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """What the module gives for tensors of the shapes and dtypes that it was converted with:
+        tensors of their own."""
+        # read where they are; what comes out is copied, as the next call writes there
+        arrays = [given[i].detach().contiguous().numpy() for i in self._reads]
         with self._lock:
-            for image in pixels.split(1):
-                given = self._request.infer([image.numpy()], share_inputs=True)
-                found.append([torch.from_numpy(given[i]) for i in range(len(given))])
-        return tuple(level[0] if len(level) == 1 else torch.cat(level) for level in zip(*found))
+            found = self._request.infer(arrays, share_inputs=True)
+        return tuple(torch.from_numpy(found[i]) for i in range(len(found)))
+
+    def of_images(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) -> what the steps of an encoder give, float32 (N, ...) each, contiguous.
+        Images are run one by one, so that what one gives does not depend on its batch."""
+        found = zip(*[self(image) for image in images.detach().float().split(1)])
+        return tuple(level[0] if len(level) == 1 else torch.cat(level) for level in found)
 
 
 def far_from(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
@@ -195,6 +198,16 @@ def far_from(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
         return math.inf
     far = [relative(a, b) for a, b in zip(found, truth)]
     return math.inf if any(math.isnan(x) for x in far) else max(far)
+
+
+def largest_gap(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """The largest difference of any value, relative to the largest value of its tensor; infinite
+    where shapes differ or a value is NaN."""
+    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in truth]:
+        return math.inf
+    pairs = [(a.double(), b.double()) for a, b in zip(found, truth) if b.numel()]
+    gaps = [float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs]
+    return math.inf if any(math.isnan(gap) for gap in gaps) else max(gaps, default=0.0)
 
 
 def relative(found: Tensor, truth: Tensor) -> float:

@@ -167,7 +167,7 @@ class KeptModels:
                         break
                     except BlockingIOError:
                         if waited > _SAY_SECONDS:
-                            self._say('waiting for another process, which converts an encoder')
+                            self._say('waiting for another process, which converts a model')
                         time.sleep(0.1)
             yield
 
