@@ -52,17 +52,34 @@ def python(
         return subprocess.run(
             command, cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT
         )
-    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        process = multiprocessing.get_context('fork').Process(
-            target=_run_script, args=(argv, cwd, env, out.fileno(), err.fileno())
-        )
+    return at_once(argv, cwd, [env])[0]
+
+
+def at_once(
+    argv: Sequence[str | Path], cwd: Path, envs: Sequence[Mapping[str, str]]
+) -> list[subprocess.CompletedProcess[str]]:
+    """:func:`python` in so many forks at a time, as the ranks of a group need it."""
+    argv, started = [str(arg) for arg in argv], []
+    for env in envs:
+        files = tempfile.TemporaryFile('w+'), tempfile.TemporaryFile('w+')  # noqa: SIM115
+        numbers = [file.fileno() for file in files]
+        args = (argv, cwd, env, *numbers)
+        process = multiprocessing.get_context('fork').Process(target=_run_script, args=args)
         process.start()
+        started.append((process, files))
+    found = []
+    for process, files in started:
         process.join(LIMIT)
         if process.is_alive():
             process.kill()
             process.join()
-        texts = [(file.seek(0), file.read())[1] for file in (out, err)]
-    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
+        texts = []
+        for file in files:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        found.append(subprocess.CompletedProcess(argv, process.exitcode, *texts))
+    return found
 
 
 def _run_script(argv: list[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> None:
