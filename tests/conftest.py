@@ -36,6 +36,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 #: reference tensors and data that are not part of the repository
 SHARED = Path(os.environ.get('MMFSS_SHARED', REPO.parent / 'shared')).resolve()
 
+#: files that take longest, in this order: one that came late would leave the other processes idle
+LONGEST = (
+    'test_webui/test_browser.py',
+    'test_methods/test_contract.py',
+    'test_benchmarks/test_commands.py',
+    'test_table.py',
+    'test_registered.py',
+    'test_distributed.py',
+    'test_export/test_export.py',
+    'test_own_method.py',
+    'test_config_points.py',
+    'test_runner.py',
+    'test_labelling/test_interruption.py',
+    'test_tools/test_score_tools.py',
+    'test_apis/test_few_shot_segmentor_in_mmseg.py',
+    'test_engine/test_resuming.py',
+    'test_preparation/test_interruption.py',
+    'test_encoders/test_runtime_processes.py',
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest-xdist (``--no-loadscope-reorder``) starts files in the order of the tests."""
+    ranks = {str(REPO / 'tests' / name): rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST)))
+
 
 @pytest.fixture(scope='session')
 def repo_root() -> Path:
