@@ -12,6 +12,9 @@ from typing import Any
 for _key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
     os.environ.setdefault(_key, '1')
 
+# 'auto', the default, times both runtimes: what runs an encoder would change from run to run.
+os.environ.setdefault('MMFSS_RUNTIME', 'torch')
+
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 sys.path.append(str(REPO / 'tools'))  # benchmarks; at the end, as tools/test.py is no test
