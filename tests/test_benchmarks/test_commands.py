@@ -317,6 +317,8 @@ def test_runtimes(run, monkeypatch, tmp_path):
     pytest.importorskip('openvino')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(runtimes, 'in_process', here)
+    # the light pass takes long to be converted, and has tests of its own
+    monkeypatch.setattr(runtimes.Runtimes, 'of_pass', lambda *given: None)
     content = run('runtimes', '--precisions', 'fp32', '--classes', 1)
     results = content['results']
     works = [
