@@ -12,6 +12,8 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # processes of the tests; each takes one thread
 JOBS ?= 2
+# a file stays in one process; those that take longest first (tests/conftest.py)
+XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 FORK := .venv-fork
@@ -54,14 +56,13 @@ demo: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/demo.py
 
 test: setup
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q $(XDIST) $(PYTEST_ARGS)
 
 test-wheel: setup
 	$(VENV)/bin/python -m pytest -q .ci/test_wheel.py $(PYTEST_ARGS)
 
 test-fork: setup-fork
-	OMP_NUM_THREADS=1 $(FORK)/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m smoke \
-		$(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(FORK)/bin/python -m pytest -q $(XDIST) -m smoke $(PYTEST_ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

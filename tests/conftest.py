@@ -12,10 +12,14 @@ from typing import Any
 for _key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
     os.environ.setdefault(_key, '1')
 
+# 'auto', the default, times both runtimes: what runs an encoder would change from run to run.
+os.environ.setdefault('MMFSS_RUNTIME', 'torch')
+
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 sys.path.append(str(REPO / 'tools'))  # benchmarks; at the end, as tools/test.py is no test
 
+import mmengine.config.config  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -24,6 +28,9 @@ from mmfss.features.disk import DiskStore  # noqa: E402
 
 torch.set_num_threads(1)
 
+# mmengine lays the config of a run out four times, which is half of the time of a tiny run
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)
+
 # A shell starts what it puts in the background (`make test &`, nohup) with ctrl-C ignored, and
 # processes hand that on: those that tests interrupt would never stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,6 +38,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: reference tensors and data that are not part of the repository
 SHARED = Path(os.environ.get('MMFSS_SHARED', REPO.parent / 'shared')).resolve()
+
+#: files that take longest, in this order: one that came late would leave the other processes idle
+LONGEST = (
+    'test_webui/test_browser.py',
+    'test_methods/test_contract.py',
+    'test_benchmarks/test_commands.py',
+    'test_table.py',
+    'test_registered.py',
+    'test_distributed.py',
+    'test_export/test_export.py',
+    'test_own_method.py',
+    'test_config_points.py',
+    'test_runner.py',
+    'test_labelling/test_interruption.py',
+    'test_tools/test_score_tools.py',
+    'test_apis/test_few_shot_segmentor_in_mmseg.py',
+    'test_engine/test_resuming.py',
+    'test_preparation/test_interruption.py',
+    'test_encoders/test_runtime_processes.py',
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest-xdist (``--no-loadscope-reorder``) starts files in the order of the tests."""
+    ranks = {str(REPO / 'tests' / name): rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST)))
 
 
 @pytest.fixture(scope='session')

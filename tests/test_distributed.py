@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+import forks
 import pytest
 from mmengine.runner import CheckpointLoader
 from tiny_runs import REPO, write_config, write_shapes
@@ -15,19 +16,53 @@ from tiny_runs import REPO, write_config, write_shapes
 from mmfss.commands import test as testing
 
 
-def in_two_processes(tool, *args, cwd):
-    """Run a tool as users do, from the repository's files, on two ranks."""
+def environment(**variables):
+    """Of a process of this fold, on the CPU, with a free port for its group."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-    command += ['--master_addr=127.0.0.1', f'--master_port={port}', str(REPO / f'tools/{tool}.py')]
-    command += [*map(str, args), '--launcher', 'pytorch']
-    env = dict(os.environ, FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
+        port = str(free.getsockname()[1])
+    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    fixed = dict(FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
+    env = {**os.environ, **fixed, **group, **variables}
     env.pop('PYTHONPATH', None)
+    return env
+
+
+#: a tool run as a program, then the threads that it leaves
+PROGRAM = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+task = '/proc/self/task'
+if os.path.isdir(task):
+    names = [open(f'{task}/{thread}/comm').read().strip() for thread in os.listdir(task)]
+    os.write(1, f'left: {sorted(names)}\\n'.encode())  # at once, as two processes write
+"""
+
+
+def by_torchrun(tool, *args, cwd):
+    """Run a tool as users do, from the repository's files, on two ranks; what they print."""
+    env = environment()
+    script = cwd / 'program.py'
+    script.write_text(PROGRAM)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    command += [f'--master_addr={env["MASTER_ADDR"]}', f'--master_port={env["MASTER_PORT"]}']
+    command += [str(script), str(REPO / f'tools/{tool}.py'), *map(str, args)]
+    command += ['--launcher', 'pytorch']
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def in_two_processes(tool, *args, cwd):
+    """The same in two forks of this process, with what torchrun sets; what they print."""
+    env = environment(WORLD_SIZE='2')
+    ranks = [dict(env, RANK=rank, LOCAL_RANK=rank) for rank in ('0', '1')]
+    argv = [REPO / f'tools/{tool}.py', *args, '--launcher', 'pytorch']
+    done = forks.at_once(argv, cwd, ranks)
+    for one in done:
+        assert one.returncode == 0, one.stdout[-2000:] + one.stderr[-4000:]
+    return ''.join(one.stdout for one in done)
 
 
 @pytest.fixture(scope='module')
@@ -37,14 +72,19 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def trained(config, tmp_path_factory):
-    """Work dir of an epoch of training in two processes: 4 steps of one episode each."""
+def training(config, tmp_path_factory):
+    """An epoch of training in two processes, 4 steps of one episode each: work dir, output."""
     folder = tmp_path_factory.mktemp('trained')
-    in_two_processes('train', config, '--work-dir', folder, '--cfg-options',
+    said = by_torchrun('train', config, '--work-dir', folder, '--cfg-options',
           'train_cfg.max_epochs=1', 'train_dataloader.batch_size=1',
           'train_dataloader.sampler.episodes_per_epoch=8', 'val_cfg=None',
           'val_dataloader=None', 'val_evaluator=None', cwd=folder)  # fmt: skip
-    return folder
+    return folder, said
+
+
+@pytest.fixture
+def trained(training):
+    return training[0]
 
 
 def test_two_processes_train(trained):
@@ -56,31 +96,13 @@ def test_two_processes_train(trained):
     assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
 
 
-def test_no_thread_of_the_process_group_is_left(config, tmp_path):
+def test_no_thread_of_the_process_group_is_left(training):
     """One that is at work when Python ends would end a finished training with SIGABRT."""
     if not os.path.isdir('/proc/self/task'):
         pytest.skip('threads are named in /proc only')
-    script = (
-        'import os\n'
-        'from mmfss.commands.cli import run\n'
-        f"run('train', [{config!r}, '--work-dir', 'run', '--launcher', 'pytorch', '--cfg-options',"
-        " 'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'val_cfg=None',"
-        " 'val_dataloader=None', 'val_evaluator=None'])\n"
-        "task = '/proc/self/task'\n"
-        "names = [open(f'{task}/{thread}/comm').read().strip() for thread in os.listdir(task)]\n"
-        "print('left:', sorted(names))"
-    )
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    env = dict(os.environ, FOLD='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
-               RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1',
-               MASTER_PORT=port, PYTHONPATH=str(REPO))  # fmt: skip
-    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=env,
-                          capture_output=True, text=True, timeout=600)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    left = done.stdout.splitlines()[-1]
-    assert left.startswith('left:') and 'gloo' not in left and 'tcpstore' not in left
+    left = [line for line in training[1].splitlines() if line.startswith('left:')]
+    assert len(left) == 2
+    assert not [line for line in left if 'gloo' in line or 'tcpstore' in line]
 
 
 def test_two_processes_give_the_same_table_as_one(trained, config, tmp_path, monkeypatch):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import forks
 import numpy as np
 import pytest
 import segmentor_cases
 import torch
-from forks import in_a_process
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
@@ -42,18 +42,15 @@ class Place:
 
     folder: Path
 
-    def run(self, command: str, fails: bool = False, **variables: str) -> str:
+    def run(self, command: str, fails: bool = False, fresh: bool = False, **variables: str) -> str:
         """A command of the page; what it says."""
         python, tool, *arguments = command.split()
         assert python == 'python'
         known = dict(os.environ, PYTHONPATH=f'mine{os.pathsep}{REPO}', OMP_NUM_THREADS='1')
         for name in ('FOLD', 'METHOD', 'BENCHMARK', 'SHOTS', 'DATA_ROOT'):
             known.pop(name, None)
-        done = subprocess.run(
-            [sys.executable, str(REPO / tool), *arguments],
-            cwd=self.folder, env={**known, **variables}, capture_output=True, text=True,
-            timeout=300,
-        )  # fmt: skip
+        argv = [REPO / tool, *arguments]
+        done = forks.python(argv, self.folder, {**known, **variables}, fresh)
         assert (done.returncode != 0) == fails, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout + done.stderr
 
@@ -70,8 +67,9 @@ def place(tmp_path_factory) -> Place:
         (folder / 'mine' / name).write_text(text)
     write_shapes(folder / 'data/shapes5i', train=80, val=60, size=128)
     found = Place(folder)
-    for fold in ('0', '1'):
-        found.run(f'python tools/train.py mine/own.py --cfg-options {" ".join(SHORT)}', FOLD=fold)
+    train = f'python tools/train.py mine/own.py --cfg-options {" ".join(SHORT)}'
+    found.run(train, fresh=True, FOLD='0')
+    found.run(train, FOLD='1')
     return found
 
 
@@ -197,13 +195,13 @@ def test_results_of_other_code_are_not_taken_over(place):
     method = place.folder / 'mine/own_method.py'
     before = method.read_text()
     try:
-        first = in_a_process(settings)
-        assert in_a_process(settings) == first
+        first = forks.in_a_process(settings)
+        assert forks.in_a_process(settings) == first
         method.write_text(before.replace('self.scale * (fg - bg)', 'self.scale * (fg - 2 * bg)'))
-        assert in_a_process(settings) != first
+        assert forks.in_a_process(settings) != first
     finally:
         method.write_text(before)
-    assert in_a_process(settings) == first
+    assert forks.in_a_process(settings) == first
 
 
 def test_a_part_of_fssam_learns(place):
@@ -213,7 +211,7 @@ def test_a_part_of_fssam_learns(place):
         model = MODELS.build(cfg.model)
         return model.memory_refinement.scale.requires_grad, dict(cfg.default_hooks.strict_load)
 
-    assert in_a_process(work) == (
+    assert forks.in_a_process(work) == (
         True, dict(type='StrictLoadHook', new_keys=['memory_refinement.*']),
     )  # fmt: skip
 
@@ -228,4 +226,4 @@ def test_the_config_for_photos_builds(place):
         learning = sorted(n for n, p in model.named_parameters() if p.requires_grad)
         return learning, cfg.test_dataloader.dataset.benchmark
 
-    assert in_a_process(work) == (['project.bias', 'project.weight', 'scale'], 'pascal-5i')
+    assert forks.in_a_process(work) == (['project.bias', 'project.weight', 'scale'], 'pascal-5i')

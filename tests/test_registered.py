@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forks
 import pytest
 import tiny_runs
 
@@ -36,6 +39,52 @@ def run(script: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+#: imports what takes long and is not concerned, then runs scripts, each in a fork
+_SERVER = """
+import importlib, json, os, sys, tempfile, traceback
+sys.path.insert(0, sys.argv[1])
+for name in ('cv2', 'ftfy', 'hydra.utils', 'iopath.common.file_io', 'matplotlib.pyplot',
+             'scipy.optimize', 'torch.distributed.optim', 'transformers', 'yapf'):
+    try: importlib.import_module(name)
+    except ImportError: pass
+assert not {'mmengine', 'mmcv', 'mmseg', 'mmfss', 'sam2'} & set(sys.modules)
+for line in sys.stdin:
+    with tempfile.TemporaryFile('w+') as said:
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                exec(json.loads(line), {'__name__': '__main__', 'sys': sys})
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        status = os.waitpid(child, 0)[1]
+        said.seek(0)
+        print(json.dumps([status, said.read()]), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def run_in_fork() -> Iterator[Callable[[str], str]]:
+    """As :func:`run`; torch and the like are there already, mmengine, mmseg and mmfss are not."""
+    command = [sys.executable, '-c', _SERVER, str(ROOT)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as server:
+
+        def call(script: str) -> str:
+            print(json.dumps(script), file=server.stdin, flush=True)
+            status, said = json.loads(server.stdout.readline())
+            assert status == 0, said
+            return said
+
+        yield call
+
+
 def test_command_lines_import_nothing_of_the_stack():
     """So that --help and wrong options are quick."""
     loaded = run('import mmfss.commands.command_lines\nprint(*sys.modules)').split()
@@ -61,21 +110,21 @@ def test_all_parts_are_registered_by_importing_mmfss():
     assert sorted(parts - set(run(script).split())) == []
 
 
-def test_registries_that_have_been_asked_before_are_asked_again():
+def test_registries_that_have_been_asked_before_are_asked_again(run_in_fork):
     """``LOOPS`` has looked for its parts; mmcv-lite lets no other registry of mmseg do so yet."""
-    run(
+    run_in_fork(
         'import mmengine.runner\nfrom mmseg.registry import LOOPS\n'
         'assert LOOPS.get("TestLoop") and LOOPS._imported\nimport mmfss\n' + CHECK
     )
 
 
-def test_every_package_may_be_the_first_that_is_imported():
-    """In forks of a process that has imported what takes long and is not concerned."""
+def test_every_package_may_be_the_first_that_is_imported(run_in_fork):
+    """In forks of a process that has imported mmengine."""
     packages = ('apis', 'datasets.episodes', 'encoders', 'engine', 'evaluation', 'features.cache',
                 'labelling.run', 'methods', 'visualization', 'webui.worker', 'commands.train',
                 'commands.label')  # fmt: skip
-    run(
-        'import os, sys, traceback, cv2, matplotlib.pyplot, mmengine.runner, scipy, torch\n'
+    run_in_fork(
+        'import os, traceback, mmengine.runner\n'
         f'for package in {packages}:\n'
         '    if (child := os.fork()) == 0:\n'
         '        status = 1\n'
@@ -100,10 +149,10 @@ def test_packages_are_attributes_and_others_are_not():
     )
 
 
-def test_a_config_registers_all_by_its_custom_imports(tmp_path):
+def test_a_config_registers_all_by_its_custom_imports(run_in_fork, tmp_path):
     """Only mmengine is imported when the config is read and its model built."""
     config = tiny_runs.write_config(tmp_path / 'registers_all.py', tmp_path)
-    run(
+    run_in_fork(
         'from mmengine.config import Config\nfrom mmengine.registry import MODELS\n'
         'from mmengine.registry import init_default_scope\n'
         f'cfg = Config.fromfile({config!r})\nassert "mmfss" in sys.modules\n'
@@ -127,10 +176,7 @@ def test_spawned_workers_load_episodes(tmp_path):
         '        loader = Runner.build_dataloader(loader)\n'
         '        print([batch["data_samples"][0].episode for batch in loader])\n'
     )
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True,
-        env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
+    done = forks.python([script], ROOT, {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stderr
     assert done.stdout.split('\n')[-2] == '[0, 1, 2, 3, 4]'
 

@@ -238,8 +238,10 @@ class Encoding:
             return self._from_pixels(encoder, steps, pixels)
         if count < self.chunk:
             pixels = torch.cat([pixels, pixels[-1:].expand(self.chunk - count, -1, -1, -1)])
+        # in one memory layout: photos that are read for labelling have the channels last
+        levels = _through(steps, (pixels.contiguous(),))
         # the next call of one that was compiled with CUDA graphs writes over its outputs
-        return tuple(level[:count].clone() for level in _through(steps, (pixels,)))
+        return tuple(level[:count].clone() for level in levels)
 
     def _run(self, encoder: str, steps: Sequence[Step], images: Tensor) -> Levels:
         """A batch of training, as it is."""

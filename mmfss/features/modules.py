@@ -78,9 +78,14 @@ def _is_given(name: str) -> bool:
 def _is_installed(name: str) -> bool:
     """Whether a module belongs to an installed package, or has no source."""
     file = _file_of(name)
-    if file is None or not _PACKAGES.isdisjoint(file.parts):
-        return True
-    return any(place in file.parents for place in _INSTALLED)
+    return file is None or _is_in_packages(file)
+
+
+@functools.cache
+def _is_in_packages(file: Path) -> bool:
+    """Whether a file lies in a folder of installed packages; asked hundreds of times by a run."""
+    parents = set(file.parents)
+    return not _PACKAGES.isdisjoint(file.parts) or not parents.isdisjoint(_INSTALLED)
 
 
 def _file_of(name: str) -> Path | None:

@@ -14,6 +14,11 @@ from mmfss.commands.runtimes import set_runtime
 from mmfss.commands.table import command_of, read_entry
 
 
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.delenv('MMFSS_RUNTIME', raising=False)
+
+
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=12, val=12)

@@ -44,6 +44,8 @@ def test_no_shape_is_compiled_anew():
     assert after_first == len(ALL)
     for batch, shots in ((3, 2), (2, 5), (5, 3), (7, 1), (3, 3)):
         model.run(inputs_of(episodes(batch, shots)))
+    side = model.image_size
+    model.encode_image(torch.rand(2, side, side, 3).permute(0, 3, 1, 2))  # as photos are labelled
     assert graphs.count == after_first
 
 

@@ -165,26 +165,37 @@ sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from test_engine.test_saving import runner_of
 from mmfss import files
-moment, folder = sys.argv[1], Path(sys.argv[2])
-runner, replace, fsync, count = runner_of(folder, 6), os.replace, os.fsync, [0]
-def at(what):
-    count[0] += 1
-    if count[0] == int(moment):
-        os._exit(9)
-files.os.fsync = lambda number: (at('flush'), fsync(number))
-files.os.replace = lambda old, new: (at('before'), replace(old, new), at('after'))
-runner.train()
+
+def train(moment):
+    folder = Path(sys.argv[1], f'run{moment}')
+    folder.mkdir()
+    runner, replace, fsync, count = runner_of(folder, 6), os.replace, os.fsync, [0]
+    def at(what):
+        count[0] += 1
+        if count[0] == moment:
+            os._exit(9)
+    files.os.fsync = lambda number: (at('flush'), fsync(number))
+    files.os.replace = lambda old, new: (at('before'), replace(old, new), at('after'))
+    runner.train()
+
+for moment in map(int, sys.argv[2].split()):
+    if (child := os.fork()) == 0:
+        try:
+            train(moment)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, moment
 """
 
 
 def test_a_kill_at_any_step_of_saving_leaves_one_that_is_whole(tmp_path):
     paths = [os.path.dirname(os.path.dirname(__file__)), os.getcwd()]
-    # steps of the third saving, each in a process of its own: forks of one would share its threads
-    for moment in (14, 17):
+    # steps of the third saving, in forks of a new process: those of this one share its threads
+    moments = (14, 17)
+    told = ' '.join(map(str, moments))
+    subprocess.run([sys.executable, '-c', KILLED, str(tmp_path), told, *paths], check=True)
+    for moment in moments:
         folder = tmp_path / f'run{moment}'
-        folder.mkdir()
-        done = subprocess.run([sys.executable, '-c', KILLED, str(moment), str(folder), *paths])
-        assert done.returncode == 9
         found = latest_checkpoint(str(folder), str(folder))
         assert is_whole(found)
         assert load_checkpoint(found)['meta']['epoch'] in (1, 2, 3)

@@ -191,7 +191,7 @@ def test_run_json_says_which_weights(case, tmp_path, monkeypatch, trained):
     """Those of the command, none of a model that is built, and that a method has none."""
     info = json.loads((case.reference / 'run.json').read_text())['info']
     assert info.pop('self_check')['method'] == 'FSSAM'
-    ours = dict(runtime='torch', why='small')
+    ours = dict(runtime='torch', why='asked for by name')
     assert info.pop('runtimes') == dict(prior_encoder=ours, sam2=ours)
     assert info == dict(config=str(case.config), weights=str(case.weights), method='FSSAM')
     images = tmp_path / 'images'

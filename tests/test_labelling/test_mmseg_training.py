@@ -61,9 +61,7 @@ def test_the_dataset_is_that_of_the_images(case, predictions):
     assert seen == set(predictions)
 
 
-def test_an_fcn_learns_the_labels(case, tmp_path, monkeypatch):
-    # mmengine lays the config out four times, 5 s each
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+def test_an_fcn_learns_the_labels(case, tmp_path):
     out = case.reference
     present = {int(v) for path in out.glob('ann_dir/**/*.png') for v in np.unique(read_mask(path))}
     assert len(present) >= 2  # something to learn

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -18,9 +18,8 @@ from synthetic_reference import CLASSES, SIDE, WITHOUT_EPISODE, fssam, save_inde
 
 
 def test_excerpt_as_a_command(repo_root):
-    tool = 'tools/analysis_tools/check_parity.py'
-    command = [sys.executable, tool, 'tests/data/parity_small', '--quiet']
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=300)
+    argv = ['tools/analysis_tools/check_parity.py', 'tests/data/parity_small', '--quiet']
+    done = forks.python(argv, repo_root, os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '13 of 13 stages within tolerance' in done.stdout  # metric
     assert '36 of 36 stages within tolerance' in done.stdout  # units

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import subprocess
 import sys
 
+import forks
 import pytest
 import torch
 from mmengine.config import Config
@@ -232,9 +232,7 @@ def test_bad_files(tool, config, src, tmp_path, capsys):
 def test_from_the_command_line(repo_root, config, src, tmp_path):
     script = repo_root / 'tools/model_converters/fssam.py'
     args = [src, tmp_path / 'a.pth', '--config', config, '--fold', '3']
-    run = subprocess.run(
-        [sys.executable, script, *args], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    run = forks.python([script, *args], tmp_path, os.environ)
     assert run.returncode == 0, run.stderr
     assert 'shapes-5i fold 3, 1-shot' in run.stdout
 

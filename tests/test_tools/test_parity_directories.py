@@ -49,6 +49,18 @@ def test_directories_of_unknown_methods_alone_are_no_success(tool, family, capsy
     assert out.count('no such method') == 2 and err == 'check_parity: nothing was compared\n'
 
 
+def test_on_another_device_methods_of_the_cpu_alone_are_left_out_by_name(tool, family, capsys):
+    edit_index(family / 'other', lambda index: index.update(method='PerSAM'))
+    assert run(tool, family / 'other', family / 'third', '--device', 'meta') == 1
+    out, err = capsys.readouterr()
+    left_out = 'PerSAM is left out: it is compared on the CPU alone; on meta there is FSSAM'
+    assert f'{family}/other: {left_out}\n' in out and err == 'check_parity: nothing was compared\n'
+    assert f'{family}/third: no such method: hsnet; there is' in out
+    with pytest.raises(SystemExit) as end:
+        run(tool, family, '--device', 'nowhere')
+    assert end.value.code == 2 and '--device must be cpu, cuda or' in capsys.readouterr().err
+
+
 def test_a_bad_case_of_one_directory_fails_all(tool, family, synthetic, capsys):
     edit_arrays(family / 'ours', 'd_none', output=add(1))
     args = (family / 'ours', family, synthetic, '--cases', 'd_none')  # one of them twice

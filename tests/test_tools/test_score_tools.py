@@ -49,7 +49,7 @@ def test_object_scores(shapes, capsys):
 def test_a_second_pass(shapes, capsys):
     import second_pass
 
-    line = [str(tiny_runs.REPO / 'configs/fss.py'), *shapes, '--shots', '1', '--sets', '2']
+    line = [str(tiny_runs.REPO / 'configs/fss.py'), *shapes, '--shots', '1', '--sets', '1']
     found = second_pass.main([*line, '--joined', '1'])
     assert set(found) == {'1 | first pass', '1 | 1 joined', '1 | 1 joined, true masks'}
     assert found['1 | first pass']['gain'] == [0, 0]

@@ -1,6 +1,7 @@
 """Compare mmfss with reference tensors of published methods, stage by stage.
 
     python tools/analysis_tools/check_parity.py DIR [DIR ...] [--cases a_1shot_b1 ...] [--quiet]
+        [--device cuda]
 
 A DIR holds ``index.json`` (method, architecture, cases, tolerances), weights, inputs and one
 ``.npz`` per case; or it holds such directories, which are then all compared. ``metric.npz``,
@@ -9,13 +10,17 @@ Prints a row per case and stage (with ``--quiet`` only those that fail) and a su
 
 Exit status:
 0  all cases of all methods that mmfss has were compared, each stage is within its tolerance.
-   Directories of other methods are reported as "no such method" and change nothing.
+   Directories of other methods are reported as "no such method" and change nothing; with
+   ``--device`` so are those of methods that are compared on the CPU alone, by their name.
 1  a stage is outside its tolerance or was not compared, or nothing at all was compared.
 2  a directory, a file or a case could not be used, or there is no such case. The others are
    compared all the same.
 
 What a method leaves out by name, with the reason, is not asked of it: FSSAM's ``released`` cases,
 which record what published code does with several supports. ``--cases`` compares those too.
+
+With ``--device`` the method computes there, in fp32 without TF32, and its stages are compared on
+the CPU; the tolerances stay those of the CPU. The metric counts on the CPU in any case.
 
 A method is a subclass of ``parity_reference.Comparer`` in a module of its own and an entry of
 ``METHODS``.
@@ -30,6 +35,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from mmengine.logging import MMLogger
 
 if importlib.util.find_spec('mmfss') is None:  # a checkout that is not installed
@@ -97,6 +103,17 @@ def method_of(ref: Reference) -> str | None:
     return next((name for name, kind in METHODS.items() if kind.recognises(ref.index)), None)
 
 
+def comparer_of(ref: Reference, device: torch.device | str = 'cpu') -> Comparer | str:
+    """What compares a directory on a device; where nothing does, why."""
+    name = method_of(ref)
+    if name is None:
+        return f'no such method: {ref.name}; there is {", ".join(METHODS)}'
+    if torch.device(device).type != 'cpu' and not METHODS[name].any_device:
+        able = ', '.join(key for key, kind in METHODS.items() if kind.any_device)
+        return f'{name} is left out: it is compared on the CPU alone; on {device} there is {able}'
+    return METHODS[name](ref, device)
+
+
 def parts_of(comparer: Comparer) -> dict[str, Callable[[], list[Row]]]:
     """Files of a directory that are cases of their own."""
     return {'metric': lambda: check_metric(comparer.ref), **comparer.parts()}
@@ -160,11 +177,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         'roots', metavar='DIR', nargs='+', help='directory with index.json, or one that holds such'
     )
     parser.add_argument('--cases', nargs='+', help='only these cases')
+    parser.add_argument('--device', default='cpu', help='where the method runs (%(default)s)')
     parser.add_argument('--quiet', action='store_true', help='print only rows that fail')
     parser.add_argument('--debug', action='store_true', help='stop at the first error of a case')
     args = parser.parse_args(argv)
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        parser.error(f'--device must be cpu, cuda or one like cuda:1 that is here: {error}')
     refs, errors = directories(args.roots)
-    comparers = {ref: METHODS[name](ref) for ref in refs if (name := method_of(ref)) is not None}
+    found_for = {ref: comparer_of(ref, args.device) for ref in refs}
+    comparers = {ref: found for ref, found in found_for.items() if isinstance(found, Comparer)}
     names = [name for ref in refs for name in ref.cases]
     names += [name for comparer in comparers.values() for name in parts_of(comparer)]
     unknown = sorted(set(args.cases or ()) - set(names))
@@ -175,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for ref in refs:
         if ref not in comparers:
-            print(f'{ref.root}: no such method: {ref.name}; there is {", ".join(METHODS)}')
+            print(f'{ref.root}: {found_for[ref]}')
             continue
         print(f'{ref.root}: {method_of(ref)}')
         found = check(comparers[ref], args.cases, args.debug)
@@ -194,4 +217,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == '__main__':
     MMLogger.get_current_instance().setLevel('ERROR')  # a line for each file that is loaded
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     sys.exit(main())

@@ -34,7 +34,7 @@ PLAIN = dict(mode='eval', num_refine=0, ver_refine='v1')
 class FSSAM(Comparer):
     """See :class:`parity_reference.Comparer`."""
 
-    method = 'FSSAM'
+    method, any_device = 'FSSAM', True
 
     @classmethod
     def recognises(cls, index: Mapping) -> bool:
@@ -55,7 +55,8 @@ class FSSAM(Comparer):
     def run(self, name: str) -> tuple[dict[str, Tensor], list[Row]]:
         case = self.ref.case(name)
         model = self.build(case)
-        stages = run_case(model, *self.batch(name))
+        found = run_case(model, *(tensor.to(self.device) for tensor in self.batch(name)))
+        stages = {stage: value.cpu() for stage, value in found.items()}
         if case['mode'] == 'eval':
             return stages, []
         return stages, check_gradients(model, case, self.ref.arrays(name), name)
@@ -65,7 +66,7 @@ class FSSAM(Comparer):
 
     def unit_rows(self) -> list[Row]:
         """Single functions, see ``parity_fssam_units.py``."""
-        return [Row('units', *row) for row in check_units(self.ref.npz('units.npz'))]
+        return [Row('units', *row) for row in check_units(self.ref.npz('units.npz'), self.device)]
 
     # ------------------------------------------------------------------------------- inputs
     @cached_property
@@ -173,7 +174,7 @@ class FSSAM(Comparer):
         if load:
             load_strict(model.sam2, self.weights('sam2'), 'SAM 2', key='model')
             load_strict(model.prior_encoder.vit, self.weights('dino'), 'DINOv2')
-        return model.train(case['mode'] == 'train')
+        return model.to(self.device).train(case['mode'] == 'train')
 
     def check_constants(self) -> list[Row]:
         """Position tables and other constants."""
@@ -185,7 +186,7 @@ class FSSAM(Comparer):
             if name not in ours:
                 rows.append(Row.failed('constants', key, 'not compared'))
                 continue
-            got = ours[name].double().numpy()
+            got = ours[name].cpu().double().numpy()
             got = got[slice_of('[' + index)] if index else got
             if got.shape != value.shape and name.startswith('hiera'):
                 got = got[::4, ::4]  # stored so, without saying it
@@ -201,9 +202,10 @@ class FSSAM(Comparer):
         """Position tables of our model and its tokens without a point, by the names of the file."""
         model = self.build(PLAIN)
         sam2, size = model.sam2, self.image_size
-        out = sam2.image_encoder(torch.zeros(1, 3, size, size))
-        empty = (torch.zeros(1, 1, 2), -torch.ones(1, 1, dtype=torch.int32))
-        memory = torch.zeros(1, sam2.mem_dim, size // 16, size // 16)
+        there = dict(device=self.device)
+        out = sam2.image_encoder(torch.zeros(1, 3, size, size, **there))
+        empty = (torch.zeros(1, 1, 2, **there), -torch.ones(1, 1, dtype=torch.int32, **there))
+        memory = torch.zeros(1, sam2.mem_dim, size // 16, size // 16, **there)
         cis = sam2.memory_attention.layers[0].cross_attn_image.freqs_cis.cpu()
         vit = model.prior_encoder.vit
         side = model.prior_encoder.image_size // vit.patch_size
@@ -223,13 +225,14 @@ class FSSAM(Comparer):
 def check_gradients(model, case: Entry, arrays: Entry, name: str) -> list[Row]:
     """Norms and samples of the gradients, and which parameters have none."""
     params = dict(model.sam2.named_parameters())
+    grads = {key: p.grad.cpu() for key, p in params.items() if p.grad is not None}
     names, norms, samples = case['grads']['names'], arrays['grad.norms'], arrays['grad.samples']
     rows = []
     if not len(names) == len(norms) == len(samples):
         note = f'{len(names)} names, {len(norms)} norms and {len(samples)} samples'
         rows.append(Row.failed(name, 'grad', note))
     for key, norm, sample in zip(names, norms, samples):
-        grad = params[key].grad if key in params else None
+        grad = grads.get(key)
         if grad is None:
             note = 'no gradient' if key in params else 'no such parameter'
             rows.append(Row.failed(name, f'grad {key}', note))
@@ -240,7 +243,6 @@ def check_gradients(model, case: Entry, arrays: Entry, name: str) -> list[Row]:
         flat = grad.flatten()[:: max(1, grad.numel() // 8)][:8].numpy()
         error = float(np.abs(flat - sample[: flat.size]).max())
         rows.append(Row(name, f'grad.sample {key}', error, bound))
-    with_grad = {key for key, p in params.items() if p.grad is not None}
-    extra = sorted(with_grad - set(names))
+    extra = sorted(set(grads) - set(names))
     note = f'gradient on {extra[:5]}' if extra else ''
     return [*rows, Row(name, 'grad.none', float(len(extra)), 0, note=note)]

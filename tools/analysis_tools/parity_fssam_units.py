@@ -30,23 +30,24 @@ INPUTS = re.compile(
 BOUNDS, AE_BOUNDS = (1e-5, 2e-5), (1e-3, 1e-4)
 
 
-def check_units(units: Mapping[str, np.ndarray]) -> list[tuple]:
+def check_units(units: Mapping[str, np.ndarray], device: torch.device | str = 'cpu') -> list[tuple]:
     """Compare all outputs.
 
     Args:
         units: arrays by name.
+        device: where ours are computed.
 
     Returns:
         (name, max abs error, its bound, relative L2 error, its bound, note) of each output.
     """
-    data = {key: torch.from_numpy(np.asarray(units[key])) for key in units}
+    data = {key: torch.from_numpy(np.asarray(units[key])).to(device) for key in units}
     ours = {}
     for part in (_average, _prototypes, _refinement, _dice, _attention):
         ours.update(part(data))
     rows = []
     for key, want in data.items():
         if key in ours:
-            rows.append(_row(key, ours[key].detach(), want))
+            rows.append(_row(key, ours[key].detach().cpu(), want.cpu()))
         elif not INPUTS.search(key) and not LEFT_OUT.search(key):
             rows.append((key, float('nan'), 0, float('nan'), 0, 'not compared'))
     return rows
@@ -153,7 +154,7 @@ def _build(kind: type, weights: dict[str, Tensor], heads: int) -> RoPEAttention:
         feat_sizes=(4, 4),
     )
     attention.load_state_dict(weights)
-    return attention.eval()
+    return attention.to(weights['q_proj.weight'].device).eval()
 
 
 def calibrated(

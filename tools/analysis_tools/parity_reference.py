@@ -173,14 +173,21 @@ class Reference:
 class Comparer:
     """Computes the stages of a method for the cases of a directory; one subclass per method.
 
+    Args:
+        ref: the directory.
+        device: where the method runs; its stages come back to the CPU. Another than the CPU is for
+            those with ``any_device``.
+
     Attributes:
         method: its name, as reports print it.
+        any_device: whether it runs elsewhere than on the CPU.
     """
 
     method: str
+    any_device = False
 
-    def __init__(self, ref: Reference) -> None:
-        self.ref = ref
+    def __init__(self, ref: Reference, device: torch.device | str = 'cpu') -> None:
+        self.ref, self.device = ref, torch.device(device)
 
     @classmethod
     def recognises(cls, index: Mapping) -> bool:

@@ -19,14 +19,16 @@ from benchmarks.subject import add_options
 from benchmarks.timing import load
 from mmfss.checkpoints.provenance import environment
 from mmfss.files import check_writable, write_text
+from mmfss.words import listed
 
 SUBCOMMANDS = (
     'episode', 'evaluation', 'training', 'fold', 'labelling', 'serving', 'loading', 'start',
-    'curves', 'profile', 'runtimes',
+    'curves', 'profile', 'runtimes', 'gpu',
 )  # fmt: skip
 """Modules of this package with HELP, add_arguments, run and tables."""
 NOT_SETTINGS = (
     'json', 'compare', 'data', 'figure', 'subcommand', 'run', 'from_training', 'from_evaluation',
+    'limit',
 )  # fmt: skip
 """Options that do not decide about what is measured."""
 
@@ -74,6 +76,7 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
 
     Raises:
         ValueError, FileNotFoundError: Wrong options, or results that are not equal.
+        SystemExit: after all of this, where parts of it ``failed`` or were ``left_out``.
     """
     module = import_module(f'benchmarks.{args.subcommand}')
     settings = {
@@ -95,13 +98,19 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         environment=environment(),
         load=dict(before=before, after=load()),
     )
-    print_record(content, module.tables(results))
-    if args.json is not None:
-        write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + '\n')
+    try:
+        if args.json is not None:
+            write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + '\n')
+    finally:  # of a long measurement, one of the two is there in any case
+        print_record(content, module.tables(results))
     if earlier is not None:
         rows = report.differences(earlier['results'], results)
         print(f'\nAgainst {args.compare}{report.elsewhere(earlier, content)}:\n')
         print(report.table(['figure', 'before', 'now', 'change'], rows))
+    lacking = {kind: listed(results[kind]) for kind in ('failed', 'left_out') if results.get(kind)}
+    if lacking:
+        said = '; '.join(f'{kind.replace("_", " ")}: {parts}' for kind, parts in lacking.items())
+        raise SystemExit(f'benchmark.py {args.subcommand}: {said}')
     return content
 
 

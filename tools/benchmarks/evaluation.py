@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.pictures import FoldSpec, episodes_of
@@ -74,9 +74,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured(
-    args: argparse.Namespace, subject: Subject, root: str, spec: FoldSpec, shots: int, caches: str
+    args: argparse.Namespace,
+    subject: Subject,
+    root: str,
+    spec: FoldSpec,
+    shots: int,
+    caches: str,
+    baseline: bool = True,
+    judged: Callable[[Outcome, Outcome, float], dict[str, Any]] = compare,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All ways to evaluate one list of K-shot episodes, in turns; ``caches`` is an empty folder.
+    """All ways to evaluate one list of K-shot episodes, in turns.
+
+    Args:
+        args, subject: of the subcommand.
+        root, spec: of :func:`benchmarks.pictures.write_fold`.
+        shots: K.
+        caches: an empty folder.
+        baseline: the published way as well, where there is one.
+        judged: gives the difference of two outcomes, given the tolerance.
 
     Returns:
         Figures, and how far the last results are apart: the cache changes no bit; the naive way
@@ -111,7 +126,7 @@ def measured(
     ways.update({COLD: (True, 1, None), WARM: (True, 1, None)})
     if args.batch > 1:
         ways[f'{WARM}, batch {args.batch}'] = True, args.batch, None
-    if not subject.has_naive():
+    if not (baseline and subject.has_naive()):
         del ways[NAIVE]
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     parts, fixed = {}, {}
@@ -128,7 +143,7 @@ def measured(
                 parts[name] = {k: v / some.episodes for k, v in some.stages.items()}
     tolerance = tolerance_of(subject)
     equal = {
-        f'{shots}-shot, {name} and {other}': compare(outcomes[name][-1], outcomes[other][-1], close)
+        f'{shots}-shot, {name} and {other}': judged(outcomes[name][-1], outcomes[other][-1], close)
         for name, other, close in (
             (PLAIN, NAIVE, tolerance),
             (COLD, PLAIN, 0.0),

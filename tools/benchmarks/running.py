@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -140,26 +141,23 @@ def tolerance_of(subject: Subject) -> float:
     return AMP_TOLERANCE if subject.amp else TOLERANCE
 
 
-def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict[str, Any]:
+def difference(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict[str, Any]:
     """How far two runs of the same episodes are apart; the shorter one decides how many.
 
     Returns:
         ``episodes`` compared, ``max_logit_difference`` and ``max_logit`` (of the first ones),
         ``tolerance``, ``different_pixels`` of ``pixels`` (of all masks), ``miou_difference`` in
         points, None where the runs have different lengths.
-
-    Raises:
-        ValueError: Logits differ by more than ``tolerance`` times the largest one, or masks in
-            more pixels than that explains (one in a thousand).
     """
     pairs = list(zip(ours.logits, other.logits))
-    largest = max(float(b.abs().max()) for _, b in pairs)
-    apart = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+    # of tensors, whose maximum hands a NaN on
+    largest = float(torch.stack([b.abs().max() for _, b in pairs]).max())
+    apart = float(torch.stack([(a.double() - b.double()).abs().max() for a, b in pairs]).max())
     masks = list(zip(ours.masks, other.masks))
     pixels = sum(8 * len(b) for _, b in masks)
     different = sum(int(np.unpackbits(a ^ b).sum()) for a, b in masks)
     same_length = ours.episodes == other.episodes
-    result = dict(
+    return dict(
         episodes=len(masks),
         max_logit_difference=apart,
         max_logit=largest,
@@ -168,10 +166,31 @@ def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict
         pixels=pixels,
         miou_difference=ours.figures['mIoU'] - other.figures['mIoU'] if same_length else None,
     )
-    if not apart <= tolerance * largest or different > tolerance * pixels:
-        raise ValueError(
-            f'results are not equal: logits differ by {apart:.3g} where {tolerance:g} of the '
-            f'largest ({largest:.3g}) is allowed, masks in {different} of {pixels} pixels. One of '
-            'the two is wrong: run tests/test_benchmarks and tests/test_methods'
-        )
-    return result
+
+
+def fault_of(found: Mapping[str, Any]) -> str | None:
+    """What is wrong with a :func:`difference`: logits differ by more than ``tolerance`` times the
+    largest one, or masks in more pixels than that explains (one in a thousand)."""
+    apart, largest, tolerance = (
+        found[key] for key in ('max_logit_difference', 'max_logit', 'tolerance')
+    )
+    different, pixels = found['different_pixels'], found['pixels']
+    if apart <= tolerance * largest and different <= tolerance * pixels:
+        return None
+    return (
+        f'results are not equal: logits differ by {apart:.3g} where {tolerance:g} of the '
+        f'largest ({largest:.3g}) is allowed, masks in {different} of {pixels} pixels. One of '
+        'the two is wrong: run tests/test_benchmarks and tests/test_methods'
+    )
+
+
+def compare(ours: Outcome, other: Outcome, tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """Their :func:`difference`.
+
+    Raises:
+        ValueError: it is too large, see :func:`fault_of`.
+    """
+    found = difference(ours, other, tolerance)
+    if (fault := fault_of(found)) is not None:
+        raise ValueError(fault)
+    return found

@@ -102,6 +102,7 @@ class Subject:
         image_size: side in pixels; None keeps the config's. That of encoders grows with it.
         device, threads, seed, amp, compile, channels_last: see :func:`add_options`.
         checkpointing: activation checkpointing of the memory attention in training.
+        encode_batch: images that the encoders take at a time in evaluation.
 
     Raises:
         ValueError: See :func:`checked_device`; a model of another type.
@@ -118,6 +119,7 @@ class Subject:
     compile: bool = False
     channels_last: bool | None = None
     checkpointing: bool = False
+    encode_batch: int = 1
 
     @property
     def target(self) -> torch.device:
@@ -194,6 +196,8 @@ class Subject:
         if self.checkpointing:
             attention = cfg.get('memory_attention') or dict(type='SAM2MemoryAttention')
             cfg['memory_attention'] = dict(attention, checkpoint=True)
+        if self.encode_batch > 1:
+            cfg['encode_batch'] = self.encode_batch
         if self.compile:
             cfg['compile'] = dict(parts=MODELS.build(cfg).query_encoders)
         return self._seeded(MODELS.build, cfg)

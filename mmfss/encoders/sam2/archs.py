@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,15 @@ def arch_config(arch: str | dict | None) -> dict:
         )
     if 'image_size' in overrides:
         raise ValueError('set the side of the images in model.sam2.image_size, not in its arch')
-    path = Path(sam2.__file__).parent / ARCHS[name]
-    cfg = OmegaConf.to_container(OmegaConf.load(path).model)
+    cfg = copy.deepcopy(_packaged(ARCHS[name]))
     _merge(cfg, overrides, ARCHS[name], 'model')
     return cfg
+
+
+@cache
+def _packaged(file: str) -> dict:
+    """The ``model`` section of a YAML of the sam2 package."""
+    return OmegaConf.to_container(OmegaConf.load(Path(sam2.__file__).parent / file).model)
 
 
 def _plain(value: Any) -> Any:
