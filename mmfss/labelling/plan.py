@@ -250,9 +250,8 @@ def prepare(
             '--accept-prompts, else change the prompts'
         )
     weights = inferencer.weights
-    # where nothing is left to label, what ran the rest of the method is known from before
-    before = read_run(out)['info'].get('runtimes', {}) if goes_on else {}
-    runtimes = {**before, **inferencer.model.encoding.runtimes.record}
+    record = inferencer.model.encoding.runtimes.record
+    runtimes = read_run(out)['info'].get('runtimes', {}) if goes_on else dict(record)
     known = dict(info, method=inferencer.model.title, runtimes=runtimes)
     known['weights'] = None if weights is None else os.path.abspath(weights)
     if weights is None and not inferencer.model.needs_checkpoint:
@@ -261,7 +260,31 @@ def prepare(
         known['negatives'] = {name: len(n) for name, n in inferencer.support.negatives.items()}
     write_run(out, settings, known)
     inferencer.save_support(out / SUPPORT)
-    return _find_pending(out, sources, inferencer, instances)
+    plan = _find_pending(out, sources, inferencer, instances)
+    if plan.pending:
+        note_runtimes(out, record)
+    return plan
+
+
+def note_runtimes(out: Path, record: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let run.json say what runs the parts of the method now; where another runtime ran one before,
+    both.
+
+    Args:
+        out: folder of the labels.
+        record: of :class:`mmfss.encoders.runtimes.Runtimes`.
+    """
+    content = read_run(out)
+    before = content['info'].get('runtimes', {})
+    runtimes = dict(before)
+    for name, now in record.items():
+        kinds: dict[str, Any] = {}
+        for one in filter(None, (before.get(name), now)):
+            several = {key: one[key] for key in ('torch', 'openvino') if key in one}
+            kinds.update(several or {one['runtime']: one})
+        runtimes[name] = dict(runtime='both', **kinds) if len(kinds) > 1 else now
+    if runtimes != before:
+        write_run(out, content['settings'], dict(content['info'], runtimes=runtimes))
 
 
 def settings_of(

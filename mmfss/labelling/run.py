@@ -36,10 +36,10 @@ from mmfss.apis.windows import Tiles
 from mmfss.datasets.preparation.instances import need_pycocotools
 from mmfss.files import checksum_of
 from mmfss.labelling import kept
-from mmfss.labelling.folder import RECORDS, geotiff_of, read_run, write_run
+from mmfss.labelling.folder import RECORDS, geotiff_of
 from mmfss.labelling.formats import Terms, check_formats, photo_of, write_formats
 from mmfss.labelling.georeference import write_georeferenced
-from mmfss.labelling.plan import Plan, Sources, check_name, prepare
+from mmfss.labelling.plan import Plan, Sources, check_name, note_runtimes, prepare
 from mmfss.labelling.processes import Processes
 from mmfss.labelling.records import (
     OVERLAY_SIDE,
@@ -145,7 +145,9 @@ def label_folder(
         start = time.monotonic()
         work = _Work(inferencer, plan.sources.root, folder, tiles, overlays, instances, keep_scores)
         counts = processes.all(lambda: work.share(plan, processes))
-        processes.first(partial(_note_runtimes, folder, inferencer))
+        if plan.pending:  # the first image decides what runs the rest of the method
+            record = inferencer.model.encoding.runtimes.record
+            processes.first(partial(note_runtimes, folder, record))
         seconds = time.monotonic() - start
         terms = Terms(inferencer.classes, plan.sources.root, instances, tolerance)
         how = inferencer.grey_values.record()
@@ -161,14 +163,6 @@ def label_folder(
     return Summary(
         labelled, done, plan.edited, failed, seconds, georeferences=georeferences, **about
     )
-
-
-def _note_runtimes(out: Path, inferencer: FewShotInferencer) -> None:
-    """Let run.json say what ran the rest of the method, too, which the first image decides."""
-    content, record = read_run(out), inferencer.model.encoding.runtimes.record
-    runtimes = {**content['info'].get('runtimes', {}), **record}
-    if runtimes != content['info'].get('runtimes'):
-        write_run(out, content['settings'], dict(content['info'], runtimes=runtimes))
 
 
 def write_about_all(

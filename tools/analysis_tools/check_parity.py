@@ -108,10 +108,13 @@ def comparer_of(ref: Reference, device: torch.device | str = 'cpu') -> Comparer 
     name = method_of(ref)
     if name is None:
         return f'no such method: {ref.name}; there is {", ".join(METHODS)}'
-    if torch.device(device).type != 'cpu' and not METHODS[name].any_device:
-        able = ', '.join(key for key, kind in METHODS.items() if kind.any_device)
+    kind = METHODS[name]
+    if torch.device(device).type == 'cpu':
+        return kind(ref)
+    if not kind.any_device:
+        able = ', '.join(key for key, other in METHODS.items() if other.any_device)
         return f'{name} is left out: it is compared on the CPU alone; on {device} there is {able}'
-    return METHODS[name](ref, device)
+    return kind(ref, device)
 
 
 def parts_of(comparer: Comparer) -> dict[str, Callable[[], list[Row]]]:
@@ -187,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'--device must be cpu, cuda or one like cuda:1 that is here: {error}')
     refs, errors = directories(args.roots)
     found_for = {ref: comparer_of(ref, args.device) for ref in refs}
-    comparers = {ref: found for ref, found in found_for.items() if isinstance(found, Comparer)}
+    comparers = {ref: found for ref, found in found_for.items() if not isinstance(found, str)}
     names = [name for ref in refs for name in ref.cases]
     names += [name for comparer in comparers.values() for name in parts_of(comparer)]
     unknown = sorted(set(args.cases or ()) - set(names))

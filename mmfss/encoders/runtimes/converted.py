@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -144,7 +145,7 @@ class Converted:
     """A model that is compiled for this CPU, with as many threads as torch has.
 
     Args:
-        model: or the path of its .xml.
+        model: its .xml.
         precision: 'fp32', 'bf16', or 'int8' of a quantised one.
 
     Attributes:
@@ -154,7 +155,7 @@ class Converted:
         NotConverted: it cannot be compiled.
     """
 
-    def __init__(self, model: openvino.Model | Path, precision: str) -> None:
+    def __init__(self, model: Path, precision: str) -> None:
         fast = precision != 'fp32' and has_bf16()
         config = {
             'PERFORMANCE_HINT': 'LATENCY',
@@ -175,6 +176,23 @@ class Converted:
         except RuntimeError as error:
             raise NotConverted(first_line(error)) from error
         self._lock = threading.Lock()  # a request is of one thread at a time
+
+    @classmethod
+    def by_file(cls, model: openvino.Model, precision: str) -> Converted:
+        """A model that is kept nowhere, by way of a file that is gone again. Compiled from memory,
+        a light pass gave torch's numbers at its first call and others from the second on
+        (openvino 2026.4.1).
+
+        Raises:
+            NotConverted: it cannot be compiled, or the folder for temporary files takes nothing.
+        """
+        try:
+            with TemporaryDirectory(prefix='mmfss-', ignore_cleanup_errors=True) as folder:
+                path = Path(folder) / 'model.xml'
+                save(model, path)
+                return cls(path, precision)
+        except (RuntimeError, OSError) as error:  # OpenVINO's errors of the disk have no number
+            raise NotConverted(f'no temporary file of it: {first_line(error)}') from error
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
         """What the module gives for tensors of the shapes and dtypes that it was converted with:

@@ -44,9 +44,11 @@ class KeptModels:
 
     def decision(self, key: str) -> dict[str, Any] | None:
         """What was decided under a key; None where nothing was, or the file is damaged."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(self._decision(key).read_text(encoding='utf-8'))
-            if isinstance(found, dict) and isinstance(found.get('runtime'), str):
+            times = [found[name] for name in ('torch_ms', 'openvino_ms') if name in found]
+            known = found['runtime'] in ('torch', 'openvino') and isinstance(found['why'], str)
+            if known and all(isinstance(one, (int, float)) for one in times):
                 return found
         return None
 
@@ -67,9 +69,13 @@ class KeptModels:
         folder = self._model(key)
         try:
             record = json.loads((folder / RECORD).read_text(encoding='utf-8'))
-            whole = record['key'] == key and all(
-                (folder / name).stat().st_size == size and checksum_of(folder / name) == crc
-                for name, (size, crc) in record['files'].items()
+            whole = (
+                record['key'] == key
+                and MODEL in record['files']
+                and all(
+                    (folder / name).stat().st_size == size and checksum_of(folder / name) == crc
+                    for name, (size, crc) in record['files'].items()
+                )
             )
         except FileNotFoundError:
             return None
