@@ -129,6 +129,33 @@ def test_classes_of_other_shots_in_an_image(conversions):
     assert len(conversions) == 2
 
 
+@needs
+@torch.no_grad()
+@pytest.mark.parametrize('how', ['nowhere', 'emptied record'])
+def test_what_is_kept_nowhere_and_what_cannot_be_read_gives_the_same_at_each_call(tmp_path, how):
+    """Compiled from memory it gave torch's numbers at its first call alone."""
+    directory = tmp_path / 'kept'
+    if how == 'nowhere':
+        directory.write_text('')
+    runtime = dict(type='openvino', directory=str(directory))
+    model = built('SAM2Memory', runtime)
+    query, supports, masks = episode(model)
+    state = model.encode_support(supports, masks)
+    truth = model.segment(query, state)
+    for _ in range(3):
+        check(model.light.segment(query, state), truth)
+    if how == 'nowhere':
+        return
+    (folder,) = (directory / 'models').iterdir()
+    record = json.loads((folder / 'record.json').read_text())
+    (folder / 'model.xml').write_text('<net')
+    (folder / 'record.json').write_text(json.dumps(dict(record, files={})))
+    again = built('SAM2Memory', runtime)
+    for _ in range(3):
+        check(again.light.segment(query, state), truth)
+    assert json.loads((folder / 'record.json').read_text())['files'].keys() >= {'model.xml'}
+
+
 class Scaled(PrototypeMatcher):
     """With a weight after the encoders."""
 

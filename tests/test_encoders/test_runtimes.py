@@ -96,10 +96,17 @@ def test_auto_measures_once_and_forgives_a_damaged_decision(tmp_path, monkeypatc
     told = encoding('auto')
     of(told, images())
     assert told.runtimes.record['dino']['why'] == 'told'
-    file.write_text('{')
-    again = encoding('auto')
-    of(again, images())
-    assert again.runtimes.record['dino']['why'] != 'told' and json.loads(file.read_text())
+    whole = json.loads(file.read_text())
+    for text in (
+        '{',
+        json.dumps(dict(whole, runtime='tensorrt')),
+        json.dumps(dict(runtime='torch')),
+        json.dumps(dict(whole, torch_ms='x')),
+    ):
+        file.write_text(text)
+        again = encoding('auto')
+        of(again, images())
+        assert again.runtimes.record['dino']['why'] != 'told' and json.loads(file.read_text())
     with torch.autocast('cpu', torch.bfloat16):
         of(again, images())
     assert again.runtimes.record['dino']['why'] == "autocast is torch's"

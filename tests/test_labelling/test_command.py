@@ -17,6 +17,8 @@ from mmfss.commands.label import label, thresholds_of
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import read_mask
 from mmfss.labelling import label_folder
+from mmfss.labelling.folder import read_run, write_run
+from mmfss.labelling.plan import note_runtimes
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -184,6 +186,21 @@ def test_the_dataset_of_a_folder_with_quotes(case, tmp_path):
     (part,) = Config.fromfile(out / 'dataset.py').labelled_dataset.datasets
     assert (part.ann_file, part.data_prefix.img_path) == (f'{out}/lists/jpg.txt', str(images))
     assert part.data_prefix.seg_map_path == f'{out}/ann_dir'
+
+
+def test_run_json_says_what_ran_before_and_now(tmp_path):
+    by_torch, ours = dict(runtime='torch', why='small'), dict(runtime='openvino', why='named')
+    write_run(tmp_path, {}, dict(runtimes=dict(sam2=by_torch)))
+
+    def noted(**record) -> dict:
+        note_runtimes(tmp_path, record)
+        return read_run(tmp_path)['info']['runtimes']
+
+    assert noted(sam2=by_torch) == dict(sam2=by_torch)
+    both = dict(runtime='both', torch=by_torch, openvino=ours)
+    assert noted(sam2=ours, dino=ours) == dict(sam2=both, dino=ours)
+    assert noted(sam2=ours) == dict(sam2=both, dino=ours)
+    assert noted(sam2=both) == dict(sam2=both, dino=ours)
 
 
 @pytest.mark.parametrize('trained', [True, False])
