@@ -72,6 +72,31 @@ def with_tensors(form: Kept, tensors: Sequence[Tensor]) -> Kept:
     return _mapped(lambda _: next(rest), [form])
 
 
+def walk(kept: Any, form: list[Any], tensors: list[Tensor]) -> bool:
+    """Note the tensors of features, states and the like, in the order of
+    :func:`tensors_of`, and in ``form`` what tells their form and shapes from others;
+    False where there is something else in it."""
+    if isinstance(kept, Tensor):
+        tensors.append(kept)
+        form += (kept.shape, kept.dtype)
+        return True
+    if kept is None:
+        form.append(None)
+        return True
+    if isinstance(kept, (list, tuple)):
+        entries: Any = kept
+        form.append(len(kept))
+    elif isinstance(kept, dict):
+        entries = kept.values()
+        form.append(tuple(kept))
+    elif is_dataclass(kept) and not isinstance(kept, type):
+        entries = [getattr(kept, field.name) for field in fields(kept)]
+    else:
+        return False
+    form.append(type(kept))
+    return all(walk(one, form, tensors) for one in entries)
+
+
 def _alike(parts: Sequence[Any], form: Callable[[Any], Any], what: str) -> Sequence[Any]:
     """The parts, whose ``form`` must be one."""
     forms = [form(part) for part in parts]

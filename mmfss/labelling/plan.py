@@ -24,6 +24,7 @@ from mmfss.apis.windows import Tiles
 from mmfss.checkpoints.weights import weights_digest
 from mmfss.datasets.classes import label_palette
 from mmfss.datasets.io import save_png
+from mmfss.encoders.runtimes import joined
 from mmfss.files import checksum_of, locked
 from mmfss.labelling.annotations import objects_of, regions_of
 from mmfss.labelling.folder import (
@@ -276,13 +277,9 @@ def note_runtimes(out: Path, record: Mapping[str, Mapping[str, Any]]) -> None:
     """
     content = read_run(out)
     before = content['info'].get('runtimes', {})
-    runtimes = dict(before)
+    runtimes = {**before}
     for name, now in record.items():
-        kinds: dict[str, Any] = {}
-        for one in filter(None, (before.get(name), now)):
-            several = {key: one[key] for key in ('torch', 'openvino') if key in one}
-            kinds.update(several or {one['runtime']: one})
-        runtimes[name] = dict(runtime='both', **kinds) if len(kinds) > 1 else now
+        runtimes[name] = joined(*filter(None, [before.get(name)]), now)
     if runtimes != before:
         write_run(out, content['settings'], dict(content['info'], runtimes=runtimes))
 

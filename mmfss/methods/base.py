@@ -252,6 +252,11 @@ class FewShotModel(BaseSegmentor, metaclass=_FinishedWhenBuilt):
         both at once saves time. Arguments as those of the two methods above."""
         return self.segment(query, self.encode_support(supports, masks), truth)
 
+    @property
+    def in_two_steps(self) -> bool:
+        """Whether :meth:`run_episode` is the support, then the query, and nothing of its own."""
+        return type(self).run_episode is FewShotModel.run_episode
+
     def compared(self, features: Any) -> Tensor:
         """The features (N, C, h, w) in which object scores are measured: do what a mask covers and
         the supported objects look alike? See :mod:`mmfss.apis.nway`."""

@@ -14,13 +14,13 @@ each set of shapes, so for each number of supports. Elsewhere the method is call
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mmfss.batching import with_tensors
+from mmfss.batching import walk, with_tensors
 from mmfss.features.fingerprint import Fingerprint, WeightsVersion, fingerprint
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ class LightPass:
         whole = self._graph('run_episode', ('segment', 'encode_support'), given)
         if whole is not None:
             return whole()
-        in_two = type(model).run_episode.__qualname__ == 'FewShotModel.run_episode'
-        if in_two and 'encode_support' in model.not_static() and self._may(('segment',)):
+        if (
+            model.in_two_steps
+            and 'encode_support' in model.not_static()
+            and self._may(('segment',))
+        ):
             return self.segment(query, model.encode_support(supports, masks))
         return model.run_episode(*given)
 
@@ -81,7 +84,7 @@ class LightPass:
         if not self._may(parts):
             return None
         form, tensors = [name], list[Tensor]()
-        known = _walk(given, form, tensors) and tensors and tensors[0].shape[:1] == (1,)
+        known = walk(given, form, tensors) and tensors and tensors[0].shape[:1] == (1,)
         if not known or any(tensor.device.type != 'cpu' for tensor in tensors):
             return None
         place = tuple(form)
@@ -143,7 +146,7 @@ class _Function(nn.Module):
     def look(self, tensors: Sequence[Tensor]) -> None:
         """Call the function, and note what it gives."""
         found, made = self._call(tensors), list[Tensor]()
-        if getattr(found, 'parts', None) is not None or not _walk(found, [], made):
+        if getattr(found, 'parts', None) is not None or not walk(found, [], made):
             return
         place = {id(tensor): i for i, tensor in enumerate(tensors)}
         self._from = {i: place[id(one)] for i, one in enumerate(made) if id(one) in place}
@@ -153,7 +156,7 @@ class _Function(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """What it makes of tensors of the same shapes."""
         made: list[Tensor] = []
-        _walk(self._call(tensors), [], made)
+        walk(self._call(tensors), [], made)
         return tuple(made[i] for i in self.makes)
 
     def whole(self, tensors: Sequence[Tensor], made: Sequence[Tensor]) -> Any:
@@ -173,28 +176,3 @@ class _Function(nn.Module):
 def _empty(kept: Any, count: int) -> Any:
     """Something of the same form with as many tensors, all empty."""
     return with_tensors(kept, [torch.empty(0)] * count)
-
-
-def _walk(kept: Any, form: list[Any], tensors: list[Tensor]) -> bool:
-    """Note the tensors of features, states and the like, in the order of
-    :func:`mmfss.batching.tensors_of`, and in ``form`` what tells their form and shapes from others;
-    False where there is something else in it."""
-    if isinstance(kept, Tensor):
-        tensors.append(kept)
-        form += (kept.shape, kept.dtype)
-        return True
-    if kept is None:
-        form.append(None)
-        return True
-    if isinstance(kept, (list, tuple)):
-        entries: Any = kept
-        form.append(len(kept))
-    elif isinstance(kept, dict):
-        entries = kept.values()
-        form.append(tuple(kept))
-    elif is_dataclass(kept) and not isinstance(kept, type):
-        entries = [getattr(kept, field.name) for field in fields(kept)]
-    else:
-        return False
-    form.append(type(kept))
-    return all(_walk(one, form, tensors) for one in entries)

@@ -61,8 +61,7 @@ class Runtimes:
         self.settings, self.compiled = settings, tuple(compiled)
         self.kept = KeptModels(settings.root)
         self.record: dict[str, dict[str, Any]] = {}
-        self._decided: dict[Hashable, dict[str, Any]] = {}
-        self._places: dict[str, dict[Hashable, dict[str, Any]]] = {}  # the same, by name
+        self._decided: dict[tuple[str, Hashable], dict[str, Any]] = {}  # by name and place
         self._said: set[str] = set()
         self._ready: dict[Hashable, tuple[str, Converted]] = {}
         self._account: dict[str, Any] | None = None
@@ -166,22 +165,23 @@ class Runtimes:
         return self._runner(Pass(name, about, owner, run, tuple(given)))
 
     def _runner(self, part: Part) -> Converted | None:
-        if part.place not in self._decided:
+        which = part.name, part.place
+        if which not in self._decided:
             self._decide(part)
-        if self._decided[part.place]['runtime'] == 'torch':
+        if self._decided[which]['runtime'] == 'torch':
             return None
         return self._convert(part)
 
     # ------------------------------------------------------------------ to decide
 
     def _decide(self, part: Part) -> None:
+        if not isinstance(part, FirstSteps):  # a pass may be slower by OpenVINO
+            self._measure(part)
+            return
         on_cpu = part.device == 'cpu'
         if self.settings.named:
             self.check(torch.device(part.device))
-            if part.is_pass:  # which may be slower so
-                self._measure(part)
-            else:
-                self._settle(part, 'openvino', 'asked for by name')
+            self._settle(part, 'openvino', 'asked for by name')
         elif not on_cpu or part.parameters < LEAST_PARAMETERS:
             why = 'small' if on_cpu else f'on {part.device}'
             self._settle(part, 'torch', why, quiet=True)
@@ -209,12 +209,9 @@ class Runtimes:
             found = dict(found, version=openvino.version(), precision=precision)
             if precision == 'int8':
                 found['int8'] = self._int8()
-        self._decided[part.place] = found
-        places = self._places.setdefault(part.name, {})
-        places[part.place] = found
-        kinds = {one['runtime']: one for one in places.values()}
-        several = part.is_pass and len(kinds) > 1
-        self.record[part.name] = dict(runtime='both', **kinds) if several else found
+        self._decided[part.name, part.place] = found
+        others = [one for (name, _), one in self._decided.items() if name == part.name]
+        self.record[part.name] = joined(*others, found) if part.is_pass else found
         what = f'OpenVINO {openvino.version()}, {precision}' if runtime == 'openvino' else 'torch'
         line = f'{part.title} ({part.kind.__name__}) is run by {what}: {why}'
         if not quiet and is_main_process() and line not in self._said:
@@ -378,6 +375,16 @@ def _compiled(path: Path, precision: str) -> Converted | None:
         return Converted(path, precision)
     except NotConverted:
         return None
+
+
+def joined(*records: Mapping[str, Any]) -> dict[str, Any]:
+    """One record, of :attr:`Runtimes.record`, of what ran a part several times: the last, or both
+    runtimes where these differ."""
+    kinds: dict[str, Any] = {}
+    for one in records:
+        several = {name: one[name] for name in ('torch', 'openvino') if name in one}
+        kinds.update(several or {one['runtime']: one})
+    return dict(runtime='both', **kinds) if len(kinds) > 1 else dict(records[-1])
 
 
 def _faster(torch_ms: float, openvino_ms: float) -> str:

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -212,26 +213,23 @@ class Converted:
 
 def far_from(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
     """The largest relative L2 of any level; infinite where shapes differ or a value is NaN."""
-    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in truth]:
-        return math.inf
-    far = [relative(a, b) for a, b in zip(found, truth)]
-    return math.inf if any(math.isnan(x) for x in far) else max(far)
+    return _furthest(found, truth, 2)
 
 
 def largest_gap(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
     """The largest difference of any value, relative to the largest value of its tensor; infinite
     where shapes differ or a value is NaN."""
+    return _furthest(found, truth, math.inf)
+
+
+def _furthest(found: Sequence[Tensor], truth: Sequence[Tensor], norm: float) -> float:
+    """The largest ``|a - b| / |b|`` of any pair that holds values, in a norm."""
     if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in truth]:
         return math.inf
+    size = partial(torch.linalg.vector_norm, ord=norm)
     pairs = [(a.double(), b.double()) for a, b in zip(found, truth) if b.numel()]
-    gaps = [float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs]
-    return math.inf if any(math.isnan(gap) for gap in gaps) else max(gaps, default=0.0)
-
-
-def relative(found: Tensor, truth: Tensor) -> float:
-    """``|a - b| / |b|`` over all values."""
-    a, b = found.double(), truth.double()
-    return float((a - b).norm() / b.norm().clamp_min(1e-30))
+    far = [float(size(a - b) / size(b).clamp_min(1e-30)) for a, b in pairs]
+    return math.inf if any(math.isnan(x) for x in far) else max(far, default=0.0)
 
 
 def first_line(error: BaseException) -> str:

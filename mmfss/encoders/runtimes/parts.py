@@ -33,14 +33,11 @@ class Part(ABC):
         is_pass: whether it comes after the encoders: then it is run in fp32 always, what it gives
             is compared with torch's in each process, on what it is first given, and one that cannot
             be converted stays in torch.
-        device, autocast: where it is, and whether it is run under autocast.
     """
 
     name: str
     about: Callable[[], Mapping[str, Any]]
     is_pass = False
-    device = 'cpu'
-    autocast = False
 
     @property
     @abstractmethod
@@ -56,11 +53,6 @@ class Part(ABC):
     @abstractmethod
     def kind(self) -> type:
         """Class of what it belongs to."""
-
-    @property
-    @abstractmethod
-    def parameters(self) -> int:
-        """How many it has, or what it belongs to."""
 
     @property
     @abstractmethod
@@ -93,7 +85,11 @@ class Part(ABC):
 
 @dataclass(frozen=True)
 class FirstSteps(Part):
-    """The first steps of an encoder, for images of one size; see :meth:`.choice.Runtimes.of`."""
+    """The first steps of an encoder, for images of one size; see :meth:`.choice.Runtimes.of`.
+
+    Attributes:
+        device, autocast: where they are, and whether they are run under autocast.
+    """
 
     encoder: Encoder
     steps: Sequence[Step]
@@ -115,6 +111,7 @@ class FirstSteps(Part):
 
     @property
     def parameters(self) -> int:
+        """How many there are."""
         return sum(p.numel() for p in parameters_of(self.steps))
 
     @property
@@ -173,10 +170,6 @@ class Pass(Part):
     @property
     def kind(self) -> type:
         return type(self.owner)
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.owner.parameters())
 
     @property
     def made_of(self) -> dict[str, Any]:
