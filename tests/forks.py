@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reliability.running import speak_here
 
 LIMIT = 300  # seconds
 
@@ -83,9 +84,7 @@ def at_once(
 
 
 def _run_script(argv: list[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> None:
-    for number, file in enumerate((out, err), 1):
-        os.dup2(file, number)
-    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+    speak_here(out, err)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 import tiny_models
+from mmengine.logging import MMLogger
 from reliability.labelling import Cache, Labelling
 from reliability.malformed import try_all
-from reliability.running import Bad, files_of, flip, same
+from reliability.running import Bad, files_of, flip, run, same
 from reliability.training import Preparing
 
 from mmfss.apis import FewShotInferencer
@@ -42,6 +44,18 @@ def test_malformed_supports():
     assert try_all(inferencer, 100, 1100) == (100, [])
     for seed in (1040, 1095, 1147, 1185, 2136, 2157, 2162, 3107):
         assert try_all(inferencer, 1, seed) == (1, [])
+
+
+def test_a_logger_with_a_closed_stream_of_the_parent_writes_to_the_file(tmp_path, monkeypatch):
+    """As of a logger that was made in an earlier test, whose captured output is gone."""
+    closed = open(tmp_path / 'earlier', 'w')  # noqa: SIM115
+    monkeypatch.setattr(sys, 'stdout', closed)
+    logger = MMLogger('of_an_earlier_test')
+    monkeypatch.setitem(MMLogger._instance_dict, logger.name, logger)
+    closed.close()
+    ended = run(lambda: logger.warning('said'), tmp_path / 'log')
+    assert ended.status == 0 and ended.last.endswith('said')
+    assert 'Traceback' not in ended.said
 
 
 def test_a_broken_promise_is_seen(tmp_path):

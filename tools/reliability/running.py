@@ -7,6 +7,7 @@ threads here before.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import shutil
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+
+from mmengine.logging import MMLogger
 
 Command = Callable[[], object]
 Harm = Callable[[], object]
@@ -43,13 +46,25 @@ class Ended:
         return ([''] + self.said.strip().splitlines())[-1]
 
 
+def speak_here(out: int, err: int) -> None:
+    """Let what this process prints and logs go to two open files; it has been forked.
+
+    Whoever it was forked from may have put others in the place of its streams, as pytest does, and
+    loggers of then write to those, which may be closed.
+    """
+    for number, file in enumerate((out, err), 1):
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.stream = sys.stdout  # setStream would flush the closed one
+
+
 def _in_child(command: Command, harm: Harm | None, log: str) -> None:
     """Run a command in this process, which ends with its status; what it says goes to a file."""
     with open(log, 'wb') as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-    # of whoever has put others in their place, as pytest does
-    sys.stdout, sys.stderr = (os.fdopen(number, 'w', closefd=False) for number in (1, 2))
+        speak_here(file.fileno(), file.fileno())
     os.environ['OMP_NUM_THREADS'] = '1'
     if harm is not None:
         harm()
