@@ -15,7 +15,7 @@ from tiny_models import METHODS, episodes, inputs_of, randomised, samples_of, ti
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.nway import encode_classes, segment_classes
-from mmfss.batching import cat
+from mmfss.batching import cat, tensors_of, with_tensors
 from mmfss.encoders.runtimes import Runtimes, RuntimeSettings, choice, converted
 from mmfss.labelling import label_folder
 from mmfss.methods.base import FewShotModel, Segmentation
@@ -277,6 +277,21 @@ def test_it_is_timed_once(tmp_path, monkeypatch):
     assert torch.equal(told.light.run_episode(*given).logits, told.run_episode(*given).logits)
     times = {name: record[name] for name in ('torch_ms', 'openvino_ms')}
     assert told.encoding.runtimes.record == {EPISODE: dict(times, runtime='torch', why='told')}
+
+
+@needs
+@torch.no_grad()
+def test_a_first_episode_that_is_not_finite_decides_nothing(conversions):
+    """As of a broken photo: what is decided is kept for all runs."""
+    model = built()
+    query, supports, masks = episode(model)
+    broken = with_tensors(query, [one * float('nan') for one in tensors_of(query)])
+    assert model.light.run_episode(broken, supports, masks).logits.isnan().any()
+    assert not conversions and not model.encoding.runtimes.record
+    check(
+        model.light.run_episode(query, supports, masks), model.run_episode(query, supports, masks)
+    )
+    assert model.encoding.runtimes.record[EPISODE]['runtime'] == 'openvino'
 
 
 @needs

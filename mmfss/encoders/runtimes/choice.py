@@ -166,11 +166,13 @@ class Runtimes:
 
     def _runner(self, part: Part) -> Converted | None:
         which = part.name, part.place
+        if self._decided.get(which, {}).get('runtime') == 'torch':
+            return None
+        if part.place not in self._ready and not part.may_be_tried():
+            return None  # asked again when it is next run
         if which not in self._decided:
             self._decide(part)
-        if self._decided[which]['runtime'] == 'torch':
-            return None
-        return self._convert(part)
+        return None if self._decided[which]['runtime'] == 'torch' else self._convert(part)
 
     # ------------------------------------------------------------------ to decide
 

@@ -68,6 +68,10 @@ class Part(ABC):
     def given(self) -> tuple[Tensor, ...]:
         """What it is tried with."""
 
+    def may_be_tried(self) -> bool:
+        """Whether what it is tried with says anything of it."""
+        return True
+
     @abstractmethod
     def module(self) -> nn.Module:
         """It in torch: takes tensors like these, gives a tuple of some."""
@@ -184,6 +188,10 @@ class Pass(Part):
     def given(self) -> tuple[Tensor, ...]:
         # copies: views of one tensor would be taken for one input
         return tuple(one.detach().clone() for one in self.tensors)
+
+    def may_be_tried(self) -> bool:
+        # a decision is kept on disk, and NaN, of a broken photo or weights, is as far as a fault
+        return all(bool(one.isfinite().all()) for one in self.tensors)
 
     def module(self) -> nn.Module:
         return self.run
