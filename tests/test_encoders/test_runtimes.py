@@ -13,7 +13,15 @@ from PIL import Image
 from tiny_models import PRIOR, episodes
 
 from mmfss.encoders.encoding import Encoding
-from mmfss.encoders.runtimes import RuntimeSettings, choice, converted, merged
+from mmfss.encoders.runtimes import (
+    RuntimeSettings,
+    choice,
+    conversion,
+    converted,
+    left_out,
+    merged,
+)
+from mmfss.encoders.runtimes.machine import cpu
 
 CACHE = dict(type='FeatureCache', memory_bytes=2**26)
 needs = pytest.mark.skipif(
@@ -32,6 +40,13 @@ def encoding(runtime=None, cache=None, seed: int = 0) -> Encoding:
         torch.manual_seed(seed)
         encoder = MODELS.build(copy.deepcopy(PRIOR)).requires_grad_(False).eval()
     return Encoding({'dino': encoder}, cache and MODELS.build(cache), runtime=runtime)
+
+
+def photos_in(folder) -> dict:
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (80, 60, 3), np.uint8)).save(folder / f'{i}.png')
+    return dict(precision='int8', calibration=str(folder))
 
 
 def images(count: int = 1) -> torch.Tensor:
@@ -149,13 +164,56 @@ def test_without_openvino(monkeypatch):
 
 @needs
 def test_int8_is_fitted_to_photos_and_says_so(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        Image.fromarray(rng.integers(0, 255, (80, 60, 3), np.uint8)).save(tmp_path / f'{i}.png')
-    runtime = dict(precision='int8', calibration=str(tmp_path))
-    one = encoding(runtime)
+    one = encoding(photos_in(tmp_path))
     assert 0 < far(of(one, images()), of(encoding('torch'), images())) < 0.3
     assert one.runtimes.record['dino']['int8']['photos'] == 3
+
+
+@needs
+@pytest.mark.parametrize('precision', ['bf16', 'int8'])
+def test_as_many_first_products_stay_in_fp32_as_features_need(tmp_path, monkeypatch, precision):
+    if precision == 'bf16':
+        if 'avx512bw' not in cpu().flags:
+            pytest.skip('OpenVINO does not even emulate bf16 on this CPU')
+        monkeypatch.setattr(converted, 'has_bf16', lambda: True)
+    runtime = photos_in(tmp_path) if precision == 'int8' else dict(precision=precision)
+    truth, said, apart = of(encoding('torch'), images()), [], {}
+    monkeypatch.setattr(conversion, 'print_log', lambda text, *args: said.append(text))
+    for near, count in ((1.0, 0), (0.0, 16)):
+        monkeypatch.setitem(left_out.NEAR, precision, near)
+        for again in (False, True):  # converted, and from disk
+            one = encoding(runtime)
+            found = of(one, images())
+            assert one.runtimes.record['dino']['left_out'] == count
+            if again:
+                assert far(found, truth) == apart[count]
+            apart[count] = far(found, truth)
+    assert 0 < apart[16] < apart[0]
+    assert len(said) == 1 and f'{precision} leaves out its first 16 products' in said[0]
+
+
+@needs
+def test_what_is_left_out_of_int8_is_at_both_ends():
+    class Five(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Conv2d(3, 3, 1) for _ in range(5))
+
+        def forward(self, x):
+            for layer in self.layers[:4]:
+                x = layer(x).relu()
+            return x, self.layers[4](x)
+
+    pixels = torch.rand(1, 3, 8, 8)
+    model = converted.converted(Five().eval(), [pixels])
+    order = [
+        one.get_friendly_name()
+        for one in model.get_ordered_ops()
+        if one.get_type_name() == 'Convolution'
+    ]
+    assert left_out.names(model, 0) == []
+    assert left_out.names(model, 1) == sorted([order[0], *order[3:]])
+    assert left_out.names(model, 16) == sorted(order)
 
 
 @pytest.mark.parametrize(

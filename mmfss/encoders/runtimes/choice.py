@@ -3,11 +3,8 @@ faster one by measurement."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +16,7 @@ from mmfss.encoders.base import Encoder, Step
 
 from . import converted as openvino
 from . import quantised
+from .conversion import Conversions, digest
 from .converted import Converted, NotConverted
 from .kept import KeptModels
 from .machine import cpu
@@ -60,11 +58,11 @@ class Runtimes:
     def __init__(self, settings: RuntimeSettings, compiled: Sequence[str] = ()) -> None:
         self.settings, self.compiled = settings, tuple(compiled)
         self.kept = KeptModels(settings.root)
+        self._conversions = Conversions(settings, self.kept)
         self.record: dict[str, dict[str, Any]] = {}
         self._decided: dict[tuple[str, Hashable], dict[str, Any]] = {}  # by name and place
         self._said: set[str] = set()
         self._ready: dict[Hashable, tuple[str, Converted]] = {}
-        self._account: dict[str, Any] | None = None
         if settings.named:
             self._check()
 
@@ -104,7 +102,7 @@ class Runtimes:
     def arithmetic(self) -> dict[str, Any]:
         """What of the settings changes numbers by more than rounding; empty in fp32."""
         precision = self.settings.precision
-        said = dict(int8=self._int8()) if precision == 'int8' else {}
+        said = dict(int8=self._conversions.int8()) if precision == 'int8' else {}
         return {} if precision == 'fp32' else dict(precision=precision, **said)
 
     def of(
@@ -205,12 +203,12 @@ class Runtimes:
         quiet: bool = False,
     ) -> None:
         """Remember what runs a part, and say so."""
-        precision = self._precision(part)
+        precision = self._conversions.precision(part)
         found: dict[str, Any] = dict(runtime=runtime, why=why, **(times or {}))
         if runtime == 'openvino':
             found = dict(found, version=openvino.version(), precision=precision)
             if precision == 'int8':
-                found['int8'] = self._int8()
+                found['int8'] = self._conversions.int8()
         self._decided[part.name, part.place] = found
         others = [one for (name, _), one in self._decided.items() if name == part.name]
         self.record[part.name] = joined(*others, found) if part.is_pass else found
@@ -219,9 +217,6 @@ class Runtimes:
         if not quiet and is_main_process() and line not in self._said:
             self._said.add(line)
             print_log(line, 'current')
-
-    def _precision(self, part: Part) -> str:
-        return 'fp32' if part.is_pass else self.settings.precision
 
     def _measure(self, part: Part) -> None:
         """Take the faster one, by what is kept or by some turns."""
@@ -234,7 +229,7 @@ class Runtimes:
             torch=torch.__version__,
             openvino=openvino.version(),
         )
-        key = _digest(of)
+        key = digest(of)
         with self.kept.alone():
             known = self.kept.decision(key)
             if known is None:
@@ -248,7 +243,7 @@ class Runtimes:
                     known = dict(times, runtime=_faster(**times), why=_compared(**times))
                 except NotConverted as error:
                     known = dict(runtime='torch', why=f'OpenVINO cannot run it: {error}')
-                of.update(settings=_digest(of['settings']), machine=cpu().name)
+                of.update(settings=digest(of['settings']), machine=cpu().name)
                 self.kept.keep_decision(key, dict(known, of=of))
         times = {name: known[name] for name in ('torch_ms', 'openvino_ms') if name in known}
         self._settle(part, known['runtime'], f'{known.get("why")}', times)
@@ -278,7 +273,7 @@ class Runtimes:
             return held[1]
         try:
             with self.kept.alone():
-                return self._converted(part, said)
+                made = self._converted(part, said)
         except NotConverted as error:
             why = f'OpenVINO cannot run it: {error}'
             if self.settings.named and not part.is_pass:
@@ -288,95 +283,14 @@ class Runtimes:
                 ) from error
             self._settle(part, 'torch', why)
             return None
+        if 'left_out' in made.settings:
+            self._decided[part.name, part.place]['left_out'] = made.settings['left_out']
+        return made
 
     def _converted(self, part: Part, about: Mapping[str, Any]) -> Converted:
-        """From disk, or made and kept there.
-
-        Raises:
-            NotConverted: it cannot be.
-        """
-        precision = self._precision(part)
-        known = ('weights', 'modules', 'code', 'torch', 'mmfss')
-        of = dict(
-            {name: about[name] for name in known},
-            **part.made_of,
-            openvino=openvino.version(),
-        )
-        settings = dict(
-            name='openvino', version=of['openvino'], precision=precision, device='cpu',
-            **({} if part.is_pass else dict(steps=of['steps'])),
-        )  # fmt: skip
-        if precision == 'int8':
-            of['int8'] = self._int8()
-            settings.update(int8=of['int8'], bf16=openvino.has_bf16())
-        key = _digest(of)
-        path = self.kept.model(key)
-        made = None if path is None else _compiled(path, precision)
-        if made is None:
-            self.kept.drop(key)  # what is there cannot be used
-            made = self._new(key, of, part)
-        elif part.is_pass:
-            given = part.given()
-            _check(made, part, given, part.in_torch(given), precision)
-        made.settings = settings
+        made = self._conversions.of(part, about)
         self._ready[part.place] = about['weights'], made
         return made
-
-    def _int8(self) -> dict[str, Any]:
-        """What int8 is fitted to; the photos are read for it once."""
-        if self._account is None:
-            photos = quantised.photos_of(self.settings.calibration or ())
-            self._account = quantised.account(photos, self.settings.ignored)
-        return self._account
-
-    def _new(self, key: str, of: Mapping[str, Any], part: Part) -> Converted:
-        """Convert, keep, and compare with torch."""
-        precision, given = self._precision(part), part.given()
-        truth = part.in_torch(given)  # before the conversion, see there
-        model = openvino.converted(part.module(), given)
-        if precision == 'int8':
-            photos = quantised.photos_of(self.settings.calibration or ())
-            model = quantised.quantised(model, photos, self.settings.ignored)
-        path = self.kept.keep_model(key, of, lambda file: openvino.save(model, file))
-        made = None if path is None else _compiled(path, precision)
-        if made is None:
-            made = Converted.by_file(model, precision)
-        try:
-            _check(made, part, given, truth, precision)
-        except NotConverted:
-            self.kept.drop(key)
-            raise
-        return made
-
-
-def _check(
-    made: Converted,
-    part: Part,
-    given: Sequence[Tensor],
-    truth: Sequence[Tensor],
-    precision: str,
-) -> None:
-    """Make sure that a converted model gives what torch gives, at its second call, too.
-
-    Raises:
-        NotConverted: it does not.
-    """
-    for _ in range(2):
-        try:
-            found = made(*given)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise NotConverted(openvino.first_line(error)) from error
-        fault = part.check(found, truth, precision)
-        if fault is not None:
-            raise NotConverted(f"its numbers are not torch's ({fault})")
-
-
-def _compiled(path: Path, precision: str) -> Converted | None:
-    """A model that is kept; None where it cannot be read."""
-    try:
-        return Converted(path, precision)
-    except NotConverted:
-        return None
 
 
 def joined(*records: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,7 +309,3 @@ def _faster(torch_ms: float, openvino_ms: float) -> str:
 
 def _compared(torch_ms: float, openvino_ms: float) -> str:
     return f'{openvino_ms:.3g} ms an image by OpenVINO, {torch_ms:.3g} by torch'
-
-
-def _digest(of: Any) -> str:
-    return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -179,10 +179,14 @@ class Converted:
         self._lock = threading.Lock()  # a request is of one thread at a time
 
     @classmethod
-    def by_file(cls, model: openvino.Model, precision: str) -> Converted:
+    def by_file(cls, write: Callable[[Path], None], precision: str) -> Converted:
         """A model that is kept nowhere, by way of a file that is gone again. Compiled from memory,
         a light pass gave torch's numbers at its first call and others from the second on
         (openvino 2026.4.1).
+
+        Args:
+            write: writes it to the path of an .xml file that it is given.
+            precision: see the class.
 
         Raises:
             NotConverted: it cannot be compiled, or the folder for temporary files takes nothing.
@@ -190,7 +194,7 @@ class Converted:
         try:
             with TemporaryDirectory(prefix='mmfss-', ignore_cleanup_errors=True) as folder:
                 path = Path(folder) / 'model.xml'
-                save(model, path)
+                write(path)
                 return cls(path, precision)
         except (RuntimeError, OSError) as error:  # OpenVINO's errors of the disk have no number
             raise NotConverted(f'no temporary file of it: {first_line(error)}') from error

@@ -72,21 +72,25 @@ def account(photos: Sequence[Path], ignored: Sequence[str]) -> dict[str, Any]:
 
 
 def quantised(
-    model: openvino.Model, photos: Sequence[Path], ignored: Sequence[str] = ()
+    model: openvino.Model,
+    photos: Sequence[Path],
+    ignored: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> openvino.Model:
-    """A model in int8.
+    """A model in int8; the one that it is made of stays as it is.
 
     Args:
         model: of one static shape (1, 3, S, S), RGB 0..255.
         photos: that the ranges of activations are taken from.
         ignored: regular expressions of names of operations that stay in floats.
+        names: of such operations.
 
     Raises:
         NotConverted: NNCF cannot.
         ValueError, FileNotFoundError: a photo that cannot be read.
     """
     side = model.input(0).get_shape()[-2:]
-    pixels = list(_pixels(photos, (side[0], side[1])))
+    images = list(pixels(photos, (side[0], side[1])))
     try:
         with no_reports():
             import nncf
@@ -94,18 +98,21 @@ def quantised(
             nncf.set_log_level(logging.ERROR)
             return nncf.quantize(
                 model,
-                nncf.Dataset(pixels),
-                subset_size=len(pixels),
+                nncf.Dataset(images),
+                subset_size=len(images),
                 preset=nncf.QuantizationPreset.MIXED,
                 model_type=nncf.ModelType.TRANSFORMER,
-                ignored_scope=nncf.IgnoredScope(patterns=list(ignored), validate=False),
+                ignored_scope=nncf.IgnoredScope(
+                    names=list(names), patterns=list(ignored), validate=False
+                ),
             )
     except Exception as error:  # it raises whatever it likes
         raise NotConverted(f'NNCF: {type(error).__name__}: {first_line(error)}') from error
 
 
-def _pixels(photos: Sequence[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """(1, 3, S, S) float32 RGB 0..255 each."""
+def pixels(photos: Sequence[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Photos as an encoder for images of a size (H, W) is given them: (1, 3, H, W) float32 RGB
+    0..255 each."""
     for photo in photos:
         image = mmcv.imresize(read_photo(photo, ''), size[::-1])
         yield np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None], np.float32)
