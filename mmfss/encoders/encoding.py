@@ -254,26 +254,35 @@ class Encoding:
         return _through(steps[taken if runner else 0 :], levels)
 
     def _runner(
-        self, encoder: str, steps: Sequence[Step], size: Sequence[int]
+        self,
+        encoder: str,
+        steps: Sequence[Step],
+        size: Sequence[int],
+        made: Fingerprint | None = None,
     ) -> tuple[Converted | None, int]:
-        """What runs the first steps in the place of torch, if anything, and how many."""
+        """What runs the first steps in the place of torch, if anything, and how many.
+
+        Args:
+            encoder, steps, size: see :meth:`_encode`.
+            made: of all steps, by whoever has asked for it just now: that looks at all weights.
+        """
         # steps that learn have other weights in each validation: a conversion would not pay
         taken = leading_frozen(steps) if self.has_trained else len(steps)
         first = steps[:taken]
-        runner = self.runtimes.of(
-            encoder,
-            self.encoders[encoder],
-            first,
-            (size[0], size[1]),
-            lambda: self._fingerprint(encoder, first).about,
-        )
-        return runner, taken
+
+        def about() -> dict[str, Any]:
+            known = made if taken == len(steps) else None
+            return (known or self._fingerprint(encoder, first)).about
+
+        place = encoder, self.encoders[encoder], first, (size[0], size[1])
+        return self.runtimes.of(*place, about), taken
 
     def _key(self, encoder: str, steps: Sequence[Step], size: Sequence[int]) -> str:
         """Key of the steps of an encoder as they are now; a new one when their weights change, or
         how torch computes, or what runs them."""
         assert self.cache is not None
-        made, runner = self._fingerprint(encoder, steps), self._runner(encoder, steps, size)[0]
+        made = self._fingerprint(encoder, steps)
+        runner = self._runner(encoder, steps, size, made)[0]
         if runner is not None:
             made = with_settings(made, runtime=runner.settings)
         # weights of a validation in mid-training do not come again: their features are not shared
