@@ -1,9 +1,8 @@
 """What of an encoder stays in fp32 where the rest is in bf16 or int8: as many of its first products
 as it takes for its features to be near torch's.
 
-Rounding costs most in the first layers: what they lose, all the others take for an image. Most of
-what the masks of Shapes-5i lose to int8 in the 54 products of the image encoder, its first four
-lose alone (docs/runtimes.md).
+Rounding costs most in the first layers: what they lose, all the others take for an image
+(docs/runtimes.md has masks with and without).
 """
 
 from __future__ import annotations
