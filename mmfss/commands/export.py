@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.support_folder import check_support, read_support
+from mmfss.arguments import integer
 from mmfss.commands.command_lines import ExportArguments, parse
 from mmfss.commands.ending import refusing
 from mmfss.commands.label import reading_of, thresholds_in, thresholds_of
@@ -63,18 +64,24 @@ def _exported(args: ExportArguments) -> str:
         config=path.stem,
         weights=None if inferencer.weights is None else identity_of(inferencer.weights),
     )
+    shots = 1 if args.shots is None else integer('--shots', args.shots, 1)
     if args.support is None:
-        check_shots(inferencer.model, args.shots or 1)
+        check_shots(inferencer.model, shots)
         thresholds = thresholds_of(args.threshold, inferencer.threshold, ('all',))
         inferencer.threshold = thresholds['all']
     else:
         about['self_check'] = _shown(args, inferencer)
-    manifest = export(inferencer, Path(args.out), args.format, args.shots or 1, about)
+    manifest = export(inferencer, Path(args.out), args.format, shots, about)
     size = sum(file['bytes'] for file in manifest['files'].values()) / 2**20
     graphs = ', '.join(manifest['graphs'])
     lines = [f'{args.out}: {manifest["title"]} for {args.format}, {graphs}, {size:.0f} MB']
     if manifest['why_no_support'] and manifest['classes'] is None:
-        lines.append(f'its supports have no static graph: {manifest["why_no_support"]}')
+        lines += [
+            f'its supports have no static graph: {manifest["why_no_support"]}',
+            'to label by command, export it with --support; from Python the runner takes states '
+            'that were made elsewhere',
+        ]
+        return '\n'.join(lines)
     ending = '' if manifest['classes'] else ' --support SUPPORT'
     lines.append(f'python {Path(args.out) / "runner.py"} PHOTOS LABELS{ending}')
     return '\n'.join(lines)

@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 
-from mmfss.encoders.runtimes.converted import no_reports, save
+from mmfss.encoders.runtimes.converted import name_inputs, no_reports, save
 
 from .graphs import Graph
 
@@ -67,14 +67,11 @@ def _write_openvino(graph: Graph, folder: Path) -> Path:
     import openvino
 
     made = openvino.convert_model(graph.program)
-    if len(made.inputs) != len(graph.given) or len(made.outputs) != len(graph.gives):
-        raise ValueError(
-            f'{len(made.inputs)} inputs and {len(made.outputs)} outputs came of '
-            f'{len(graph.given)} and {len(graph.gives)}'
-        )
-    for ports, names in ((made.inputs, graph.given), (made.outputs, graph.gives)):
-        for port, name in zip(ports, names):
-            port.get_tensor().set_names({name})
+    if len(made.outputs) != len(graph.gives):
+        raise ValueError(f'{len(made.outputs)} outputs came of {len(graph.gives)}')
+    name_inputs(made, graph.program, graph.given)
+    for port, name in zip(made.outputs, graph.gives):
+        port.get_tensor().set_names({name})
     path = folder / f'{graph.name}.xml'
     save(made, path)
     return path

@@ -44,8 +44,6 @@ SUFFIXES = (
 """Endings of what is taken for a photo; those that are not read are refused one by one."""
 READ = ('JPEG', 'MPO', 'PNG', 'BMP', 'WEBP', 'GIF')
 """Forms that Pillow gives just as they are stored; in others mmfss looks closer than this file."""
-NEEDED = dict(runtime=str, method=str, image_size=int, resize=str, graphs=dict, versions=dict)
-"""What a manifest has at the least."""
 UNKNOWN = 255
 """Of the mask of a support: where nobody knows."""
 MAX_CLASSES = 254
@@ -79,9 +77,11 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
             f'{path} is of format {found[0]} {found[1]}, this runner reads {FORMAT} {VERSION}; '
             'take the runner.py of that folder'
         )
-    wrong = [name for name, kind in NEEDED.items() if not isinstance(manifest.get(name), kind)]
-    if wrong or not {about['file'] for about in manifest['graphs'].values()} <= {*files}:
-        raise ValueError(f'{path} is damaged ({", ".join(wrong) or "graphs"}); export anew')
+    if manifest.get('sha256') != sha256_of_manifest(manifest):
+        raise ValueError(
+            f'{path} is not as it was exported (its SHA-256 is another); copy it again, or export '
+            'anew; thresholds are given by --threshold'
+        )
     for name, digest in files.items():
         file = root / name
         if not file.is_file():
@@ -92,6 +92,12 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
                 'again, or export anew'
             )
     return manifest
+
+
+def sha256_of_manifest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a manifest says beside its own."""
+    rest = {name: value for name, value in manifest.items() if name != 'sha256'}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -471,17 +477,11 @@ class Labeller:
         """Logits (N, S, S) and object scores (N,) of a photo uint8 (H, W, 3) RGB.
 
         Raises:
-            ValueError: there is no support yet, the manifest names another number of classes than
-                the graph has, or the runtime fails.
+            ValueError: there is no support yet, or the runtime fails.
         """
         pixels = as_input(image, self.side, self.resize)
         if self.baked:
             logits, scores = (one[0] for one in self.graphs['image'](pixels))
-            if not len(self.classes) == len(self.thresholds) == len(scores):
-                raise ValueError(
-                    f'{MANIFEST} names {len(self.classes)} classes and {len(self.thresholds)} '
-                    f'thresholds, the graph has {len(scores)} classes; export anew'
-                )
             return logits, scores
         if not self._states:
             raise ValueError('this export has no support set in it; give one with --support')

@@ -281,7 +281,7 @@ def test_it_is_timed_once(tmp_path, monkeypatch):
 
 @needs
 @torch.no_grad()
-def test_a_first_episode_that_is_not_finite_decides_nothing(conversions):
+def test_a_first_episode_that_is_nan_decides_nothing(conversions):
     """As of a broken photo: what is decided is kept for all runs."""
     model = built()
     query, supports, masks = episode(model)
@@ -292,6 +292,19 @@ def test_a_first_episode_that_is_not_finite_decides_nothing(conversions):
         model.light.run_episode(query, supports, masks), model.run_episode(query, supports, masks)
     )
     assert model.encoding.runtimes.record[EPISODE]['runtime'] == 'openvino'
+
+
+@needs
+@torch.no_grad()
+def test_logarithms_of_nothing_decide_like_other_values(monkeypatch):
+    """A state of density has -inf where it has seen nothing."""
+    monkeypatch.setitem(METHODS['DensityMatcher'], 'refine', None)
+    model = built('DensityMatcher')
+    query, supports, masks = episode(model, shots=1)
+    state = model.encode_support(supports, masks)
+    assert any(one.isinf().any() for one in tensors_of(state))
+    check(model.light.segment(query, state), model.segment(query, state))
+    assert model.encoding.runtimes.record[CLASS]['runtime'] == 'openvino'
 
 
 @needs

@@ -193,6 +193,33 @@ def test_as_many_first_products_stay_in_fp32_as_features_need(tmp_path, monkeypa
 
 
 @needs
+@pytest.mark.parametrize(
+    'about', [lambda about: about.pop('left_out'), lambda about: about.update(left_out='x'), None]
+)
+def test_a_model_that_was_being_tried_when_its_process_was_stopped_is_made_again(
+    tmp_path, monkeypatch, about
+):
+    """Or whose record says nothing that can be."""
+    monkeypatch.setitem(left_out.NEAR, 'int8', 0.0)
+    first = of(encoding(photos_in(tmp_path)), images())
+    (file,) = (tmp_path / 'cache').rglob('record.json')
+    record = json.loads(file.read_text())
+    if about is None:
+        record['about'] = []
+    else:
+        about(record['about'])
+    file.write_text(json.dumps(record))
+    tried = []
+    save = left_out.save
+    monkeypatch.setattr(left_out, 'save', lambda *given: tried.append(given) or save(*given))
+    again = encoding(photos_in(tmp_path))
+    assert torch.equal(of(again, images()), first)
+    assert len(tried) == len(left_out.COUNTS)
+    assert again.runtimes.record['dino']['left_out'] == 16
+    assert json.loads(file.read_text())['about']['left_out'] == 16
+
+
+@needs
 def test_what_is_left_out_of_int8_is_at_both_ends():
     class Five(torch.nn.Module):
         def __init__(self) -> None:

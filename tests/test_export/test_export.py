@@ -23,8 +23,8 @@ from mmfss.apis.nway import decide, segment_classes
 from mmfss.datasets.classes import label_palette
 from mmfss.export import runner
 from mmfss.export.folder import check_free, export
-from mmfss.export.formats import NEEDS, check_format
-from mmfss.export.graphs import _Whole, check_static
+from mmfss.export.formats import NEEDS, check_format, write_graph
+from mmfss.export.graphs import _traced, _Whole, check_static
 from mmfss.files import as_cell
 
 BLOCKED = ('torch', 'mmfss', 'mmengine', 'mmseg', 'mmcv', 'cv2', 'sam2')
@@ -225,6 +225,30 @@ def test_photo_that_cannot_be_read_is_a_line_and_the_others_are_done(baked, tmp_
     assert sorted(p.name for p in (tmp_path / 'labels/ann_dir').iterdir()) == ['0.png', '1.png']
 
 
+class _Difference(torch.nn.Module):
+    def forward(self, one, unread, other, nor_this):
+        return one - 2 * other, one * other
+
+
+@pytest.mark.parametrize('form', list(NEEDS))
+def test_inputs_that_nothing_reads_may_be_left_out_of_a_graph(tmp_path, form):
+    """FSSAM's supports leave a level of the features out."""
+    for package in NEEDS[form]:
+        pytest.importorskip(package, reason='mmfss[export] has it')
+    names = ('one', 'unread', 'other', 'nor_this')
+    given = {name: torch.full((2, 3), float(i + 1)) for i, name in enumerate(names)}
+    graph = _traced('difference', _Difference(), given, ('difference', 'product'))
+    about = dict(
+        file=write_graph(graph, tmp_path, form).name,
+        inputs=[dict(name=name) for name in names],
+        outputs=list(graph.gives),
+    )
+    manifest = dict(runtime=form, versions={})
+    arrays = [tensor.numpy() for tensor in given.values()]
+    difference, product = runner.Graph(tmp_path, about, manifest)(*arrays)
+    assert (difference == 1 - 2 * 3).all() and (product == 3).all()
+
+
 # ------------------------------------------------------------------------------------- bad input
 def test_changed_or_missing_files_are_refused(parts, tmp_path):
     out = tmp_path / 'out'
@@ -236,12 +260,7 @@ def test_changed_or_missing_files_are_refused(parts, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'light\.bin is missing'):
         runner.Labeller(out)
     whole = json.loads((out / 'manifest.json').read_text())
-    for text in (
-        '{',
-        '[]',
-        json.dumps(dict(whole, graphs=None)),
-        json.dumps(dict(whole, files=[])),
-    ):
+    for text in ('{', '[]', json.dumps(dict(whole, files=[]))):
         (out / 'manifest.json').write_text(text)
         with pytest.raises(ValueError, match='is damaged'):
             runner.Labeller(out)
@@ -270,13 +289,20 @@ def test_other_shots_and_classes_are_refused(baked, parts):
         labeller.set_thresholds(['2'])
 
 
-def test_a_manifest_of_other_classes_than_the_graph_is_refused(baked, tmp_path):
+def test_a_manifest_that_was_changed_is_refused(baked, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(baked[1], out)
     manifest = json.loads((out / 'manifest.json').read_text())
-    (out / 'manifest.json').write_text(json.dumps(dict(manifest, classes=['class0'])))
-    with pytest.raises(ValueError, match='names 1 classes and 2 thresholds, the graph has 2'):
-        runner.Labeller(out).maps(photo(0)[0])
+    assert runner.Labeller(out).manifest == manifest
+    without = {name: value for name, value in manifest.items() if name != 'classes'}
+    for changed in (
+        without, dict(manifest, classes=['class0']), dict(manifest, resize='foo'),
+        dict(manifest, image_size=2 * SIZE), dict(manifest, thresholds=['x', 0.5]),
+        dict(manifest, graphs=None),
+    ):  # fmt: skip
+        (out / 'manifest.json').write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r'manifest\.json is not as it was exported'):
+            runner.Labeller(out)
 
 
 @pytest.mark.parametrize(

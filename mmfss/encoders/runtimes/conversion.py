@@ -24,6 +24,7 @@ from .settings import RuntimeSettings
 if TYPE_CHECKING:
     from openvino import Model
 
+_LEFT_OUT = 'left_out'
 _LOOKED_AT = 8
 """So many calibration photos at most are compared with torch."""
 
@@ -76,15 +77,16 @@ class Conversions:
             of['int8'] = self.int8()
         key = digest(of)
         path = self.kept.model(key)
-        made = None if path is None else _compiled(path, precision)
+        # one without a count was being tried when its process was stopped
+        count = self.kept.record(key).get(_LEFT_OUT) if path is not None else None
+        made = _compiled(path, precision) if path is not None and count in left_out.COUNTS else None
         if made is None:
             self.kept.drop(key)  # what is there cannot be used
             made, count = self._new(key, of, part)
-        else:
-            count = self.kept.record(key).get('left_out', 0)
-            if part.is_pass:
-                given = part.given()
-                _check(made, part, given, part.in_torch(given), precision)
+            self.kept.note(key, **{_LEFT_OUT: count})
+        elif part.is_pass:
+            given = part.given()
+            _check(made, part, given, part.in_torch(given), precision)
         made.settings = self._settings(part, of, count)
         return made
 
@@ -95,7 +97,7 @@ class Conversions:
             found.update(steps=of['steps'])
         if precision == 'int8':
             found.update(int8=of['int8'], bf16=openvino.has_bf16())
-        return found if precision == 'fp32' else dict(found, left_out=count)
+        return found if precision == 'fp32' else {**found, _LEFT_OUT: count}
 
     # ------------------------------------------------------------------ to make one
 
@@ -107,9 +109,7 @@ class Conversions:
 
         def made(count: int, model: Model) -> Converted:
             exact = count if precision == 'bf16' else 0
-            path = self.kept.keep_model(
-                key, dict(of, left_out=count), lambda file: left_out.save(model, file, exact)
-            )
+            path = self.kept.keep_model(key, of, lambda file: left_out.save(model, file, exact))
             one = None if path is None else _compiled(path, precision)
             if one is None:
                 one = Converted.by_file(lambda file: left_out.save(model, file, exact), precision)

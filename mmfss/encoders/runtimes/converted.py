@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,22 +100,36 @@ def converted(module: nn.Module, given: Sequence[Tensor]) -> openvino.Model:
 
             program = torch.export.export(module, tuple(given), strict=False)
             model = openvino.convert_model(program, example_input=None)
-            shapes = {}
-            for port in model.inputs:
-                place = program.graph_signature.user_inputs.index(port.any_name)
-                port.get_tensor().set_names({f'{_INPUT}{place}'})
-                if port.get_target_inputs():
-                    shapes[f'{_INPUT}{place}'] = list(given[place].shape)
-                else:  # nothing reads it; openvino 2026.4.1 leaves some of these out, not all
-                    model.remove_parameter(port.get_node())
-            if model.is_dynamic():
-                model.reshape(shapes)
+            name_inputs(model, program, {f'{_INPUT}{i}': one for i, one in enumerate(given)})
             return model
     except Exception as error:  # each of the two raises whatever it likes
         # OpenVINO lists what it lacks below lines of its own files
         lacks = [line[3:] for line in f'{error}'.splitlines() if line.startswith('-- ')]
         said = '; '.join(lacks)[:300] or first_line(error)
         raise NotConverted(f'{type(error).__name__}: {said}') from error
+
+
+def name_inputs(
+    model: openvino.Model, program: torch.export.ExportedProgram, given: Mapping[str, Tensor]
+) -> None:
+    """Give the inputs of a model names and fixed shapes; those that nothing reads are removed.
+
+    Args:
+        model: made of the program.
+        program: of a module that takes tensors.
+        given: what it was made with, by name, in order.
+    """
+    names, places, shapes = list(given), program.graph_signature.user_inputs, {}
+    for port in model.inputs:
+        # it has the names of what is the same tensor later on, too
+        name = next(names[i] for i, place in enumerate(places) if place in port.names)
+        port.get_tensor().set_names({name})
+        if port.get_target_inputs():
+            shapes[name] = list(given[name].shape)
+        else:  # openvino 2026.4.1 leaves some of these out itself, not all
+            model.remove_parameter(port.get_node())
+    if model.is_dynamic():
+        model.reshape(shapes)
 
 
 def save(model: openvino.Model, path: Path) -> None:

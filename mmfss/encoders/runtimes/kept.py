@@ -71,13 +71,14 @@ class KeptModels:
             record = json.loads((folder / RECORD).read_text(encoding='utf-8'))
             whole = (
                 record['key'] == key
+                and isinstance(record['about'], dict)
                 and MODEL in record['files']
                 and all(
                     (folder / name).stat().st_size == size and checksum_of(folder / name) == crc
                     for name, (size, crc) in record['files'].items()
                 )
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
@@ -92,6 +93,18 @@ class KeptModels:
     def record(self, key: str) -> dict[str, Any]:
         """What was said of a model that is kept."""
         return json.loads((self._model(key) / RECORD).read_text(encoding='utf-8'))['about']
+
+    def note(self, key: str, **said: Any) -> None:
+        """Say more of a model, if it is kept."""
+        file = self._model(key) / RECORD
+        try:
+            record = json.loads(file.read_text(encoding='utf-8'))
+            record['about'].update(said)
+            write_text(file, json.dumps(record, indent=1) + '\n')
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it could not be kept, and that has been said
+        except OSError as error:
+            self._trouble(error)
 
     def keep_model(
         self, key: str, about: Mapping[str, Any], write: Callable[[Path], None]

@@ -190,8 +190,9 @@ class Pass(Part):
         return tuple(one.detach().clone() for one in self.tensors)
 
     def may_be_tried(self) -> bool:
-        # a decision is kept on disk, and NaN, of a broken photo or weights, is as far as a fault
-        return all(bool(one.isfinite().all()) for one in self.tensors)
+        # a decision is kept on disk, and NaN, of a broken photo or weights, is as far as a fault;
+        # infinite values may be meant, as logarithms of nothing are
+        return not any(bool(one.isnan().any()) for one in self.tensors)
 
     def module(self) -> nn.Module:
         return self.run
