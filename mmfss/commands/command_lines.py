@@ -627,7 +627,8 @@ class RuntimesArguments(PhotoArguments, RuntimeArguments):
     without SUPPORT and IMAGES on the test episodes of a config, with mIoU. docs/runtimes.md.
 
     The runtime is that of --runtime and --precision (default: openvino, fp32), against torch in
-    fp32. Exit status: 1 where the mean IoU of the masks is below --least.
+    fp32. Exit status: 1 where the mean IoU of the masks is below --least; 2 wrong arguments or
+    input.
 
     Args:
         support: As for mmfss label.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from mmfss.apis.nway import as_input
 from mmfss.apis.support_folder import check_support, read_support
 from mmfss.checkpoints.provenance import read_checkpoint
 from mmfss.commands.command_lines import RunArguments, RuntimesArguments, parse
+from mmfss.commands.ending import refusing
 from mmfss.commands.evaluation_checks import check_guard
 from mmfss.commands.evaluation_plan import metric_entry
 from mmfss.commands.preparation import episodic
@@ -46,9 +48,16 @@ def run(args: RuntimesArguments) -> int:
     """Compare, print and write; 1 where the masks agree less than is asked for.
 
     Raises:
-        ValueError, FileNotFoundError: options that contradict each other; no photos or supports;
-            see :class:`mmfss.encoders.runtimes.Runtimes`.
+        SystemExit: with status 2 and what is wrong, in a line: options that contradict each other;
+            no photos or supports; see :class:`mmfss.encoders.runtimes.Runtimes`.
     """
+    with refusing():
+        return _compared(args)
+
+
+def _compared(args: RuntimesArguments) -> int:
+    if math.isnan(args.least):
+        raise ValueError(f'--least must be a number, got {args.least}')
     if (args.support is None) != (args.images is None):
         raise ValueError('give SUPPORT and IMAGES, or none of them to compare on a benchmark')
     unread = [n for n in ('benchmark', 'fold', 'episodes') if getattr(args, n) is not None]

@@ -115,14 +115,20 @@ def test_photos(compare, case, capsys):
         (['support'], 'give SUPPORT and IMAGES, or none'),
         (['support', 'photos', '--episodes', '3'], '--episodes is of a benchmark'),
         ([], 'give --config CONFIG'),
+        (['--least', 'nan'], '--least must be a number'),
     ],
 )
-def test_wrong_options(argv, message):
-    with pytest.raises(ValueError, match=message):
-        main(argv)
+def test_wrong_options_have_status_2(capsys, argv, message):
+    refused(capsys, argv, message)
 
 
-def test_torch_is_not_compared_with_itself(case):
+def test_torch_is_not_compared_with_itself(capsys, case):
     root, config = case
-    with pytest.raises(ValueError, match='would be compared with torch'):
-        main([str(root / 'support'), str(root / 'photos'), '--runtime', 'torch'])
+    argv = [str(root / 'support'), str(root / 'photos'), '--runtime', 'torch']
+    refused(capsys, argv, 'would be compared with torch')
+
+
+def refused(capsys, argv, message) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
