@@ -22,7 +22,7 @@ from benchmarks.pictures import FoldSpec, episodes_of, write_fold
 from benchmarks.report import SECONDS, mib, spread, table
 from benchmarks.running import Episodes
 from benchmarks.subject import Subject, at_least, folder, subject_of
-from benchmarks.timing import clock_of, interleaved, load, note, peak_bytes
+from benchmarks.timing import clock_of, held_bytes, interleaved, load, note, peak_bytes
 from benchmarks.training import Step, batch_of
 from benchmarks.worker import in_process
 from mmfss.apis.inferencer import FewShotInferencer
@@ -34,6 +34,7 @@ HELP = 'torch against OpenVINO: episodes, labelling, training step, memory'
 TORCH = 'torch'
 _IMAGES = 12  # to train on, which int8 is fitted to as well
 _EPISODES = 20  # from kept features
+_HELD = ('built: own', 'built: files', 'at the end: own', 'at the end: files')
 _MEMORY = 2**31  # for what all runtimes keep
 
 
@@ -55,8 +56,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ``machine``; ``load`` averages before and after; ``seconds`` by work and runtime,
         interleaved; ``ratios`` of medians, torch to the other, by work; ``apart``: the largest
         difference of the logits of an episode to torch's, relative to the largest; ``processes``:
-        by runtime ``peak_bytes`` of labelling and ``start_seconds`` of a first image more than of a
-        second, with converted models on disk.
+        by runtime ``peak_bytes`` of labelling, ``held`` bytes when the model is built (``built``)
+        and at the end (``labelled``), see :func:`benchmarks.timing.held_bytes`, and
+        ``start_seconds`` of a first image more than of a second, with converted models on disk.
 
     Raises:
         ValueError: no OpenVINO; see :class:`mmfss.encoders.runtimes.Runtimes`.
@@ -141,11 +143,12 @@ def _apart(found: torch.Tensor, truth: torch.Tensor) -> float:
 
 def measured_process(
     subject: dict[str, Any], runtime: dict[str, Any], photos: list[str], spec: dict[str, Any]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Job of a process of its own: labels three images."""
     about = Subject(**subject)
     about.prepare()
     model = about.build()
+    held = dict(built=held_bytes())
     spent = []
     with model.encoding.run_by(Runtimes(RuntimeSettings.of(runtime))):
         inferencer = FewShotInferencer(model, threshold=0.0, amp=about.amp)
@@ -155,7 +158,9 @@ def measured_process(
             spent.append(time.perf_counter() - start)
         for photo in photos[:3]:
             inferencer(photo)
-    return dict(peak_bytes=peak_bytes(about.target), start_seconds=spent[0] - spent[1])
+        held['labelled'] = held_bytes()
+    start = spent[0] - spent[1]
+    return dict(peak_bytes=peak_bytes(about.target), held=held, start_seconds=start)
 
 
 def tables(results: dict[str, Any]) -> list[str]:
@@ -166,13 +171,14 @@ def tables(results: dict[str, Any]) -> list[str]:
         for name, entry in found.items()
     ]
     apart = [[name, f'{value:.1e}'] for name, value in results['apart'].items()]
-    processes = [
-        [name, mib(entry['peak_bytes']), f'{entry["start_seconds"]:.1f}']
-        for name, entry in results['processes'].items()
-    ]
+    processes = []
+    for name, entry in results['processes'].items():
+        held = [now.get(of) for now in entry['held'].values() for of in ('own', 'files')]
+        sizes = [None if size is None else mib(size) for size in (entry['peak_bytes'], *held)]
+        processes.append([name, *sizes, f'{entry["start_seconds"]:.1f}'])
     return [
         table(['work', 'runtime', *SECONDS, 'faster'], rows),
         table(['runtime', 'logits of an episode, of the largest'], apart),
-        table(['process that labels', 'peak memory', 's to start, converted before'], processes),
+        table(['process that labels', 'peak memory', *_HELD, 's to start'], processes),
         f'load averages before and after: {results["load"]}',
     ]
