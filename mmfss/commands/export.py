@@ -12,7 +12,6 @@ from mmengine.config import Config
 
 from mmfss.apis.inferencer import FewShotInferencer
 from mmfss.apis.support_folder import check_support, read_support
-from mmfss.arguments import integer
 from mmfss.commands.command_lines import ExportArguments, parse
 from mmfss.commands.ending import refusing
 from mmfss.commands.label import reading_of, thresholds_in, thresholds_of
@@ -64,7 +63,7 @@ def _exported(args: ExportArguments) -> str:
         config=path.stem,
         weights=None if inferencer.weights is None else identity_of(inferencer.weights),
     )
-    shots = 1 if args.shots is None else integer('--shots', args.shots, 1)
+    shots = 1 if args.shots is None else args.shots
     if args.support is None:
         check_shots(inferencer.model, shots)
         thresholds = thresholds_of(args.threshold, inferencer.threshold, ('all',))

@@ -97,7 +97,6 @@ def export(
                 for file in sorted(files.iterdir())
             },
         )
-        manifest = json.loads(json.dumps(manifest))  # lists for tuples, as it is read
         manifest['sha256'] = runner.sha256_of_manifest(manifest)
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + '\n'
         (files / runner.MANIFEST).write_text(text, encoding='utf-8')

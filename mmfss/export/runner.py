@@ -481,8 +481,8 @@ class Labeller:
         """
         pixels = as_input(image, self.side, self.resize)
         if self.baked:
-            logits, scores = (one[0] for one in self.graphs['image'](pixels))
-            return logits, scores
+            logits, scores = self.graphs['image'](pixels)
+            return logits[0], scores[0]
         if not self._states:
             raise ValueError('this export has no support set in it; give one with --support')
         features = self.graphs['encoder'](pixels)

@@ -331,6 +331,7 @@ def test_runtimes(run, monkeypatch, tmp_path):
         assert results['ratios'][work] == {n: found['torch'] / s for n, s in found.items()}
     assert results['apart']['torch'] == 0 < results['apart']['fp32'] < 1e-4
     process = results['processes']['fp32']
+    assert process['peak_bytes'] > 0
     assert process['peak_bytes'] >= process['held']['labelled'].get('own', 0)
 
 

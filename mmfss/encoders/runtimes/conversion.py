@@ -108,11 +108,13 @@ class Conversions:
         model = openvino.converted(part.module(), given)
 
         def made(count: int, model: Model) -> Converted:
-            exact = count if precision == 'bf16' else 0
-            path = self.kept.keep_model(key, of, lambda file: left_out.save(model, file, exact))
+            def write(file: Path) -> None:
+                left_out.save(model, file, count if precision == 'bf16' else 0)
+
+            path = self.kept.keep_model(key, of, write)
             one = None if path is None else _compiled(path, precision)
             if one is None:
-                one = Converted.by_file(lambda file: left_out.save(model, file, exact), precision)
+                one = Converted.by_file(write, precision)
             try:
                 _check(one, part, given, truth, precision)
             except NotConverted:
@@ -123,19 +125,19 @@ class Conversions:
         if precision == 'fp32':
             return made(0, model), 0
         photos = self._photos() if precision == 'int8' else []
-        images = given
+        looked_at, ready = [(given, truth)], model
         if photos:
             some = photos[:: -(-len(photos) // _LOOKED_AT)]
-            size = tuple(given[0].shape[-2:])
-            images = tuple(torch.from_numpy(one) for one in quantised.pixels(some, size))
-        truths, ready = [part.in_torch((one,)) for one in images], model
+            pixels = quantised.pixels(some, tuple(given[0].shape[-2:]))
+            images = [(torch.from_numpy(image),) for image in pixels]
+            looked_at = [(image, part.in_torch(image)) for image in images]
         for count in left_out.COUNTS:
             if photos:
                 names = left_out.names(model, count)
                 ready = quantised.quantised(model, photos, self.settings.ignored, names)
             self.kept.drop(key)
             one = made(count, ready)
-            far = fmean(openvino.far_from(one(i), true) for i, true in zip(images, truths))
+            far = fmean(openvino.far_from(one(*image), true) for image, true in looked_at)
             if far <= left_out.NEAR[precision]:
                 break
         if count and is_main_process():
